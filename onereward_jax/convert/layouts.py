@@ -1,0 +1,120 @@
+"""What distinguishes each Hugging Face checkpoint from our Flax tree: one `Layout` per model.
+
+Most of the translation is mechanical (`names.py`); a layout holds only the exceptions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+Config = Mapping[str, Any]
+DIFFUSERS, TRANSFORMERS = "diffusion_pytorch_model", "model"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the tensor names and shapes of one architecture map to a Flax tree.
+
+    Attributes:
+      architecture: class name that `config.json` states (diffusers' `_class_name`, transformers'
+        `architectures`).
+      basename: of the weight files that the original's `from_pretrained` looks for.
+      model_type: transformers' name of the family; None for a diffusers model.
+      stacks: dotted names of the layer lists that our modules may scan over; the leaves below
+        them then carry a leading layer axis.
+      aliases: (pattern, replacement) pairs that turn any known spelling of a tensor name into
+        the published one. They apply to files and to Flax paths alike, so that a model may name
+        its modules after either spelling and files of old and new library versions both load.
+        Two file tensors with the same published name are tied copies; one of them is read.
+      verbatim: module names that end in `_<digits>` in the original too, such as `linear_1`.
+      ignored: pattern of file tensors that hold no parameter (position buffers).
+      flattened: published name of a convolution that our module expresses as a Dense over
+        flattened patches -> function of the config that gives its kernel shape (in, *window).
+    """
+
+    architecture: str
+    basename: str
+    model_type: str | None = None
+    stacks: tuple[str, ...] = ()
+    aliases: tuple[tuple[str, str], ...] = ()
+    verbatim: frozenset[str] = frozenset()
+    ignored: str = r"(?!)"
+    flattened: Mapping[str, Callable[[Config], tuple[int, ...]]] = field(default_factory=dict)
+
+
+def statement(layout: Layout) -> dict[str, Any]:
+    """The fields by which a config.json says that it is of this architecture."""
+    if layout.model_type is None:
+        return {"_class_name": layout.architecture}
+    return {"architectures": [layout.architecture], "model_type": layout.model_type}
+
+
+def check_architecture(config: Config, layout: Layout, source: str) -> None:
+    """Raises ValueError, naming the `source` of the config, when it is of another architecture."""
+    stated = config.get("_class_name") or next(iter(config.get("architectures") or ()), None)
+    if stated != layout.architecture:
+        raise ValueError(f"{source} describes a {stated}; expected a {layout.architecture}")
+
+
+def _patch_window(config: Config) -> tuple[int, ...]:
+    """Kernel shape of Qwen2.5-VL's patch embedding: (channels, frames, height, width).
+
+    Fields that a config leaves out have transformers' defaults.
+    """
+    vision = config.get("vision_config", {})
+    patch = vision.get("patch_size", 14)
+    channels = vision.get("in_channels", vision.get("in_chans", 3))
+    return (channels, vision.get("temporal_patch_size", 2), patch, patch)
+
+
+FLUX = Layout(
+    architecture="FluxTransformer2DModel",
+    basename=DIFFUSERS,
+    stacks=("transformer_blocks", "single_transformer_blocks"),
+    verbatim=frozenset({"linear_1", "linear_2"}),
+)
+
+VAE = Layout(architecture="AutoencoderKL", basename=DIFFUSERS)
+
+T5 = Layout(
+    architecture="T5EncoderModel",
+    basename=TRANSFORMERS,
+    model_type="t5",
+    stacks=("encoder.block",),
+    aliases=(
+        (r"^encoder\.embed_tokens\.", "shared."),
+        # ours is outside the scanned blocks, all of which use it
+        (
+            r"^encoder\.relative_attention_bias\.",
+            "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.",
+        ),
+    ),
+    verbatim=frozenset({"wi_0", "wi_1"}),
+)
+
+CLIP = Layout(
+    architecture="CLIPTextModel",
+    basename=TRANSFORMERS,
+    model_type="clip_text_model",
+    stacks=("text_model.encoder.layers",),
+    # transformers 5 writes the names without `text_model.`; every published file has it.
+    aliases=((r"^(embeddings|encoder|final_layer_norm)\.", r"text_model.\1."),),
+    ignored=r"\.position_ids$",
+)
+
+QWEN2_5_VL = Layout(
+    architecture="Qwen2_5_VLForConditionalGeneration",
+    basename=TRANSFORMERS,
+    model_type="qwen2_5_vl",
+    stacks=("visual.blocks", "model.layers"),
+    # Published files say visual.*, model.layers.*; the torch modules of transformers >= 4.52
+    # are model.visual.*, model.language_model.layers.*
+    aliases=(
+        (r"^model\.visual\.", "visual."),
+        (r"^(model\.)?language_model\.", "model."),
+    ),
+    ignored=r"\.inv_freq$",
+    flattened={"visual.patch_embed.proj.weight": _patch_window},
+)

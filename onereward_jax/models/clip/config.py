@@ -1,0 +1,70 @@
+"""Configuration of CLIP's text tower, as stored in transformers' `config.json`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+ACTIVATIONS = ("quick_gelu", "gelu")
+
+LEGACY_EOS_TOKEN_ID = 2
+"""Written by early conversions instead of the true id; then the highest id ends a prompt."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipTextConfig:
+    """Sizes of the text tower. Names and defaults are those of transformers' `CLIPTextConfig`.
+
+    Attributes:
+      vocab_size: rows of the token embedding.
+      hidden_size: width of the residual stream.
+      intermediate_size: hidden width of the MLPs.
+      num_hidden_layers: blocks.
+      num_attention_heads: heads; must divide the width.
+      max_position_embeddings: longest sequence.
+      hidden_act: "quick_gelu" (OpenAI) or "gelu" (OpenCLIP).
+      layer_norm_eps: added to the variance.
+      eos_token_id: the token whose vector is the pooled output, see `LEGACY_EOS_TOKEN_ID`.
+
+    Raises:
+      ValueError: a value that is not supported.
+    """
+
+    vocab_size: int = 49408
+    hidden_size: int = 512
+    intermediate_size: int = 2048
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 8
+    max_position_embeddings: int = 77
+    hidden_act: str = "quick_gelu"
+    layer_norm_eps: float = 1e-5
+    eos_token_id: int = 49407
+
+    def __post_init__(self) -> None:
+        if self.hidden_act not in ACTIVATIONS:
+            raise ValueError(
+                f"CLIP config: hidden_act {self.hidden_act!r} is not supported; "
+                f"choose one of {', '.join(ACTIVATIONS)}"
+            )
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"CLIP config: num_attention_heads {self.num_attention_heads} must divide "
+                f"hidden_size {self.hidden_size}"
+            )
+
+    @classmethod
+    def from_dict(cls, config: Mapping[str, Any]) -> ClipTextConfig:
+        """From the parsed `config.json`; generation and projection entries are not needed.
+
+        Raises:
+          ValueError: another kind of model, or an unsupported field value.
+        """
+        if config.get("model_type", "clip_text_model") != "clip_text_model":
+            raise ValueError(
+                f"CLIP config: model_type is {config['model_type']!r}, not 'clip_text_model'"
+            )
+        if not isinstance(config.get("eos_token_id", 0), int):
+            raise ValueError(f"CLIP config: eos_token_id {config['eos_token_id']!r} is no integer")
+        names = {field.name for field in dataclasses.fields(cls)}
+        return cls(**{name: value for name, value in config.items() if name in names})

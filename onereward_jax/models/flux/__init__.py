@@ -1,0 +1,6 @@
+"""The FLUX.1 transformer: a velocity predictor over packed latent tokens."""
+
+from onereward_jax.models.flux.config import FluxConfig
+from onereward_jax.models.flux.model import FluxTransformer
+
+__all__ = ["FluxConfig", "FluxTransformer"]

@@ -1,0 +1,122 @@
+"""Small parts shared by the FLUX blocks: projections, adaptive norms, sharding constraints."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from onereward_jax.parallel import RULES
+
+XAVIER = nn.initializers.xavier_uniform()
+ZEROS = nn.initializers.zeros
+NORM_EPS = 1e-6
+
+CHANNELS = ("batch", "sequence", "act_embed")
+HIDDEN = ("batch", "sequence", "act_mlp")
+HEADS = ("batch", "sequence", "act_heads", None)
+
+
+def constrain(x: Float[Array, "..."], names: tuple[str | None, ...]) -> Float[Array, "..."]:
+    """`x` laid out over the mesh by the table of logical axes; nothing without a mesh."""
+    return nn.with_logical_constraint(x, names, rules=RULES)
+
+
+def dense(
+    features: int,
+    axes: tuple[str, str],
+    *,
+    name: str,
+    dtype: Any,
+    param_dtype: Any,
+    kernel_init: jax.nn.initializers.Initializer = XAVIER,
+) -> nn.Dense:
+    """A linear layer with bias whose kernel [in, out] has the logical axes `axes`."""
+    return nn.Dense(
+        features,
+        dtype=dtype,
+        param_dtype=param_dtype,
+        kernel_init=nn.with_logical_partitioning(kernel_init, axes),
+        bias_init=nn.with_logical_partitioning(ZEROS, axes[1:]),
+        name=name,
+    )
+
+
+class TwoPartDense(nn.Module):
+    """A linear layer over the concatenation of two inputs, which is never formed.
+
+    The kernel's first rows belong to the first input. Equal to `concat([a, b]) @ kernel + bias`.
+    """
+
+    features: int
+    dtype: Any
+    param_dtype: Any
+
+    @nn.compact
+    def __call__(
+        self, first: Float[Array, "b s i"], second: Float[Array, "b s j"]
+    ) -> Float[Array, "b s o"]:
+        split = first.shape[-1]
+        kernel = self.param(
+            "kernel",
+            nn.with_logical_partitioning(XAVIER, ("mlp", "embed")),
+            (split + second.shape[-1], self.features),
+            self.param_dtype,
+        )
+        bias = self.param(
+            "bias",
+            nn.with_logical_partitioning(ZEROS, ("embed",)),
+            (self.features,),
+            self.param_dtype,
+        )
+        kernel, bias = kernel.astype(self.dtype), bias.astype(self.dtype)
+        return first @ kernel[:split] + second @ kernel[split:] + bias
+
+
+class Modulation(nn.Module):
+    """Shifts, scales and gates made from the conditioning vector (AdaLN).
+
+    Starts at zero (AdaLN-Zero), so that a fresh block is the identity.
+    """
+
+    parts: int
+    dtype: Any
+    param_dtype: Any
+
+    @nn.compact
+    def __call__(self, conditioning: Float[Array, "b d"]) -> list[Float[Array, "b 1 d"]]:
+        """`parts` float32 vectors per sample, from silu(time + guidance + text)."""
+        vectors = dense(
+            self.parts * conditioning.shape[-1],
+            ("embed", "mlp"),
+            name="linear",
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+            kernel_init=ZEROS,
+        )(conditioning)
+        # Gathered before the cut: XLA's partitioner gives wrong values when the parts of a tensor
+        # lie on different devices, and the vectors are small.
+        vectors = constrain(vectors.astype(jnp.float32)[:, None, :], CHANNELS)
+        return jnp.split(vectors, self.parts, axis=-1)
+
+
+def modulate(
+    x: Float[Array, "b s d"], shift: Float[Array, "b 1 d"], scale: Float[Array, "b 1 d"]
+) -> Float[Array, "b s d"]:
+    """LayerNorm(x) · (1 + scale) + shift, in float32; dtype of x kept."""
+    wide = x.astype(jnp.float32)
+    centred = wide - jnp.mean(wide, axis=-1, keepdims=True)
+    variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
+    normed = centred * jax.lax.rsqrt(variance + NORM_EPS)
+    return (normed * (1.0 + scale) + shift).astype(x.dtype)
+
+
+def gated_residual(
+    x: Float[Array, "b s d"], gate: Float[Array, "b 1 d"], update: Float[Array, "b s d"]
+) -> Float[Array, "b s d"]:
+    """x + gate · update, in float32; dtype of x kept, layout constrained."""
+    total = x.astype(jnp.float32) + gate * update.astype(jnp.float32)
+    return constrain(total.astype(x.dtype), CHANNELS)

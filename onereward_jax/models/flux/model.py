@@ -1,0 +1,118 @@
+"""FLUX.1's rectified-flow transformer (Black Forest Labs), equal to diffusers' class.
+
+`FluxTransformer2DModel` of diffusers 0.42.1 is the oracle. One difference, in bfloat16 only:
+there the timestep is rounded to the compute dtype before it is embedded, here it stays float32.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Num
+
+from onereward_jax.models.flux.blocks import FluxSingleTransformerBlock, FluxTransformerBlock
+from onereward_jax.models.flux.conditioning import TimeTextEmbed
+from onereward_jax.models.flux.config import FluxConfig
+from onereward_jax.models.flux.layers import CHANNELS, ZEROS, Modulation, constrain, dense, modulate
+from onereward_jax.models.flux.rotary import rotary_table
+from onereward_jax.parallel import remat
+
+TIMESTEPS = 1000.0
+
+
+class FluxTransformer(nn.Module):
+    """Velocity of the latents, given noise level, prompt and (FLUX.1-Fill) masked image.
+
+    A fresh model predicts exactly zero: modulations and output projection start at zero (DiT).
+
+    Attributes:
+      config: sizes.
+      dtype: of matrix products and the residual stream; norms, modulation, rotary positions and
+        softmax are float32 always.
+      param_dtype: of the parameters.
+      remat: rematerialisation policy of both stacks, see `parallel.remat`.
+    """
+
+    config: FluxConfig
+    dtype: Any = jnp.float32
+    param_dtype: Any = jnp.float32
+    remat: str = "none"
+
+    @nn.compact
+    def __call__(
+        self,
+        hidden_states: Float[Array, "b n in_channels"],
+        encoder_hidden_states: Float[Array, "b l joint_attention_dim"],
+        pooled_projections: Float[Array, "b pooled_projection_dim"],
+        timestep: Float[Array, "b"],
+        img_ids: Num[Array, "n axes"],
+        txt_ids: Num[Array, "l axes"],
+        guidance: Float[Array, "b"] | None = None,
+    ) -> Float[Array, "b n out_channels"]:
+        """The predicted velocity, noise minus image.
+
+        Args:
+          hidden_states: packed image tokens; FLUX.1-Fill joins noisy latents, masked-image
+            latents and mask along the channels.
+          encoder_hidden_states: prompt embeddings (T5).
+          pooled_projections: pooled prompt embedding (CLIP).
+          timestep: noise level sigma in [0, 1]; the model multiplies by 1000.
+          img_ids, txt_ids: (time, row, column) of each token; zeros for text.
+          guidance: distilled guidance scale, for configurations with `guidance_embeds` only.
+
+        Raises:
+          ValueError: guidance missing or given against the configuration.
+        """
+        config = self.config
+        if config.guidance_embeds != (guidance is not None):
+            given = "missing" if guidance is None else "given"
+            raise ValueError(
+                f"guidance is {given}, but FLUX config has guidance_embeds={config.guidance_embeds}"
+            )
+        kinds = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        conditioning = nn.silu(
+            TimeTextEmbed(config, name="time_text_embed", **kinds)(
+                TIMESTEPS * timestep.astype(jnp.float32),
+                None if guidance is None else TIMESTEPS * guidance.astype(jnp.float32),
+                pooled_projections,
+            )
+        )
+        rotary = rotary_table(jnp.concatenate([txt_ids, img_ids]), config.axes_dims_rope)
+
+        inputs = ("embed", "mlp")
+        image = dense(config.inner_dim, inputs, name="x_embedder", **kinds)(hidden_states)
+        text = dense(config.inner_dim, inputs, name="context_embedder", **kinds)(
+            encoder_hidden_states
+        )
+        streams = constrain(image, CHANNELS), constrain(text, CHANNELS)
+        (image, text), _ = self._stack(FluxTransformerBlock, config.num_layers)(
+            config, name="transformer_blocks", **kinds
+        )(streams, conditioning, rotary)
+
+        joined = constrain(jnp.concatenate([text, image], axis=1), CHANNELS)
+        joined, _ = self._stack(FluxSingleTransformerBlock, config.num_single_layers)(
+            config, name="single_transformer_blocks", **kinds
+        )(joined, conditioning, rotary)
+
+        scale, shift = Modulation(2, name="norm_out", **kinds)(conditioning)
+        image = modulate(joined[:, text.shape[1] :], shift, scale)
+        return dense(
+            config.token_out_channels,
+            ("mlp", "embed"),
+            name="proj_out",
+            kernel_init=ZEROS,
+            **kinds,
+        )(image)
+
+    def _stack(self, block: type[nn.Module], length: int) -> type[nn.Module]:
+        """`length` blocks with parameters stacked along a leading "layers" axis."""
+        return nn.scan(
+            remat(block, self.remat),
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            in_axes=nn.broadcast,
+            length=length,
+            metadata_params={nn.PARTITION_NAME: "layers"},
+        )

@@ -1,0 +1,90 @@
+"""Parts shared by the vision tower and the language model: RMSNorm, linear layers, SwiGLU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from onereward_jax.parallel import RULES
+
+CHANNELS = ("batch", "sequence", "act_embed")
+HIDDEN = ("batch", "sequence", "act_mlp")
+HEADS = ("batch", "sequence", "act_heads", None)
+
+
+def constrain(x: Float[Array, "..."], names: tuple[str | None, ...]) -> Float[Array, "..."]:
+    """`x` laid out over the mesh by the table of logical axes; nothing without a mesh."""
+    return nn.with_logical_constraint(x, names, rules=RULES)
+
+
+def normal(stddev: float, axes: tuple[str, ...]) -> jax.nn.initializers.Initializer:
+    """The original's initialisation of weights, annotated with logical axes."""
+    return nn.with_logical_partitioning(nn.initializers.normal(stddev), axes)
+
+
+def dense(
+    features: int,
+    axes: tuple[str, str],
+    stddev: float,
+    *,
+    use_bias: bool,
+    dtype: Any,
+    param_dtype: Any,
+    name: str,
+) -> nn.Dense:
+    """A linear layer whose kernel [in, out] has the logical axes `axes`."""
+    return nn.Dense(
+        features,
+        use_bias=use_bias,
+        dtype=dtype,
+        param_dtype=param_dtype,
+        kernel_init=normal(stddev, axes),
+        bias_init=nn.with_logical_partitioning(nn.initializers.zeros, axes[1:]),
+        name=name,
+    )
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) · scale, normalised in float32, scaled and returned in `dtype`."""
+
+    epsilon: float
+    dtype: Any
+    param_dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "... d"]) -> Float[Array, "... d"]:
+        scale = self.param(
+            "scale",
+            nn.with_logical_partitioning(nn.initializers.ones, ("norm",)),
+            x.shape[-1:],
+            self.param_dtype,
+        )
+        wide = x.astype(jnp.float32)
+        mean_square = jnp.mean(jnp.square(wide), axis=-1, keepdims=True)
+        normed = wide * jax.lax.rsqrt(mean_square + self.epsilon)
+        return normed.astype(self.dtype) * scale.astype(self.dtype)
+
+
+class SwiGLU(nn.Module):
+    """down(silu(gate(x)) · up(x))."""
+
+    intermediate_size: int
+    stddev: float
+    use_bias: bool
+    dtype: Any
+    param_dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
+        options = {
+            "use_bias": self.use_bias, "dtype": self.dtype, "param_dtype": self.param_dtype
+        }
+        inner, outer = ("embed", "mlp"), ("mlp", "embed")
+        gate = dense(self.intermediate_size, inner, self.stddev, name="gate_proj", **options)(x)
+        up = dense(self.intermediate_size, inner, self.stddev, name="up_proj", **options)(x)
+        hidden = constrain(nn.silu(gate) * up, HIDDEN)
+        return dense(x.shape[-1], outer, self.stddev, name="down_proj", **options)(hidden)

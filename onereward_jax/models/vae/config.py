@@ -1,0 +1,62 @@
+"""Settings of AutoencoderKL, as in the `vae/config.json` that diffusers writes."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class VaeConfig:
+    """Fields carry the names and meanings of diffusers' AutoencoderKL configuration."""
+
+    in_channels: int = 3
+    out_channels: int = 3
+    block_out_channels: tuple[int, ...] = (128, 256, 512, 512)
+    layers_per_block: int = 2
+    latent_channels: int = 16
+    norm_num_groups: int = 32
+    scaling_factor: float = 0.3611
+    shift_factor: float = 0.1159
+    use_quant_conv: bool = False
+    use_post_quant_conv: bool = False
+    mid_block_add_attention: bool = True
+
+    @property
+    def scale_factor(self) -> int:
+        """Picture pixels per latent pixel, along one side (8 for FLUX)."""
+        return 2 ** (len(self.block_out_channels) - 1)
+
+    @classmethod
+    def from_dict(cls, config: dict[str, Any]) -> VaeConfig:
+        """Reads the dictionary of a `config.json`.
+
+        Raises:
+          ValueError: a field asks for a layer kind that the model does not have.
+        """
+        for field, kind in (
+            ("down_block_types", "DownEncoderBlock2D"),
+            ("up_block_types", "UpDecoderBlock2D"),
+        ):
+            found = set(config.get(field, [kind])) - {kind}
+            if found:
+                raise ValueError(f"VAE config: {field} {sorted(found)} is unsupported, only {kind}")
+        if config.get("act_fn", "silu") != "silu":
+            raise ValueError(f"VAE config: act_fn {config['act_fn']!r} is unsupported, only 'silu'")
+        names = {field.name for field in dataclasses.fields(cls)}
+        values = {key: value for key, value in config.items() if key in names}
+        values["block_out_channels"] = tuple(values["block_out_channels"])
+        values["shift_factor"] = values.get("shift_factor") or 0.0
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The dictionary that diffusers reads back as an equal AutoencoderKL."""
+        depth = len(self.block_out_channels)
+        return {
+            "_class_name": "AutoencoderKL",
+            "act_fn": "silu",
+            "down_block_types": ["DownEncoderBlock2D"] * depth,
+            "up_block_types": ["UpDecoderBlock2D"] * depth,
+            **dataclasses.asdict(self),
+            "block_out_channels": list(self.block_out_channels),
+        }

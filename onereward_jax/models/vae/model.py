@@ -1,0 +1,162 @@
+"""AutoencoderKL of FLUX.1 as a Linen module. Original: diffusers' `AutoencoderKL`."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from onereward_jax.models.vae.config import VaeConfig
+from onereward_jax.models.vae.layers import AttentionBlock, Conv, GroupNorm, ResnetBlock, Upsample
+
+
+class MidBlock(nn.Module):
+    """Residual block, attention, residual block. Original: UNetMidBlock2D."""
+
+    config: VaeConfig
+    dtype: jnp.dtype = jnp.float32
+    param_dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+        kinds = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        groups = self.config.norm_num_groups
+        x = ResnetBlock(x.shape[-1], groups, name="resnets_0", **kinds)(x)
+        if self.config.mid_block_add_attention:
+            x = AttentionBlock(groups, name="attentions_0", **kinds)(x)
+        return ResnetBlock(x.shape[-1], groups, name="resnets_1", **kinds)(x)
+
+
+class DownBlock(nn.Module):
+    """Residual blocks, then halving unless last. Original: DownEncoderBlock2D."""
+
+    features: int
+    config: VaeConfig
+    last: bool
+    dtype: jnp.dtype = jnp.float32
+    param_dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
+        kinds = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        for layer in range(self.config.layers_per_block):
+            name = f"resnets_{layer}"
+            x = ResnetBlock(self.features, self.config.norm_num_groups, name=name, **kinds)(x)
+        return x if self.last else Downsample(name="downsamplers_0", **kinds)(x)
+
+
+class Downsample(nn.Module):
+    """A strided convolution padded at the bottom and right only. Original: Downsample2D."""
+
+    dtype: jnp.dtype = jnp.float32
+    param_dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
+        kinds = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        return Conv(x.shape[-1], stride=2, padding=((0, 1), (0, 1)), name="conv", **kinds)(x)
+
+
+class UpBlock(nn.Module):
+    """A residual block more than down there, doubling unless last. Original: UpDecoderBlock2D."""
+
+    features: int
+    config: VaeConfig
+    last: bool
+    dtype: jnp.dtype = jnp.float32
+    param_dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
+        kinds = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        for layer in range(self.config.layers_per_block + 1):
+            name = f"resnets_{layer}"
+            x = ResnetBlock(self.features, self.config.norm_num_groups, name=name, **kinds)(x)
+        return x if self.last else Upsample(name="upsamplers_0", **kinds)(x)
+
+
+class Encoder(nn.Module):
+    """Pictures to the moments of the latent distribution, concatenated on channels."""
+
+    config: VaeConfig
+    dtype: jnp.dtype = jnp.float32
+    param_dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
+        config, kinds = self.config, {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        depth = len(config.block_out_channels)
+        x = Conv(config.block_out_channels[0], name="conv_in", **kinds)(images)
+        for level, features in enumerate(config.block_out_channels):
+            last = level == depth - 1
+            x = DownBlock(features, config, last, name=f"down_blocks_{level}", **kinds)(x)
+        x = MidBlock(config, name="mid_block", **kinds)(x)
+        x = nn.silu(GroupNorm(config.norm_num_groups, name="conv_norm_out", **kinds)(x))
+        return Conv(2 * config.latent_channels, name="conv_out", **kinds)(x)
+
+
+class Decoder(nn.Module):
+    """Latents to pictures."""
+
+    config: VaeConfig
+    dtype: jnp.dtype = jnp.float32
+    param_dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, latents: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
+        config, kinds = self.config, {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        depth = len(config.block_out_channels)
+        x = Conv(config.block_out_channels[-1], name="conv_in", **kinds)(latents)
+        x = MidBlock(config, name="mid_block", **kinds)(x)
+        for level, features in enumerate(reversed(config.block_out_channels)):
+            last = level == depth - 1
+            x = UpBlock(features, config, last, name=f"up_blocks_{level}", **kinds)(x)
+        x = nn.silu(GroupNorm(config.norm_num_groups, name="conv_norm_out", **kinds)(x))
+        return Conv(config.out_channels, name="conv_out", **kinds)(x)
+
+
+class AutoencoderKL(nn.Module):
+    """The VAE. Latents here are the network's own; scaling and shift belong to the policy.
+
+    Attributes:
+      config: sizes.
+      dtype: of the computation (moments of the norms are float32 in any case).
+      param_dtype: of the parameters made by `init`.
+    """
+
+    config: VaeConfig
+    dtype: jnp.dtype = jnp.float32
+    param_dtype: jnp.dtype = jnp.float32
+
+    def setup(self) -> None:
+        """Makes the two halves and the optional 1×1 convolutions between them."""
+        config, kinds = self.config, {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        self.encoder = Encoder(config, **kinds)
+        self.decoder = Decoder(config, **kinds)
+        if config.use_quant_conv:
+            self.quant_conv = Conv(2 * config.latent_channels, size=1, **kinds)
+        if config.use_post_quant_conv:
+            self.post_quant_conv = Conv(config.latent_channels, size=1, **kinds)
+
+    def encode(
+        self, images: Float[Array, "b h w c"]
+    ) -> tuple[Float[Array, "b h2 w2 z"], Float[Array, "b h2 w2 z"]]:
+        """Mean and log variance (clipped to [-30, 20]) of the latents of images in [-1, 1]."""
+        images = nn.with_logical_constraint(images, ("batch", None, None, None))
+        moments = self.encoder(images.astype(self.dtype))
+        if self.config.use_quant_conv:
+            moments = self.quant_conv(moments)
+        mean, log_variance = jnp.split(moments, 2, axis=-1)
+        return mean, jnp.clip(log_variance, -30.0, 20.0)
+
+    def decode(self, latents: Float[Array, "b h w z"]) -> Float[Array, "b h2 w2 c"]:
+        """Images, about [-1, 1] but not clipped, from latents."""
+        latents = nn.with_logical_constraint(latents, ("batch", None, None, None))
+        latents = latents.astype(self.dtype)
+        if self.config.use_post_quant_conv:
+            latents = self.post_quant_conv(latents)
+        return self.decoder(latents)
+
+    def __call__(self, images: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+        """Decodes the mean of `images`: the reconstruction, and the way to make all parameters."""
+        return self.decode(self.encode(images)[0])

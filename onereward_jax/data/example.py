@@ -1,0 +1,62 @@
+"""One triplet of a data set: pictures, mask, prompt, task, and what is known about the truth.
+
+This is what the sources (mini world, the user's folder) give and what TFDS stores.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from onereward_jax.tasks import Task
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Example:
+    """A triplet (image, mask, prompt) and its truth.
+
+    Attributes:
+      id: names the example in its split.
+      image: the picture before the edit.
+      mask: 255 where it is to be edited, 0 elsewhere.
+      target: what a perfect edit looks like; equal to `image` where that is not known.
+      background: what is behind object or word; equal to `target` where that is not known.
+      prompt: what the user writes.
+      task: the editing task.
+      kind: "object", "word" or "scene": what the mask is about.
+      label: the object's name or the word; "" where there is none.
+      box: (y0, x0, y1, x1) of object, word or extended area, ends excluded.
+      photo: the photograph that the picture is made of.
+    """
+
+    id: str
+    image: UInt8[np.ndarray, "h w 3"]
+    mask: UInt8[np.ndarray, "h w"]
+    target: UInt8[np.ndarray, "h w 3"]
+    background: UInt8[np.ndarray, "h w 3"]
+    prompt: str
+    task: Task
+    kind: str
+    label: str
+    box: tuple[int, int, int, int]
+    photo: str
+
+    def encoded(self) -> dict[str, Any]:
+        """As TFDS takes it: pictures as PNG bytes (an array would ask for TensorFlow)."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        for name in ("image", "mask", "target", "background"):
+            fields[name] = _png(fields[name])
+        fields["task"] = self.task.value
+        fields["box"] = np.array(self.box, np.int32)
+        return fields
+
+
+def _png(pixels: UInt8[np.ndarray, "h w *c"]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()

@@ -1,0 +1,27 @@
+"""The mini world: real photographs, sprites and typefaces composed so that the truth is known."""
+
+from onereward_jax.data.mini_world.colour_words import NAMED_COLOURS, describe_colour
+from onereward_jax.data.mini_world.photos import PHOTOS, Split
+from onereward_jax.data.mini_world.prompts import prompt_colour, prompts
+from onereward_jax.data.mini_world.scene import Scene
+from onereward_jax.data.mini_world.scenes import make_scene
+from onereward_jax.data.mini_world.sheet import render_grid
+from onereward_jax.data.mini_world.sprites import NAMED, TEST_ONLY, TRAIN_ONLY, named_pictures
+from onereward_jax.data.mini_world.words import WORDS
+
+__all__ = [
+    "NAMED",
+    "NAMED_COLOURS",
+    "PHOTOS",
+    "TEST_ONLY",
+    "TRAIN_ONLY",
+    "WORDS",
+    "Scene",
+    "Split",
+    "describe_colour",
+    "make_scene",
+    "named_pictures",
+    "prompt_colour",
+    "prompts",
+    "render_grid",
+]

@@ -1,0 +1,173 @@
+"""Batches of triplets: tasks drawn with probability p_k (Algorithm 1), and an exact resume."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal, Protocol, SupportsIndex, runtime_checkable
+
+import grain
+import numpy as np
+from jaxtyping import Int32, Integer
+
+from onereward_jax.tasks import SAMPLING_PROBABILITIES, TASKS, Task
+
+ENDLESS = 2**48
+"""Samples in a run that never ends."""
+
+Batch = dict[str, Any]
+Transform = Callable[[Batch], Batch]
+
+
+@runtime_checkable
+class TripletSequence(Protocol):
+    """What batches are made of: `triplets.Triplets`."""
+
+    tasks: Int32[np.ndarray, "n"]
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: SupportsIndex) -> dict[str, Any]: ...
+
+    def with_task(self, task: Task) -> Int32[np.ndarray, "n"]:
+        """The indices of all examples of a task."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Mixing:
+    """How tasks get into batches.
+
+    Attributes:
+      probabilities: p_k of every task that is to be drawn; they sum to 1.
+      task_per: draw the task for every "sample", or for every "iteration": then all samples of a
+        batch, on all processes, are of one task, as Algorithm 1 writes it.
+    """
+
+    probabilities: Mapping[Task, float] = dataclasses.field(
+        default_factory=lambda: dict(SAMPLING_PROBABILITIES)
+    )
+    task_per: Literal["sample", "iteration"] = "sample"
+
+    def __post_init__(self) -> None:
+        values = np.array(list(self.probabilities.values()))
+        if (values < 0).any() or abs(values.sum() - 1) > 1e-6:
+            raise ValueError(f"probabilities must be >= 0 and sum to 1, found {values.tolist()}")
+        if self.task_per not in ("sample", "iteration"):
+            raise ValueError(f'task_per must be "sample" or "iteration", found {self.task_per!r}')
+
+
+def train_batches(
+    triplets: TripletSequence,
+    batch_size: int,
+    seed: int,
+    *,
+    mixing: Mixing = Mixing(),
+    transform: Transform | None = None,
+    process_index: int = 0,
+    process_count: int = 1,
+    num_threads: int = 4,
+) -> grain.DatasetIterator:
+    """Endless batches of this process; see `to_batch` for what is in one.
+
+    The samples of a batch do not depend on how many processes share it. `get_state` of the
+    iterator and `set_state` of a new one, made with the same arguments, resume exactly.
+
+    Args:
+      triplets: what to draw from.
+      batch_size: of all processes together.
+      seed: of tasks and order.
+      mixing: how tasks are drawn.
+      transform: makes what a step takes out of a batch (embeddings for prompts, queries, ...). Runs
+        in the reading threads.
+      process_index, process_count: this process and how many there are.
+      num_threads: that read ahead.
+
+    Raises:
+      ValueError: the batch does not divide among processes, or a task to be drawn has no examples.
+    """
+    if batch_size % process_count:
+        raise ValueError(f"batch_size {batch_size} is not a multiple of {process_count} processes")
+    streams = _task_streams(triplets, mixing, seed)
+    tasks, probabilities = list(streams), [mixing.probabilities[task] for task in streams]
+    draws = (
+        grain.MapDataset.range(ENDLESS)
+        .seed(seed)
+        .random_map(lambda _, rng: tasks[rng.choice(len(tasks), p=probabilities)])
+    )
+    # All samples that share a draw: a whole batch, or one sample alone.
+    group = batch_size if mixing.task_per == "iteration" else 1
+    samples = grain.MapDataset.range(ENDLESS).map(
+        lambda number: to_sample(triplets, int(streams[draws[number // group]][number]))
+    )
+    batches = samples[process_index::process_count].batch(
+        batch_size // process_count, batch_fn=to_batch
+    )
+    if transform is not None:
+        batches = batches.map(transform)
+    options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=2 * num_threads)
+    return iter(batches.to_iter_dataset(options))
+
+
+def eval_batches(
+    triplets: TripletSequence,
+    batch_size: int,
+    *,
+    indices: Sequence[int] | Integer[np.ndarray, "n"] | None = None,
+    transform: Transform | None = None,
+) -> Iterator[Batch]:
+    """The examples in order, once. Every batch is full: the last one repeats its last sample.
+
+    A batch has, beside what `to_batch` says, `valid`, bool [b]: False for such repetitions.
+
+    Args:
+      triplets: what to read.
+      batch_size: samples per batch.
+      indices: which examples; left out: all.
+      transform: as in `train_batches`.
+    """
+    chosen = np.arange(len(triplets)) if indices is None else np.asarray(indices, np.int64)
+    for start in range(0, len(chosen), batch_size):
+        part = chosen[start : start + batch_size]
+        valid = np.arange(batch_size) < len(part)
+        padded = np.pad(part, (0, batch_size - len(part)), mode="edge")
+        batch = to_batch([to_sample(triplets, int(index)) for index in padded]) | {"valid": valid}
+        yield batch if transform is None else transform(batch)
+
+
+def to_sample(triplets: TripletSequence, index: int) -> dict[str, Any]:
+    """Example `index` as a step takes it: a batch (see `to_batch`) without its leading axis."""
+    example = triplets[index]
+    pictures = {name: example[name].astype(np.float32) / 127.5 - 1 for name in ("image", "target")}
+    return pictures | {
+        "mask": (example["mask"] >= 128).astype(np.float32),
+        "task": np.int32(triplets.tasks[index]),
+        "index": np.int32(index),
+        "prompt": example["prompt"],
+    }
+
+
+def to_batch(samples: Sequence[dict[str, Any]]) -> Batch:
+    """Stacks samples.
+
+    Returns:
+      image, target: float32 [b, h, w, 3] in [-1, 1]. mask: float32 [b, h, w, 1], 1 = edit here.
+      task: int32 [b], index into `tasks.TASKS`. index: int32 [b], number of the example in its
+      split. prompt: object array [b] of str.
+    """
+    batch = {name: np.stack([sample[name] for sample in samples]) for name in samples[0]}
+    batch["prompt"] = batch["prompt"].astype(object)
+    return batch
+
+
+def _task_streams(
+    triplets: TripletSequence, mixing: Mixing, seed: int
+) -> dict[Task, grain.MapDataset]:
+    """Endless, shuffled indices of the examples of each task that can be drawn."""
+    streams = {}
+    for task in (task for task in TASKS if mixing.probabilities.get(task, 0) > 0):
+        indices = triplets.with_task(task)
+        if not len(indices):
+            raise ValueError(f"{triplets!r} has no example of {task.value}, which is to be drawn")
+        ordered = grain.MapDataset.source(indices).seed(seed + 1 + TASKS.index(task))
+        streams[task] = ordered.shuffle().repeat(None)
+    return streams

@@ -1,0 +1,50 @@
+"""The policy: FLUX Fill as a pure function of parameters, latents, condition and prompt."""
+
+from onereward_jax.policy.editor import Editor, EditorParams
+from onereward_jax.policy.inputs import Condition, PromptEmbeds
+from onereward_jax.policy.loading import (
+    abstract_params,
+    init_params,
+    load_editor,
+    load_text_encoder,
+    read_editor,
+)
+from onereward_jax.policy.sampler import denoise, euler_step, guided, trajectory
+from onereward_jax.policy.schedule import (
+    NoiseSchedule,
+    add_noise,
+    first_step,
+    predict_x0,
+    sigma_table,
+    velocity_target,
+)
+from onereward_jax.policy.text import TextEncoder, TextParams, embed_prompts
+from onereward_jax.policy.text_cache import TextCache, open_text_cache, write_text_cache
+
+__all__ = [
+    "Condition",
+    "Editor",
+    "EditorParams",
+    "NoiseSchedule",
+    "PromptEmbeds",
+    "TextCache",
+    "TextEncoder",
+    "TextParams",
+    "abstract_params",
+    "add_noise",
+    "denoise",
+    "embed_prompts",
+    "euler_step",
+    "first_step",
+    "guided",
+    "init_params",
+    "load_editor",
+    "load_text_encoder",
+    "open_text_cache",
+    "predict_x0",
+    "read_editor",
+    "sigma_table",
+    "trajectory",
+    "velocity_target",
+    "write_text_cache",
+]

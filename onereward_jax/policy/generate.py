@@ -1,0 +1,80 @@
+"""Whole edits in one jitted call: encode, sample from noise to image, decode."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Float32, Int
+
+from onereward_jax.parallel import MeshFunction, batch_sharding, mesh_jit
+from onereward_jax.policy.editor import Editor, EditorParams, Size
+from onereward_jax.policy.inputs import PromptEmbeds
+
+
+class EditBatch(NamedTuple):
+    """What to edit, and how. Settings may differ from sample to sample.
+
+    Attributes:
+      image: source in [-1, 1].
+      mask: 1 = edit here.
+      embeds, negative_embeds: of the prompt and the negative prompt.
+      sigmas: noise levels, from `schedule.sigma_table`; the first one below 1 starts from the
+        source image with that much noise.
+      guidance_scale: embedded.
+      true_cfg_scale: of classifier-free guidance.
+      noise_seed: decides the initial noise, whatever else is in the batch.
+    """
+
+    image: Float[Array | np.ndarray, "b h w 3"]
+    mask: Float[Array | np.ndarray, "b h w 1"]
+    embeds: PromptEmbeds
+    negative_embeds: PromptEmbeds
+    sigmas: Float32[Array | np.ndarray, "b points"]
+    guidance_scale: Float32[Array | np.ndarray, "b"]
+    true_cfg_scale: Float32[Array | np.ndarray, "b"]
+    noise_seed: Int[Array | np.ndarray, "b"]
+
+
+def make_generate(editor: Editor, size: Size, mesh: Mesh) -> MeshFunction:
+    """The jitted function (params, batch, steps) -> images float32 [b, h, w, 3] in [-1, 1].
+
+    `steps` is a traced number, at least the longest grid of the batch: one compiled function
+    serves all numbers of steps that `batch.sigmas` has room for.
+    """
+
+    def generate(
+        params: EditorParams, batch: EditBatch, steps: Int[Array, ""]
+    ) -> Float32[Array, "b h w 3"]:
+        condition = editor.encode_condition(params.vae, batch.image, batch.mask)
+        noise = seeded_noise(editor, batch.noise_seed, size)
+        sigma = batch.sigmas[:, 0]
+        latents = editor.denoise(
+            params.transformer,
+            editor.start_from_source(params.vae, batch.image, noise, sigma),
+            condition,
+            batch.embeds,
+            batch.negative_embeds,
+            batch.sigmas,
+            0,
+            steps,
+            guidance_scale=batch.guidance_scale,
+            true_cfg_scale=batch.true_cfg_scale,
+        )
+        return jnp.clip(editor.decode(params.vae, latents, size), -1.0, 1.0)
+
+    samples = batch_sharding(mesh)
+    return mesh_jit(
+        generate, mesh, in_shardings=(None, samples, None), out_shardings=samples
+    )
+
+
+def seeded_noise(
+    editor: Editor, seeds: Int[Array | np.ndarray, "b"], size: Size
+) -> Float32[Array, "b n c"]:
+    """Initial noise of each sample from its own seed."""
+    draw = jax.vmap(lambda seed: editor.noise(jax.random.key(seed), 1, size)[0])
+    return draw(jnp.asarray(seeds, jnp.uint32))

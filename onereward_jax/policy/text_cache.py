@@ -1,0 +1,103 @@
+"""Embeddings of all prompts of a data set, on disk beside the triplets.
+
+    folder/prompts.json              file name -> its prompts, in the order of the rows
+    folder/embeds-00000.safetensors  prompt_embeds [rows, l, d], pooled_prompt_embeds [rows, p]
+
+FLUX's T5 embeddings take 4 MB a prompt in bfloat16, so nothing is held in memory: a lookup reads
+its rows and no more.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from onereward_jax.convert.atomic import atomic_folder, is_writer
+from onereward_jax.policy.inputs import PromptEmbeds
+
+INDEX = "prompts.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class TextCache:
+    """An opened cache; holds no file handle, so it can be sent to worker processes.
+
+    Attributes:
+      folder: where it is.
+      rows: prompt -> (file name, row).
+    """
+
+    folder: Path
+    rows: Mapping[str, tuple[str, int]]
+
+    def lookup(self, prompts: Sequence[str]) -> PromptEmbeds:
+        """Embeddings of `prompts`, in their order, in the stored dtype.
+
+        Raises:
+          LookupError: a prompt has never been embedded; names it.
+        """
+        for prompt in prompts:
+            if prompt not in self.rows:
+                raise LookupError(
+                    f"prompt {prompt!r} is not among the {len(self.rows)} embedded prompts of "
+                    f"{self.folder}: run the stage embed on this data"
+                )
+        embeds = [self._read(*self.rows[prompt]) for prompt in prompts]
+        return PromptEmbeds(*(np.stack(part) for part in zip(*embeds, strict=True)))
+
+    def _read(self, name: str, row: int) -> tuple[np.ndarray, ...]:
+        with safe_open(self.folder / name, framework="numpy") as file:
+            return tuple(file.get_slice(field)[row] for field in PromptEmbeds._fields)
+
+
+def open_text_cache(folder: str | Path) -> TextCache:
+    """The cache in `folder`.
+
+    Raises:
+      FileNotFoundError: there is none.
+    """
+    folder = Path(folder)
+    index = folder / INDEX
+    if not index.is_file():
+        raise FileNotFoundError(f"no text cache: {index} does not exist; run the stage embed")
+    files = json.loads(index.read_text(encoding="utf-8"))
+    rows = {
+        prompt: (name, row) for name, prompts in files.items() for row, prompt in enumerate(prompts)
+    }
+    return TextCache(folder, rows)
+
+
+def write_text_cache(
+    folder: str | Path, batches: Iterable[tuple[Sequence[str], PromptEmbeds]]
+) -> None:
+    """Writes a cache, a file for each batch. It appears complete or not at all.
+
+    In a run of several processes all must call; process 0 writes.
+
+    Args:
+      folder: replaced as a whole when it exists.
+      batches: prompts and their embeddings as numpy arrays, from `embed_prompts`.
+
+    Raises:
+      ValueError: a batch whose arrays have not one row for each prompt.
+    """
+    files: dict[str, list[str]] = {}
+    with atomic_folder(folder) as draft:
+        for number, (prompts, embeds) in enumerate(batches):
+            for field, array in embeds._asdict().items():
+                if len(array) != len(prompts):
+                    raise ValueError(f"{field}: {len(array)} rows for {len(prompts)} prompts")
+            name = f"embeds-{number:05d}.safetensors"
+            files[name] = list(prompts)
+            if is_writer():
+                tensors = {k: np.ascontiguousarray(v) for k, v in embeds._asdict().items()}
+                save_file(tensors, draft / name)
+        if is_writer():
+            text = json.dumps(files, ensure_ascii=False, indent=1)
+            (draft / INDEX).write_text(text, encoding="utf-8")

@@ -1,0 +1,153 @@
+"""Whole edits: each row as sampled alone, whatever its neighbours; one compiled function."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+import tiny_models
+
+from onereward_jax.models.flux import FluxTransformer
+from onereward_jax.parallel import make_mesh
+from onereward_jax.policy import Editor, EditorParams, PromptEmbeds, euler_step, sigma_table
+from onereward_jax.policy.generate import EditBatch, make_generate
+from onereward_jax.policy.loading import abstract_params
+
+SIZE = (tiny_models.SIDE, tiny_models.SIDE)
+POINTS = 8
+ROWS = 8
+PLANS = [(7, 1.0), (2, 1.0), (5, 0.6), (3, 1.0), (4, 0.5), (6, 1.0), (5, 0.9), (1, 1.0)]
+"""Steps and strength of each row."""
+
+
+@dataclasses.dataclass(frozen=True)
+class World:
+    """An editor that listens to both guidance scales, its weights, and a batch of mixed edits."""
+
+    editor: Editor
+    params: EditorParams
+    batch: EditBatch
+
+    @property
+    def steps(self) -> np.int32:
+        return np.int32(max(steps for steps, _ in PLANS))
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    tiny = tiny_models.models().editor
+    config = dataclasses.replace(tiny.transformer.config, guidance_embeds=True)
+    editor = dataclasses.replace(tiny, transformer=FluxTransformer(config))
+    shapes = abstract_params(editor, make_mesh(devices=jax.devices()[:1]))
+    params = tiny_models.lively(jax.tree.map(lambda leaf: np.zeros(leaf.shape), shapes), 2)
+    rest = tiny_models.rl_batch(ROWS)
+    batch = EditBatch(
+        image=rest["image"],
+        mask=rest["mask"],
+        embeds=PromptEmbeds(rest["prompt_embeds"], rest["pooled_prompt_embeds"]),
+        negative_embeds=PromptEmbeds(
+            rest["negative_prompt_embeds"], rest["negative_pooled_prompt_embeds"]
+        ),
+        sigmas=sigma_table([editor.sigmas(steps, SIZE, part) for steps, part in PLANS], POINTS),
+        guidance_scale=np.linspace(1.0, 30.0, ROWS, dtype=np.float32),
+        true_cfg_scale=np.float32([1.0, 4.0, 2.0, 7.0, 1.0, 3.0, 0.0, 5.0]),
+        noise_seed=np.int32([3, 4, 5, 3, 2**31 - 1, 0, 7, 8]),
+    )
+    return World(editor, params, batch)
+
+
+@pytest.fixture(scope="module")
+def generate(world):
+    return make_generate(world.editor, SIZE, make_mesh(8, 1, 1))
+
+
+@pytest.fixture(scope="module")
+def images(world, generate) -> np.ndarray:
+    return np.asarray(generate(world.params, world.batch, world.steps))
+
+
+def rows_of(batch: EditBatch, rows) -> EditBatch:
+    return jax.tree.map(lambda leaf: leaf[np.asarray(rows)], batch)
+
+
+def test_each_row_is_what_plain_sampling_of_it_alone_gives(world, images) -> None:
+    editor, params = world.editor, world.params
+
+    @jax.jit
+    def step(latents, one, sigma, following):
+        condition = editor.encode_condition(params.vae, one.image, one.mask)
+        positive, negative = (
+            editor.velocity(
+                params.transformer, latents, condition, embeds, sigma, one.guidance_scale
+            )
+            for embeds in (one.embeds, one.negative_embeds)
+        )
+        velocity = negative + one.true_cfg_scale * (positive - negative)
+        return euler_step(latents, velocity, sigma, following)
+
+    start = jax.jit(editor.start_from_source)
+    decode = jax.jit(lambda latents: editor.decode(params.vae, latents, SIZE))
+    beyond = 0.0
+    for row, (steps, strength) in enumerate(PLANS):
+        one = jax.tree.map(jax.numpy.asarray, rows_of(world.batch, [row]))
+        sigmas = editor.sigmas(steps, SIZE, strength)
+        noise = editor.noise(jax.random.key(int(one.noise_seed[0])), 1, SIZE)
+        latents = start(params.vae, one.image, noise, sigmas[0])
+        for sigma, following in zip(sigmas, sigmas[1:]):
+            latents = step(latents, one, sigma, following)
+        expected = np.asarray(decode(latents))[0]
+        beyond = max(beyond, np.abs(expected).max())
+        np.testing.assert_allclose(images[row], np.clip(expected, -1, 1), rtol=1e-3, atol=1e-3)
+    assert beyond > 1.0, "nothing had to be clipped"
+
+
+def test_neighbours_place_and_padding_do_not_change_a_row(world, generate, images) -> None:
+    """As candidates are drawn: fewer plans than the batch has room for, the last one repeated."""
+    plans = [5, 2, 6, 0, 1]
+    padded = plans + [plans[-1]] * (ROWS - len(plans))
+    found = np.asarray(generate(world.params, rows_of(world.batch, padded), world.steps))
+    np.testing.assert_allclose(found, images[padded], rtol=1e-5, atol=1e-5)
+
+
+def test_steps_beyond_a_rows_grid_change_nothing_and_compile_nothing(
+    world, generate, images
+) -> None:
+    short = [row for row, (steps, _) in enumerate(PLANS) if steps <= 5]
+    batch = rows_of(world.batch, (short * 2)[:ROWS])
+    found = {
+        steps: np.asarray(generate(world.params, batch, np.int32(steps))) for steps in (4, 5, 7)
+    }
+    np.testing.assert_array_equal(found[5], found[7])
+    changed = (found[4] != found[5]).any((1, 2, 3))
+    np.testing.assert_array_equal(changed, batch.sigmas[:, 4] > 0)
+    assert generate.compilations() == 1
+
+
+def test_what_is_under_the_mask_matters_below_full_strength_only(world, generate, images) -> None:
+    """And all that is kept is seen; nothing is pasted, so kept pixels come from the decoder."""
+    full = world.batch.sigmas[:, 0] == 1.0
+    assert full.any() and not full.all()
+    other = -world.batch.image
+    for mask, expected in (
+        (world.batch.mask, ~full),
+        (1.0 - world.batch.mask, np.ones(ROWS, bool)),
+    ):
+        image = np.where(mask > 0, other, world.batch.image)
+        found = np.asarray(generate(world.params, world.batch._replace(image=image), world.steps))
+        distance = np.abs(found - images).max((1, 2, 3))
+        np.testing.assert_array_equal(distance > 1e-4, expected)
+    kept = (world.batch.mask == 0)[..., 0]
+    assert (np.abs(images - world.batch.image)[kept] > 0.01).mean() > 0.9
+
+
+def test_seeds_and_both_guidance_scales_decide(world, generate, images) -> None:
+    """Rows with equal seeds draw equal noise; a change of one setting changes its row alone."""
+    for name in ("noise_seed", "guidance_scale", "true_cfg_scale"):
+        values = getattr(world.batch, name).copy()
+        values[2] += 1
+        changed = world.batch._replace(**{name: values})
+        found = np.asarray(generate(world.params, changed, world.steps))
+        rows = np.abs(found - images).max((1, 2, 3)) > 1e-4
+        np.testing.assert_array_equal(np.flatnonzero(rows), [2], name)

@@ -1,0 +1,137 @@
+"""Properties of the sampler that hold for every network."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from onereward_jax.policy import (
+    Condition,
+    NoiseSchedule,
+    PromptEmbeds,
+    denoise,
+    euler_step,
+    guided,
+    sigma_table,
+    trajectory,
+)
+
+BATCH, TOKENS, CHANNELS = 3, 4, 6
+SCHEDULE = NoiseSchedule(use_dynamic_shifting=True)
+
+
+def velocity(latents: jax.Array, sigma: jax.Array) -> jax.Array:
+    """A velocity that is neither linear nor the same for all samples."""
+    return jnp.tanh(latents * 1.5 + jnp.cos(5 * sigma)[:, None, None]) - latents[:, ::-1]
+
+
+@pytest.fixture(scope="module")
+def noise() -> jax.Array:
+    return jax.random.normal(jax.random.key(0), (BATCH, TOKENS, CHANNELS))
+
+
+@pytest.fixture(scope="module")
+def sample() -> jax.stages.Wrapped:
+    return jax.jit(lambda x, sigmas, start, stop: denoise(velocity, x, sigmas, start, stop))
+
+
+def test_denoising_in_two_legs_equals_one_and_the_trajectory(noise, sample) -> None:
+    sigmas = SCHEDULE.sigmas(9, 64)
+    path = trajectory(velocity, noise, sigmas)
+    assert path.shape == (10, BATCH, TOKENS, CHANNELS)
+    np.testing.assert_array_equal(path[0], noise)
+    for start, middle, stop in ((0, 4, 9), (0, 0, 3), (2, 8, 8)):
+        middle_latents = sample(path[start], sigmas, start, middle)
+        np.testing.assert_allclose(middle_latents, path[middle], atol=1e-6)
+        legs = sample(middle_latents, sigmas, middle, stop)
+        np.testing.assert_array_equal(legs, sample(path[start], sigmas, start, stop))
+    assert sample._cache_size() == 1, "ranges must share one compiled function"
+    with pytest.raises(ValueError, match="stop 10: the grid has only 9 steps"):
+        denoise(velocity, noise, sigmas, 0, 10)
+
+
+def test_candidates_of_mixed_settings_equal_each_alone(noise, sample) -> None:
+    settings = [(9, 1.0), (5, 0.8), (7, 0.5)]
+    rows = [SCHEDULE.sigmas(steps, 64, strength) for steps, strength in settings]
+    together = sample(noise, sigma_table(rows, 12), 0, max(map(len, rows)) - 1)
+    for index, row in enumerate(rows):
+        one = slice(index, index + 1)
+        alone = denoise(velocity, noise[one], row, 0, len(row) - 1)
+        np.testing.assert_allclose(together[one], alone, atol=1e-6)
+
+
+def test_a_straight_line_is_sampled_exactly_in_any_number_of_steps(noise) -> None:
+    clean = jnp.sin(noise * 3)
+    for steps in (1, 3):
+        sigmas = SCHEDULE.sigmas(steps, 64)
+        found = denoise(lambda x, sigma: noise - clean, noise, sigmas, 0, steps)
+        np.testing.assert_allclose(found, clean, atol=2e-6)
+
+
+def test_steps_keep_float32_under_a_bfloat16_network(noise) -> None:
+    coarse = velocity(noise, jnp.full((BATCH,), 0.5)).astype(jnp.bfloat16)
+    found = euler_step(noise, coarse, 0.5, 0.499)
+    expected = np.float64(noise) - 0.001 * np.float64(coarse.astype(jnp.float32))
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+class Recorder:
+    """A conditional network whose output shows which inputs it was given."""
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+
+    def __call__(self, latents, condition, embeds, sigma, guidance_scale) -> jax.Array:
+        self.batches.append(latents.shape[0])
+        prompt = embeds.prompt_embeds.sum((1, 2)) + 10 * embeds.pooled_prompt_embeds.sum(1)
+        rest = condition.tokens.sum((1, 2)) + sigma + 100 * guidance_scale
+        return latents * prompt[:, None, None] + rest[:, None, None]
+
+
+@pytest.fixture(scope="module")
+def inputs() -> tuple[Condition, PromptEmbeds, PromptEmbeds]:
+    keys = jax.random.split(jax.random.key(1), 5)
+    condition = Condition(jax.random.normal(keys[0], (BATCH, TOKENS, 2)), jnp.zeros((TOKENS, 3)))
+    positive, negative = (
+        PromptEmbeds(jax.random.normal(a, (BATCH, 5, 3)), jax.random.normal(b, (BATCH, 2)))
+        for a, b in (keys[1:3], keys[3:5])
+    )
+    return condition, positive, negative
+
+
+def test_guidance_is_one_call_in_the_order_negative_positive(noise, inputs) -> None:
+    condition, positive, negative = inputs
+    sigma, embedded = jnp.array([0.1, 0.5, 0.9]), jnp.array([1.0, 2.0, 30.0])
+    plain = Recorder()
+    v_pos = plain(noise, condition, positive, sigma, embedded)
+    v_neg = plain(noise, condition, negative, sigma, embedded)
+
+    doubled = []
+
+    def spy(latents, condition, embeds, sigma, guidance_scale) -> jax.Array:
+        doubled.append(embeds)
+        return Recorder()(latents, condition, embeds, sigma, guidance_scale)
+
+    for scale in (4.0, jnp.array([1.0, 0.0, 7.5]), jnp.float32(1.0)):
+        doubled.clear()
+        found = guided(
+            spy, condition, positive, negative, guidance_scale=embedded, true_cfg_scale=scale
+        )(noise, sigma)
+        each = np.broadcast_to(np.asarray(scale), (BATCH,))[:, None, None]
+        np.testing.assert_allclose(found, v_neg + each * (v_pos - v_neg), rtol=1e-5, atol=1e-4)
+        assert len(doubled) == 1, "both branches go through the network in one call"
+        np.testing.assert_array_equal(doubled[0].prompt_embeds[:BATCH], negative.prompt_embeds)
+        np.testing.assert_array_equal(doubled[0].prompt_embeds[BATCH:], positive.prompt_embeds)
+
+
+def test_guidance_scale_one_computes_the_positive_branch_only(noise, inputs) -> None:
+    condition, positive, negative = inputs
+    sigma, network = jnp.full((BATCH,), 0.5), Recorder()
+    for negatives in (None, negative):
+        guided(network, condition, positive, negatives)(noise, sigma)
+    assert network.batches == [BATCH, BATCH]
+    with pytest.raises(ValueError, match="true_cfg_scale 4.0 needs embeddings"):
+        guided(network, condition, positive, None, true_cfg_scale=4.0)

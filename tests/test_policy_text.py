@@ -1,0 +1,132 @@
+"""Embeddings equal FluxFillPipeline.encode_prompt's; the cache gives back what it was given."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+import torch
+import transformers
+from diffusers import AutoencoderKL, FluxFillPipeline
+
+from onereward_jax.convert.mini_tokenizers import clip_tokenizer, t5_tokenizer
+from onereward_jax.parallel import make_mesh
+from onereward_jax.policy import (
+    PromptEmbeds,
+    embed_prompts,
+    load_text_encoder,
+    open_text_cache,
+    write_text_cache,
+)
+
+PROMPTS = [
+    "a red apple on the table",
+    "",
+    "remove",
+    "the word STOP in white letters, and a small green frog that sits beside the big blue vase",
+    "high-definition, perfect composition",
+]
+LONG = 3
+T5_LENGTH, CLIP_LENGTH, BATCH = 14, 32, 3
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> FluxFillPipeline:
+    torch.manual_seed(0)
+    clip_words, t5_words = clip_tokenizer(PROMPTS, max_length=CLIP_LENGTH), t5_tokenizer(PROMPTS)
+    clip = transformers.CLIPTextModel(
+        transformers.CLIPTextConfig(
+            vocab_size=len(clip_words), hidden_size=16, intermediate_size=24, num_hidden_layers=2,
+            num_attention_heads=2, max_position_embeddings=CLIP_LENGTH,
+            bos_token_id=clip_words.bos_token_id, eos_token_id=clip_words.eos_token_id,
+        )  # fmt: skip
+    )
+    t5 = transformers.T5EncoderModel(
+        transformers.T5Config(
+            vocab_size=len(t5_words), d_model=16, d_kv=4, d_ff=24, num_layers=2, num_heads=4,
+            feed_forward_proj="gated-gelu",
+        )  # fmt: skip
+    )
+    vae = AutoencoderKL(block_out_channels=(4,), norm_num_groups=2, latent_channels=4)
+    return FluxFillPipeline(
+        scheduler=None, vae=vae, transformer=None, text_encoder=clip.eval(), tokenizer=clip_words,
+        text_encoder_2=t5.eval(), tokenizer_2=t5_words,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(pipeline: FluxFillPipeline, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("editor")
+    for name in ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"):
+        getattr(pipeline, name).save_pretrained(folder / name)
+    return folder
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_embeddings_equal_the_pipelines(
+    pipeline: FluxFillPipeline, folder: Path, devices: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    mesh = make_mesh(devices=jax.devices()[:devices])
+    encoder, params = load_text_encoder(folder, mesh, max_sequence_length=T5_LENGTH)
+    batches = list(embed_prompts(encoder, params, PROMPTS, mesh, batch_size=BATCH))
+    assert [prompt for prompts, _ in batches for prompt in prompts] == PROMPTS
+    cut = [record.getMessage() for record in caplog.records if "reads only" in record.getMessage()]
+    assert {message.split()[0] for message in cut} == {"CLIP", "T5"}
+    assert all(PROMPTS[LONG] in message for message in cut)
+
+    with torch.no_grad():
+        prompt_embeds, pooled, _ = pipeline.encode_prompt(PROMPTS, max_sequence_length=T5_LENGTH)
+    found = [np.concatenate(parts) for parts in zip(*(embeds for _, embeds in batches))]
+    assert found[0].shape == (len(PROMPTS), T5_LENGTH, 16)
+    np.testing.assert_allclose(found[0], prompt_embeds.numpy(), rtol=2e-4, atol=2e-5)
+    np.testing.assert_allclose(found[1], pooled.numpy(), rtol=2e-4, atol=2e-5)
+
+
+def test_clip_tokenizer_longer_than_the_model_is_refused(folder: Path) -> None:
+    encoder, _ = load_text_encoder(folder, make_mesh(devices=jax.devices()[:1]))
+    config = type(encoder.clip.config)(
+        **{**vars(encoder.clip.config), "max_position_embeddings": CLIP_LENGTH - 1}
+    )
+    with pytest.raises(ValueError, match="model_max_length 32 is more than"):
+        type(encoder)(encoder.clip.copy(config=config), encoder.t5, encoder.tokenizers)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16])
+def test_cache_returns_rows_by_prompt(tmp_path: Path, dtype: np.dtype) -> None:
+    rng = np.random.default_rng(0)
+    embeds = PromptEmbeds(
+        rng.normal(size=(5, T5_LENGTH, 8)).astype(dtype), rng.normal(size=(5, 6)).astype(dtype)
+    )
+    cuts = (slice(0, 3), slice(3, 5))
+    batches = [(PROMPTS[cut], PromptEmbeds(*(part[cut] for part in embeds))) for cut in cuts]
+    write_text_cache(tmp_path / "text", batches)
+    cache = pickle.loads(pickle.dumps(open_text_cache(tmp_path / "text")))
+    order = [4, 0, 4, 3, 1]
+    for found, part in zip(cache.lookup([PROMPTS[i] for i in order]), embeds, strict=True):
+        assert found.dtype == dtype
+        np.testing.assert_array_equal(found, part[order])
+    with pytest.raises(LookupError, match="prompt 'a blue apple' is not among the 5 embedded"):
+        cache.lookup([PROMPTS[0], "a blue apple"])
+
+
+def test_an_interrupted_write_leaves_the_old_cache(tmp_path: Path) -> None:
+    embeds = PromptEmbeds(np.ones((1, 2, 3), np.float32), np.ones((1, 4), np.float32))
+    write_text_cache(tmp_path / "text", [(["old"], embeds)])
+
+    def interrupted():
+        yield ["new"], embeds
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_text_cache(tmp_path / "text", interrupted())
+    with pytest.raises(ValueError, match="prompt_embeds: 1 rows for 2 prompts"):
+        write_text_cache(tmp_path / "text", [(["a", "b"], embeds)])
+    assert list(open_text_cache(tmp_path / "text").rows) == ["old"]
+    assert jnp.all(open_text_cache(tmp_path / "text").lookup(["old"]).prompt_embeds == 1)
+    with pytest.raises(FileNotFoundError, match="run the stage embed"):
+        open_text_cache(tmp_path / "nothing")

@@ -1,0 +1,239 @@
+"""The query Φ(s_k, e, P) to the judge (Section 3, stage 2): its words and its token ids.
+
+Text around two images in Qwen's chat format. All that does not depend on the dimension comes
+first (the *prefix*: system message, images, task), the dimension's words last (the *suffix*),
+so that the prefix is computed once for all dimensions. The prompt P is quoted for text alignment
+only. The wording is part of a trained judge: `TEMPLATE_VERSION` is stored with every reward
+checkpoint and compared when it is loaded.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Array, Bool, Int
+from transformers import PreTrainedTokenizerBase
+
+from onereward_jax.tasks import DIMENSIONS, MAX_DIMENSIONS, TASKS, Dimension, Task
+
+IMAGE_TOKEN = "<|image_pad|>"
+PAD_TOKEN = "<|endoftext|>"
+SPECIAL_TOKENS = (
+    PAD_TOKEN, "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", IMAGE_TOKEN
+)
+ANSWERS = ("Yes", "No")
+
+HEAD = "<|im_start|>system\nYou compare edited images.<|im_end|>\n<|im_start|>user\n"
+IMAGE = "<|vision_start|>{image}<|vision_end|>"
+TASK = "Task: {task}. Is the first image better than the second? Answer Yes or No.\n"
+ASPECT = "Aspect: {dimension}, {words}.<|im_end|>\n<|im_start|>assistant\n"
+WORDS = {
+    Dimension.STRUCTURE: "coherence with the original layout",
+    Dimension.CONSISTENCY: "blend with the surroundings",
+    Dimension.TEXT_ALIGNMENT: 'match with the prompt "{prompt}"',
+    Dimension.AESTHETICS: "overall appeal",
+    Dimension.REMOVAL_QUALITY: "target gone and nothing invented",
+}
+
+
+def task_text(task: Task) -> str:
+    """The prefix's words after the images."""
+    return TASK.format(task=task.title)
+
+
+def suffix_text(dimension: Dimension, prompt: str) -> str:
+    """The words that ask for one dimension, up to where the answer begins."""
+    # replaced, not formatted: a prompt may hold braces
+    words = WORDS[dimension].replace("{prompt}", prompt)
+    return ASPECT.replace("{dimension}", dimension.title).replace("{words}", words)
+
+
+def template_texts() -> list[str]:
+    """Everything a query may say apart from prompts, for instance to train a tokenizer on."""
+    return [HEAD, *map(task_text, TASKS), *(suffix_text(e, "") for e in Dimension), *ANSWERS]
+
+
+def _version() -> str:
+    whole = [HEAD, IMAGE, TASK, ASPECT, *map(task_text, TASKS), *ANSWERS]
+    whole += [suffix_text(dimension, "{prompt}") for dimension in Dimension]
+    return "1-" + hashlib.sha256("\0".join(whole).encode()).hexdigest()[:12]
+
+
+TEMPLATE_VERSION = _version()
+"""Number and fingerprint of the wording; any changed letter changes it."""
+
+
+def check_template_version(stored: str) -> None:
+    """Makes sure that a judge trained with template version `stored` is asked the same way.
+
+    Raises:
+      ValueError: the versions differ.
+    """
+    if stored != TEMPLATE_VERSION:
+        raise ValueError(
+            f"the judge was trained with query template {stored!r}, this is {TEMPLATE_VERSION!r}"
+        )
+
+
+class QueryBatch(NamedTuple):
+    """Token ids of queries, for `Scorer.score`.
+
+    Attributes:
+      prefix: up to the dimension's words, image placeholders included, padded on the right.
+      suffix: per dimension, padded on the right.
+      suffix_mask: True at real tokens; a dimension without any is no question.
+    """
+
+    prefix: Int[Array | np.ndarray, "b lp"]
+    suffix: Int[Array | np.ndarray, "b e ls"]
+    suffix_mask: Bool[Array | np.ndarray, "b e ls"]
+
+    @property
+    def dimension_mask(self) -> Bool[Array | np.ndarray, "b e"]:
+        """True where a question is asked."""
+        return self.suffix_mask.any(axis=-1)
+
+
+@dataclasses.dataclass(frozen=True)
+class QueryLayout:
+    """What the scorer must know statically about the queries of one tokenizer.
+
+    Attributes:
+      prefix_length, suffix_length: tokens, padding included.
+      packed_length: bound of the real suffix tokens of a sample, all dimensions together.
+      image_starts: index of each image's first placeholder in the prefix.
+      tokens_per_image: placeholders per image.
+      pad_id, yes_id, no_id: token ids.
+    """
+
+    prefix_length: int
+    suffix_length: int
+    packed_length: int
+    image_starts: tuple[int, int]
+    tokens_per_image: int
+    pad_id: int
+    yes_id: int
+    no_id: int
+
+
+class QueryTokenizer:
+    """Queries as padded token ids, on the host.
+
+    Attributes:
+      layout: the static lengths and places of all batches this makes.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        tokens_per_image: int,
+        suffix_length: int = 64,
+    ) -> None:
+        """Looks up the control tokens and the answers.
+
+        Args:
+          tokenizer: of the judge.
+          tokens_per_image: see `ImageProcessor.tokens_per_image`.
+          suffix_length: tokens for a dimension's words including a quoted prompt.
+
+        Raises:
+          ValueError: a control token or an answer is not one token of this tokenizer, or
+            `suffix_length` is too short even without a prompt.
+        """
+        self._tokenizer = tokenizer
+        self._suffix_length = suffix_length
+        known = {token: self._single(token) for token in (*SPECIAL_TOKENS, *ANSWERS)}
+        head = self._ids(HEAD)
+        image = self._ids(IMAGE.format(image=IMAGE_TOKEN * tokens_per_image))
+        self._tasks = {task: head + 2 * image + self._ids(task_text(task)) for task in TASKS}
+        first = len(head) + image.index(known[IMAGE_TOKEN])
+        self.layout = QueryLayout(
+            prefix_length=max(map(len, self._tasks.values())),
+            suffix_length=suffix_length,
+            packed_length=max(map(self._longest, TASKS)),
+            image_starts=(first, first + len(image)),
+            tokens_per_image=tokens_per_image,
+            pad_id=known[PAD_TOKEN],
+            yes_id=known[ANSWERS[0]],
+            no_id=known[ANSWERS[1]],
+        )
+
+    def encode(self, tasks: Sequence[Task], prompts: Sequence[str]) -> QueryBatch:
+        """Questions for all dimensions of each sample's task, padded to MAX_DIMENSIONS.
+
+        Args:
+          tasks: s_k of each sample.
+          prompts: P of each sample.
+
+        Raises:
+          ValueError: a prompt is too long or holds a control token.
+        """
+        dimensions = [DIMENSIONS[Task(task)] for task in tasks]
+        return self._batch(tasks, dimensions, prompts, MAX_DIMENSIONS)
+
+    def encode_dimensions(
+        self, tasks: Sequence[Task], dimensions: Sequence[Dimension], prompts: Sequence[str]
+    ) -> QueryBatch:
+        """One question per sample, as preference pairs need it; the dimension axis has size 1.
+
+        Raises:
+          ValueError: as `encode`, or a dimension that is not judged for its task.
+        """
+        for task, dimension in zip(tasks, dimensions, strict=True):
+            if dimension not in DIMENSIONS[Task(task)]:
+                raise ValueError(f"dimension {dimension!r} is not judged for task {task!r}")
+        return self._batch(tasks, [(Dimension(e),) for e in dimensions], prompts, 1)
+
+    def _batch(
+        self,
+        tasks: Sequence[Task],
+        dimensions: Sequence[tuple[Dimension, ...]],
+        prompts: Sequence[str],
+        size: int,
+    ) -> QueryBatch:
+        layout = self.layout
+        prefix = np.full((len(tasks), layout.prefix_length), layout.pad_id, np.int32)
+        suffix = np.full((len(tasks), size, layout.suffix_length), layout.pad_id, np.int32)
+        mask = np.zeros(suffix.shape, bool)
+        for row, (task, asked, prompt) in enumerate(zip(tasks, dimensions, prompts, strict=True)):
+            ids = self._tasks[Task(task)]
+            prefix[row, : len(ids)] = ids
+            for column, dimension in enumerate(asked):
+                ids = self._suffix(dimension, prompt)
+                suffix[row, column, : len(ids)] = ids
+                mask[row, column, : len(ids)] = True
+        return QueryBatch(prefix, suffix, mask)
+
+    def _longest(self, task: Task) -> int:
+        """Suffix tokens of a task's dimensions when its prompt uses all the room there is."""
+        lengths = []
+        for dimension in DIMENSIONS[task]:
+            bare = len(self._suffix(dimension, ""))
+            lengths.append(self._suffix_length if "{prompt}" in WORDS[dimension] else bare)
+        return sum(lengths)
+
+    def _suffix(self, dimension: Dimension, prompt: str) -> list[int]:
+        for token in SPECIAL_TOKENS:
+            if token in prompt:
+                raise ValueError(f"prompt {prompt!r} contains the control token {token}")
+        ids = self._ids(suffix_text(dimension, prompt))
+        if len(ids) > self._suffix_length:
+            raise ValueError(
+                f"the {dimension.title} query for prompt {prompt!r} has {len(ids)} tokens, more "
+                f"than suffix_length {self._suffix_length}"
+            )
+        return ids
+
+    def _ids(self, text: str) -> list[int]:
+        return self._tokenizer.encode(text, add_special_tokens=False)
+
+    def _single(self, token: str) -> int:
+        ids = self._ids(token)
+        # an unknown word may be one token too
+        if len(ids) != 1 or self._tokenizer.convert_ids_to_tokens(ids[0]) != token:
+            raise ValueError(f"{token!r} is not a single token of the judge's tokenizer: {ids}")
+        return ids[0]

@@ -1,0 +1,205 @@
+"""The reward model's answer: log P("Yes") and log P("No") for two images and many dimensions.
+
+The two images are the same for all dimensions of a task, so the vision tower runs once per
+image and the language model once over [prefix | suffix of dimension 1 | suffix of dimension 2 |
+...], where a suffix sees the prefix and itself only. `score_plain` asks every question alone and
+gives the same numbers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Float32, Int
+
+from onereward_jax.models.qwen2_5_vl import (
+    Grid,
+    Qwen2_5_VL,
+    image_position_ids,
+    place_images,
+)
+from onereward_jax.reward.packing import PackedSuffixes, pack
+from onereward_jax.reward.preprocess import ImageProcessor
+from onereward_jax.reward.query import QueryBatch, QueryLayout
+
+PyTree = Any
+Answers = tuple[Float32[Array, "... e"], Float32[Array, "... e"]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Scorer:
+    """A pairwise judge; static, its parameters are arguments.
+
+    Attributes:
+      model: the vision-language model.
+      processor: how its images are prepared.
+      layout: lengths and places of its queries, from `QueryTokenizer`.
+      answers_only: take probabilities over {Yes, No} instead of the whole vocabulary.
+    """
+
+    model: Qwen2_5_VL
+    processor: ImageProcessor
+    layout: QueryLayout
+    answers_only: bool = False
+
+    def score(
+        self,
+        params: PyTree,
+        images_a: Float[Array, "b h w 3"],
+        images_b: Float[Array, "b h w 3"],
+        queries: QueryBatch,
+    ) -> Answers:
+        """(log P("Yes"), log P("No")) to "is image a better than image b?".
+
+        Each image goes through the vision tower in a call of its own, so that RL pays no backward
+        pass for the reference image, which needs no gradient.
+
+        Args:
+          params: of the model.
+          images_a, images_b: in [-1, 1].
+          queries: questions; where `queries.dimension_mask` is False the answer means nothing.
+
+        Raises:
+          ValueError: images or queries do not fit the layout.
+        """
+        self._check(images_a, images_b, queries)
+        grid = self.processor.grid(*images_a.shape[1:3])
+        patches = self.processor(images_a), self.processor(images_b)
+
+        def answer(model: Qwen2_5_VL) -> Answers:
+            tokens = [model.image_tokens(part, grid) for part in patches]
+            return self._log_probabilities(model, self._last_hidden(model, tokens, queries, grid))
+
+        return self.model.apply({"params": params}, method=answer)
+
+    def score_both_orders(
+        self,
+        params: PyTree,
+        images_a: Float[Array, "b h w 3"],
+        images_b: Float[Array, "b h w 3"],
+        queries: QueryBatch,
+    ) -> Answers:
+        """`score` of (a, b) and of (b, a), with every image encoded once; arguments as there.
+
+        Returns:
+          Log-probabilities [b, 2, e]: 0 is image a first, 1 is image b first.
+        """
+        self._check(images_a, images_b, queries)
+        grid = self.processor.grid(*images_a.shape[1:3])
+        # neighbours in the batch, so that a pair stays on its device
+        pairs = jnp.stack([self.processor(images_a), self.processor(images_b)], axis=1)
+        twice = jax.tree.map(lambda ids: jnp.repeat(ids, 2, axis=0), queries)
+
+        def answer(model: Qwen2_5_VL) -> Answers:
+            tokens = model.image_tokens(pairs.reshape(-1, *pairs.shape[2:]), grid)
+            forth = tokens.reshape(-1, 2, *tokens.shape[1:])
+            ordered = [tokens, forth[:, ::-1].reshape(tokens.shape)]
+            return self._log_probabilities(model, self._last_hidden(model, ordered, twice, grid))
+
+        yes, no = self.model.apply({"params": params}, method=answer)
+        return yes.reshape(-1, 2, yes.shape[-1]), no.reshape(-1, 2, no.shape[-1])
+
+    def score_plain(
+        self,
+        params: PyTree,
+        images_a: Float[Array, "b h w 3"],
+        images_b: Float[Array, "b h w 3"],
+        queries: QueryBatch,
+    ) -> Answers:
+        """`score` with a sequence of its own, images included, for every question.
+
+        What the shared computation is tested against.
+        """
+        self._check(images_a, images_b, queries)
+        grid = self.processor.grid(*images_a.shape[1:3])
+        batch, dimensions, suffix_length = queries.suffix.shape
+        prefix = jnp.repeat(jnp.asarray(queries.prefix), dimensions, axis=0)
+        ids = jnp.concatenate([prefix, queries.suffix.reshape(-1, suffix_length)], axis=1)
+        suffix_mask = queries.suffix_mask.reshape(-1, suffix_length)
+        real = jnp.concatenate([prefix != self.layout.pad_id, suffix_mask], axis=1)
+        # the prefix's padding moves to the end of the sequence
+        ids = jnp.take_along_axis(ids, jnp.argsort(~real, axis=1, stable=True), axis=1)
+        pairs = jnp.stack([self.processor(images_a), self.processor(images_b)], axis=1)
+        patches = jnp.repeat(pairs, dimensions, axis=0)
+        logits = self.model.apply({"params": params}, ids, patches, grid, self.layout.image_starts)
+        last = jnp.sum(real, axis=1) - 1
+        answer = jnp.take_along_axis(logits, last[:, None, None], axis=1)
+        answer = answer.reshape(batch, dimensions, -1)
+        if self.answers_only:
+            answer = answer[..., [self.layout.yes_id, self.layout.no_id]]
+            log_p = jax.nn.log_softmax(answer)
+            return log_p[..., 0], log_p[..., 1]
+        log_p = jax.nn.log_softmax(answer)
+        return log_p[..., self.layout.yes_id], log_p[..., self.layout.no_id]
+
+    def _check(
+        self,
+        images_a: Float[Array, "b h w 3"],
+        images_b: Float[Array, "b h w 3"],
+        queries: QueryBatch,
+    ) -> None:
+        layout = self.layout
+        if images_a.shape != images_b.shape:
+            raise ValueError(f"images of a pair differ: {images_a.shape} and {images_b.shape}")
+        tokens = self.processor.tokens_per_image(*images_a.shape[1:3])
+        if tokens != layout.tokens_per_image:
+            raise ValueError(
+                f"an image of {images_a.shape[1]} x {images_a.shape[2]} has {tokens} tokens, the "
+                f"queries are made for {layout.tokens_per_image}"
+            )
+        lengths = (queries.prefix.shape[-1], queries.suffix.shape[-1])
+        if lengths != (layout.prefix_length, layout.suffix_length):
+            raise ValueError(
+                f"queries of {lengths} (prefix, suffix) tokens, the layout says "
+                f"{(layout.prefix_length, layout.suffix_length)}"
+            )
+
+    def _last_hidden(
+        self,
+        model: Qwen2_5_VL,
+        tokens: Sequence[Float[Array, "b m c"]],
+        queries: QueryBatch,
+        grid: Grid,
+    ) -> Float[Array, "b e c"]:
+        """Hidden state at the last real token of every suffix: where the answer begins."""
+        prefix = jnp.asarray(queries.prefix)
+        real_prefix = prefix != self.layout.pad_id
+        suffixes = pack(queries, self.layout.packed_length)
+        embeds = model.embed(jnp.concatenate([prefix, suffixes.ids], axis=1))
+        hidden = model.decode(
+            place_images(embeds, tokens, self.layout.image_starts),
+            self._position_ids(real_prefix, suffixes, grid),
+            suffixes.mask(real_prefix),
+        )
+        at = self.layout.prefix_length + suffixes.last
+        return jnp.take_along_axis(hidden, at[:, :, None], axis=1)
+
+    def _position_ids(
+        self, real_prefix: Bool[Array, "b lp"], suffixes: PackedSuffixes, grid: Grid
+    ) -> Int[Array, "3 b n"]:
+        """Positions of the packed sequence: every suffix goes on where the real prefix ends."""
+        layout, batch = self.layout, real_prefix.shape[0]
+        prefix = image_position_ids(
+            layout.prefix_length, layout.image_starts, [grid, grid], self.processor.merge_size
+        )
+        padding = layout.prefix_length - jnp.sum(real_prefix, axis=1)
+        suffix = prefix[0, -1] + 1 - padding[:, None] + suffixes.offset
+        parts = (
+            jnp.broadcast_to(prefix[:, None], (3, batch, layout.prefix_length)),
+            jnp.broadcast_to(suffix, (3, *suffix.shape)),
+        )
+        return jnp.concatenate(parts, axis=-1)
+
+    def _log_probabilities(self, model: Qwen2_5_VL, hidden: Float[Array, "b e c"]) -> Answers:
+        """Float32 log-probabilities of the two answers."""
+        answers = (self.layout.yes_id, self.layout.no_id)
+        if self.answers_only:
+            log_p = jax.nn.log_softmax(model.logits(hidden, answers))
+            return log_p[..., 0], log_p[..., 1]
+        logits = model.logits(hidden)
+        total = jax.nn.logsumexp(logits, axis=-1)
+        return logits[..., answers[0]] - total, logits[..., answers[1]] - total

@@ -1,0 +1,129 @@
+"""A judge's folder: read back as it was written, sharded or not; what is wrong with it is named."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import shutil
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import numpy as np
+import pytest
+import tiny_models
+
+from onereward_jax.convert import Weights, preprocessor_config, write_judge_folder
+from onereward_jax.models.qwen2_5_vl import init_params
+from onereward_jax.parallel import make_mesh, mesh_jit
+from onereward_jax.reward import QueryBatch
+from onereward_jax.reward.loading import (
+    QUERY_FILE,
+    load_judge_params,
+    read_judge,
+    write_template_version,
+)
+from onereward_jax.tasks import TASKS
+
+SIZE = (tiny_models.SIDE, tiny_models.SIDE)
+read = functools.partial(read_judge, size=SIZE, suffix_length=40, answers_only=True)
+
+
+def published_config() -> dict:
+    """The tiny judge's config.json in the words of transformers."""
+    config = dataclasses.asdict(tiny_models.models().scorer.model.config)
+    text = config["text_config"]
+    text["rope_parameters"] = {
+        "rope_type": "default",
+        "rope_theta": text.pop("rope_theta"),
+        "mrope_section": list(text.pop("mrope_section")),
+    }
+    return config
+
+
+@pytest.fixture(scope="module")
+def params():
+    """Random weights, on the host."""
+    model = tiny_models.models().scorer.model
+    shapes = nn.meta.unbox(jax.eval_shape(lambda: init_params(model, jax.random.key(0))))
+    return tiny_models.lively(jax.tree.map(lambda leaf: np.zeros(leaf.shape), shapes), 5, 0.6)
+
+
+@pytest.fixture(scope="module")
+def written(params, tmp_path_factory) -> Path:
+    folder, config = tmp_path_factory.mktemp("judge") / "judge", published_config()
+    processor = tiny_models.PROCESSOR
+    write_judge_folder(
+        folder,
+        model=Weights(params, config),
+        tokenizer=tiny_models.tokenizer(),
+        preprocessor=preprocessor_config(
+            config["vision_config"],
+            min_pixels=processor.min_pixels,
+            max_pixels=processor.max_pixels,
+        ),
+    )
+    return folder
+
+
+@pytest.fixture
+def folder(written, tmp_path) -> Path:
+    """A copy to be spoilt."""
+    return Path(shutil.copytree(written, tmp_path / "judge"))
+
+
+def test_scorer_and_queries_are_those_that_were_written(written) -> None:
+    judge = read(written)
+    assert judge.scorer == tiny_models.models().scorer
+    prompts = [tiny_models.PROMPTS[0]] * len(TASKS)
+    expected = tiny_models.queries().encode(TASKS, prompts)
+    for found, wanted in zip(judge.queries.encode(TASKS, prompts), expected, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+
+
+def test_loaded_weights_answer_the_same_on_one_device_and_on_eight(written, params) -> None:
+    batch = tiny_models.rl_batch()
+    pictures = batch["image"], batch["target"]
+    queries = QueryBatch(batch["query_prefix"], batch["query_suffix"], batch["query_suffix_mask"])
+    expected = jax.jit(tiny_models.models().scorer.score)(params, *pictures, queries)
+    assert np.ptp(np.asarray(expected[0])[queries.dimension_mask]) > 0.01
+    for sizes in ((1, 1, 1), (2, 2, 2)):
+        mesh = make_mesh(*sizes, devices=jax.devices()[: np.prod(sizes)])
+        scorer = read(written).scorer
+        loaded = load_judge_params(written, scorer, mesh)
+        jax.tree.map(np.testing.assert_array_equal, loaded, params)
+        shard = max(leaf.addressable_shards[0].data.size for leaf in jax.tree.leaves(loaded))
+        whole = max(leaf.size for leaf in jax.tree.leaves(loaded))
+        assert whole == shard * (1 if mesh.size == 1 else sizes[1] * sizes[2])
+        found = mesh_jit(scorer.score, mesh)(loaded, *pictures, queries)
+        for ours, theirs in zip(found, expected, strict=True):
+            mask = queries.dimension_mask
+            np.testing.assert_allclose(
+                np.asarray(ours)[mask], np.asarray(theirs)[mask], rtol=1e-4, atol=1e-5
+            )
+
+
+def test_a_judge_answers_only_the_template_it_was_trained_with(folder) -> None:
+    assert not (folder / QUERY_FILE).exists()
+    write_template_version(folder)
+    assert read(folder).scorer == tiny_models.models().scorer
+    (folder / QUERY_FILE).write_text(json.dumps({"template_version": "of last year"}))
+    with pytest.raises(ValueError, match="trained with query template 'of last year', this is"):
+        read(folder)
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "preprocessor_config.json", "tokenizer_config.json"]
+)
+def test_a_missing_file_is_named(folder, name) -> None:
+    (folder / name).unlink()
+    with pytest.raises(FileNotFoundError, match=f"judge/{name} does not exist"):
+        read(folder)
+
+
+def test_missing_weights_are_named(folder) -> None:
+    (folder / "model.safetensors").unlink()
+    mesh = make_mesh(devices=jax.devices()[:1])
+    with pytest.raises(FileNotFoundError, match="no weights in .*judge: .*model.safetensors"):
+        load_judge_params(folder, read(folder).scorer, mesh)

@@ -1,0 +1,212 @@
+"""Checkpoints: state, data iterator and a JSON description, written together or not at all.
+
+Orbax writes into a folder with a temporary name and renames it when everything is on disk, so a
+half-written checkpoint is never found by `latest_step`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import grain
+import jax
+import orbax.checkpoint as ocp
+
+from onereward_jax.training.state import TrainState
+
+STATE, DATA, ABOUT = "state", "data", "about"
+"""The parts of a checkpoint: arrays, grain iterator, JSON."""
+
+
+class IncompatibleCheckpoint(ValueError):
+    """The checkpoint belongs to another model, another query text or another data pipeline."""
+
+
+@dataclasses.dataclass(frozen=True)
+class About:
+    """What is written beside the arrays.
+
+    Attributes:
+      must_match: settings without which the arrays mean something else (model sizes, version of
+        the query template, shape of the data pipeline); compared before restoring.
+      config: the whole experiment, for the reader.
+    """
+
+    must_match: Mapping[str, Any]
+    config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+class Checkpointer:
+    """Writes and reads the checkpoints of one run; a context manager that waits at its end."""
+
+    def __init__(self, folder: Path, about: About, *, keep: int = 3) -> None:
+        """Opens `folder`, creating it if missing.
+
+        Args:
+          folder: of this run's checkpoints only.
+          about: stored with each checkpoint and compared at restoring.
+          keep: newest checkpoints kept; older ones are deleted.
+        """
+        self._about = about
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep, create=True, enable_async_checkpointing=True
+        )
+        self._manager = ocp.CheckpointManager(
+            folder.resolve(),
+            options=options,
+            item_handlers={
+                STATE: ocp.StandardCheckpointHandler(),
+                DATA: grain.checkpoint.CheckpointHandler(),
+                ABOUT: ocp.JsonCheckpointHandler(),
+            },
+        )
+        self._folder = folder
+
+    def latest_step(self) -> int | None:
+        """Step of the newest complete checkpoint."""
+        return self._manager.latest_step()
+
+    def save(self, state: TrainState, data: grain.DatasetIterator) -> None:
+        """Starts writing; arrays are copied before this returns, the disk follows behind.
+
+        A step that is already there is left alone.
+        """
+        step = int(state.step)
+        if step in self._manager.all_steps():
+            return
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(**{
+                STATE: ocp.args.StandardSave(state),
+                DATA: grain.checkpoint.CheckpointSave(data),
+                ABOUT: ocp.args.JsonSave(_plain(self._about)),
+            }),
+        )
+
+    def restore(
+        self, abstract: TrainState, data: grain.DatasetIterator, step: int | None = None
+    ) -> TrainState:
+        """Reads a checkpoint; `data` is set to where it stood.
+
+        Args:
+          abstract: shapes and shardings to restore to; the mesh may differ from the one saved on.
+          data: an iterator over the same pipeline, changed in place.
+          step: which checkpoint; the newest by default.
+
+        Raises:
+          FileNotFoundError: there is none.
+          IncompatibleCheckpoint: naming the first setting or array that differs.
+        """
+        step = self.latest_step() if step is None else step
+        if step is None:
+            raise FileNotFoundError(f"{self._folder}: no complete checkpoint")
+        where = f"checkpoint {self._folder / str(step)}"
+        self._compare(step, where, abstract)
+        restored = self._manager.restore(
+            step,
+            args=ocp.args.Composite(**{
+                STATE: ocp.args.StandardRestore(abstract),
+                DATA: grain.checkpoint.CheckpointRestore(data),
+            }),
+        )
+        return restored[STATE]
+
+    def wait(self) -> None:
+        """Returns when everything that was saved is on disk."""
+        self._manager.wait_until_finished()
+
+    def __enter__(self) -> Checkpointer:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: types.TracebackType | None,
+    ) -> None:
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+    def _compare(self, step: int, where: str, abstract: TrainState) -> None:
+        parts = ocp.args.Composite(**{ABOUT: ocp.args.JsonRestore()})
+        about = self._manager.restore(step, args=parts)[ABOUT]
+        saved = _flat(about["must_match"])
+        wanted = _flat(_plain(self._about)["must_match"])
+        for name in sorted(saved.keys() | wanted.keys()):
+            if saved.get(name) != wanted.get(name):
+                raise IncompatibleCheckpoint(
+                    f"{where} was written with {name} = {saved.get(name)!r}, "
+                    f"now it is {wanted.get(name)!r}"
+                )
+        found = _shapes(self._manager.item_metadata(step)[STATE])
+        for name, shape in _shapes(abstract).items():
+            if found.get(name) != shape:
+                raise IncompatibleCheckpoint(
+                    f"{where}: {name} has shape {found.get(name)}, expected {shape}"
+                )
+
+
+def restore_params(folder: Path, abstract_params: Any, *, ema: bool) -> Any:
+    """Only the parameters (or their average) of the newest checkpoint: no moments are read.
+
+    Args:
+      folder: the run's checkpoint folder.
+      abstract_params: shapes and shardings to restore to.
+      ema: the average instead of the parameters themselves.
+
+    Raises:
+      FileNotFoundError: there is no complete checkpoint.
+    """
+    with ocp.CheckpointManager(folder.resolve()) as manager:
+        step = manager.latest_step()
+        if step is None:
+            raise FileNotFoundError(f"{folder}: no complete checkpoint")
+        part = "ema" if ema else "params"
+        item = {part: abstract_params}
+        restored = manager.restore(
+            step,
+            args=ocp.args.Composite(**{
+                STATE: ocp.args.PyTreeRestore(
+                    item,
+                    restore_args=ocp.checkpoint_utils.construct_restore_args(item),
+                    partial_restore=True,
+                )
+            }),
+        )
+        return restored[STATE][part]
+
+
+def _plain(about: About) -> dict[str, Any]:
+    """As JSON will return it: tuples as lists, keys as strings."""
+    return json.loads(json.dumps(dataclasses.asdict(about), default=str))
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted name."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        path = f"{prefix}{name}"
+        flat |= _flat(value, f"{path}.") if isinstance(value, Mapping) else {path: value}
+    return flat
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    """Shapes by path; the path's pieces are named alike in a state and in Orbax's metadata."""
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {
+        ".".join(_piece(key) for key in path): tuple(leaf.shape)
+        for path, leaf in leaves
+        if hasattr(leaf, "shape")
+    }
+
+
+def _piece(key: Any) -> str:
+    for attribute in ("name", "key", "idx"):
+        if hasattr(key, attribute):
+            return str(getattr(key, attribute))
+    return str(key)

@@ -1,0 +1,202 @@
+"""The training loop: batches in, checkpoints and metrics out. It knows nothing of any method."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import grain
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from tqdm import tqdm
+
+from onereward_jax.training import metrics as measures
+from onereward_jax.training.checkpoint import Checkpointer
+from onereward_jax.training.metrics import Metrics
+from onereward_jax.training.state import TrainState
+from onereward_jax.training.writer import MetricsWriter
+
+StepFn = Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, Metrics]]
+"""One update. The state is donated; metrics have "refused" among them."""
+
+
+class TooManyRefusedSteps(RuntimeError):
+    """Loss or gradient were NaN or infinite more often than allowed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Periodic:
+    """Something to do now and then beside training (sample grids, a held-out judge).
+
+    Attributes:
+      every: in steps; also done after the last one.
+      call: is given the state, and may not keep it: the next step donates it.
+    """
+
+    every: int
+    call: Callable[[TrainState], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class LoopConfig:
+    """How long, and how often what.
+
+    Attributes:
+      total_steps: where the run ends, counted from its very beginning.
+      log_every, checkpoint_every: in steps.
+      max_refused: refused steps that this process lets pass.
+    """
+
+    total_steps: int
+    log_every: int = 10
+    checkpoint_every: int = 500
+    max_refused: int = 10
+
+
+def train(
+    step: StepFn,
+    state: TrainState,
+    data: grain.DatasetIterator,
+    place: Callable[[dict[str, np.ndarray]], dict[str, jax.Array]],
+    config: LoopConfig,
+    checkpointer: Checkpointer,
+    writer: MetricsWriter,
+    *,
+    name: str,
+    periodic: Sequence[Periodic] = (),
+) -> TrainState:
+    """Runs until `config.total_steps`, or until the process is asked to stop (SIGTERM).
+
+    The device is never waited for, except at log points and, one step late, for the question
+    whether a step was refused: while the host asks about one step the next is already running.
+
+    Args:
+      step: one update.
+      state: fresh or restored; used up.
+      data: where `state` left off; elements are dicts of numpy arrays, "index" among them.
+      place: puts a batch on the mesh, e.g. `parallel.shard_batch`.
+      config: durations.
+      checkpointer: gets the state every `checkpoint_every` steps and at the end of any kind.
+      writer: gets the metrics every `log_every` steps.
+      name: of the stage, for the progress bar.
+      periodic: see `Periodic`.
+
+    Returns:
+      The last state.
+
+    Raises:
+      TooManyRefusedSteps: naming the samples of the refused batches. The state, which such
+        steps did not touch, is saved first.
+    """
+    number = int(state.step)
+    running: Metrics | None = None
+    refusals = _Refusals(config.max_refused)
+    add = jax.jit(measures.add)
+    since, started = number, time.monotonic()
+    with _bar(name, number, config.total_steps) as bar, _termination() as asked_to_stop:
+        while number < config.total_steps:
+            batch = next(data)
+            state, measured = step(state, place(batch))
+            number += 1
+            bar.update()
+            running = measured if running is None else add(running, measured)
+            refusals.watch(number, batch["index"], measured["refused"])
+            if refusals.too_many():
+                checkpointer.save(state, data)
+                raise TooManyRefusedSteps(refusals.message(name))
+
+            last = number == config.total_steps
+            if last or number % config.log_every == 0:
+                named = measures.scalars(running)
+                named["steps_per_second"] = (number - since) / (time.monotonic() - started)
+                writer.write(number, named)
+                bar.set_postfix({"loss": f"{named.get('loss', float('nan')):.4f}"}, refresh=False)
+                running, since, started = None, number, time.monotonic()
+            for task in periodic:
+                if last or number % task.every == 0:
+                    task.call(state)
+            stopping = asked_to_stop(number)
+            if last or stopping or number % config.checkpoint_every == 0:
+                checkpointer.save(state, data)
+            if stopping:
+                break
+        refusals.settle()
+        if refusals.too_many():
+            raise TooManyRefusedSteps(refusals.message(name))
+    checkpointer.wait()
+    return state
+
+
+def _bar(name: str, initial: int, total: int) -> tqdm:
+    """A progress bar on process 0; in a log file, which cannot overwrite, it moves seldom."""
+    return tqdm(
+        desc=name,
+        initial=initial,
+        total=total,
+        unit="step",
+        dynamic_ncols=True,
+        disable=jax.process_index() != 0,
+        mininterval=0.5 if sys.stderr.isatty() else 30.0,
+    )
+
+
+class _Refusals:
+    """Remembers refused steps; asks the device about a step only when the next is under way."""
+
+    def __init__(self, allowed: int) -> None:
+        self._allowed = allowed
+        self._open: collections.deque[tuple[int, np.ndarray, measures.Mean]] = collections.deque()
+        self._refused: list[tuple[int, np.ndarray]] = []
+
+    def watch(self, step: int, samples: np.ndarray, refused: measures.Mean) -> None:
+        self._open.append((step, samples, refused))
+        while len(self._open) > 1:
+            self._ask()
+
+    def settle(self) -> None:
+        while self._open:
+            self._ask()
+
+    def too_many(self) -> bool:
+        return len(self._refused) > self._allowed
+
+    def message(self, name: str) -> str:
+        batches = "; ".join(
+            f"step {step}: samples {', '.join(map(str, np.ravel(samples)))}"
+            for step, samples in self._refused
+        )
+        return (
+            f"{name}: loss or gradient was not finite in {len(self._refused)} steps, "
+            f"{self._allowed} are allowed. {batches}"
+        )
+
+    def _ask(self) -> None:
+        step, samples, refused = self._open.popleft()
+        if float(refused.total) > 0:
+            self._refused.append((step, samples))
+
+
+@contextmanager
+def _termination() -> Iterator[Callable[[int], bool]]:
+    """Turns SIGTERM into an answer that all processes give at the same step."""
+    received = threading.Event()
+    # Only the main thread may set handlers; elsewhere (a notebook's worker) SIGTERM stays fatal.
+    main = threading.current_thread() is threading.main_thread()
+    if jax.process_count() > 1:
+        # The runtime of jax.distributed catches the signal and settles on a step for everyone.
+        yield multihost_utils.reached_preemption_sync_point
+        return
+    before: Any = signal.signal(signal.SIGTERM, lambda *_: received.set()) if main else None
+    try:
+        yield lambda step: received.is_set()
+    finally:
+        if main:
+            signal.signal(signal.SIGTERM, before)

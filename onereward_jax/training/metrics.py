@@ -1,0 +1,97 @@
+"""Metrics as numerators and denominators, so that they add up over microbatches and steps.
+
+A mean of means is wrong as soon as the parts differ in size (a batch without any removal task);
+a sum of numerators over a sum of denominators never is.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Float32, Int
+
+from onereward_jax.tasks import DIMENSIONS, MAX_DIMENSIONS, TASKS
+
+
+class Mean(NamedTuple):
+    """total / count: one number, or a table of task x dimension.
+
+    Attributes:
+      total: numerator.
+      count: denominator; 0 where nothing was measured.
+    """
+
+    total: Float32[Array, "*table"]
+    count: Float32[Array, "*table"]
+
+
+Metrics = dict[str, Mean]
+
+
+def mean_of(values: Float[Array, "*shape"]) -> Mean:
+    """The mean over all elements."""
+    return Mean(jnp.sum(values, dtype=jnp.float32), jnp.float32(values.size))
+
+
+def once(value: Float[Array, ""] | Int[Array, ""]) -> Mean:
+    """A quantity of which there is one a step."""
+    return Mean(value.astype(jnp.float32), jnp.float32(1.0))
+
+
+def by_task(
+    values: Float[Array, "b e"], task: Int[Array, "b"], mask: Bool[Array, "b e"]
+) -> Mean:
+    """Means for each task and dimension.
+
+    Args:
+      values: one per sample and dimension, in the order of `tasks.DIMENSIONS`.
+      task: index into `tasks.TASKS`.
+      mask: False at padded dimensions.
+
+    Returns:
+      Tables [task, dimension].
+    """
+    membership = jax.nn.one_hot(task, len(TASKS), dtype=jnp.float32)
+
+    def table(rows: Float32[Array, "b e"]) -> Float32[Array, "t e"]:
+        # In full precision: TPUs would round the numbers to bfloat16 before adding them.
+        return jnp.einsum("bt,be->te", membership, rows, precision="highest")
+
+    kept = jnp.where(mask, values.astype(jnp.float32), 0.0)
+    return Mean(table(kept), table(mask.astype(jnp.float32)))
+
+
+def add(first: Metrics, second: Metrics) -> Metrics:
+    """The metrics of both parts together."""
+    return jax.tree.map(jnp.add, first, second)
+
+
+def scalars(metrics: Metrics) -> dict[str, float]:
+    """Plain numbers by name, on the host; waits for the device.
+
+    A table is spread out as "reward/fill/structure", with the mean over all as "reward". What was
+    not measured is left out.
+    """
+    named = {}
+    for name, (total, count) in jax.device_get(metrics).items():
+        if np.sum(count) > 0:
+            named[name] = float(np.sum(total) / np.sum(count))
+        if np.ndim(total) == 2:
+            named |= {
+                f"{name}/{cell}": float(total[place] / count[place])
+                for cell, place in _cells()
+                if count[place] > 0
+            }
+    return named
+
+
+def _cells() -> list[tuple[str, tuple[int, int]]]:
+    """Names and places of the table's cells that mean something."""
+    return [
+        (f"{task.value}/{dimension.value}", (row, column))
+        for row, task in enumerate(TASKS)
+        for column, dimension in enumerate(DIMENSIONS[task][:MAX_DIMENSIONS])
+    ]

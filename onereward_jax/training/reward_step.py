@@ -1,0 +1,160 @@
+"""Training step of the reward model on preference pairs: both orders of every pair, Eq. 3.
+
+    L(φ) = -½ E[log P_φ("Yes" | x_w, x_l, q) + log P_φ("No" | x_l, x_w, q)]
+
+Single letters: b pairs, h, w image height and width, lp, ls query lengths.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Float32, PyTree
+
+from onereward_jax.models.qwen2_5_vl import init_params
+from onereward_jax.parallel import (
+    MeshFunction,
+    abstract_arrays,
+    batch_sharding,
+    check_microbatches,
+    mesh_jit,
+    replicated,
+)
+from onereward_jax.reward import QueryBatch, Scorer
+from onereward_jax.tasks import MAX_DIMENSIONS
+from onereward_jax.training.accumulate import sum_over_microbatches
+from onereward_jax.training.metrics import Mean, Metrics, by_task, mean_of
+from onereward_jax.training.optim import OptimizerConfig, make_optimizer
+from onereward_jax.training.state import TrainState, abstract_state, place_state, shardings_of
+from onereward_jax.training.update import apply_gradients
+
+Pairs = dict[str, Array]
+"""winner, loser [b,h,w,3] in [-1,1]; task [b], an index into `tasks.TASKS`; dimension [b], an index
+into `tasks.DIMENSIONS` of that task; query_prefix [b,lp], query_suffix and query_suffix_mask
+[b,1,ls]; index [b]."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RewardConfig:
+    """Settings of the judge's training; all of its weights learn.
+
+    Attributes:
+      microbatches: parts of the batch that go through one after the other.
+      optimizer: the paper: batch 16, learning rate 1e-6.
+    """
+
+    microbatches: int = 1
+    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-6)
+
+
+class Answers(NamedTuple):
+    """Log-probabilities for both orders of each pair.
+
+    Attributes:
+      yes, no: log P("Yes") and log P("No"); column 0: winner first, column 1: loser first.
+    """
+
+    yes: Float32[Array, "b 2"]
+    no: Float32[Array, "b 2"]
+
+
+def answer_both_orders(scorer: Scorer, params: PyTree, pairs: Pairs) -> Answers:
+    """Asks about (winner, loser) and (loser, winner)."""
+    queries = QueryBatch(pairs["query_prefix"], pairs["query_suffix"], pairs["query_suffix_mask"])
+    yes, no = scorer.score_both_orders(params, pairs["winner"], pairs["loser"], queries)
+    return Answers(yes[..., 0], no[..., 0])
+
+
+def preference_loss(answers: Answers) -> Float32[Array, "b"]:
+    """Eq. 3, pair by pair."""
+    return -0.5 * (answers.yes[:, 0] + answers.no[:, 1])
+
+
+def preference_metrics(answers: Answers, pairs: Pairs) -> Metrics:
+    """How the judge does, each as a table of task x dimension.
+
+    Returns:
+      accuracy: share of pairs in which it prefers the winner, both orders taken together.
+      single_order_accuracy: share of right answers when one order is asked.
+      position_bias: mean P("Yes") over both orders less ½; above 0 it favours the first image.
+    """
+    preference = jax.nn.sigmoid(answers.yes - answers.no)
+    winner_first, loser_first = preference[:, 0], preference[:, 1]
+    right = jnp.stack([winner_first > 0.5, loser_first < 0.5], axis=1)
+    asked = jax.nn.one_hot(pairs["dimension"], MAX_DIMENSIONS, dtype=jnp.bool_)
+
+    def table(values: Float[Array, "b"]) -> Mean:
+        spread = jnp.broadcast_to(values[:, None], asked.shape)
+        return by_task(spread, pairs["task"], asked)
+
+    return {
+        "accuracy": table((winner_first > loser_first).astype(jnp.float32)),
+        "single_order_accuracy": table(jnp.mean(right.astype(jnp.float32), axis=1)),
+        "position_bias": table((winner_first + loser_first) / 2.0 - 0.5),
+    }
+
+
+def make_reward_step(scorer: Scorer, config: RewardConfig, mesh: Mesh) -> MeshFunction:
+    """The jitted step (state, pairs) -> (state, metrics); the state is donated.
+
+    Nothing in it is random.
+
+    Raises (when first called):
+      ValueError: the batch cannot be split as configured.
+    """
+    optimizer = make_optimizer(config.optimizer)
+
+    def step(state: TrainState, pairs: Pairs) -> tuple[TrainState, Metrics]:
+        batch_size = pairs["task"].shape[0]
+        check_microbatches(batch_size, config.microbatches, mesh)
+
+        def loss_of(params: PyTree, part: Pairs) -> tuple[Float32[Array, ""], Metrics]:
+            answers = answer_both_orders(scorer, params, part)
+            losses = preference_loss(answers)
+            metrics = {"loss": mean_of(losses), **preference_metrics(answers, part)}
+            return jnp.sum(losses) / batch_size, metrics
+
+        (loss, metrics), gradients = sum_over_microbatches(
+            lambda part: jax.value_and_grad(loss_of, has_aux=True)(state.params, part),
+            pairs,
+            config.microbatches,
+        )
+        return apply_gradients(state, loss, gradients, optimizer, metrics)
+
+    state = shardings_of(abstract_reward_state(scorer, config, mesh))
+    return mesh_jit(
+        step,
+        mesh,
+        donate_argnums=0,
+        in_shardings=(state, batch_sharding(mesh)),
+        out_shardings=(state, replicated(mesh)),
+    )
+
+
+def make_answers(scorer: Scorer, mesh: Mesh) -> MeshFunction:
+    """The jitted function (params, pairs) -> `Answers`, for held-out pairs."""
+    return mesh_jit(
+        functools.partial(answer_both_orders, scorer), mesh, out_shardings=batch_sharding(mesh)
+    )
+
+
+def abstract_judge(scorer: Scorer, mesh: Mesh) -> PyTree:
+    """Shapes and shardings of the judge's parameters."""
+    boxed = jax.eval_shape(functools.partial(init_params, scorer.model), jax.random.key(0))
+    return abstract_arrays(boxed, mesh)
+
+
+def abstract_reward_state(scorer: Scorer, config: RewardConfig, mesh: Mesh) -> TrainState:
+    """Shapes and shardings of the state, for restoring and ahead-of-time compiling."""
+    optimizer = make_optimizer(config.optimizer)
+    return abstract_state(abstract_judge(scorer, mesh), optimizer, mesh, with_ema=False)
+
+
+def first_reward_state(config: RewardConfig, params: PyTree, mesh: Mesh) -> TrainState:
+    """The state before the first step from the pre-trained judge, which stays the caller's."""
+    return place_state(params, make_optimizer(config.optimizer), mesh, with_ema=False)

@@ -1,0 +1,109 @@
+"""What the reinforcement step is given: settings, models, and weights that never change.
+
+Symbols of Section 3 of the paper (arXiv 2508.21066): λ `reward_upper_bound`, τ `ema_decay`,
+[t1, t2] `first_index` and `last_index`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple, Protocol, runtime_checkable
+
+from jaxtyping import Array, Float, Float32, PyTree
+
+from onereward_jax.policy import Editor
+from onereward_jax.reward import QueryBatch
+from onereward_jax.training.optim import OptimizerConfig
+
+REFERENCES = ("frozen", "ema")
+
+
+@dataclasses.dataclass(frozen=True)
+class RLConfig:
+    """Settings of multi-task reward feedback learning.
+
+    Attributes:
+      reference: "frozen": Algorithm 1, x_ref comes from a copy of the first policy. "ema":
+        Algorithm 2, from the moving average, so the bar rises and one model fewer is held.
+      reward_upper_bound: λ of Eq. 5; a pair with P("Yes") above it gives no gradient.
+      ema_decay: τ.
+      num_steps: Euler steps of the sampling grid, for policy and reference.
+      first_index, last_index: t1 and t2, both included: the policy takes t steps without gradient,
+        t drawn evenly from [t1, t2], and predicts x'_0 from noise level sigmas[t].
+      guidance_scale: embedded guidance, for all forwards.
+      reference_true_cfg_scale: true guidance of the reference rollout; 1.0 leaves it out.
+      policy_true_cfg_scale: the same of the policy rollout.
+      prediction_true_cfg_scale: the same of the one differentiable forward. Other than 1.0, the
+        negative branch is differentiated as well, at twice the memory.
+      flow_matching_weight: of the flow-matching loss on `batch["target"]`; 0 leaves it out.
+      microbatches: parts of the batch that go through one after the other.
+      optimizer: see `OptimizerConfig`.
+
+    Raises:
+      ValueError: naming the field that is out of range.
+    """
+
+    reference: str = "frozen"
+    reward_upper_bound: float = 0.9
+    ema_decay: float = 0.999
+    num_steps: int = 40
+    first_index: int = 30
+    last_index: int = 39
+    guidance_scale: float = 1.0
+    reference_true_cfg_scale: float = 4.0
+    policy_true_cfg_scale: float = 4.0
+    prediction_true_cfg_scale: float = 4.0
+    flow_matching_weight: float = 0.0
+    microbatches: int = 1
+    optimizer: OptimizerConfig = OptimizerConfig()
+
+    def __post_init__(self) -> None:
+        if self.reference not in REFERENCES:
+            raise ValueError(f"reference {self.reference!r}: choose one of {', '.join(REFERENCES)}")
+        if not 0 <= self.first_index <= self.last_index < self.num_steps:
+            raise ValueError(
+                f"first_index {self.first_index} and last_index {self.last_index} must satisfy "
+                f"0 <= first_index <= last_index < num_steps {self.num_steps}"
+            )
+        if not 0.0 <= self.ema_decay <= 1.0:
+            raise ValueError(f"ema_decay is {self.ema_decay}, expected in [0, 1]")
+        if self.flow_matching_weight < 0.0:
+            raise ValueError(f"flow_matching_weight is {self.flow_matching_weight}, below 0")
+        if self.microbatches < 1:
+            raise ValueError(f"microbatches is {self.microbatches}, at least 1 expected")
+
+
+@runtime_checkable
+class PairScorer(Protocol):
+    """A judge of pairs: `reward.Scorer`, or any other differentiable reward in its place."""
+
+    def score(
+        self,
+        params: PyTree,
+        images_a: Float[Array, "b h w 3"],
+        images_b: Float[Array, "b h w 3"],
+        queries: QueryBatch,
+    ) -> tuple[Float32[Array, "b e"], Float32[Array, "b e"]]:
+        """(log P("Yes"), log P("No")) to "is image a better than image b?", per dimension."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RLModels:
+    """The static halves of all models of the step; weights are arguments."""
+
+    editor: Editor
+    scorer: PairScorer
+
+
+class Frozen(NamedTuple):
+    """Weights that get no gradient; arguments of the jitted step, never constants in it.
+
+    Attributes:
+      reference: the transformer of π_ref in Algorithm 1; None in Algorithm 2.
+      vae: the autoencoder.
+      judge: the reward model φ.
+    """
+
+    reference: PyTree | None
+    vae: PyTree
+    judge: PyTree

@@ -1,0 +1,125 @@
+"""The differentiable part of Algorithms 1 and 2: x'_0, decoding, the judge, and Eq. 5.
+
+The gradient flows: "Yes" logit -> judge -> image preprocessing -> VAE decoder -> x'_0 -> weights
+of the policy. Judge, VAE and x_ref get none: they are not what is differentiated.
+
+Single letters: b batch, e dimensions (padded), h, w image height and width.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Float32, PyTree
+
+from onereward_jax.policy import predict_x0
+from onereward_jax.reward import QueryBatch
+from onereward_jax.training.flow_matching import flow_matching_loss
+from onereward_jax.training.rl_config import Frozen, RLConfig, RLModels
+from onereward_jax.training.rl_rollout import Batch, Draws, Rollout, embeds_of
+
+
+class Judged(NamedTuple):
+    """The outcome of the differentiable part, sample by sample.
+
+    Attributes:
+      image: x_θ, in [-1, 1].
+      probability: P("Yes" | x_θ, x_ref, q); meaningless where the dimension is padding.
+      loss: Eq. 5 averaged over E_k, plus the weighted flow-matching loss.
+      matching: the flow-matching loss; zeros when it is left out.
+    """
+
+    image: Float32[Array, "b h w 3"]
+    probability: Float32[Array, "b e"]
+    loss: Float32[Array, "b"]
+    matching: Float32[Array, "b"]
+
+
+def hinge_loss(
+    probability: Float[Array, "b e"], dimension_mask: Bool[Array, "b e"], upper_bound: float
+) -> Float32[Array, "b"]:
+    """Eq. 5, max(0, λ - P("Yes")), averaged over the dimensions of each sample's task.
+
+    Its slope is 0 from P = λ on (at the kink too), -1 below.
+    """
+    hinge = jax.nn.relu(upper_bound - probability.astype(jnp.float32))
+    kept = dimension_mask.astype(jnp.float32)
+    # A select, not a product: a padded query may well give infinity.
+    total = jnp.sum(jnp.where(dimension_mask, hinge, 0.0), axis=-1)
+    return total / jnp.maximum(jnp.sum(kept, axis=-1), 1.0)
+
+
+def predict_image(
+    models: RLModels,
+    config: RLConfig,
+    policy: PyTree,
+    vae: PyTree,
+    batch: Batch,
+    rollout: Rollout,
+) -> Float32[Array, "b h w 3"]:
+    """x_θ: one prediction straight from x_t to x'_0, decoded.
+
+    Clipped to [-1, 1]: the judge learned from image files, and outside of what a file can hold its
+    opinion would only be a way to cheat it.
+    """
+    velocity = models.editor.guided_velocity(
+        policy,
+        rollout.condition,
+        *embeds_of(batch),
+        guidance_scale=config.guidance_scale,
+        true_cfg_scale=config.prediction_true_cfg_scale,
+    )
+    sigma = jnp.broadcast_to(rollout.sigma, rollout.latents.shape[:1])
+    clean = predict_x0(rollout.latents, velocity(rollout.latents, sigma), sigma)
+    size = batch["image"].shape[1:3]
+    return jnp.clip(models.editor.decode(vae, clean, size), -1.0, 1.0)
+
+
+def judge_images(
+    models: RLModels,
+    judge: PyTree,
+    images: Float[Array, "b h w 3"],
+    reference_images: Float[Array, "b h w 3"],
+    batch: Batch,
+) -> Float32[Array, "b e"]:
+    """P("Yes" | image, reference image, q) for every dimension."""
+    queries = QueryBatch(
+        prefix=batch["query_prefix"],
+        suffix=batch["query_suffix"],
+        suffix_mask=batch["query_suffix_mask"],
+    )
+    log_yes, _ = models.scorer.score(judge, images, reference_images, queries)
+    return jnp.exp(log_yes.astype(jnp.float32))
+
+
+def judge_prediction(
+    models: RLModels,
+    config: RLConfig,
+    policy: PyTree,
+    frozen: Frozen,
+    batch: Batch,
+    draws: Draws,
+    rollout: Rollout,
+) -> Judged:
+    """Everything from the policy's weights to the loss of each sample."""
+    image = predict_image(models, config, policy, frozen.vae, batch, rollout)
+    probability = judge_images(models, frozen.judge, image, rollout.reference_image, batch)
+    loss = hinge_loss(probability, batch["dimension_mask"], config.reward_upper_bound)
+    matching = jnp.zeros_like(loss)
+    if config.flow_matching_weight:
+        prompts, _ = embeds_of(batch)
+        clean = jax.lax.stop_gradient(models.editor.encode_image(frozen.vae, batch["target"]))
+        matching = flow_matching_loss(
+            models.editor,
+            policy,
+            clean,
+            rollout.condition,
+            prompts,
+            draws.matching_sigma,
+            draws.matching_noise,
+            config.guidance_scale,
+        )
+        loss = loss + config.flow_matching_weight * matching
+    return Judged(image, probability, loss, matching)

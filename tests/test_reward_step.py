@@ -1,0 +1,147 @@
+"""The judge's training step: Eq. 3 in both orders, its measures, and its learning."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny_models
+
+from onereward_jax.parallel import make_mesh, shard_batch
+from onereward_jax.reward import QueryBatch
+from onereward_jax.tasks import DIMENSIONS, TASKS, Dimension, Task
+from onereward_jax.training.metrics import scalars
+from onereward_jax.training.optim import OptimizerConfig
+from onereward_jax.training.reward_step import (
+    Answers,
+    RewardConfig,
+    abstract_judge,
+    first_reward_state,
+    make_answers,
+    make_reward_step,
+    preference_loss,
+    preference_metrics,
+)
+from onereward_jax.training.state import shardings_of
+
+CONFIG = RewardConfig(optimizer=OptimizerConfig(learning_rate=0.01, eps=1e-2, clip_norm=1e6))
+SINGLE = (1, 1, 1)
+
+
+@functools.cache
+def mesh_of(sizes):
+    return make_mesh(*sizes, devices=jax.devices()[: np.prod(sizes)])
+
+
+@functools.cache
+def step_of(config, sizes):
+    return make_reward_step(tiny_models.models().scorer, config, mesh_of(sizes))
+
+
+def first_state(sizes):
+    mesh = mesh_of(sizes)
+    wanted = shardings_of(abstract_judge(tiny_models.models().scorer, mesh))
+    return first_reward_state(CONFIG, jax.device_put(tiny_models.weights()[3], wanted), mesh)
+
+
+def pairs(size=8):
+    """Pairs of several tasks and dimensions."""
+    rng = np.random.default_rng(0)
+    cells = [(task, place) for task in TASKS for place in range(len(DIMENSIONS[task]))]
+    cells = [cells[(5 * index) % len(cells)] for index in range(size)]
+    asked = tiny_models.queries().encode_dimensions(
+        [task for task, _ in cells],
+        [DIMENSIONS[task][place] for task, place in cells],
+        [tiny_models.PROMPTS[0]] * size,
+    )
+    shape = (size, tiny_models.SIDE, tiny_models.SIDE, 3)
+    return {
+        "winner": np.tanh(rng.normal(size=shape)).astype(np.float32),
+        "loser": np.tanh(rng.normal(size=shape)).astype(np.float32),
+        "task": np.array([TASKS.index(task) for task, _ in cells], np.int32),
+        "dimension": np.array([place for _, place in cells], np.int32),
+        "query_prefix": asked.prefix,
+        "query_suffix": asked.suffix,
+        "query_suffix_mask": asked.suffix_mask,
+        "index": np.arange(size, dtype=np.int32),
+    }
+
+
+@pytest.fixture(scope="module")
+def history():
+    """States and metrics of some steps on the same pairs, on one device."""
+    state, steps = first_state(SINGLE), []
+    for _ in range(12):
+        state, metrics = step_of(CONFIG, SINGLE)(state, shard_batch(pairs(), mesh_of(SINGLE)))
+        steps.append((jax.device_get(state), scalars(metrics)))
+    return steps
+
+
+def test_eq_3_by_hand():
+    """-½ (log P(Yes | w, l) + log P(No | l, w)): other answers do not matter."""
+    answers = Answers(
+        yes=jnp.log(jnp.array([[0.7, 0.4], [0.5, 0.1]])),
+        no=jnp.log(jnp.array([[0.2, 0.5], [0.5, 0.9]])),
+    )
+    expected = -0.5 * np.log([0.7 * 0.5, 0.5 * 0.9])
+    np.testing.assert_allclose(preference_loss(answers), expected, rtol=1e-6)
+
+
+def test_measures_of_answers_that_are_known():
+    """A judge that always says Yes a little: right together, half right alone, biased."""
+    answers = Answers(
+        yes=jnp.log(jnp.array([[0.8, 0.6], [0.1, 0.4]])),
+        no=jnp.log(jnp.array([[0.2, 0.4], [0.4, 0.1]])),
+    )
+    fill = TASKS.index(Task.FILL)
+    place = DIMENSIONS[Task.FILL].index(Dimension.AESTHETICS)
+    asked = {
+        "task": jnp.array([fill, TASKS.index(Task.REMOVAL)]),
+        "dimension": jnp.array([place, 0]),
+    }
+    found = scalars(preference_metrics(answers, asked))
+    assert found["accuracy/fill/aesthetics"] == 1.0
+    assert found["single_order_accuracy/fill/aesthetics"] == 0.5
+    assert found["position_bias/fill/aesthetics"] == pytest.approx(0.2)
+    assert found["accuracy/removal/removal_quality"] == 0.0
+    assert found["position_bias/removal/removal_quality"] == pytest.approx(0.0, abs=1e-6)
+    assert found["accuracy"] == 0.5
+
+
+def test_the_loss_is_that_of_both_orders_asked_plainly(history):
+    scorer, params, batch = tiny_models.models().scorer, tiny_models.weights()[3], pairs()
+    queries = QueryBatch(batch["query_prefix"], batch["query_suffix"], batch["query_suffix_mask"])
+    plain = jax.jit(scorer.score_plain)
+    yes, _ = plain(params, batch["winner"], batch["loser"], queries)
+    _, no = plain(params, batch["loser"], batch["winner"], queries)
+    assert history[0][1]["loss"] == pytest.approx(float(-0.5 * jnp.mean(yes + no)), rel=1e-5)
+
+
+def test_all_of_the_judge_learns_what_it_is_shown(history):
+    """Vision tower included; and the held-out function agrees with what training reports."""
+    assert history[-1][1]["accuracy"] == 1.0
+    assert history[-1][1]["loss"] < 0.5 * history[0][1]["loss"]
+    start = tiny_models.weights()[3]
+    still = jax.tree.map(np.array_equal, start, history[0][0].params)
+    moved = [not equal for equal in jax.tree.leaves(still)]
+    assert sum(moved) > 0.9 * len(moved)
+    answers = make_answers(tiny_models.models().scorer, mesh_of(SINGLE))(
+        history[-2][0].params, shard_batch(pairs(), mesh_of(SINGLE))
+    )
+    assert float(jnp.mean(preference_loss(answers))) == pytest.approx(
+        history[-1][1]["loss"], rel=1e-4
+    )
+
+
+def test_the_same_on_a_mesh_and_in_parts(history):
+    sizes, config = (2, 2, 2), dataclasses.replace(CONFIG, microbatches=2)
+    state = first_state(sizes)
+    for single, single_metrics in history[:2]:
+        state, metrics = step_of(config, sizes)(state, shard_batch(pairs(), mesh_of(sizes)))
+        for ours, theirs in zip(jax.tree.leaves(state), jax.tree.leaves(single), strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=2e-5, atol=2e-5)
+        assert scalars(metrics) == pytest.approx(single_metrics, rel=2e-4, abs=1e-5)
+    assert state.ema is None
+    assert step_of(config, sizes).compilations() == 1

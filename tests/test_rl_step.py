@@ -1,0 +1,319 @@
+"""The RL step: Algorithms 1 and 2 as written, on every mesh, and refusing what is broken.
+
+One compiled step of tiny random models (`tiny_models`) serves most tests.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import tiny_models
+
+from onereward_jax.common.rng import stream
+from onereward_jax.parallel import make_mesh, shard_batch
+from onereward_jax.policy.loading import abstract_params
+from onereward_jax.reward import QueryBatch
+from onereward_jax.tasks import DIMENSIONS, TASKS, Task
+from onereward_jax.training.metrics import scalars
+from onereward_jax.training.optim import OptimizerConfig
+from onereward_jax.training.rl_config import RLConfig
+from onereward_jax.training.rl_loss import hinge_loss
+from onereward_jax.training.rl_rollout import draw, draw_index, roll_out
+from onereward_jax.training.rl_step import first_rl_state, make_rl_step, reference_of
+from onereward_jax.training.state import shardings_of
+
+# A large epsilon keeps Adam from blowing rounding errors of tiny gradients up to full updates.
+OPTIMIZER = OptimizerConfig(learning_rate=0.01, eps=1e-2, clip_norm=1e6)
+CONFIG = RLConfig(
+    reward_upper_bound=0.95,
+    ema_decay=0.9,
+    num_steps=3,
+    first_index=0,
+    last_index=2,
+    reference_true_cfg_scale=2.0,
+    policy_true_cfg_scale=1.5,
+    prediction_true_cfg_scale=3.0,
+    flow_matching_weight=0.1,
+    optimizer=OPTIMIZER,
+)
+KEY = jax.random.key(7)
+SINGLE = (1, 1, 1)
+
+
+@functools.cache
+def mesh_of(sizes):
+    return make_mesh(*sizes, devices=jax.devices()[: np.prod(sizes)])
+
+
+@functools.cache
+def step_of(config, sizes=SINGLE):
+    return make_rl_step(tiny_models.models(), config, mesh_of(sizes))
+
+
+def first_state(config=CONFIG, sizes=SINGLE):
+    mesh = mesh_of(sizes)
+    wanted = abstract_params(tiny_models.models().editor, mesh).transformer
+    transformer = jax.device_put(tiny_models.weights()[0], shardings_of(wanted))
+    return first_rl_state(config, transformer, mesh)
+
+
+def batch_on(sizes=SINGLE, seed=0, **changes):
+    return shard_batch(tiny_models.rl_batch(seed=seed) | changes, mesh_of(sizes))
+
+
+def run(config=CONFIG, sizes=SINGLE, steps=2):
+    """States and metrics after each step, on the host."""
+    state, history = first_state(config, sizes), []
+    for seed in range(steps):
+        state, metrics = step_of(config, sizes)(
+            state, tiny_models.frozen(), batch_on(sizes, seed), KEY
+        )
+        history.append((jax.device_get(state), scalars(metrics)))
+    return state, history
+
+
+@pytest.fixture(scope="module")
+def history():
+    """Three steps of Algorithm 1 on one device, with different t."""
+    return run(steps=3)[1]
+
+
+def same(first, second):
+    return all(
+        np.array_equal(a, b)
+        for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True)
+    )
+
+
+def assert_close(first, second, tolerance):
+    for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
+        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize(
+    "sizes, microbatches", [((8, 1, 1), 1), ((2, 4, 1), 1), ((2, 2, 2), 2)], ids=str
+)
+def test_the_same_on_every_mesh_and_in_parts(history, sizes, microbatches):
+    """Two steps equal those on one device; what can be is really spread; compiled once."""
+    config = dataclasses.replace(CONFIG, microbatches=microbatches)
+    state, found = run(config, sizes)
+    for (ours, our_metrics), (single, single_metrics) in zip(found, history, strict=False):
+        assert_close(ours, single, 2e-5)
+        assert our_metrics == pytest.approx(single_metrics, rel=2e-4, abs=1e-5)
+    assert step_of(config, sizes).compilations() == 1
+
+    def bytes_on_one_device(tree):
+        return sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(tree))
+
+    parts = sizes[1] * sizes[2]
+    moments = optax.tree.get_all_with_path(state.opt_state, "mu") + optax.tree.get_all_with_path(
+        state.opt_state, "nu"
+    )
+    for tree in (state.params, state.ema, *(value for _, value in moments)):
+        whole = sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
+        assert bytes_on_one_device(tree) < 1.3 * whole / parts
+
+
+def test_one_compilation_serves_every_t(history):
+    assert len({metrics["prediction_index"] for _, metrics in history}) > 1
+    assert step_of(CONFIG, SINGLE).compilations() == 1
+
+
+def plain_loss(params, batch, sigmas, index, noises):
+    """Algorithm 1 written out for all samples at once: (loss, P("Yes"))."""
+    models, frozen = tiny_models.models(), jax.device_put(tiny_models.frozen())
+    editor = models.editor
+    transformer = functools.partial(_velocity, editor.transformer)
+    condition = editor.encode_condition(frozen.vae, batch["image"], batch["mask"])
+
+    def guided(weights, latents, sigma, scale):
+        negative = transformer(weights, latents, condition, batch, sigma, "negative_")
+        positive = transformer(weights, latents, condition, batch, sigma, "")
+        return negative + scale * (positive - negative)
+
+    reference, policy = noises["reference_noise"], noises["policy_noise"]
+    for step in range(CONFIG.num_steps):
+        width = sigmas[step + 1] - sigmas[step]
+        reference = reference + width * guided(frozen.reference, reference, sigmas[step], 2.0)
+        if step < index:
+            velocity = guided(jax.lax.stop_gradient(params), policy, sigmas[step], 1.5)
+            policy = policy + width * velocity
+    clean = policy - sigmas[index] * guided(params, policy, sigmas[index], 3.0)
+    images = [
+        jnp.clip(editor.decode(frozen.vae, latents, batch["image"].shape[1:3]), -1.0, 1.0)
+        for latents in (clean, reference)
+    ]
+    queries = QueryBatch(
+        batch["query_prefix"], batch["query_suffix"], batch["query_suffix_mask"]
+    )
+    probability = jnp.exp(models.scorer.score(frozen.judge, *images, queries)[0])
+
+    target = editor.encode_image(frozen.vae, batch["target"])
+    sigma, noise = noises["matching_sigma"][:, None, None], noises["matching_noise"]
+    noisy = (1.0 - sigma) * target + sigma * noise
+    velocity = transformer(params, noisy, condition, batch, sigma[:, 0, 0], "")
+    losses = 0.1 * jnp.mean((velocity - (noise - target)) ** 2, axis=(1, 2))
+    for sample, task in enumerate(np.asarray(batch["task"])):
+        count = len(DIMENSIONS[TASKS[task]])
+        hinges = [jnp.maximum(0.0, 0.95 - probability[sample, e]) for e in range(count)]
+        losses = losses.at[sample].add(sum(hinges) / count)
+    return jnp.mean(losses), probability
+
+
+def _velocity(module, weights, latents, condition, batch, sigma, prefix):
+    return module.apply(
+        {"params": weights},
+        jnp.concatenate([latents, condition.tokens], axis=-1),
+        batch[prefix + "prompt_embeds"],
+        batch[prefix + "pooled_prompt_embeds"],
+        jnp.broadcast_to(sigma, latents.shape[:1]),
+        condition.ids,
+        jnp.zeros((tiny_models.TEXT_LENGTH, 3)),
+    )
+
+
+def test_equals_algorithm_1_written_out_by_hand(history):
+    """Loss, rewards and the whole gradient of the first step, without any of the step's code."""
+    state, metrics = history[0]
+    models, batch = tiny_models.models(), jax.device_put(tiny_models.rl_batch())
+    sigmas = models.editor.sigmas(CONFIG.num_steps, batch["image"].shape[1:3])
+    index = int(metrics["prediction_index"])
+    noises = {
+        name: models.editor.noise(stream(KEY, name, 0), 8, (tiny_models.SIDE,) * 2)
+        for name in ("reference_noise", "policy_noise", "matching_noise")
+    }
+    noises["matching_sigma"] = jax.nn.sigmoid(
+        jax.random.normal(stream(KEY, "matching_sigma", 0), (8,))
+    )
+    loss = functools.partial(plain_loss, batch=batch, sigmas=sigmas, index=index, noises=noises)
+    (value, probability), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(
+        tiny_models.weights()[0]
+    )
+    assert metrics["loss"] == pytest.approx(float(value), rel=1e-5)
+    removal = np.asarray(batch["task"]) == TASKS.index(Task.REMOVAL)
+    assert metrics["reward/removal/removal_quality"] == pytest.approx(
+        float(np.mean(probability[removal, 0])), rel=1e-5
+    )
+    # Adam's first moment after one step is (1 - b1) times the gradient.
+    moment = optax.tree.get(state.opt_state, "mu")
+    found = jax.tree.map(lambda leaf: leaf / (1.0 - OPTIMIZER.b1), moment)
+    assert float(optax.tree.norm(gradient)) > 1e-2
+    error = optax.tree.norm(jax.tree.map(jnp.subtract, found, gradient))
+    assert float(error / optax.tree.norm(gradient)) < 1e-4
+
+
+def test_the_average_follows_and_the_frozen_weights_stay(history):
+    start = tiny_models.weights()[0]
+    expected = jax.tree.map(lambda old, new: 0.9 * old + 0.1 * new, start, history[0][0].params)
+    assert_close(history[0][0].ema, expected, 1e-6)
+    frozen = jax.device_put(tiny_models.frozen())
+    before = jax.device_get(frozen)
+    step_of(CONFIG)(first_state(), frozen, batch_on(), KEY)
+    assert same(before, frozen)
+
+
+def test_the_reference_of_algorithm_2_is_the_average(history):
+    """An average equal to Algorithm 1's reference gives Algorithm 1's step."""
+    config = dataclasses.replace(CONFIG, reference="ema")
+    _, other, vae, judge = tiny_models.weights()
+    state = first_state()
+    state = state._replace(ema=jax.device_put(other, shardings_of(state.ema)))
+    frozen = tiny_models.frozen(reference=False)
+    following, metrics = step_of(config)(state, frozen, batch_on(), KEY)
+    assert_close(following.params, history[0][0].params, 1e-6)
+    expected = jax.tree.map(lambda old, new: 0.9 * old + 0.1 * new, other, following.params)
+    assert_close(following.ema, expected, 1e-6)
+    assert scalars(metrics)["reference_distance"] > 0.1
+
+
+def test_a_reference_too_many_or_too_few_is_refused():
+    dynamic = dataclasses.replace(CONFIG, reference="ema")
+    with pytest.raises(ValueError, match="there is no frozen.reference"):
+        reference_of(CONFIG, first_state(), tiny_models.frozen(reference=False))
+    with pytest.raises(ValueError, match="there is a frozen.reference"):
+        reference_of(dynamic, first_state(), tiny_models.frozen())
+
+
+def test_above_the_upper_bound_nothing_is_learned():
+    """λ below every P("Yes"): the policy stays as it is, bit for bit."""
+    config = dataclasses.replace(CONFIG, reward_upper_bound=0.0, flow_matching_weight=0.0)
+    state, metrics = step_of(config)(first_state(), tiny_models.frozen(), batch_on(), KEY)
+    assert same(state.params, tiny_models.weights()[0])
+    found = scalars(metrics)
+    assert (found["zero_gradient"], found["grad_norm"], found["refused"]) == (1.0, 0.0, 0.0)
+    assert 0.0 < found["reward"] < 1.0
+
+
+def test_eq_5_by_hand():
+    probability = jnp.array([[0.2, 0.9, 0.5, 0.4], [0.3, jnp.nan, jnp.nan, jnp.nan]])
+    mask = jnp.array([[True] * 4, [True, False, False, False]])
+    np.testing.assert_allclose(
+        hinge_loss(probability, mask, 0.5), [(0.3 + 0.0 + 0.0 + 0.1) / 4, 0.2], rtol=1e-6
+    )
+    slope = jax.grad(lambda p: hinge_loss(p, mask, 0.5).sum())(probability)
+    np.testing.assert_allclose(slope, [[-0.25, 0, 0, -0.25], [-1, 0, 0, 0]], rtol=1e-6)
+
+
+def test_a_broken_batch_changes_nothing_but_the_counters(history):
+    image = tiny_models.rl_batch()["image"]
+    image[3, 5, 5, 1] = np.nan
+    state = jax.device_put(history[0][0], shardings_of(first_state()))
+    following, metrics = step_of(CONFIG)(
+        state, tiny_models.frozen(), batch_on(image=image), KEY
+    )
+    assert same(following[1:4], history[0][0][1:4])
+    assert (int(following.step), int(following.refused)) == (2, 1)
+    assert scalars(metrics) == {"refused": 1.0}
+
+
+def test_a_state_from_the_disk_goes_on_bit_for_bit(history):
+    """No key or counter lives outside the state: what was saved is all there is."""
+    state = jax.device_put(history[0][0], shardings_of(first_state()))
+    following, _ = step_of(CONFIG)(state, tiny_models.frozen(), batch_on(seed=1), KEY)
+    assert same(following, history[1][0])
+
+
+def test_the_rollout_carries_no_gradient():
+    models, frozen = tiny_models.models(), tiny_models.frozen()
+    batch = jax.device_put(tiny_models.rl_batch())
+    draws = draw(models, KEY, jnp.int32(0), batch["image"])
+
+    def outcome(weights):
+        policy, reference, vae = weights
+        rollout = roll_out(
+            models, CONFIG, policy, reference, vae, batch, draws, jnp.int32(2)
+        )
+        return jnp.sum(rollout.latents) + jnp.sum(rollout.reference_image)
+
+    gradients = jax.jit(jax.grad(outcome))((tiny_models.weights()[0], *frozen[:2]))
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(gradients))
+
+
+def test_draws_depend_on_run_and_step_only_and_reach_both_ends():
+    models, images = tiny_models.models(), jnp.asarray(tiny_models.rl_batch()["image"])
+    first = draw(models, KEY, jnp.int32(0), images)
+    assert same(first, draw(models, KEY, jnp.int32(0), images))
+    assert not np.array_equal(first.reference_noise, first.policy_noise)
+    following = draw(models, KEY, jnp.int32(1), images)
+    assert not np.array_equal(first.policy_noise, following.policy_noise)
+    indices = jax.vmap(lambda step: draw_index(CONFIG, KEY, step))(jnp.arange(64))
+    assert set(np.asarray(indices).tolist()) == {0, 1, 2}
+
+
+@pytest.mark.parametrize(
+    "fields, name",
+    [
+        ({"reference": "none"}, "reference"),
+        ({"first_index": 3, "last_index": 2}, "first_index"),
+        ({"last_index": 40}, "last_index"),
+        ({"ema_decay": 1.5}, "ema_decay"),
+        ({"microbatches": 0}, "microbatches"),
+    ],
+)
+def test_a_wrong_setting_is_named(fields, name):
+    with pytest.raises(ValueError, match=name):
+        RLConfig(**fields)

@@ -1,0 +1,29 @@
+"""Judging results: the oracle of the mini world, Good/Same/Bad, accuracy of the judge, reports."""
+
+from onereward_jax.evaluation.gsb import Comparison, GoodSameBad, Verdict, good_same_bad
+from onereward_jax.evaluation.image_metrics import ImageMetrics, mean_metrics, measure
+from onereward_jax.evaluation.judge_accuracy import (
+    PAPER_ACCURACY,
+    JudgeAccuracy,
+    judge_accuracy,
+    judge_accuracy_table,
+)
+from onereward_jax.evaluation.oracle import Oracle, Triplet, annotate, verdict
+
+__all__ = [
+    "PAPER_ACCURACY",
+    "Comparison",
+    "GoodSameBad",
+    "ImageMetrics",
+    "JudgeAccuracy",
+    "Oracle",
+    "Triplet",
+    "Verdict",
+    "annotate",
+    "good_same_bad",
+    "judge_accuracy",
+    "judge_accuracy_table",
+    "mean_metrics",
+    "measure",
+    "verdict",
+]

@@ -1,0 +1,71 @@
+"""Turns oracle scores into what people give: (winner, loser) or ∅ per dimension, Good/Same/Bad."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from onereward_jax.evaluation.gsb import Verdict
+from onereward_jax.tasks import Dimension
+
+DEFAULT_MARGIN = 0.04
+"""Scores closer than this do not differ to an annotator."""
+
+VERDICT_THRESHOLD = 0.03
+"""Mean score difference below which two results are the Same."""
+
+
+def annotate(
+    candidate_scores: Sequence[Mapping[Dimension, float]],
+    rng: np.random.Generator,
+    noise_rate: float,
+    margin: float = DEFAULT_MARGIN,
+) -> dict[Dimension, tuple[int, int] | None]:
+    """Best and worst candidate per dimension, each dimension independently (stage 1 of the paper).
+
+    Args:
+      candidate_scores: one mapping per candidate, all with the same dimensions.
+      rng: drawn from once per dimension, whether or not there is a pair.
+      noise_rate: chance in [0, 0.5] that the answer is swapped.
+      margin: the least difference of scores for which best and worst differ.
+
+    Returns:
+      (winner, loser) as candidate indices, or None for ∅.
+
+    Raises:
+      ValueError: fewer than two candidates, or a noise rate outside its range.
+    """
+    if len(candidate_scores) < 2:
+        raise ValueError(f"need at least 2 candidates to compare, found {len(candidate_scores)}")
+    if not 0.0 <= noise_rate <= 0.5:
+        raise ValueError(f"noise_rate must be in [0, 0.5], found {noise_rate}")
+    answers: dict[Dimension, tuple[int, int] | None] = {}
+    for dimension in candidate_scores[0]:
+        scores = np.array([candidate[dimension] for candidate in candidate_scores])
+        winner, loser = int(scores.argmax()), int(scores.argmin())
+        swapped = rng.random() < noise_rate
+        if scores[winner] - scores[loser] < margin:
+            answers[dimension] = None
+        else:
+            answers[dimension] = (loser, winner) if swapped else (winner, loser)
+    return answers
+
+
+def verdict(
+    scores: Mapping[Dimension, float],
+    other: Mapping[Dimension, float],
+    threshold: float = VERDICT_THRESHOLD,
+) -> Verdict:
+    """Good when the mean over dimensions of `scores` exceeds that of `other` by more than
+    `threshold`, Bad when it falls short by more, Same otherwise. Antisymmetric.
+
+    Raises:
+      ValueError: the two were scored in different dimensions.
+    """
+    if scores.keys() != other.keys():
+        raise ValueError(f"dimensions differ: {sorted(scores)} and {sorted(other)}")
+    difference = float(np.mean([scores[dimension] - other[dimension] for dimension in scores]))
+    if abs(difference) <= threshold:
+        return Verdict.SAME
+    return Verdict.GOOD if difference > 0 else Verdict.BAD

@@ -1,0 +1,137 @@
+"""Charts as inline SVG whose text and axes take the page's colour, so that dark mode just works."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from collections.abc import Iterator, Mapping
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from onereward_jax.evaluation.gsb import GoodSameBad
+from onereward_jax.evaluation.report.inputs import Curve
+from onereward_jax.tasks import TASKS, Dimension, Task
+
+INK = "#010203"
+"""Stands for the page's text colour while drawing; replaced by `currentColor` in the SVG."""
+
+DIMENSION_COLOURS: dict[Dimension, str] = {
+    Dimension.STRUCTURE: "#3b7dd8",
+    Dimension.CONSISTENCY: "#1f9e89",
+    Dimension.TEXT_ALIGNMENT: "#d9822b",
+    Dimension.AESTHETICS: "#b0529b",
+    Dimension.REMOVAL_QUALITY: "#c8443c",
+}
+"""Readable on white and on near-black."""
+
+GSB_COLOURS = {"good": "#2e9e6b", "same": "#9aa3ad", "bad": "#cf5c4a"}
+PANEL_WIDTH, PANEL_HEIGHT = 3.3, 2.3
+"""Inches of 72 points."""
+
+_STYLE = {
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "axes.grid": True,
+    "grid.color": INK,
+    "grid.alpha": 0.12,
+    "grid.linewidth": 0.6,
+    "text.color": INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "legend.frameon": False,
+    "svg.fonttype": "none",
+}
+
+
+def reward_curves(rewards: Mapping[tuple[Task, Dimension], Curve]) -> str:
+    """Figure 6: reward over steps, one panel per task, one line per dimension."""
+    tasks = [task for task in TASKS if any(key[0] is task for key in rewards)]
+    with _drawing("reward", len(tasks)) as (figure, panels):
+        for task, axes in zip(tasks, panels):
+            for (owner, dimension), curve in rewards.items():
+                if owner is task:
+                    _line(axes, curve, DIMENSION_COLOURS[dimension], dimension.title)
+            axes.axhline(0.5, color=INK, linewidth=0.6, linestyle=(0, (4, 4)), alpha=0.5)
+            axes.set(title=task.title, ylim=(0, 1), xlabel="step")
+            axes.legend(fontsize=7.5, loc="lower right", handlelength=1.2)
+        return _svg(figure)
+
+
+def monitor_curves(monitors: Mapping[str, Curve]) -> str:
+    """Whatever is watched beside the reward, one panel each on its own scale."""
+    with _drawing("monitor", len(monitors)) as (figure, panels):
+        for (name, curve), axes in zip(monitors.items(), panels):
+            _line(axes, curve, DIMENSION_COLOURS[Dimension.STRUCTURE], name)
+            axes.set(title=name, xlabel="step")
+            axes.margins(y=0.15)
+        return _svg(figure)
+
+
+def gsb_bars(results: Mapping[Task, GoodSameBad], name: str) -> str:
+    """Figure 7: one stacked bar of good, same, bad per task, with Good − Bad and its interval."""
+    tasks = [task for task in TASKS if task in results]
+    with matplotlib.rc_context({**_STYLE, "axes.grid": False, "svg.hashsalt": name}):
+        figure = Figure(figsize=(2.3 * PANEL_WIDTH, 0.5 + 0.5 * len(tasks)), layout="constrained")
+        axes = figure.subplots()
+        for row, task in enumerate(tasks):
+            left = 0.0
+            for share, (label, colour) in zip(results[task].shares, GSB_COLOURS.items()):
+                axes.barh(row, share, 0.62, left, color=colour, label=label if not row else None)
+                if share >= 0.05:
+                    axes.text(left + share / 2, row, f"{100 * share:.1f}", color="white",
+                              ha="center", va="center", fontweight="bold")  # fmt: skip
+                left += share
+            one = results[task]
+            note = f"{100 * one.difference:+.1f}  [{100 * one.low:+.1f}, {100 * one.high:+.1f}]"
+            axes.text(1.015, row, note, va="center")
+        axes.text(1.015, -0.75, "good − bad, 95 %", va="center", fontsize=8)
+        axes.set_yticks(range(len(tasks)), [f"{t.title} ({results[t].total})" for t in tasks])
+        axes.set(xlim=(0, 1), ylim=(len(tasks) - 0.5, -0.95), xticks=[])
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+        figure.legend(loc="outside lower center", ncols=3, fontsize=8, handlelength=1)
+        return _svg(figure)
+
+
+@contextlib.contextmanager
+def _drawing(name: str, count: int) -> Iterator[tuple[Figure, np.ndarray]]:
+    """A figure with `count` panels, two or three in a row, under the shared style."""
+    columns = 2 if count in (2, 4) else min(3, count)
+    rows = -(-count // columns)
+    # ids inside an SVG are hashes; the salt keeps those of two charts on one page apart
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
+        size = (columns * PANEL_WIDTH, rows * PANEL_HEIGHT)
+        figure = Figure(figsize=size, layout="constrained")
+        panels = figure.subplots(rows, columns, squeeze=False).ravel()
+        for spare in panels[count:]:
+            spare.set_visible(False)
+        yield figure, panels[:count]
+
+
+def _line(axes: Axes, curve: Curve, colour: str, label: str) -> None:
+    smooth = curve.smoothed(max(1, len(curve.steps) // 25))
+    axes.plot(curve.steps, curve.values, color=colour, linewidth=0.6, alpha=0.3)
+    axes.plot(smooth.steps, smooth.values, color=colour, linewidth=1.6, label=label)
+
+
+def _svg(figure: Figure) -> str:
+    """The figure as an <svg> element without prolog, scaling with its container."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
+    width, height = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg).groups()
+    size = f'style="width: 100%; max-width: {float(width) * 1.35:.0f}px" role="img"'
+    return re.sub(
+        r'width="[\d.]+pt" height="[\d.]+pt"|height="[\d.]+pt" width="[\d.]+pt"', size, svg, count=1
+    )

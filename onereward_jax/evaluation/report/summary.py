@@ -1,0 +1,70 @@
+"""Every figure of a report as JSON values, so that runs can be compared by program."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from onereward_jax.evaluation.judge_accuracy import PAPER_ACCURACY
+from onereward_jax.evaluation.report.inputs import Curve, ReportInputs
+
+END_SHARE = 0.1
+"""Start and end of a curve are means over this share of its points: single points are noisy."""
+
+
+def summarize(inputs: ReportInputs) -> dict[str, Any]:
+    """JSON values only: names as keys, NaN and infinity as null."""
+    judge: dict[str, dict[str, Any]] = {}
+    for (task, dimension), accuracy in inputs.judge.items():
+        row = dataclasses.asdict(accuracy)
+        row["paper_accuracy"] = PAPER_ACCURACY[task, dimension] / 100
+        judge.setdefault(str(task), {})[str(dimension)] = row
+    rewards: dict[str, dict[str, Any]] = {}
+    for (task, dimension), curve in inputs.rewards.items():
+        rewards.setdefault(str(task), {})[str(dimension)] = summarize_curve(curve)
+    summary = {
+        "title": inputs.title,
+        "rewards": rewards,
+        "gsb": inputs.gsb,
+        "judge": judge,
+        "monitors": {name: summarize_curve(curve) for name, curve in inputs.monitors.items()},
+        "metrics": inputs.metrics,
+        "settings": inputs.settings,
+    }
+    return _json(summary)
+
+
+def summarize_curve(curve: Curve) -> dict[str, Any]:
+    """First and last tenth (means), extremes, and all points."""
+    points = np.stack([curve.steps, curve.values], -1)
+    values = curve.values[np.isfinite(curve.values)]
+    if not len(values):
+        return {"start": None, "end": None, "lowest": None, "highest": None, "points": points}
+    tenth = max(1, round(END_SHARE * len(values)))
+    return {
+        "start": values[:tenth].mean(),
+        "end": values[-tenth:].mean(),
+        "lowest": values.min(),
+        "highest": values.max(),
+        "points": points,
+    }
+
+
+def _json(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return _json(dataclasses.asdict(value))
+    if isinstance(value, Mapping):
+        return {str(key): _json(kept) for key, kept in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return _json(value.tolist())
+    if isinstance(value, str) or value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Sequence):
+        return [_json(kept) for kept in value]
+    raise TypeError(f"{type(value).__name__} in the report's settings has no JSON form: {value!r}")

@@ -1,0 +1,113 @@
+"""Writes a report: one self-contained HTML page and the same figures as JSON."""
+
+from __future__ import annotations
+
+import base64
+import importlib.resources
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from onereward_jax.evaluation.gsb import PAPER_GSB
+from onereward_jax.evaluation.image_metrics import ImageMetrics
+from onereward_jax.evaluation.judge_accuracy import PAPER_ACCURACY
+from onereward_jax.evaluation.report.charts import gsb_bars, monitor_curves, reward_curves
+from onereward_jax.evaluation.report.inputs import ReportInputs
+from onereward_jax.evaluation.report.summary import summarize, summarize_curve
+from onereward_jax.tasks import DIMENSIONS, TASKS, Dimension, Task
+
+METRIC_COLUMNS = {
+    "psnr": ("PSNR in mask, dB", "{:.1f}"),
+    "ssim": ("SSIM in mask", "{:.3f}"),
+    "drift": ("drift outside, ΔE", "{:.1f}"),
+    "saturation_excess": ("chroma − truth", "{:+.1f}"),
+    "edge_density_excess": ("edges − truth", "{:+.1%}"),
+    "word_accuracy": ("letters read", "{:.1%}"),
+}
+"""Columns of the metrics table: field of `ImageMetrics`, what people read, and its format."""
+
+
+def write_report(folder: str | os.PathLike[str], inputs: ReportInputs) -> Path:
+    """Write `index.html` and `summary.json` into `folder` (made when missing).
+
+    The page loads nothing from elsewhere: charts are inline SVG, pictures inline PNG. Each file
+    appears whole or not at all. Returns the path of the page.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    summary = json.dumps(summarize(inputs), indent=1, ensure_ascii=False, allow_nan=False)
+    _replace(folder / "summary.json", summary + "\n")
+    page = folder / "index.html"
+    _replace(page, render(inputs))
+    return page
+
+
+def render(inputs: ReportInputs) -> str:
+    """The page as text."""
+    template = importlib.resources.files(__package__).joinpath("template.html")
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"png": data_uri, "percent": _percent}
+    return environment.from_string(template.read_text("utf-8")).render(
+        inputs=inputs,
+        tasks=TASKS,
+        dimensions=tuple(Dimension),
+        judged_in=DIMENSIONS,
+        paper_accuracy=PAPER_ACCURACY,
+        paper_gsb=PAPER_GSB,
+        reward_chart=reward_curves(inputs.rewards) if inputs.rewards else "",
+        reward_ends={key: summarize_curve(curve) for key, curve in inputs.rewards.items()},
+        monitor_chart=monitor_curves(inputs.monitors) if inputs.monitors else "",
+        gsb_charts={name: gsb_bars(results, name) for name, results in inputs.gsb.items()},
+        metric_titles=[title for title, _ in METRIC_COLUMNS.values()],
+        metric_rows=list(_metric_rows(inputs.metrics)),
+        settings=list(_flatten(inputs.settings)),
+    )
+
+
+def data_uri(picture: UInt8[np.ndarray, "h w *c"]) -> str:
+    """`picture` as an inline PNG."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _metric_rows(
+    metrics: Mapping[str, Mapping[Task, ImageMetrics]],
+) -> Iterator[tuple[str, str, list[str]]]:
+    """(task, editor, formatted values), grouped by task so that editors stand below each other."""
+    for task in TASKS:
+        for editor, by_task in metrics.items():
+            if task in by_task:
+                values = [
+                    "" if (value := getattr(by_task[task], name)) is None else form.format(value)
+                    for name, (_, form) in METRIC_COLUMNS.items()
+                ]
+                yield task.title, editor, values
+
+
+def _flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", str(value)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}"
+
+
+def _replace(path: Path, text: str) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, "utf-8")
+    os.replace(partial, path)

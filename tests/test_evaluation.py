@@ -1,0 +1,142 @@
+"""Good/Same/Bad, accuracy of the judge, and image metrics against cases that can be worked out."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from onereward_jax.data.mini_world import make_scene
+from onereward_jax.evaluation import (
+    Comparison,
+    Triplet,
+    Verdict,
+    good_same_bad,
+    judge_accuracy,
+    judge_accuracy_table,
+    mean_metrics,
+    measure,
+)
+from onereward_jax.evaluation.image_metrics import MAX_PSNR
+from onereward_jax.tasks import Dimension, Task
+
+GOOD, SAME, BAD = Verdict
+
+
+def _comparisons(task, *verdicts, per_triplet=1):
+    return [Comparison(f"t{i // per_triplet}", task, v) for i, v in enumerate(verdicts)]
+
+
+def test_gsb_counts_each_task_and_brackets_the_difference():
+    found = good_same_bad(
+        _comparisons(Task.FILL, *[GOOD] * 60, *[SAME] * 25, *[BAD] * 15)
+        + _comparisons(Task.REMOVAL, SAME, SAME)
+    )
+    fill = found[Task.FILL]
+    assert (fill.good, fill.same, fill.bad, fill.total) == (60, 25, 15, 100)
+    assert fill.shares == (0.6, 0.25, 0.15)
+    assert fill.difference == pytest.approx(0.45)
+    # standard error of a mean of 100 values in {1, 0, -1} with this spread is 0.074
+    assert fill.low == pytest.approx(0.45 - 1.96 * 0.074, abs=0.03)
+    assert fill.high == pytest.approx(0.45 + 1.96 * 0.074, abs=0.03)
+    assert found[Task.REMOVAL].low == found[Task.REMOVAL].high == 0.0
+    assert Task.EXTEND_WITH_PROMPT not in found
+
+
+def test_gsb_resamples_triplets_because_their_verdicts_are_not_independent():
+    verdicts = [verdict for verdict in [GOOD, BAD, GOOD, SAME] * 10 for _ in range(5)]
+    alone = good_same_bad(_comparisons(Task.FILL, *verdicts))[Task.FILL]
+    grouped = good_same_bad(_comparisons(Task.FILL, *verdicts, per_triplet=5))[Task.FILL]
+    assert grouped.difference == alone.difference == pytest.approx(0.25)
+    # five equal verdicts count as one: wider by sqrt(5)
+    assert (grouped.high - grouped.low) / (alone.high - alone.low) == pytest.approx(5**0.5, rel=0.2)
+
+
+def test_judge_accuracy_of_hand_made_answers():
+    #                     right  tie  wrong  right, but always "Yes"
+    winner_first = np.array([0.9, 0.5, 0.3, 0.8])
+    loser_first = np.array([0.2, 0.5, 0.6, 0.7])
+    found = judge_accuracy(winner_first, loser_first)
+    assert found.pairs == 4
+    assert found.accuracy == pytest.approx((1 + 0.5 + 0 + 1) / 4)
+    # asked once: right in winner_first 1, 4; in loser_first 1, 2 (0.5 is no Yes)
+    assert found.single_order_accuracy == pytest.approx((2 / 4 + 2 / 4) / 2)
+    assert found.position_bias == pytest.approx(4.5 / 8 - 0.5)
+    assert found.inconsistent == pytest.approx(2 / 4)
+
+
+def test_a_judge_that_always_prefers_the_first_picture_is_found_out():
+    found = judge_accuracy(np.full(8, 0.9), np.full(8, 0.9))
+    assert found.accuracy == found.single_order_accuracy == 0.5
+    assert found.position_bias == pytest.approx(0.4)
+    assert found.inconsistent == 1.0
+
+
+def test_judge_table_splits_by_task_and_dimension():
+    tasks = [Task.FILL, Task.REMOVAL, Task.FILL]
+    dimensions = [Dimension.STRUCTURE, Dimension.REMOVAL_QUALITY, Dimension.STRUCTURE]
+    answers = np.array([0.9, 0.1, 0.2])
+    table = judge_accuracy_table(tasks, dimensions, answers, 1 - answers)
+    assert table[Task.FILL, Dimension.STRUCTURE].accuracy == 0.5
+    assert table[Task.REMOVAL, Dimension.REMOVAL_QUALITY].accuracy == 0.0
+    assert len(table) == 2
+    with pytest.raises(ValueError, match="2 tasks and dimensions for 3 pairs"):
+        judge_accuracy_table(tasks[:2], dimensions[:2], answers, answers)
+
+
+def test_what_is_no_probability_is_refused():
+    with pytest.raises(ValueError, match="loser_first"):
+        judge_accuracy(np.array([0.5]), np.array([np.nan]))
+    with pytest.raises(ValueError, match="no held-out pairs"):
+        judge_accuracy(np.zeros(0), np.zeros(0))
+
+
+@pytest.fixture(scope="module")
+def word():
+    scene = make_scene(np.random.default_rng(3), Task.FILL, "test", kind="word")
+    return Triplet.from_example(dataclasses.asdict(scene))
+
+
+def _damaged(triplet, rgb):
+    return (np.clip(rgb, 0, 1) * 2 - 1).astype(np.float32)
+
+
+def test_the_truth_measures_perfect(word):
+    found = measure(_damaged(word, word.target.rgb), word, reader=lambda pixels, box: word.label)
+    assert found.psnr == MAX_PSNR
+    assert found.ssim == pytest.approx(1.0)
+    assert found.drift == pytest.approx(0.0, abs=1e-3)
+    assert found.saturation_excess == found.edge_density_excess == pytest.approx(0.0, abs=1e-3)
+    assert found.word_accuracy == 1.0
+
+
+def test_every_metric_sees_its_damage(word):
+    rgb = word.target.rgb
+    inside = rgb + 0.1 * word.mask[..., None]
+    # nothing clips: the error inside the mask is exactly 0.1, outside there is none
+    inside = np.where(inside > 1, rgb - 0.1, inside)
+    found = measure(_damaged(word, inside), word)
+    assert found.psnr == pytest.approx(20.0, abs=0.01)
+    assert found.drift == pytest.approx(0.0, abs=1e-3)
+    assert found.word_accuracy is None
+
+    outside = measure(_damaged(word, rgb + 0.1 * ~word.mask[..., None]), word)
+    assert outside.psnr == MAX_PSNR
+    assert outside.drift > 2.0
+
+    grey = rgb.mean(-1, keepdims=True)
+    assert measure(_damaged(word, grey + 1.6 * (rgb - grey)), word).saturation_excess > 1.0
+    blurred = measure(_damaged(word, ndimage.gaussian_filter(rgb, (3, 3, 0))), word)
+    assert blurred.edge_density_excess < -0.1
+    assert blurred.ssim < 0.8
+
+
+def test_means_leave_out_what_was_not_measured(word):
+    seen = measure(_damaged(word, word.target.rgb), word, reader=lambda pixels, box: "")
+    unseen = dataclasses.replace(seen, word_accuracy=None, psnr=20.0)
+    mean = mean_metrics([seen, unseen])
+    assert mean.word_accuracy == 0.0
+    assert mean.psnr == (MAX_PSNR + 20.0) / 2
+    assert mean_metrics([unseen]).word_accuracy is None
+    with pytest.raises(ValueError, match="no results"):
+        mean_metrics([])

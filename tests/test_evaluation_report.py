@@ -1,0 +1,168 @@
+"""The report: one page that loads nothing, and the same figures as JSON."""
+
+import html.parser
+import json
+import math
+
+import numpy as np
+import pytest
+
+from onereward_jax.evaluation import Comparison, ImageMetrics, JudgeAccuracy, Verdict, good_same_bad
+from onereward_jax.evaluation.report import Curve, GridRow, ReportInputs, write_report
+from onereward_jax.tasks import DIMENSIONS, TASKS, Task
+
+
+def synthetic_inputs(title: str = "Policy <mini> & base") -> ReportInputs:
+    """A full report of invented figures."""
+    rng = np.random.default_rng(0)
+    steps = np.arange(0, 400, 4)
+    keys = [(task, dimension) for task in TASKS for dimension in DIMENSIONS[task]]
+
+    def curve(start, end, noise):
+        rise = start + (end - start) * (1 - np.exp(-steps / 120))
+        return Curve(steps, rise + rng.normal(0, noise, len(steps)))
+
+    def picture(*shape):
+        return rng.integers(0, 256, (16, 16, *shape), dtype=np.uint8)
+
+    verdicts = rng.choice(list(Verdict), (len(TASKS), 80), p=[0.5, 0.35, 0.15])
+    comparisons = [
+        Comparison(f"t{i}", task, Verdict(v))
+        for task, row in zip(TASKS, verdicts)
+        for i, v in enumerate(row)
+    ]
+    return ReportInputs(
+        title=title,
+        rewards={key: curve(rng.uniform(0.3, 0.5), rng.uniform(0.7, 0.9), 0.05) for key in keys},
+        gsb={"policy (EMA) vs base, by the oracle": good_same_bad(comparisons)},
+        judge={
+            key: JudgeAccuracy(200, rng.uniform(0.7, 0.9), rng.uniform(0.6, 0.8), 0.031, 0.2)
+            for key in keys
+        },
+        monitors={
+            "saturation (chroma)": curve(20, 24, 0.4),
+            "edge density": curve(0.2, 0.26, 0.01),
+            "drift outside the mask (ΔE)": curve(8, 5, 0.4),
+            "share at zero gradient": curve(0.01, 0.3, 0.02),
+        },
+        metrics={
+            editor: {
+                task: ImageMetrics(psnr, 0.6, 5.2, 22.0, 1.3, 0.2, -0.02, None) for task in TASKS
+            }
+            for editor, psnr in (("base", 14.2), ("policy", 17.9))
+        },
+        grids={
+            task: [
+                GridRow(f"prompt {i} of {task.title}", picture(3), picture(), *(picture(3),) * 3)
+                for i in range(2)
+            ]
+            for task in TASKS
+        },
+        settings={"rl": {"steps": 400, "learning_rate": 1e-5}, "tasks": ["fill"], "note": None},
+    )
+
+
+class _Page(html.parser.HTMLParser):
+    """Collects what the page shows and what it would load."""
+
+    VOID = {"meta", "img", "br"}
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.loads, self.headings, self.images = [], [], [], 0
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.images += tag == "img"
+        links = (attributes.get(name) for name in ("src", "href", "xlink:href", "data"))
+        self.loads += [link for link in links if link and not link.startswith(("data:", "#"))]
+        self.loads += [tag] * (tag in ("script", "link", "iframe"))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        if tag not in self.VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] == "h2":
+            self.headings.append(data)
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report") / "new"
+    inputs = synthetic_inputs()
+    return inputs, write_report(folder, inputs)
+
+
+def test_the_page_is_whole_and_loads_nothing(report):
+    inputs, page = report
+    text = page.read_text("utf-8")
+    parsed = _Page(text)
+    assert parsed.open == []
+    assert parsed.loads == []
+    assert "@import" not in text
+    assert "url(http" not in text
+    assert parsed.images == 5 * 2 * len(TASKS)
+    assert len(parsed.headings) == 6
+    assert "Policy &lt;mini&gt; &amp; base" in text
+    assert text.count("<svg") == 3
+
+
+def test_charts_take_the_colour_of_the_page(report):
+    text = report[1].read_text("utf-8")
+    assert "#010203" not in text
+    assert "currentColor" in text
+
+
+def test_the_summary_holds_every_figure(report):
+    inputs, page = report
+    summary = json.loads(page.with_name("summary.json").read_text("utf-8"))
+    for (task, dimension), accuracy in inputs.judge.items():
+        row = summary["judge"][task][dimension]
+        assert row["accuracy"] == accuracy.accuracy
+        assert 0.7 < row["paper_accuracy"] < 0.9
+    for (task, dimension), curve in inputs.rewards.items():
+        found = summary["rewards"][task][dimension]
+        assert found["start"] == pytest.approx(curve.values[:10].mean())
+        assert found["end"] == pytest.approx(curve.values[-10:].mean())
+        assert np.array(found["points"]).shape == (len(curve.steps), 2)
+    (gsb,) = summary["gsb"].values()
+    assert gsb["fill"]["good"] + gsb["fill"]["same"] + gsb["fill"]["bad"] == 80
+    assert summary["metrics"]["policy"]["removal"]["psnr"] == 17.9
+    assert summary["settings"]["rl"]["learning_rate"] == 1e-5
+
+
+def test_the_same_inputs_give_the_same_bytes(report, tmp_path):
+    inputs, page = report
+    again = write_report(tmp_path, inputs)
+    assert again.read_bytes() == page.read_bytes()
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["index.html", "summary.json"]
+
+
+def test_what_was_not_measured_is_left_out(tmp_path):
+    empty = ReportInputs("Nothing yet", {}, {}, {}, {}, {}, {}, {})
+    assert _Page(write_report(tmp_path, empty).read_text("utf-8")).headings == []
+
+    unmeasured = Curve(np.arange(3), np.full(3, math.nan))
+    page = write_report(
+        tmp_path,
+        ReportInputs("NaN", {(Task.FILL, DIMENSIONS[Task.FILL][0]): unmeasured}, *({},) * 6),
+    )
+    assert _Page(page.read_text("utf-8")).headings == ["Reward over training"]
+    summary = json.loads((tmp_path / "summary.json").read_text("utf-8"))
+    assert summary["rewards"]["fill"]["structure"]["end"] is None
+    assert summary["rewards"]["fill"]["structure"]["points"] == [[0, None], [1, None], [2, None]]
+
+
+def test_smoothing_is_a_mean_of_measured_neighbours():
+    curve = Curve(np.arange(5), np.array([0.0, 3.0, math.nan, 6.0, 0.0]))
+    smooth = curve.smoothed(3)
+    np.testing.assert_array_equal(smooth.steps, [0, 1, 3, 4])
+    np.testing.assert_allclose(smooth.values, [1.5, 3.0, 3.0, 3.0])

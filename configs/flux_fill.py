@@ -1,0 +1,148 @@
+"""The paper's setting: FLUX.1-Fill-dev as the editor, Qwen2.5-VL-7B-Instruct as the judge.
+
+Fetch both model folders first and name them, your images and the mesh on the command line:
+
+    --config=configs/flux_fill.py --config.models.editor=... --config.models.judge=...
+    --config.data.path=... --config.mesh.fsdp=64
+
+Batch sizes, learning rates, guidance and N are the paper's; what it leaves open is our reading.
+"""
+
+from ml_collections import ConfigDict
+
+from onereward_jax.tasks import NEGATIVE_PROMPTS
+
+
+def get_config() -> ConfigDict:
+    """The experiment."""
+    config = ConfigDict()
+    config.seed = 0  # of everything that is drawn
+    config.stages = (  # the chain, when --stage is not given
+        "data",
+        "embed",
+        "candidates",
+        "annotate",
+        "reward",
+        "rl",
+        "evaluate",
+        "export",
+    )
+    config.distributed = False  # True where several processes make one run (pods, clusters)
+
+    config.mesh = mesh = ConfigDict()
+    mesh.data = 1  # devices over which only the batch is split
+    mesh.fsdp = -1  # devices over which batch and weights are split; -1: all that are left
+    mesh.tensor = 1  # devices over which heads and MLPs are split
+
+    config.models = models = ConfigDict()
+    models.editor = "FLUX.1-Fill-dev"  # diffusers folder
+    models.judge = "Qwen2.5-VL-7B-Instruct"  # transformers folder
+    models.dtype = "bfloat16"  # of computation
+    models.remat = "full"  # what the backward pass computes again: "none", "dots", "full"
+
+    config.data = data = ConfigDict()
+    data.source = "folder"  # "mini": composed scenes; "folder": your images; "tfds": a ready set
+    data.path = "triplets"  # of the folder or the TFDS set
+    data.image_size = 512  # height and width in pixels
+    data.train = ConfigDict()  # triplets to learn from, per task
+    data.train.fill = 20000
+    data.train.extend_with_prompt = 5000
+    data.train.extend_without_prompt = 5000
+    data.train.removal = 10000
+    data.test = ConfigDict()  # triplets of photos never learnt from, per task
+    data.test.fill = 130
+    data.test.extend_with_prompt = 100
+    data.test.extend_without_prompt = 100
+    data.test.removal = 100
+
+    config.embed = embed = ConfigDict()
+    embed.max_length = 512  # T5 tokens per prompt, padding included
+    embed.batch_size = 64  # prompts per call
+
+    config.candidates = candidates = ConfigDict()
+    candidates.count = 4  # N of the paper: candidates per triplet
+    candidates.train = 20000  # triplets of the training split that get candidates
+    candidates.test = 400  # of the test split, to measure the judge's accuracy
+    candidates.batch_size = 64  # images per call of the editor
+    candidates.num_steps = (10, 20, 30, 50)  # sampling steps are drawn from these
+    candidates.negative_prompts = NEGATIVE_PROMPTS  # one is drawn
+    candidates.guidance_scale = (1.0, 30.0)  # range of the embedded guidance
+    candidates.true_cfg_scale = (1.0, 6.0)  # range of the true classifier-free guidance
+    candidates.strength = (0.6, 1.0)  # range of the initial noise; 1: pure noise
+
+    config.annotate = annotate = ConfigDict()
+    annotate.by = "people"  # "oracle" (mini data only) or "people"
+    annotate.noise_rate = 0.0  # of the oracle
+    annotate.margin = 0.0  # of the oracle
+
+    config.reward = reward = ConfigDict()
+    reward.steps = 5000  # updates of the judge
+    reward.batch_size = 16  # pairs per update, each in both orders
+    reward.optimizer = optimizer(1e-6, warmup_steps=100)
+    reward.suffix_length = 96  # tokens of a query's last words with a quoted prompt
+    reward.vocabulary = "full"  # P("Yes") over the "full" vocabulary or over {"yes_no"}
+    reward.evaluate_every = 500  # steps between accuracy tables
+    reward.checkpoint_every = 500  # steps between checkpoints
+    reward.log_every = 10  # steps between lines of the log
+    reward.max_refused = 10  # NaN or Inf steps after which the run stops
+
+    config.rl = rl = ConfigDict()
+    rl.algorithm = "dynamic"  # "frozen" reference (Algorithm 1) or "dynamic" (Algorithm 2)
+    rl.steps = 8000  # updates of the policy
+    rl.batch_size = 8  # triplets per update; a multiple of mesh data * fsdp
+    rl.accumulate = 1  # micro-batches per update
+    rl.optimizer = optimizer(1e-5, warmup_steps=100)
+    rl.reward_upper_bound = 0.9  # lambda of Eq. 5: no gradient above this P("Yes")
+    rl.vocabulary = "full"  # as in reward
+    rl.ema_decay = 0.999  # tau: of the policy's average, the reference of Algorithm 2
+    rl.num_steps = 40  # points of the sampling grid
+    rl.t1 = 30  # first grid index at which the rollout may end in the differentiable step
+    rl.t2 = 39  # last one
+    rl.guidance_scale = 1.0  # embedded guidance, policy and reference
+    rl.policy_cfg_scale = 1.0  # true classifier-free guidance of the policy; 1: none
+    rl.prediction_cfg_scale = 1.0  # of its one differentiable forward
+    rl.reference_cfg_scale = 4.0  # of the reference
+    rl.negative_prompt = "nsfw"  # for true classifier-free guidance
+    rl.task_per = "sample"  # draw the task per "sample" or per "iteration"
+    rl.flow_matching_weight = 0.0  # of the pre-training loss as a regulariser
+    rl.checkpoint_every = 250  # steps between checkpoints
+    rl.sample_every = 250  # steps between grids of sample images
+    rl.log_every = 10  # steps between lines of the log
+    rl.max_refused = 10  # NaN or Inf steps after which the run stops
+
+    config.evaluate = evaluate = ConfigDict()
+    evaluate.triplets = ConfigDict()  # held-out triplets compared, per task
+    evaluate.triplets.fill = 130
+    evaluate.triplets.extend_with_prompt = 100
+    evaluate.triplets.extend_without_prompt = 100
+    evaluate.triplets.removal = 100
+    evaluate.batch_size = 64  # images per call of the editor
+    evaluate.num_steps = 50  # sampling steps
+    evaluate.guidance_scale = 1.0  # embedded guidance
+    evaluate.true_cfg_scale = 4.0  # true classifier-free guidance
+    evaluate.negative_prompt = "nsfw"  # for true classifier-free guidance
+    evaluate.same_margin = 0.03  # least difference of oracle scores for Good or Bad; else Same
+    evaluate.judge_same_margin = 0.1  # the same for the judge's preference
+    evaluate.weights = "ema"  # which weights of the trained editor: "policy" or "ema"
+    evaluate.pictures = 8  # triplets shown in the report, per task
+
+    config.export = export = ConfigDict()
+    export.weights = "ema"  # which weights of the policy: "ema" or "policy"
+    export.dtype = "bfloat16"  # of the files
+    return config
+
+
+def optimizer(learning_rate: float, warmup_steps: int) -> ConfigDict:
+    """AdamW and its schedule."""
+    section = ConfigDict()
+    section.learning_rate = learning_rate  # the peak
+    section.schedule = "constant"  # "constant" or "cosine", after the warm-up
+    section.warmup_steps = warmup_steps  # of linear rise from 0
+    section.final_fraction = 0.0  # end of "cosine", as a fraction of the peak
+    section.b1 = 0.9  # Adam's
+    section.b2 = 0.999  # Adam's
+    section.eps = 1e-8  # Adam's
+    section.weight_decay = 0.0  # decoupled, on kernels and embeddings
+    section.clip_norm = 1.0  # largest global norm of the gradient
+    section.mu_dtype = "float32"  # of the first moment
+    return section

@@ -1,0 +1,72 @@
+"""Training the mini models that come with the package, from nothing (launch/make_mini.sh).
+
+Variants, as in `--config=configs/make_mini.py:smoke`:
+  (none)  what the shipped models were made with
+  smoke   a handful of steps: everything runs, nothing is learnt
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """The experiment; raises ValueError for an unknown variant."""
+    config = ConfigDict()
+    config.seed = 0  # of everything that is drawn
+    config.stages = ("pretrain",)  # the chain, when --stage is not given
+    config.distributed = False  # True where several processes make one run
+
+    config.mesh = mesh = ConfigDict()
+    mesh.data = -1  # devices over which only the batch is split; -1: all that are left
+    mesh.fsdp = 1  # devices over which batch and weights are split
+    mesh.tensor = 1  # devices over which heads and MLPs are split
+
+    config.pretrain = pretrain = ConfigDict()
+    pretrain.image_size = 64  # height and width in pixels
+    pretrain.checkpoint_every = 500  # steps between checkpoints
+    pretrain.log_every = 50  # steps between lines of the log
+
+    pretrain.vae = training(steps=5000, batch_size=8, learning_rate=1.5e-3)
+    pretrain.vae.ema_decay = 0.998  # of the average that is kept
+    pretrain.vae.kl_weight = 1e-6  # beside the absolute error of the reconstruction
+    pretrain.vae.squared_weight = 0.5  # of the squared error, likewise
+
+    pretrain.editor = training(steps=9000, batch_size=64, learning_rate=1.5e-3)
+    pretrain.editor.ema_decay = 0.998  # of the average that is kept
+    pretrain.editor.scenes = 24000  # different scenes
+    pretrain.editor.shares = ConfigDict()  # of the tasks
+    pretrain.editor.shares.fill = 0.76
+    pretrain.editor.shares.extend_with_prompt = 0.11
+    pretrain.editor.shares.extend_without_prompt = 0.1
+    pretrain.editor.shares.removal = 0.03  # few: to be mediocre at removal, as FLUX Fill is
+    pretrain.editor.drop_prompt = 0.1  # how often a negative prompt takes its place, for guidance
+
+    pretrain.judge = training(steps=5000, batch_size=16, learning_rate=1e-3)
+    pretrain.judge.pairs = 16000  # different pairs of damaged pictures
+    if variant == "smoke":
+        smoke(pretrain)
+    elif variant:
+        raise ValueError(f"configs/make_mini.py has no variant {variant!r}; there is: smoke")
+    return config
+
+
+def training(steps: int, batch_size: int, learning_rate: float) -> ConfigDict:
+    """How long and how fast one model is trained."""
+    section = ConfigDict()
+    section.steps = steps  # updates
+    section.batch_size = batch_size  # examples per update
+    section.learning_rate = learning_rate  # the peak of a cosine
+    section.warmup_steps = 200  # of linear rise from 0
+    section.final_fraction = 0.02  # end of the cosine, as a fraction of the peak
+    section.weight_decay = 0.01  # decoupled, on kernels and embeddings
+    section.clip_norm = 1.0  # largest global norm of the gradient
+    return section
+
+
+def smoke(pretrain: ConfigDict) -> None:
+    """Make everything as small as it can be."""
+    pretrain.checkpoint_every = 2
+    pretrain.log_every = 1
+    for part in (pretrain.vae, pretrain.editor, pretrain.judge):
+        part.update(steps=4, batch_size=8, warmup_steps=1)
+    pretrain.editor.scenes = 64
+    pretrain.judge.pairs = 64

@@ -1,0 +1,162 @@
+"""The mini world: the whole method on two CPU cores, with the models that come along.
+
+Variants, as in `--config=configs/mini.py:smoke`:
+  (none)  the run of launch/quickstart.sh
+  smoke   a handful of samples and steps: every stage runs, nothing is learnt
+"""
+
+from ml_collections import ConfigDict
+
+from onereward_jax.tasks import NEGATIVE_PROMPTS
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """The experiment; raises ValueError for an unknown variant."""
+    config = ConfigDict()
+    config.seed = 0  # of everything that is drawn
+    config.stages = (  # the chain, when --stage is not given
+        "data",
+        "embed",
+        "candidates",
+        "annotate",
+        "reward",
+        "rl",
+        "evaluate",
+        "export",
+    )
+    config.distributed = False  # True where several processes make one run (pods, clusters)
+
+    config.mesh = mesh = ConfigDict()
+    mesh.data = -1  # devices over which only the batch is split; -1: all that are left
+    mesh.fsdp = 1  # devices over which batch and weights are split
+    mesh.tensor = 1  # devices over which heads and MLPs are split
+
+    config.models = models = ConfigDict()
+    models.editor = "mini_models/editor"  # diffusers folder: a path, or one inside the package
+    models.judge = "mini_models/judge"  # transformers folder, likewise
+    models.dtype = "float32"  # of computation; "bfloat16" on TPU and GPU
+    models.remat = "none"  # what the backward pass computes again: "none", "dots", "full"
+
+    config.data = data = ConfigDict()
+    data.source = "mini"  # "mini": composed scenes; "folder": your images; "tfds": a ready set
+    data.path = ""  # of the folder or the TFDS set; not used by "mini"
+    data.image_size = 64  # height and width in pixels
+    data.train = ConfigDict()  # triplets to learn from, per task
+    data.train.fill = 2000
+    data.train.extend_with_prompt = 500
+    data.train.extend_without_prompt = 500
+    data.train.removal = 1000
+    data.test = ConfigDict()  # triplets of photos never learnt from, per task
+    data.test.fill = 130
+    data.test.extend_with_prompt = 100
+    data.test.extend_without_prompt = 100
+    data.test.removal = 100
+
+    config.embed = embed = ConfigDict()
+    embed.max_length = 12  # T5 tokens per prompt, padding included
+    embed.batch_size = 64  # prompts per call
+
+    config.candidates = candidates = ConfigDict()
+    candidates.count = 4  # N of the paper: candidates per triplet
+    candidates.train = 800  # triplets of the training split that get candidates
+    candidates.test = 200  # of the test split, to measure the judge's accuracy
+    candidates.batch_size = 64  # images per call of the editor
+    candidates.num_steps = (2, 4, 8, 16)  # sampling steps are drawn from these
+    candidates.negative_prompts = NEGATIVE_PROMPTS  # one is drawn
+    candidates.guidance_scale = (1.0, 1.0)  # range of the embedded guidance
+    candidates.true_cfg_scale = (1.0, 6.0)  # range of the true classifier-free guidance
+    candidates.strength = (0.6, 1.0)  # range of the initial noise; 1: pure noise
+
+    config.annotate = annotate = ConfigDict()
+    annotate.by = "oracle"  # "oracle" (mini data only) or "people"
+    annotate.noise_rate = 0.05  # how often the oracle names a pair the wrong way round
+    annotate.margin = 0.05  # least difference of scores for a pair; below it: no preference
+
+    config.reward = reward = ConfigDict()
+    reward.steps = 600  # updates of the judge
+    reward.batch_size = 16  # pairs per update, each in both orders
+    reward.optimizer = optimizer(3e-4, warmup_steps=100)
+    reward.suffix_length = 40  # tokens of a query's last words with a quoted prompt
+    reward.vocabulary = "full"  # P("Yes") over the "full" vocabulary or over {"yes_no"}
+    reward.evaluate_every = 300  # steps between accuracy tables
+    reward.checkpoint_every = 200  # steps between checkpoints
+    reward.log_every = 20  # steps between lines of the log
+    reward.max_refused = 10  # NaN or Inf steps after which the run stops
+
+    config.rl = rl = ConfigDict()
+    rl.algorithm = "frozen"  # "frozen" reference (Algorithm 1) or "dynamic" (Algorithm 2)
+    rl.steps = 300  # updates of the policy
+    rl.batch_size = 8  # triplets per update
+    rl.accumulate = 1  # micro-batches per update
+    rl.optimizer = optimizer(1e-4, warmup_steps=20)
+    rl.reward_upper_bound = 0.9  # lambda of Eq. 5: no gradient above this P("Yes")
+    rl.vocabulary = "full"  # as in reward
+    rl.ema_decay = 0.995  # tau: of the policy's average, the reference of Algorithm 2
+    rl.num_steps = 20  # points of the sampling grid
+    rl.t1 = 12  # first grid index at which the rollout may end in the differentiable step
+    rl.t2 = 18  # last one
+    rl.guidance_scale = 1.0  # embedded guidance, policy and reference
+    rl.policy_cfg_scale = 1.0  # true classifier-free guidance of the policy; 1: none
+    rl.prediction_cfg_scale = 1.0  # of its one differentiable forward
+    rl.reference_cfg_scale = 4.0  # of the reference
+    rl.negative_prompt = "nsfw"  # for true classifier-free guidance
+    rl.task_per = "sample"  # draw the task per "sample" or per "iteration"
+    rl.flow_matching_weight = 0.0  # of the pre-training loss as a regulariser
+    rl.checkpoint_every = 100  # steps between checkpoints
+    rl.sample_every = 100  # steps between grids of sample images
+    rl.log_every = 10  # steps between lines of the log
+    rl.max_refused = 10  # NaN or Inf steps after which the run stops
+
+    config.evaluate = evaluate = ConfigDict()
+    evaluate.triplets = ConfigDict()  # held-out triplets compared, per task
+    evaluate.triplets.fill = 130
+    evaluate.triplets.extend_with_prompt = 100
+    evaluate.triplets.extend_without_prompt = 100
+    evaluate.triplets.removal = 100
+    evaluate.batch_size = 64  # images per call of the editor
+    evaluate.num_steps = 20  # sampling steps
+    evaluate.guidance_scale = 1.0  # embedded guidance
+    evaluate.true_cfg_scale = 4.0  # true classifier-free guidance
+    evaluate.negative_prompt = "nsfw"  # for true classifier-free guidance
+    evaluate.same_margin = 0.03  # least difference of oracle scores for Good or Bad; else Same
+    evaluate.judge_same_margin = 0.1  # the same for the judge's preference
+    evaluate.weights = "policy"  # which weights of the trained editor: "policy" or "ema"
+    evaluate.pictures = 8  # triplets shown in the report, per task
+
+    config.export = export = ConfigDict()
+    export.weights = "policy"  # which weights of the policy: "ema" or "policy"
+    export.dtype = "float32"  # of the files
+
+    if variant == "smoke":
+        smoke(config)
+    elif variant:
+        raise ValueError(f"configs/mini.py has no variant {variant!r}; there is: smoke")
+    return config
+
+
+def optimizer(learning_rate: float, warmup_steps: int) -> ConfigDict:
+    """AdamW and its schedule."""
+    section = ConfigDict()
+    section.learning_rate = learning_rate  # the peak
+    section.schedule = "constant"  # "constant" or "cosine", after the warm-up
+    section.warmup_steps = warmup_steps  # of linear rise from 0
+    section.final_fraction = 0.0  # end of "cosine", as a fraction of the peak
+    section.b1 = 0.9  # Adam's
+    section.b2 = 0.999  # Adam's
+    section.eps = 1e-8  # Adam's
+    section.weight_decay = 0.0  # decoupled, on kernels and embeddings
+    section.clip_norm = 1.0  # largest global norm of the gradient
+    section.mu_dtype = "float32"  # of the first moment
+    return section
+
+
+def smoke(config: ConfigDict) -> None:
+    """Make everything as small as it can be."""
+    for counts in (config.data.train, config.data.test, config.evaluate.triplets):
+        for task in counts:
+            counts[task] = 8
+    config.candidates.update(train=16, test=16, num_steps=(2, 4))
+    config.reward.update(steps=4, evaluate_every=2, checkpoint_every=2, log_every=1)
+    config.rl.update(steps=4, num_steps=4, t1=2, t2=3, checkpoint_every=2, sample_every=2)
+    config.rl.log_every = 1
+    config.evaluate.update(num_steps=4, pictures=2)

@@ -1,0 +1,152 @@
+"""Stage `candidates`: N edits of each triplet by the base editor, with drawn settings (stage 1).
+
+    preferences.sqlite   candidates with their settings; the stage `annotate` adds preferences
+    pictures/<split>/<triplet>-<index>.png
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float32
+from ml_collections import FrozenConfigDict
+from PIL import Image
+
+from onereward_jax.annotation import Candidate, PreferenceStore
+from onereward_jax.data.triplets import Triplets
+from onereward_jax.policy import Editor, TextCache, load_editor, open_text_cache, sigma_table
+from onereward_jax.policy.generate import EditBatch, make_generate
+from onereward_jax.stages.data import open_triplets
+from onereward_jax.stages.progress import progress_bar
+from onereward_jax.stages.stage import Results, StageContext
+from onereward_jax.tasks import SAMPLING_PROBABILITIES
+
+STORE = "preferences.sqlite"
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A candidate to be made: where its triplet is, and the settings drawn for it."""
+
+    split: str
+    row: int
+    candidate: Candidate
+
+
+def run(context: StageContext) -> Results:
+    """Makes what is missing; returns how many candidates there are."""
+    config, size = context.config.candidates, (context.config.data.image_size,) * 2
+    editor, params = load_editor(
+        context.base_model("editor"),
+        context.mesh,
+        dtype=jnp.dtype(context.config.models.dtype),
+    )
+    triplets = {split: open_triplets(context, split) for split in ("train", "test")}
+    plans = [
+        plan
+        for split, source in triplets.items()
+        for plan in plan_candidates(config, split, source, context.config.seed)
+    ]
+    cache = open_text_cache(context.output("embed") / "prompts")
+    generate = make_generate(editor, size, context.mesh)
+    with PreferenceStore(context.folder / STORE) as store:
+        made = {(old.triplet_id, old.index) for old in store.candidates()}
+        missing = [
+            plan for plan in plans if (plan.candidate.triplet_id, plan.candidate.index) not in made
+        ]
+        # neighbours with the same number of steps share a batch
+        missing.sort(key=lambda plan: plan.candidate.num_inference_steps)
+        with progress_bar(
+            "candidates", len(plans), initial=len(plans) - len(missing), unit="picture"
+        ) as bar:
+            for start in range(0, len(missing), config.batch_size):
+                part = missing[start : start + config.batch_size]
+                batch, steps = _batch(part, config, triplets, cache, editor, size)
+                images = generate(params, jax.device_put(batch), np.int32(steps))
+                _save(context, part, jax.device_get(images))
+                store.add_candidates(plan.candidate for plan in part)
+                bar.update(len(part))
+    return {"candidates": len(plans)}
+
+
+def plan_candidates(
+    config: FrozenConfigDict, split: str, triplets: Triplets, seed: int
+) -> Iterator[Plan]:
+    """The candidates of a split: tasks in proportion to p_k, settings drawn as in the paper.
+
+    Args:
+      config: the section `candidates`; its field named as the split says how many triplets.
+      split, triplets: which triplets there are.
+      seed: settings depend on (seed, split, triplet, index) only.
+    """
+    ids = triplets.column("id")
+    for row in choose_rows(triplets, config[split]):
+        for index in range(config.count):
+            rng = np.random.default_rng((seed, split == "test", row, index))
+            candidate = Candidate(
+                triplet_id=f"{split}/{ids[row]}",
+                index=index,
+                picture=f"pictures/{split}/{ids[row]}-{index}.png",
+                num_inference_steps=int(rng.choice(config.num_steps)),
+                guidance_scale=float(rng.uniform(*config.guidance_scale)),
+                true_cfg_scale=float(rng.uniform(*config.true_cfg_scale)),
+                negative_prompt=str(rng.choice(config.negative_prompts)),
+                noise_strength=float(rng.uniform(*config.strength)),
+                noise_seed=int(rng.integers(2**31)),
+            )
+            yield Plan(split, row, candidate)
+
+
+def choose_rows(triplets: Triplets, count: int) -> list[int]:
+    """The first triplets of each task, so many that the tasks stand in proportion to p_k."""
+    rows = []
+    for task, probability in SAMPLING_PROBABILITIES.items():
+        rows += triplets.with_task(task)[: round(count * probability)].tolist()
+    return rows
+
+
+def _batch(
+    plans: Sequence[Plan],
+    config: FrozenConfigDict,
+    triplets: dict[str, Triplets],
+    cache: TextCache,
+    editor: Editor,
+    size: tuple[int, int],
+) -> tuple[EditBatch, int]:
+    """Plans as a full batch (the last one repeated), and the steps of its longest grid."""
+    plans = [*plans, *[plans[-1]] * (config.batch_size - len(plans))]
+    drawn = [plan.candidate for plan in plans]
+    examples = [triplets[plan.split][plan.row] for plan in plans]
+    grids = [
+        editor.sigmas(one.num_inference_steps, size, one.noise_strength) for one in drawn
+    ]
+    batch = EditBatch(
+        image=np.stack([np.float32(example["image"]) / 127.5 - 1.0 for example in examples]),
+        mask=np.stack([np.float32(example["mask"] >= 128) for example in examples]),
+        embeds=cache.lookup([example["prompt"] for example in examples]),
+        negative_embeds=cache.lookup([one.negative_prompt for one in drawn]),
+        sigmas=sigma_table(grids, max(config.num_steps) + 1),
+        guidance_scale=np.float32([one.guidance_scale for one in drawn]),
+        true_cfg_scale=np.float32([one.true_cfg_scale for one in drawn]),
+        noise_seed=np.int32([one.noise_seed for one in drawn]),
+    )
+    return batch, max(len(grid) for grid in grids) - 1
+
+
+def _save(
+    context: StageContext, plans: Sequence[Plan], images: Float32[np.ndarray, "b h w 3"]
+) -> None:
+    """Pictures of `plans`; the padding behind them is left out."""
+    for plan, image in zip(plans, images):
+        path = context.folder / plan.candidate.picture
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(to_uint8(image)).save(path)
+
+
+def to_uint8(image: Float32[np.ndarray, "h w 3"]) -> np.ndarray:
+    """[-1, 1] to 0 ... 255, rounded."""
+    return np.clip(np.rint((image + 1.0) * 127.5), 0, 255).astype(np.uint8)

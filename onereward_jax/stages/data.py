@@ -1,0 +1,48 @@
+"""Stage `data`: triplets of every task, as a TFDS data set in ArrayRecord files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from onereward_jax.data.folder_source import FolderSource
+from onereward_jax.data.mini_source import MiniWorldSource
+from onereward_jax.data.triplets import Triplets, TripletSource, write_triplets
+from onereward_jax.stages.stage import Results, StageContext
+from onereward_jax.tasks import TASKS, Task
+
+
+def run(context: StageContext) -> Results:
+    """Writes the data set, unless it is ready; returns how many triplets it has.
+
+    Raises:
+      ValueError: unknown `config.data.source`; bad rows of a folder, all at once.
+    """
+    if context.config.data.source != "tfds":
+        write_triplets(context.folder, _source(context))
+    return {
+        split: len(open_triplets(context, split)) for split in ("train", "test")
+    }
+
+
+def open_triplets(context: StageContext, split: str) -> Triplets:
+    """A split of the run's data set, wherever it is."""
+    data = context.config.data
+    folder = Path(data.path) if data.source == "tfds" else context.output("data")
+    return Triplets(folder, split)
+
+
+def _source(context: StageContext) -> TripletSource:
+    data = context.config.data
+    if data.source == "folder":
+        return FolderSource(Path(data.path), data.image_size)
+    if data.source != "mini":
+        raise ValueError(f"config.data.source is {data.source!r}: choose mini, folder or tfds")
+    counts = {
+        split: {Task(task): count for task, count in data[split].items() if count}
+        for split in ("train", "test")
+    }
+    ordered = {
+        split: {task: found[task] for task in TASKS if task in found}
+        for split, found in counts.items()
+    }
+    return MiniWorldSource(ordered, data.image_size, context.config.seed)

@@ -1,0 +1,239 @@
+"""Stage `evaluate`: the trained editor against its base, on held-out triplets with the same noise.
+
+    report/index.html     curves, Good/Same/Bad, judge accuracy, pictures: one self-contained page
+    report/summary.json   every figure of it
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import UInt8
+
+from onereward_jax.convert import FLUX, load_params
+from onereward_jax.data.pipeline import eval_batches
+from onereward_jax.data.triplets import Triplets
+from onereward_jax.evaluation.gsb import Comparison, GoodSameBad, Verdict, good_same_bad
+from onereward_jax.evaluation.image_metrics import mean_metrics, measure
+from onereward_jax.evaluation.judge_accuracy import JudgeAccuracy
+from onereward_jax.evaluation.oracle import Oracle, Triplet, WordReader, verdict
+from onereward_jax.evaluation.report import Curve, GridRow, ReportInputs, write_report
+from onereward_jax.parallel import mesh_jit, shard_batch
+from onereward_jax.policy import EditorParams, load_editor, open_text_cache, sigma_table
+from onereward_jax.policy.generate import EditBatch, make_generate
+from onereward_jax.policy.loading import abstract_params
+from onereward_jax.reward import QueryBatch
+from onereward_jax.reward.loading import load_judge_params, read_judge
+from onereward_jax.stages.candidates import to_uint8
+from onereward_jax.stages.data import open_triplets
+from onereward_jax.stages.progress import progress_bar
+from onereward_jax.stages.settings import plain
+from onereward_jax.stages.stage import Results, StageContext
+from onereward_jax.tasks import DIMENSIONS, TASKS, Dimension, Task
+
+MONITORS = (
+    "saturation",
+    "edge_density",
+    "outside_drift",
+    "reference_outside_drift",
+    "zero_gradient",
+    "reference_distance",
+    "grad_norm",
+)
+"""Curves beside the reward, by their names in metrics.jsonl."""
+
+Pictures = dict[int, UInt8[np.ndarray, "h w 3"]]
+"""Row of the test split -> what an editor made of it."""
+
+
+def run(context: StageContext) -> Results:
+    """Generates, compares, reports; returns Good - Bad by the oracle in % per task."""
+    triplets = open_triplets(context, "test")
+    rows = [
+        int(row)
+        for task in TASKS
+        for row in triplets.with_task(task)[: context.config.evaluate.triplets[task.value]]
+    ]
+    base, policy = _edits(context, triplets, rows)
+    oracle, reader = Oracle.mini_world(), WordReader()
+    truths = {row: Triplet.from_example(triplets[row]) for row in rows}
+    threshold = context.config.evaluate.same_margin
+    comparisons, measured = [], {"base": {}, "policy": {}}
+    with progress_bar("oracle", len(rows), unit="triplet") as bar:
+        for row, truth in truths.items():
+            scores = [oracle.scores(pictures[row], truth) for pictures in (policy, base)]
+            comparisons.append(Comparison(str(row), truth.task, verdict(*scores, threshold)))
+            for name, pictures in (("base", base), ("policy", policy)):
+                found = measure(pictures[row], truth, reader)
+                measured[name].setdefault(truth.task, []).append(found)
+            bar.update()
+    by_oracle = good_same_bad(comparisons, context.config.seed)
+    by_judge = good_same_bad(
+        _judge_verdicts(context, triplets, rows, policy, base), context.config.seed
+    )
+    rewards, monitors = _curves(context.output("rl") / "metrics.jsonl")
+    write_report(
+        context.folder / "report",
+        ReportInputs(
+            title="OneReward: " + context.workdir.name,
+            rewards=rewards,
+            gsb={"by the oracle": by_oracle, "by the judge": by_judge},
+            judge=_judge_table(context.output("reward") / "accuracy.json"),
+            monitors=monitors,
+            metrics={
+                name: {task: mean_metrics(found) for task, found in by_task.items()}
+                for name, by_task in measured.items()
+            },
+            grids=_grids(triplets, rows, base, policy, context.config.evaluate.pictures),
+            settings=plain(context.config),
+        ),
+    )
+    return _headline(by_oracle) | {"report": str(context.folder / "report" / "index.html")}
+
+
+def _edits(
+    context: StageContext, triplets: Triplets, rows: Sequence[int]
+) -> tuple[Pictures, Pictures]:
+    """What the base and the trained editor make of the triplets, from the same noise."""
+    config, mesh = context.config.evaluate, context.mesh
+    size = (context.config.data.image_size,) * 2
+    editor, base = load_editor(
+        context.base_model("editor"), mesh, dtype=jnp.dtype(context.config.models.dtype)
+    )
+    abstract = abstract_params(editor, mesh).transformer
+    trained = load_params(context.output("rl") / config.weights, abstract, FLUX)
+    editors = (base, EditorParams(transformer=trained, vae=base.vae))
+    cache = open_text_cache(context.output("embed") / "prompts")
+    generate = make_generate(editor, size, mesh)
+    grid = editor.sigmas(config.num_steps, size)
+    found: tuple[Pictures, Pictures] = ({}, {})
+    with progress_bar("edits", 2 * len(rows), unit="picture") as bar:
+        for batch in eval_batches(triplets, config.batch_size, indices=rows):
+            count = len(batch["index"])
+            negative = [config.negative_prompt] * count
+            edit = EditBatch(
+                image=batch["image"],
+                mask=batch["mask"],
+                embeds=cache.lookup(list(batch["prompt"])),
+                negative_embeds=cache.lookup(negative),
+                sigmas=sigma_table([grid] * count, len(grid)),
+                guidance_scale=np.full(count, config.guidance_scale, np.float32),
+                true_cfg_scale=np.full(count, config.true_cfg_scale, np.float32),
+                noise_seed=batch["index"] + context.config.seed * len(triplets),
+            )
+            for pictures, params in zip(found, editors):
+                images = jax.device_get(generate(params, edit, np.int32(config.num_steps)))
+                for row, image, valid in zip(batch["index"], images, batch["valid"]):
+                    if valid:
+                        pictures[int(row)] = to_uint8(image)
+                bar.update(int(batch["valid"].sum()))
+    return found
+
+
+def _judge_verdicts(
+    context: StageContext,
+    triplets: Triplets,
+    rows: Sequence[int],
+    policy: Pictures,
+    base: Pictures,
+) -> list[Comparison]:
+    """Good / Same / Bad by the judge: its preference in both orders, averaged over dimensions."""
+    config, mesh = context.config.evaluate, context.mesh
+    folder, size = context.output("reward") / "judge", context.config.data.image_size
+    judge = read_judge(folder, (size, size), suffix_length=context.config.reward.suffix_length)
+    params = load_judge_params(folder, judge.scorer, mesh)
+    ask = mesh_jit(judge.scorer.score, mesh)
+    verdicts = []
+    for batch in eval_batches(triplets, config.batch_size, indices=rows):
+        asked = judge.queries.encode([TASKS[t] for t in batch["task"]], list(batch["prompt"]))
+        inputs = shard_batch(
+            {
+                "policy": _stack(policy, batch["index"]),
+                "base": _stack(base, batch["index"]),
+                **asked._asdict(),
+            },
+            mesh,
+        )
+        queries = QueryBatch(*(inputs[name] for name in QueryBatch._fields))
+        forth = jax.device_get(ask(params, inputs["policy"], inputs["base"], queries))
+        back = jax.device_get(ask(params, inputs["base"], inputs["policy"], queries))
+        first, second = (1.0 / (1.0 + np.exp(no - yes)) for yes, no in (forth, back))
+        preference = (first + 1.0 - second) / 2.0
+        weights = asked.dimension_mask / asked.dimension_mask.sum(1, keepdims=True)
+        lead = (preference * weights).sum(1) - 0.5
+        for row, task, value, valid in zip(batch["index"], batch["task"], lead, batch["valid"]):
+            if valid:
+                answer = Verdict.GOOD if value > 0 else Verdict.BAD
+                if abs(value) <= config.judge_same_margin:
+                    answer = Verdict.SAME
+                verdicts.append(Comparison(str(row), TASKS[task], answer))
+    return verdicts
+
+
+def _stack(pictures: Pictures, rows: Sequence[int]) -> np.ndarray:
+    return np.stack([np.float32(pictures[int(row)]) / 127.5 - 1.0 for row in rows])
+
+
+def _curves(
+    path: Path,
+) -> tuple[dict[tuple[Task, Dimension], Curve], dict[str, Curve]]:
+    """Rewards per task and dimension, and monitors, of a run's metrics.jsonl."""
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    steps = np.array([line["step"] for line in lines])
+
+    def curve(name: str) -> Curve:
+        return Curve(steps, np.array([line.get(name, np.nan) for line in lines], np.float64))
+
+    rewards = {
+        (task, dimension): curve(f"reward/{task.value}/{dimension.value}")
+        for task in TASKS
+        for dimension in DIMENSIONS[task]
+    }
+    return rewards, {name: curve(name) for name in MONITORS}
+
+
+def _judge_table(path: Path) -> dict[tuple[Task, Dimension], JudgeAccuracy]:
+    """Table 1 as the stage `reward` measured it."""
+    table = {}
+    for row in json.loads(path.read_text())["rows"]:
+        cell = Task(row.pop("task")), Dimension(row.pop("dimension"))
+        table[cell] = JudgeAccuracy(**row)
+    return table
+
+
+def _grids(
+    triplets: Triplets, rows: Sequence[int], base: Pictures, policy: Pictures, count: int
+) -> dict[Task, list[GridRow]]:
+    """The first triplets of each task with both results."""
+    grids: dict[Task, list[GridRow]] = {}
+    for row in rows:
+        task = TASKS[triplets.tasks[row]]
+        shown = grids.setdefault(task, [])
+        if len(shown) < count:
+            example = triplets[row]
+            caption = example["prompt"] if task is not Task.REMOVAL else example["label"]
+            shown.append(
+                GridRow(
+                    caption=caption,
+                    source=example["image"],
+                    mask=example["mask"][..., 0],
+                    base=base[row],
+                    policy=policy[row],
+                    truth=example["target"],
+                )
+            )
+    return grids
+
+
+def _headline(found: Mapping[Task, GoodSameBad]) -> Results:
+    return {
+        f"good_minus_bad_{task.value}": (
+            f"{100 * gsb.difference:+.1f} % [{100 * gsb.low:+.1f}, {100 * gsb.high:+.1f}]"
+        )
+        for task, gsb in found.items()
+    }

@@ -1,0 +1,20 @@
+"""Stage `pretrain`: the mini world's base editor and judge, trained from nothing.
+
+A real run starts from FLUX.1-Fill-dev and Qwen2.5-VL; the mini world has to make its own. The three
+parts are ordinary resumable trainings: autoencoder, editor with its text encoders, judge.
+"""
+
+from __future__ import annotations
+
+from onereward_jax.stages.pretrain.autoencoder import train_autoencoder
+from onereward_jax.stages.pretrain.base_editor import train_editor
+from onereward_jax.stages.pretrain.starting_judge import train_judge
+from onereward_jax.stages.stage import Results, StageContext
+
+
+def run(context: StageContext) -> Results:
+    """Trains all three; writes `editor/` (diffusers layout) and `judge/` (transformers layout)."""
+    autoencoder = train_autoencoder(context)
+    editor = train_editor(context)
+    judge = train_judge(context)
+    return {**autoencoder, **editor, **judge}

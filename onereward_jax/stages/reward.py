@@ -1,0 +1,197 @@
+"""Stage `reward`: the judge learns the preferences (stage 2 of the paper).
+
+    judge/           the trained judge, a transformers folder
+    accuracy.json    Table 1: accuracy and position bias per task and dimension, held out
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+
+from onereward_jax.annotation import Preference, PreferenceStore
+from onereward_jax.convert import Weights, read_config, read_preprocessor, write_judge_folder
+from onereward_jax.evaluation.judge_accuracy import judge_accuracy_table
+from onereward_jax.parallel import MeshFunction, shard_batch
+from onereward_jax.reward import QueryTokenizer
+from onereward_jax.reward.loading import load_judge_params, read_judge, write_template_version
+from onereward_jax.stages.candidates import STORE
+from onereward_jax.stages.data import open_triplets
+from onereward_jax.stages.settings import optimizer_settings, plain
+from onereward_jax.stages.stage import Results, StageContext
+from onereward_jax.tasks import DIMENSIONS, TASKS, Dimension, Task
+from onereward_jax.training.checkpoint import About, Checkpointer
+from onereward_jax.training.loop import LoopConfig, Periodic, train
+from onereward_jax.training.reward_step import (
+    RewardConfig,
+    abstract_reward_state,
+    first_reward_state,
+    make_answers,
+    make_reward_step,
+)
+from onereward_jax.training.state import TrainState
+from onereward_jax.training.writer import MetricsWriter
+
+
+def run(context: StageContext) -> Results:
+    """Trains the judge and measures it; returns its mean accuracy per kind of task."""
+    config, mesh, size = context.config.reward, context.mesh, context.config.data.image_size
+    start = context.base_model("judge")
+    judge = read_judge(
+        start,
+        (size, size),
+        suffix_length=config.suffix_length,
+        dtype=jnp.dtype(context.config.models.dtype),
+        remat=context.config.models.remat,
+        answers_only=config.vocabulary == "yes_no",
+    )
+    pairs = {split: PairSource(context, split, judge.queries) for split in ("train", "test")}
+    settings = RewardConfig(optimizer=optimizer_settings(config.optimizer, config.steps))
+    step = make_reward_step(judge.scorer, settings, mesh)
+    answers = make_answers(judge.scorer, mesh)
+
+    def first() -> TrainState:
+        return first_reward_state(settings, load_judge_params(start, judge.scorer, mesh), mesh)
+
+    ordered = grain.MapDataset.source(pairs["train"]).seed(context.config.seed).shuffle()
+    data = iter(
+        ordered.repeat(None)
+        .batch(config.batch_size)
+        .to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4))
+    )
+    about = About(must_match={"reward": plain(config)}, config=plain(context.config))
+    table_path = context.folder / "accuracy.json"
+
+    def measure(state: TrainState) -> None:
+        rows = measure_accuracy(answers, state, pairs["test"], config.batch_size, mesh)
+        table_path.write_text(json.dumps({"step": int(state.step), "rows": rows}, indent=1))
+
+    with Checkpointer(context.folder / "checkpoints", about) as checkpointer:
+        abstract = abstract_reward_state(judge.scorer, settings, mesh)
+        resumes = checkpointer.latest_step() is not None
+        state = checkpointer.restore(abstract, data) if resumes else first()
+        with MetricsWriter(context.folder, first_step=int(state.step)) as writer:
+            state = train(
+                step,
+                state,
+                data,
+                lambda batch: shard_batch(batch, mesh),
+                LoopConfig(
+                    config.steps, config.log_every, config.checkpoint_every, config.max_refused
+                ),
+                checkpointer,
+                writer,
+                name="reward",
+                periodic=[Periodic(config.evaluate_every, measure)],
+            )
+    write_judge_folder(
+        context.folder / "judge",
+        model=Weights(state.params, read_config(start)),
+        tokenizer=start,
+        preprocessor=read_preprocessor(start),
+    )
+    write_template_version(context.folder / "judge")
+    return headline(json.loads(table_path.read_text())["rows"])
+
+
+class PairSource:
+    """The decided preferences of a split as `reward_step.Pairs`, one at a time; a grain source."""
+
+    def __init__(self, context: StageContext, split: str, queries: QueryTokenizer) -> None:
+        """Reads the store; pictures are read when they are asked for.
+
+        Raises:
+          ValueError: no annotator has decided any pair of this split.
+        """
+        with PreferenceStore(context.output("annotate") / STORE) as store:
+            self._preferences = [
+                one
+                for one in store.preferences()
+                if one.triplet_id.startswith(f"{split}/") and one.winner is not None
+            ]
+            pictures = {(one.triplet_id, one.index): one.picture for one in store.candidates()}
+        if not self._preferences:
+            raise ValueError(f"{context.output('annotate') / STORE}: no decided pair of {split}")
+        triplets = open_triplets(context, split)
+        prompts = dict(zip(triplets.column("id"), triplets.column("prompt"), strict=True))
+        self._folder, self._pictures = context.output("candidates"), pictures
+        self._asked = queries.encode_dimensions(
+            [one.task for one in self._preferences],
+            [one.dimension for one in self._preferences],
+            [prompts[one.triplet_id.removeprefix(f"{split}/")] for one in self._preferences],
+        )
+
+    def __len__(self) -> int:
+        return len(self._preferences)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        one = self._preferences[index]
+        return {
+            "winner": self._picture(one, one.winner),
+            "loser": self._picture(one, one.loser),
+            "task": np.int32(TASKS.index(one.task)),
+            "dimension": np.int32(DIMENSIONS[one.task].index(one.dimension)),
+            "query_prefix": self._asked.prefix[index],
+            "query_suffix": self._asked.suffix[index],
+            "query_suffix_mask": self._asked.suffix_mask[index],
+            "index": np.int32(index),
+        }
+
+    def cell(self, index: int) -> tuple[Task, Dimension]:
+        """What pair `index` is about."""
+        return self._preferences[index].task, self._preferences[index].dimension
+
+    def _picture(self, one: Preference, candidate: int) -> np.ndarray:
+        path: Path = self._folder / self._pictures[one.triplet_id, candidate]
+        return np.float32(Image.open(path)) / 127.5 - 1.0
+
+
+def measure_accuracy(
+    answers: MeshFunction,
+    state: TrainState,
+    pairs: PairSource,
+    batch_size: int,
+    mesh: jax.sharding.Mesh,
+) -> list[dict[str, object]]:
+    """One row per task and dimension, with the fields of `JudgeAccuracy`."""
+    cells = [pairs.cell(index) for index in range(len(pairs))]
+    probabilities = []
+    for start in range(0, len(pairs), batch_size):
+        chosen = [min(start + offset, len(pairs) - 1) for offset in range(batch_size)]
+        elements = [pairs[index] for index in chosen]
+        batch = {name: np.stack([one[name] for one in elements]) for name in elements[0]}
+        both = jax.device_get(answers(state.params, shard_batch(batch, mesh)))
+        probabilities.append(1.0 / (1.0 + np.exp(both.no - both.yes)))
+    winner_first, loser_first = np.concatenate(probabilities)[: len(pairs)].T
+    table = judge_accuracy_table(
+        [task for task, _ in cells],
+        [dimension for _, dimension in cells],
+        winner_first,
+        loser_first,
+    )
+    return [
+        {"task": task.value, "dimension": dimension.value, **vars(found)}
+        for (task, dimension), found in table.items()
+    ]
+
+
+def headline(rows: Sequence[dict]) -> Results:
+    """Accuracy in % of fill, extend and removal, averaged over dimensions as Table 1 has them."""
+    kinds = {
+        "fill": (Task.FILL,),
+        "extend": (Task.EXTEND_WITH_PROMPT, Task.EXTEND_WITHOUT_PROMPT),
+        "removal": (Task.REMOVAL,),
+    }
+    result = {}
+    for kind, tasks in kinds.items():
+        found = [row["accuracy"] for row in rows if row["task"] in tasks]
+        if found:
+            result[f"accuracy_{kind}"] = round(100.0 * float(np.mean(found)), 1)
+    return result

@@ -1,0 +1,200 @@
+"""Stage `rl`: the editor learns through the judge's answer (stage 3, Algorithms 1 and 2).
+
+    metrics.jsonl    rewards per task and dimension, monitors, norms
+    samples/         what the judge saw: source | mask | policy | reference, every few steps
+    policy/, ema/    transformers of the trained policy and of its average (diffusers layout)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import FrozenConfigDict
+from PIL import Image
+
+from onereward_jax.convert import FLUX, read_config, save_params
+from onereward_jax.data.pipeline import Mixing, eval_batches, train_batches
+from onereward_jax.data.triplets import Triplets
+from onereward_jax.parallel import shard_batch
+from onereward_jax.policy import TextCache, load_editor, open_text_cache
+from onereward_jax.reward import TEMPLATE_VERSION, QueryTokenizer
+from onereward_jax.reward.loading import load_judge_params, read_judge
+from onereward_jax.stages.candidates import to_uint8
+from onereward_jax.stages.data import open_triplets
+from onereward_jax.stages.settings import optimizer_settings, plain
+from onereward_jax.stages.stage import Results, StageContext
+from onereward_jax.tasks import SAMPLING_PROBABILITIES, TASKS, Task
+from onereward_jax.training.checkpoint import About, Checkpointer
+from onereward_jax.training.loop import LoopConfig, Periodic, train
+from onereward_jax.training.rl_config import Frozen, RLConfig, RLModels
+from onereward_jax.training.rl_step import (
+    abstract_rl_state,
+    first_rl_state,
+    make_preview,
+    make_rl_step,
+)
+from onereward_jax.training.state import TrainState
+from onereward_jax.training.writer import MetricsWriter
+
+ALGORITHMS = {"frozen": "frozen", "dynamic": "ema"}
+"""config.rl.algorithm -> where the reference comes from: Algorithm 1 and Algorithm 2."""
+
+
+def run(context: StageContext) -> Results:
+    """Trains the policy and writes it; returns the last measured reward."""
+    config, mesh, size = context.config.rl, context.mesh, context.config.data.image_size
+    kinds = {"dtype": jnp.dtype(context.config.models.dtype), "remat": context.config.models.remat}
+    base = context.base_model("editor")
+    editor, weights = load_editor(base, mesh, **kinds)
+    judge_folder = context.output("reward") / "judge"
+    judge = read_judge(
+        judge_folder,
+        (size, size),
+        suffix_length=context.config.reward.suffix_length,
+        answers_only=config.vocabulary == "yes_no",
+        **kinds,
+    )
+    settings = rl_settings(config)
+    models = RLModels(editor, judge.scorer)
+    frozen = Frozen(
+        reference=weights.transformer if settings.reference == "frozen" else None,
+        vae=weights.vae,
+        judge=load_judge_params(judge_folder, judge.scorer, mesh),
+    )
+    step, preview = make_rl_step(models, settings, mesh), make_preview(models, settings, mesh)
+    key = jax.random.key(context.config.seed)
+    triplets = open_triplets(context, "train")
+    transform = make_transform(
+        open_text_cache(context.output("embed") / "prompts"), judge.queries, config.negative_prompt
+    )
+    data = train_batches(
+        triplets,
+        config.batch_size,
+        context.config.seed,
+        mixing=Mixing(_probabilities(triplets), config.task_per),
+        transform=transform,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    shown = next(
+        eval_batches(
+            triplets,
+            config.batch_size,
+            indices=_one_of_each(triplets, config.batch_size),
+            transform=transform,
+        )
+    )
+
+    def save_samples(state: TrainState) -> None:
+        batch = {name: array for name, array in shown.items() if name != "valid"}
+        images, references = preview(state, frozen, shard_batch(batch, mesh), key)
+        columns = [shown["image"], np.repeat(shown["mask"], 3, -1) * 2 - 1, images, references]
+        path = context.folder / "samples" / f"{int(state.step):06d}.png"
+        path.parent.mkdir(exist_ok=True)
+        save_grid(path, [np.asarray(jax.device_get(column)) for column in columns])
+
+    must_match = {"rl": plain(config), "query_template": TEMPLATE_VERSION}
+    about = About(must_match=must_match, config=plain(context.config))
+    with Checkpointer(context.folder / "checkpoints", about) as checkpointer:
+        abstract = abstract_rl_state(models, settings, mesh)
+        resumes = checkpointer.latest_step() is not None
+        state = (
+            checkpointer.restore(abstract, data)
+            if resumes
+            else first_rl_state(settings, weights.transformer, mesh)
+        )
+        with MetricsWriter(context.folder, first_step=int(state.step)) as writer:
+            state = train(
+                lambda state, batch: step(state, frozen, batch, key),
+                state,
+                data,
+                lambda batch: shard_batch(batch, mesh),
+                LoopConfig(
+                    config.steps, config.log_every, config.checkpoint_every, config.max_refused
+                ),
+                checkpointer,
+                writer,
+                name="rl",
+                periodic=[Periodic(config.sample_every, save_samples)],
+            )
+    architecture = read_config(base / "transformer")
+    for name, params in (("policy", state.params), ("ema", state.ema)):
+        save_params(context.folder / name, params, FLUX, config=architecture)
+    return {"steps": int(state.step), "refused": int(state.refused)}
+
+
+def rl_settings(config: FrozenConfigDict) -> RLConfig:
+    """The section `rl` as the step takes it.
+
+    Raises:
+      ValueError: unknown algorithm, or a field out of range.
+    """
+    if config.algorithm not in ALGORITHMS:
+        raise ValueError(
+            f"config.rl.algorithm is {config.algorithm!r}: choose one of {', '.join(ALGORITHMS)}"
+        )
+    return RLConfig(
+        reference=ALGORITHMS[config.algorithm],
+        reward_upper_bound=config.reward_upper_bound,
+        ema_decay=config.ema_decay,
+        num_steps=config.num_steps,
+        first_index=config.t1,
+        last_index=config.t2,
+        guidance_scale=config.guidance_scale,
+        reference_true_cfg_scale=config.reference_cfg_scale,
+        policy_true_cfg_scale=config.policy_cfg_scale,
+        prediction_true_cfg_scale=config.prediction_cfg_scale,
+        flow_matching_weight=config.flow_matching_weight,
+        microbatches=config.accumulate,
+        optimizer=optimizer_settings(config.optimizer, config.steps),
+    )
+
+
+def make_transform(
+    cache: TextCache, queries: QueryTokenizer, negative_prompt: str
+) -> Callable[[dict[str, Any]], dict[str, np.ndarray]]:
+    """Turns the prompts of a batch into what `rl_step` takes: embeddings and queries."""
+    negative = cache.lookup([negative_prompt])
+
+    def transform(batch: dict[str, Any]) -> dict[str, np.ndarray]:
+        prompts = list(batch["prompt"])
+        embeds = cache.lookup(prompts)
+        asked = queries.encode([TASKS[task] for task in batch["task"]], prompts)
+        rest = {name: array for name, array in batch.items() if name != "prompt"}
+        return rest | {
+            "prompt_embeds": embeds.prompt_embeds,
+            "pooled_prompt_embeds": embeds.pooled_prompt_embeds,
+            "negative_prompt_embeds": np.repeat(negative.prompt_embeds, len(prompts), 0),
+            "negative_pooled_prompt_embeds": np.repeat(
+                negative.pooled_prompt_embeds, len(prompts), 0
+            ),
+            "query_prefix": asked.prefix,
+            "query_suffix": asked.suffix,
+            "query_suffix_mask": asked.suffix_mask,
+            "dimension_mask": asked.dimension_mask,
+        }
+
+    return transform
+
+
+def save_grid(path: Any, columns: list[np.ndarray]) -> None:
+    """A PNG with one row per sample and the given pictures [b, h, w, 3] in [-1, 1] side by side."""
+    rows = np.concatenate([np.concatenate(list(column)) for column in columns], axis=1)
+    Image.fromarray(to_uint8(rows)).save(path)
+
+
+def _probabilities(triplets: Triplets) -> dict[Task, float]:
+    """p_k of the tasks that the data set has, made to sum to 1."""
+    found = {task: p for task, p in SAMPLING_PROBABILITIES.items() if len(triplets.with_task(task))}
+    return {task: p / sum(found.values()) for task, p in found.items()}
+
+
+def _one_of_each(triplets: Triplets, count: int) -> list[int]:
+    """Some triplets of every task in turn."""
+    by_task = [triplets.with_task(task).tolist() for task in _probabilities(triplets)]
+    turns = [row for rows in zip(*by_task) for row in rows]
+    return turns[:count]

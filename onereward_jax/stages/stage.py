@@ -1,0 +1,83 @@
+"""What a stage is to the chain, and what the chain hands to a stage."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Mapping
+
+from jax.sharding import Mesh
+from ml_collections import FrozenConfigDict
+
+PACKAGE = pathlib.Path(__file__).parents[1]
+
+Results = Mapping[str, str | int | float]
+"""Headline figures of a stage, for the closing table of a run."""
+
+
+@dataclasses.dataclass(frozen=True)
+class StageContext:
+    """Everything a stage may know about the run it belongs to.
+
+    Attributes:
+      stage: the stage's own name.
+      config: the whole config; a stage reads only the sections it declared.
+      workdir: the folder of the run.
+      mesh: the devices of the run.
+    """
+
+    stage: str
+    config: FrozenConfigDict
+    workdir: pathlib.Path
+    mesh: Mesh
+
+    @property
+    def folder(self) -> pathlib.Path:
+        """Where this stage writes; it exists when the stage starts."""
+        return self.workdir / self.stage
+
+    def output(self, stage: str) -> pathlib.Path:
+        """The folder an earlier stage wrote. Declare that stage in `Stage.reads`."""
+        return self.workdir / stage
+
+    def base_model(self, name: str) -> pathlib.Path:
+        """The folder of the model the run starts from: "editor" or "judge".
+
+        The run's own `pretrain` stage comes first where the config has it. Otherwise it is
+        `config.models.<name>`: a path, or the name of a folder shipped inside the package.
+
+        Raises:
+          FileNotFoundError: there is no such folder.
+        """
+        if "pretrain" in self.config.stages:
+            return self.output("pretrain") / name
+        given = pathlib.Path(self.config.models[name]).expanduser()
+        for folder in (given, PACKAGE / given):
+            if folder.is_dir():
+                return folder
+        raise FileNotFoundError(f"config.models.{name}: there is no folder {given}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One link of the chain.
+
+    Attributes:
+      name: its name on the command line, in `config.stages` and of its folder in the workdir.
+      summary: one plain sentence for people who have never run it.
+      run: does the work, writes into `context.folder` and returns headline figures.
+      sections: config sections the output depends on; a change of any field runs it again.
+      reads: earlier stages whose output it reads; those that `config.stages` leaves out are not
+        waited for.
+      versions: of things in the code that the output depends on, such as the query template.
+      resumes: it goes on from its own half-finished output. Otherwise such output is removed
+        before the stage starts again.
+    """
+
+    name: str
+    summary: str
+    run: Callable[[StageContext], Results | None]
+    sections: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
+    versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    resumes: bool = False

@@ -1,0 +1,219 @@
+"""Time of the RL step at the mini world's sizes, and where it goes.
+
+    python benchmarks/rl_step.py [--devices 2] [--repeats 10]
+
+A policy of 2.4 M parameters, a judge of 1.0 M, 8 pictures of 64x64, 20 reference and 15 policy
+steps with classifier-free guidance, judged in 4 dimensions and in 1. Weights are random: time does
+not depend on them.
+
+Each part is timed as a jitted function of its own, so the parts need not add up to the step.
+`--devices` splits the CPU into that many virtual devices over which the batch is spread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+parser.add_argument("--devices", type=int, default=1, help="virtual CPU devices")
+parser.add_argument("--repeats", type=int, default=10, help="timed repetitions; the median counts")
+ARGUMENTS = parser.parse_args()
+os.environ["XLA_FLAGS"] = (
+    f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={ARGUMENTS.devices}"
+)
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from onereward_jax.convert.mini_tokenizers import qwen_tokenizer
+from onereward_jax.data.mini_world import prompts
+from onereward_jax.models.flux import FluxTransformer
+from onereward_jax.models.qwen2_5_vl import Qwen2_5_VL, Qwen2_5_VLConfig, init_params
+from onereward_jax.models.vae import AutoencoderKL
+from onereward_jax.parallel import make_mesh, mesh_jit, shard_batch
+from onereward_jax.policy import Editor, NoiseSchedule
+from onereward_jax.policy.loading import init_params as init_editor
+from onereward_jax.reward import ImageProcessor, QueryTokenizer, Scorer, template_texts
+from onereward_jax.stages.pretrain.autoencoder import VAE_CONFIG
+from onereward_jax.stages.pretrain.base_editor import FLUX_CONFIG, PROMPT_TOKENS, SCHEDULER
+from onereward_jax.stages.pretrain.starting_judge import PIXELS, SUFFIX_TOKENS, judge_config
+from onereward_jax.tasks import MAX_DIMENSIONS, TASKS, Task
+from onereward_jax.training.optim import OptimizerConfig, make_optimizer
+from onereward_jax.training.rl_config import Frozen, RLConfig, RLModels
+from onereward_jax.training.rl_loss import judge_images, judge_prediction, predict_image
+from onereward_jax.training.rl_rollout import draw, embeds_of, roll_out
+from onereward_jax.training.rl_step import first_rl_state, make_rl_step
+from onereward_jax.training.update import apply_gradients
+
+SIDE, BATCH, REFERENCE_STEPS, POLICY_STEPS = 64, 8, 20, 15
+KEY = jax.random.key(0)
+
+
+def make_models() -> tuple[RLModels, QueryTokenizer]:
+    """The architectures of the mini world, and the queries of its judge."""
+    tokenizer = qwen_tokenizer([*prompts(), *template_texts()])
+    processor = ImageProcessor(min_pixels=PIXELS, max_pixels=PIXELS)
+    queries = QueryTokenizer(tokenizer, processor.tokens_per_image(SIDE, SIDE), SUFFIX_TOKENS)
+    judge = Qwen2_5_VL(Qwen2_5_VLConfig.from_dict(judge_config(tokenizer)))
+    editor = Editor(
+        FluxTransformer(FLUX_CONFIG), AutoencoderKL(VAE_CONFIG), NoiseSchedule.from_dict(SCHEDULER)
+    )
+    return RLModels(editor, Scorer(judge, processor, queries.layout)), queries
+
+
+def make_batch(queries: QueryTokenizer, dimensions: int) -> dict[str, np.ndarray]:
+    """Random pictures and prompts; all samples are judged in `dimensions` dimensions."""
+    rng = np.random.default_rng(0)
+    task = Task.FILL if dimensions == MAX_DIMENSIONS else Task.REMOVAL
+    asked = queries.encode([task] * BATCH, ["a red apple"] * BATCH)
+
+    def normal(*shape: int) -> np.ndarray:
+        return rng.normal(size=(BATCH, *shape)).astype(np.float32)
+
+    return {
+        "image": np.tanh(normal(SIDE, SIDE, 3)),
+        "target": np.tanh(normal(SIDE, SIDE, 3)),
+        "mask": np.ones((BATCH, SIDE, SIDE, 1), np.float32),
+        "prompt_embeds": normal(PROMPT_TOKENS, FLUX_CONFIG.joint_attention_dim),
+        "pooled_prompt_embeds": normal(FLUX_CONFIG.pooled_projection_dim),
+        "negative_prompt_embeds": normal(PROMPT_TOKENS, FLUX_CONFIG.joint_attention_dim),
+        "negative_pooled_prompt_embeds": normal(FLUX_CONFIG.pooled_projection_dim),
+        "task": np.full(BATCH, TASKS.index(task), np.int32),
+        "query_prefix": asked.prefix,
+        "query_suffix": asked.suffix[:, :dimensions],
+        "query_suffix_mask": asked.suffix_mask[:, :dimensions],
+        "dimension_mask": asked.dimension_mask[:, :dimensions],
+        "index": np.arange(BATCH, dtype=np.int32),
+    }
+
+
+def seconds(function: Callable[[], Any]) -> float:
+    """Median time of a call, after one that compiles."""
+    jax.block_until_ready(function())
+    times = []
+    for _ in range(ARGUMENTS.repeats):
+        start = time.perf_counter()
+        jax.block_until_ready(function())
+        times.append(time.perf_counter() - start)
+    return float(np.median(times))
+
+
+def step_times(
+    models: RLModels, config: RLConfig, frozen: Frozen, transformer: Any, batch: Any, mesh: Any
+) -> tuple[float, float]:
+    """(compile, step) in seconds, for the step that training runs."""
+    state = first_rl_state(config, transformer, mesh)
+    step = make_rl_step(models, config, mesh)
+    start = time.perf_counter()
+    state, metrics = step(state, frozen, batch, KEY)
+    jax.block_until_ready(metrics)
+    first = time.perf_counter() - start
+    times = []
+    for _ in range(ARGUMENTS.repeats):
+        start = time.perf_counter()
+        state, metrics = step(state, frozen, batch, KEY)
+        jax.block_until_ready(metrics)
+        times.append(time.perf_counter() - start)
+    median = float(np.median(times))
+    return first - median, median
+
+
+def part_times(
+    models: RLModels, config: RLConfig, frozen: Frozen, transformer: Any, batch: Any, mesh: Any
+) -> Iterator[tuple[str, float]]:
+    """Name and seconds of each part of the step."""
+    editor, size = models.editor, (SIDE, SIDE)
+    draws = draw(models, KEY, jnp.int32(0), batch["image"])
+    index = jnp.int32(POLICY_STEPS)
+    sigmas = jnp.asarray(editor.sigmas(config.num_steps, size))
+
+    def timed(function: Callable[..., Any], *arguments: Any) -> float:
+        jitted = mesh_jit(function, mesh)
+        return seconds(lambda: jitted(*arguments))
+
+    encode = mesh_jit(editor.encode_condition, mesh)
+    condition = encode(frozen.vae, batch["image"], batch["mask"])
+    yield "encode condition", seconds(lambda: encode(frozen.vae, batch["image"], batch["mask"]))
+
+    def denoise(weights: Any, stop: Any) -> Any:
+        return editor.denoise(
+            weights,
+            draws.reference_noise,
+            condition,
+            *embeds_of(batch),
+            sigmas,
+            0,
+            stop,
+            true_cfg_scale=config.reference_true_cfg_scale,
+        )
+
+    yield "reference rollout", timed(denoise, frozen.reference, jnp.int32(REFERENCE_STEPS))
+    yield "policy rollout", timed(denoise, transformer, index)
+
+    def roll(weights: Any) -> Any:
+        return roll_out(models, config, weights, weights, frozen.vae, batch, draws, index)
+
+    rollout = mesh_jit(roll, mesh)(transformer)
+    image = rollout.reference_image
+    decode = timed(lambda vae, x: editor.decode(vae, x, size), frozen.vae, rollout.latents)
+    yield "decode x_ref", decode
+    predict = timed(
+        lambda weights: predict_image(models, config, weights, frozen.vae, batch, rollout),
+        transformer,
+    )
+    yield "predict and decode x_theta", predict
+    judge = timed(lambda weights: judge_images(models, weights, image, image, batch), frozen.judge)
+    yield "judge", judge
+
+    def loss(weights: Any) -> Any:
+        judged = judge_prediction(models, config, weights, frozen, batch, draws, rollout)
+        return jnp.mean(judged.loss)
+
+    yield "backward", timed(jax.value_and_grad(loss), transformer) - predict - judge
+    optimizer = make_optimizer(config.optimizer)
+    state = first_rl_state(config, transformer, mesh)
+    yield (
+        "optimiser",
+        timed(
+            lambda state: apply_gradients(
+                state, jnp.float32(1.0), state.params, optimizer, {}, config.ema_decay
+            ),
+            state,
+        ),
+    )
+
+
+def main() -> None:
+    """Prints sizes, times and shares."""
+    models, queries = make_models()
+    mesh = make_mesh(-1, 1, 1)
+    config = RLConfig(
+        num_steps=REFERENCE_STEPS,
+        first_index=POLICY_STEPS,
+        last_index=POLICY_STEPS,
+        optimizer=OptimizerConfig(learning_rate=1e-5),
+    )
+    params = init_editor(models.editor, KEY, mesh)
+    other = init_editor(models.editor, jax.random.key(1), mesh)
+    judge = mesh_jit(lambda key: nn.meta.unbox(init_params(models.scorer.model, key)), mesh)(KEY)
+    frozen = Frozen(other.transformer, params.vae, judge)
+    print(f"{os.cpu_count()} CPU cores, {jax.device_count()} devices, batch {BATCH}, {SIDE}x{SIDE}")
+    for name, tree in (("policy", params.transformer), ("vae", params.vae), ("judge", judge)):
+        print(f"{name:7}{sum(leaf.size for leaf in jax.tree.leaves(tree)) / 1e6:6.2f} M parameters")
+    for dimensions in (MAX_DIMENSIONS, 1):
+        batch = shard_batch(make_batch(queries, dimensions), mesh)
+        arguments = (models, config, frozen, params.transformer, batch, mesh)
+        compiling, step = step_times(*arguments)
+        print(f"\n{dimensions} dimension(s): {step:.3f} s a step, compiled in {compiling:.1f} s")
+        for name, part in part_times(*arguments):
+            print(f"  {name:28}{part:8.3f} s  {part / step:6.1%}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

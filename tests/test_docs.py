@@ -1,0 +1,64 @@
+"""What README, scripts and packaging say about each other and about the code is true."""
+
+import pathlib
+import re
+import subprocess
+
+import pytest
+
+import onereward_jax
+from onereward_jax.data.mini_world.photos import PHOTOS
+from onereward_jax.stages import STAGES
+
+ROOT = pathlib.Path(onereward_jax.__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+SCRIPTS = sorted(path for path in (ROOT / "launch").glob("*.sh") if path.name != "environment.sh")
+
+
+def test_every_path_the_readme_names_exists():
+    paths = set(re.findall(r"\b((?:configs|launch|docs|tests)/[\w/.-]*\w)", README))
+    paths |= set(re.findall(r"\]\(([\w/.-]+)\)", README))
+    missing = [path for path in paths if not (ROOT / path).exists()]
+    assert "launch/quickstart.sh" in paths and not missing
+
+
+def test_the_readme_lists_the_stages_as_the_table_has_them():
+    rows = re.findall(r"^\| `(\w+)` \| (?:.+?) \| (.+) \|$", README, re.MULTILINE)
+    assert [name for name, _ in rows] == [stage.name for stage in STAGES]
+    for (_, reads), stage in zip(rows, STAGES, strict=True):
+        # Only a mini run has `pretrain`, and the table need not say it in every row.
+        known = set(stage.reads) - {"pretrain"}
+        assert set(re.findall(r"`(\w+)`", reads)) == known, stage.name
+
+
+def test_the_readme_lists_the_folders_of_the_package():
+    listed = re.findall(r"^      (\w+)(?:/|\.py) ", README, re.MULTILINE)
+    package = ROOT / "onereward_jax"
+    folders = {path.parent.name for path in package.glob("*/__init__.py")}
+    assert folders <= set(listed)
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_scripts_explain_themselves_without_doing_anything(script, tmp_path):
+    outcome = subprocess.run(
+        ["bash", str(script), "--help"],
+        cwd=tmp_path,
+        env={"PATH": "/usr/bin:/bin", "VENV": str(tmp_path / "venv")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert outcome.stdout.startswith(f"launch/{script.name} ")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_changelog_begins_with_this_version():
+    versions = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert versions[0] == onereward_jax.__version__
+
+
+def test_the_notice_names_every_photograph_and_its_licence():
+    notice = " ".join((ROOT / "NOTICE").read_text().split())
+    for photo in PHOTOS:
+        licence = photo.credit.split(", ")[-1]
+        assert re.search(rf"\b{photo.name}\b.{{1,99}}?{re.escape(licence)}", notice), photo

@@ -1,0 +1,170 @@
+"""The shape of the package: which layer may import which, and what no file may do."""
+
+import ast
+import importlib.metadata
+import pathlib
+import re
+import subprocess
+import sys
+
+import onereward_jax
+
+PACKAGE = pathlib.Path(onereward_jax.__file__).parent
+ROOT = PACKAGE.parent
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+LAYERS = (
+    "main",
+    "train_compile",
+    "stages",
+    "annotation",
+    "evaluation",
+    "training",
+    "reward",
+    "policy",
+    "data",
+    "convert",
+    "models",
+    "parallel",
+    "tasks",
+    "common",
+)
+"""From top to bottom: a layer imports itself and the layers below it."""
+
+FOREIGN = ("torch", "diffusers", "tensorflow")
+"""Needed by tests and benchmarks, never by the package."""
+
+REQUIREMENTS = ("RUNTIME", "MINI")
+"""The lists of setup.py that the package itself may draw on."""
+
+EMPTY_NAMES = ("util", "utils", "helper", "helpers", "misc", "base", "common_utils")
+LONGEST_FILE = 400
+
+
+def dotted_name(path: pathlib.Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported_names(path: pathlib.Path) -> set[str]:
+    """Every module a file imports, also inside functions; relative imports made absolute."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: relative import"
+            # `from onereward_jax import tasks` imports the module onereward_jax.tasks.
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def layer(name: str) -> str | None:
+    """The layer of a dotted module name; None for the package itself and for other packages."""
+    parts = name.split(".")
+    return parts[1] if parts[0] == "onereward_jax" and len(parts) > 1 else None
+
+
+def public_definitions(tree: ast.Module) -> list[ast.AST]:
+    """The module, its public functions and classes, and the public methods of the latter."""
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    found, classes = [tree], [tree]
+    while classes:
+        for node in classes.pop().body:
+            if isinstance(node, kinds) and not node.name.startswith("_"):
+                found.append(node)
+                if isinstance(node, ast.ClassDef):
+                    classes.append(node)
+    return found
+
+
+def test_imports_point_down_the_layers():
+    upward = []
+    for path in MODULES:
+        own = layer(dotted_name(path))
+        if own is None:
+            continue
+        assert own in LAYERS, f"{path}: {own} is not a layer of the package"
+        for name in imported_names(path):
+            other = layer(name)
+            if other in LAYERS and LAYERS.index(other) < LAYERS.index(own):
+                upward.append(f"{path.relative_to(ROOT)} imports {name}")
+    assert not upward, "\n".join(upward)
+
+
+def test_no_file_of_the_package_names_torch_or_tensorflow():
+    foreign = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in (*MODULES, *(ROOT / "configs").glob("*.py"))
+        for name in imported_names(path)
+        if name.split(".")[0] in FOREIGN
+    ]
+    assert not foreign, "\n".join(foreign)
+
+
+def test_every_package_imported_is_declared_in_setup_py():
+    distributions = importlib.metadata.packages_distributions()
+    declared = {
+        re.split(r"[\[<>=]", node.value)[0].lower().replace("_", "-")
+        for statement in ast.parse((ROOT / "setup.py").read_text()).body
+        if isinstance(statement, ast.Assign) and statement.targets[0].id in REQUIREMENTS
+        for node in ast.walk(statement.value)
+        if isinstance(node, ast.Constant)
+    }
+    undeclared = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in MODULES
+        for name in {name.split(".")[0] for name in imported_names(path)}
+        if name != "onereward_jax" and name not in sys.stdlib_module_names
+        if not {d.lower().replace("_", "-") for d in distributions.get(name, [name])} & declared
+    ]
+    assert not undeclared, "\n".join(undeclared)
+
+
+def test_importing_everything_loads_neither_torch_nor_tensorflow():
+    names = [dotted_name(path) for path in MODULES]
+    script = (
+        "import importlib, sys\n"
+        f"for name in {names}: importlib.import_module(name)\n"
+        f"print(*sorted(set({FOREIGN}) & set(sys.modules)))"
+    )
+    outcome = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert outcome.returncode == 0, outcome.stderr
+    assert outcome.stdout.split() == []
+
+
+def test_files_are_short_and_their_names_say_something():
+    paths = [*MODULES, *(p for f in ("tests", "configs") for p in (ROOT / f).glob("*.py"))]
+    long = [path for path in paths if len(path.read_text().splitlines()) > LONGEST_FILE]
+    assert not long, f"more than {LONGEST_FILE} lines: {long}"
+    empty = [
+        path for path in MODULES if path.stem in EMPTY_NAMES or path.parent.name in EMPTY_NAMES
+    ]
+    assert not empty, f"names that say nothing: {empty}"
+
+
+def test_public_definitions_have_docstrings():
+    silent = [
+        f"{path.relative_to(ROOT)}: {getattr(node, 'name', 'the module itself')}"
+        for path in MODULES
+        for node in public_definitions(ast.parse(path.read_text()))
+        # What Linen's `setup` does is known.
+        if ast.get_docstring(node) is None and getattr(node, "name", "") != "setup"
+    ]
+    assert not silent, "\n".join(silent)
+
+
+def test_folders_export_names_and_define_nothing():
+    for path in PACKAGE.rglob("__init__.py"):
+        for node in ast.parse(path.read_text()).body:
+            allowed = isinstance(node, ast.Import | ast.ImportFrom | ast.Expr) or (
+                isinstance(node, ast.Assign) and node.targets[0].id in ("__all__", "__version__")
+            )
+            assert allowed, f"{path}:{node.lineno} defines something"
+
+
+def test_no_path_of_one_machine():
+    text = "\n".join(path.read_text() for path in MODULES)
+    assert not re.findall(r"[\"'](?:/home|/root|/tmp|/work|/mnt)/", text)

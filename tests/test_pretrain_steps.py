@@ -220,7 +220,8 @@ def test_editor_loss_is_flow_matching_under_the_fill_condition():
 
     @jax.jit
     def velocity(params, latents):
-        embeds = text.embed(TextParams(params["clip"], params["t5"]), TokenIds(*map(jnp.asarray, ids)))
+        tokens = TokenIds(*map(jnp.asarray, ids))
+        embeds = text.embed(TextParams(params["clip"], params["t5"]), tokens)
         return EDITOR.velocity(
             params["transformer"], latents, scenes()["condition"], embeds, sigma, 1.0
         )

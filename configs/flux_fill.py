@@ -79,6 +79,7 @@ def get_config() -> ConfigDict:
     reward.steps = 5000  # updates of the judge
     reward.batch_size = 16  # pairs per update, each in both orders
     reward.optimizer = optimizer(1e-6, warmup_steps=100)
+    reward.mirror = 0.0  # how often both pictures of a pair are mirrored (not for text alignment)
     reward.suffix_length = 96  # tokens of a query's last words with a quoted prompt
     reward.vocabulary = "full"  # P("Yes") over the "full" vocabulary or over {"yes_no"}
     reward.evaluate_every = 500  # steps between accuracy tables

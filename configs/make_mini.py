@@ -30,7 +30,7 @@ def get_config(variant: str = "") -> ConfigDict:
     pretrain.vae.kl_weight = 1e-6  # beside the absolute error of the reconstruction
     pretrain.vae.squared_weight = 0.5  # of the squared error, likewise
 
-    pretrain.editor = training(steps=9000, batch_size=64, learning_rate=1.5e-3)
+    pretrain.editor = training(steps=14000, batch_size=32, learning_rate=1.2e-3)
     pretrain.editor.ema_decay = 0.998  # of the average that is kept
     pretrain.editor.scenes = 24000  # different scenes
     pretrain.editor.shares = ConfigDict()  # of the tasks

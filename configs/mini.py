@@ -76,6 +76,7 @@ def get_config(variant: str = "") -> ConfigDict:
     reward.steps = 600  # updates of the judge
     reward.batch_size = 16  # pairs per update, each in both orders
     reward.optimizer = optimizer(3e-4, warmup_steps=100)
+    reward.mirror = 0.5  # how often both pictures of a pair are mirrored (not for text alignment)
     reward.suffix_length = 40  # tokens of a query's last words with a quoted prompt
     reward.vocabulary = "full"  # P("Yes") over the "full" vocabulary or over {"yes_no"}
     reward.evaluate_every = 300  # steps between accuracy tables

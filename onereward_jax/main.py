@@ -24,9 +24,13 @@ from rich.table import Table
 from onereward_jax.common.config import check_overrides, check_tuples
 from onereward_jax.parallel import make_mesh
 from onereward_jax.stages import STAGES, Outcome, run_chain
+from onereward_jax.training.loop import Stopped, TooManyRefusedSteps
 
 USER_ERROR = 2
 """Exit code when the command line, the config or the material is at fault."""
+
+STOPPED = 75
+"""Exit code after SIGTERM, with everything saved: "try again" (EX_TEMPFAIL)."""
 
 _STAGE_HELP = (
     "Run this stage alone; the stages it reads must be complete. Left out, the stages named in "
@@ -55,7 +59,10 @@ def main(argv: Sequence[str]) -> None:
         outcomes = run_chain(
             config, _WORKDIR.value, make_mesh(**config.mesh), STAGES, only=_STAGE.value
         )
-    except (ValueError, OSError, ModuleNotFoundError) as error:
+    except Stopped as stop:
+        print(stop, file=sys.stderr)
+        sys.exit(STOPPED)
+    except (ValueError, OSError, ModuleNotFoundError, TooManyRefusedSteps) as error:
         if _TRACEBACK.value or not _is_sentence(error):
             raise
         _exit_with(error)
@@ -77,8 +84,9 @@ def parse_flags(argv: list[str]) -> list[str]:
     """absl's parser, with one sentence for every mistake, and typos in config fields named."""
     if "--help" in argv[1:]:
         app.usage(shorthelp=True, writeto_stdout=True, exitcode=0)
-    # jax, orbax and grain tell a lot at the level of info; --verbosity=0 brings it back.
-    flags.FLAGS.set_default("verbosity", logging.WARNING)
+    # jax, orbax and TFDS tell a lot at the level of info; --verbosity=0 brings it back. Set as a
+    # value, not as a default, which app.run would replace by the level of info.
+    flags.FLAGS.verbosity = logging.WARNING
     try:
         path = _config_path(argv)
         if path is None:

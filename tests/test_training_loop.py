@@ -21,7 +21,7 @@ from onereward_jax.training.checkpoint import (
     IncompatibleCheckpoint,
     restore_params,
 )
-from onereward_jax.training.loop import LoopConfig, Periodic, TooManyRefusedSteps, train
+from onereward_jax.training.loop import LoopConfig, Periodic, Stopped, TooManyRefusedSteps, train
 from onereward_jax.training.metrics import mean_of
 from onereward_jax.training.optim import OptimizerConfig, make_optimizer
 from onereward_jax.training.state import abstract_state, place_state, shardings_of
@@ -124,7 +124,8 @@ def test_stopped_by_sigterm_and_resumed_equals_uninterrupted(mesh, whole_run, tm
     """Bit for bit in all of the state, and in the log."""
     folder = tmp_path / "checkpoints"
     terminate = Periodic(3, lambda state: os.kill(os.getpid(), signal.SIGTERM))
-    assert int(run(folder, mesh, 7, periodic=[terminate]).step) == 3
+    with pytest.raises(Stopped, match="stopped after step 3 of 7"):
+        run(folder, mesh, 7, periodic=[terminate])
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
     batches = data()

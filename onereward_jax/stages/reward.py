@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -63,6 +64,7 @@ def run(context: StageContext) -> Results:
     ordered = grain.MapDataset.source(pairs["train"]).seed(context.config.seed).shuffle()
     data = iter(
         ordered.repeat(None)
+        .random_map(functools.partial(maybe_mirrored, probability=config.mirror))
         .batch(config.batch_size)
         .to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4))
     )
@@ -151,6 +153,19 @@ class PairSource:
     def _picture(self, one: Preference, candidate: int) -> np.ndarray:
         path: Path = self._folder / self._pictures[one.triplet_id, candidate]
         return np.float32(Image.open(path)) / 127.5 - 1.0
+
+
+def maybe_mirrored(
+    pair: dict[str, np.ndarray], rng: np.random.Generator, *, probability: float
+) -> dict[str, np.ndarray]:
+    """The pair, both of its pictures mirrored with `probability`; which is better stays the same.
+
+    Pairs about text alignment stay as they are: a prompt may ask for a side, or for letters.
+    """
+    asked = DIMENSIONS[TASKS[pair["task"]]][pair["dimension"]]
+    if asked is Dimension.TEXT_ALIGNMENT or rng.random() >= probability:
+        return pair
+    return pair | {name: pair[name][:, ::-1] for name in ("winner", "loser")}
 
 
 def measure_accuracy(

@@ -32,6 +32,10 @@ class TooManyRefusedSteps(RuntimeError):
     """Loss or gradient were NaN or infinite more often than allowed."""
 
 
+class Stopped(RuntimeError):
+    """The process was asked to stop (SIGTERM) before the last step; the state is saved."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Periodic:
     """Something to do now and then beside training (sample grids, a held-out judge).
@@ -73,7 +77,7 @@ def train(
     name: str,
     periodic: Sequence[Periodic] = (),
 ) -> TrainState:
-    """Runs until `config.total_steps`, or until the process is asked to stop (SIGTERM).
+    """Runs until `config.total_steps`.
 
     The device is never waited for, except at log points and, one step late, for the question
     whether a step was refused: while the host asks about one step the next is already running.
@@ -95,6 +99,7 @@ def train(
     Raises:
       TooManyRefusedSteps: naming the samples of the refused batches. The state, which such
         steps did not touch, is saved first.
+      Stopped: the process was asked to stop. The state is saved first.
     """
     number = int(state.step)
     running: Metrics | None = None
@@ -132,6 +137,11 @@ def train(
         if refusals.too_many():
             raise TooManyRefusedSteps(refusals.message(name))
     checkpointer.wait()
+    if number < config.total_steps:
+        raise Stopped(
+            f"{name}: stopped after step {number} of {config.total_steps}, as asked; "
+            "the same command goes on from there"
+        )
     return state
 
 

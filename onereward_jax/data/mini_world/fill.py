@@ -13,10 +13,14 @@ from onereward_jax.data.mini_world.photos import Split, crop_photo
 from onereward_jax.data.mini_world.prompts import object_prompts, word_prompts
 from onereward_jax.data.mini_world.scene import Picture, Scene, mask_pixels
 from onereward_jax.data.mini_world.sprites import NAMED
-from onereward_jax.data.mini_world.words import FACES, WORDS, natural_aspect, word_picture
+from onereward_jax.data.mini_world.words import FACES, WORDS, word_picture
 from onereward_jax.tasks import Task
 
 OBJECT_SIZES = (24 / 64, 40 / 64)
+
+GRID = 8 / 64
+"""Step of sizes and places of what is to be drawn, as a share of the picture's side: the pitch of
+the autoencoder's latents. A small editor then has few ways in which a thing can look."""
 
 PLATE_COLOURS = (
     (250, 250, 250),
@@ -32,16 +36,17 @@ PLATE_COLOURS = (
 )
 DARK_INK, BRIGHT_INK = (15, 15, 20), (255, 255, 250)
 
-WORD_HEIGHTS = (18 / 64, 24 / 64)
-LONGEST_WORD = 50 / 64
-NARROWEST = 0.6
-"""Letters may be set this much narrower than the face draws them, before they get lower."""
+WORD_HEIGHT, WORD_WIDTH = 24 / 64, 48 / 64
+"""Every word fills this, as a share of the picture's side: letters as large as they can be."""
+
+RIM = (4 / 64, 6 / 64)
+"""Of a sign around its word."""
 
 
 def object_scene(rng: np.random.Generator, split: Split, size: int) -> Scene:
     """A photograph, a mask, and the name of what belongs there."""
     background, photo = crop_photo(rng, split, size)
-    asked = random_object(rng, NAMED, size, OBJECT_SIZES)
+    asked = random_object(rng, NAMED, size, OBJECT_SIZES, grid=round(GRID * size))
     mask = asked.drawn_mask(rng, size)
     image = background
     if rng.random() < 0.5:
@@ -73,7 +78,7 @@ def word_scene(rng: np.random.Generator, split: Split, size: int) -> Scene:
     photograph, photo = crop_photo(rng, split, size)
     first, second = rng.permutation(len(WORDS))[:2].tolist()
     word, other = WORDS[first], WORDS[second]
-    sign = _draw_sign(rng, photograph, word)
+    sign = _draw_sign(rng, photograph)
     mask = box_mask(size, grow(rng, sign.word_box, max(1, size // 64), max(2, size // 32)))
     image = sign.empty
     if rng.random() < 0.5:
@@ -101,18 +106,19 @@ class _Sign:
     word_box: Box
 
 
-def _draw_sign(rng: np.random.Generator, photograph: Picture, word: str) -> _Sign:
-    """An empty sign in the photograph, with room for `word`."""
+def _draw_sign(rng: np.random.Generator, photograph: Picture) -> _Sign:
+    """An empty sign in the photograph, with room for a word."""
     size = photograph.shape[0]
     face = FACES[rng.integers(len(FACES))]
-    height = int(rng.integers(round(WORD_HEIGHTS[0] * size), round(WORD_HEIGHTS[1] * size) + 1))
-    aspect = natural_aspect(word, face)
-    longest = round(LONGEST_WORD * size)
-    width = min(round(height * aspect), longest)
-    height = min(height, round(width / (aspect * NARROWEST)))
-    rim = rng.integers(round(size * 4 / 64), round(size * 6 / 64) + 1, 2).tolist()
+    grid = round(GRID * size)
+    height, width = round(WORD_HEIGHT * size), round(WORD_WIDTH * size)
+    least, most = (round(share * size) for share in RIM)
+    top, left = (
+        grid * int(rng.integers(1, (size - edge - most) // grid + 1)) for edge in (height, width)
+    )
+    rim = rng.integers(least, most + 1, 2).tolist()
     plate_height, plate_width = height + 2 * rim[0], width + 2 * rim[1]
-    y, x = (int(rng.integers(0, size - edge + 1)) for edge in (plate_height, plate_width))
+    y, x = top - rim[0], left - rim[1]
     colour = np.array(PLATE_COLOURS[rng.integers(len(PLATE_COLOURS))]) + rng.integers(-15, 16, 3)
     colour = np.clip(colour, 0, 255).astype(np.uint8)
     ink = np.array(DARK_INK if colour @ (0.3, 0.6, 0.1) > 140 else BRIGHT_INK, np.uint8)
@@ -121,7 +127,6 @@ def _draw_sign(rng: np.random.Generator, photograph: Picture, word: str) -> _Sig
     # The edge of the sign has the colour of the ink, so that the ink can be told from the rim.
     empty[y : y + plate_height, x : x + plate_width] = ink
     empty[y + line : y + plate_height - line, x + line : x + plate_width - line] = colour
-    top, left = y + rim[0], x + rim[1]
     return _Sign(empty, ink, face, (top, left, top + height, left + width))
 
 

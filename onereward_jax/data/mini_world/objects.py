@@ -79,18 +79,22 @@ def random_object(
     picture_size: int,
     sizes: tuple[float, float],
     overhang: float = 0.0,
+    grid: int = 1,
 ) -> PlacedObject:
     """A sprite drawn from `sprites` at a random place.
 
     Args:
       sizes: least and most of its longer side, as a share of the picture's side.
       overhang: how much of it may lie outside the picture, as a share of its own side.
+      grid: sizes and places are multiples of this many pixels.
     """
     sprite = sprites[rng.integers(len(sprites))]
     least, most = (round(share * picture_size) for share in sizes)
-    size = int(rng.integers(least, most + 1))
+    size = grid * int(rng.integers(-(-least // grid), most // grid + 1))
     height, width = sprite_picture(sprite.label, size).shape[:2]
     over = round(overhang * size)
-    y = int(rng.integers(-over, picture_size - height + over + 1))
-    x = int(rng.integers(-over, picture_size - width + over + 1))
-    return PlacedObject(sprite, size, y, x)
+
+    def start(side: int) -> int:
+        return grid * int(rng.integers(-(over // grid), (picture_size - side + over) // grid + 1))
+
+    return PlacedObject(sprite, size, start(height), start(width))

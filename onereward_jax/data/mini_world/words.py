@@ -20,18 +20,10 @@ FACES: tuple[str, ...] = (
     "DejaVuSans-Bold",
     "DejaVuSans-Bold",
     "DejaVuSerif-Bold",
-    "DejaVuSansMono-Bold",
 )
 """Of matplotlib's fonts (Bitstream Vera licence); the first is set twice as often."""
 
 DRAWN_SIZE = 96
-
-
-@functools.cache
-def natural_aspect(word: str, face: str) -> float:
-    """Width over height of the word's letters as the face draws them."""
-    drawn = _drawn(word, face)
-    return drawn.width / drawn.height
 
 
 @functools.cache

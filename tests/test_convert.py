@@ -27,12 +27,13 @@ from onereward_jax.convert import (
     QWEN2_5_VL,
     T5,
     VAE,
+    load,
     load_params,
     read_config,
     save_params,
 )
-from onereward_jax.convert.load import read_leaf
 from onereward_jax.convert.names import entry_of, unbox
+from onereward_jax.convert.tensor_files import StoredTensor, find_tensors
 from onereward_jax.models.clip import ClipTextConfig, ClipTextModel
 from onereward_jax.models.flux import FluxConfig, FluxTransformer
 from onereward_jax.models.qwen2_5_vl import Qwen2_5_VL, init_params
@@ -337,25 +338,29 @@ def test_sharded_load_puts_the_right_slice_on_every_device(folders, trees, loade
     assert split > 5
 
 
-def test_a_shard_reads_no_more_than_itself():
-    """Counts the values taken from the files for one device's part of a scanned Dense."""
+@pytest.mark.parametrize("block_bytes", [1 << 20, 1])
+def test_a_shard_reads_no_more_than_itself(tmp_path, monkeypatch, block_bytes):
+    """Counts the values taken from the file for one device's part of a scanned Dense."""
+    monkeypatch.setattr(load, "BLOCK_BYTES", block_bytes)
     values = np.arange(3 * 8 * 6, dtype=np.float32).reshape(3, 8, 6)
     taken = []
 
-    class Tensor:
-        def __init__(self, array):
-            self.array = array
-
+    class Counted(StoredTensor):
         def __getitem__(self, index):
-            taken.append(self.array[index].size)
-            return self.array[index]
+            part = super().__getitem__(index)
+            taken.append(part.size)
+            return part
 
+    keys = [f"transformer_blocks.{i}.ff.net.2.weight" for i in range(3)]
+    save_file(dict(zip(keys, values)), tmp_path / f"{FLUX.basename}.safetensors")
     entry = entry_of("transformer_blocks/ff/net_2/kernel", (3, 6, 8), FLUX, {})
-    tensors = {f"transformer_blocks.{i}.ff.net.2.weight": Tensor(values[i]) for i in range(3)}
+    found = find_tensors(tmp_path, FLUX.basename)
+    tensors = {key: Counted(**vars(tensor)) for key, tensor in found.items()}
     index = (slice(1, 3), slice(0, 2), slice(4, 8))
-    part = read_leaf(entry, tensors, index, np.dtype(np.float32))
+    part = load.read_leaf(entry, tensors, index, np.dtype(np.float32))
     np.testing.assert_array_equal(part, values.transpose(0, 2, 1)[index])
     assert sum(taken) == part.size == 16
+    assert len(taken) == (2 if block_bytes > 1 else 8)
 
 
 def test_a_failing_export_leaves_the_old_folder_alone(folders, loaded, tmp_path):

@@ -15,6 +15,7 @@ RUNTIME = [
     "absl-py>=2.3",
     "flax>=0.12.8,<0.13",
     "grain>=0.2.18,<0.3",
+    "huggingface-hub>=2,<3",
     "jax>=0.10.2,<0.11",
     "jaxtyping>=0.3.11,<0.4",
     "jinja2>=3.1,<4",

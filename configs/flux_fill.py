@@ -1,9 +1,10 @@
 """The paper's setting: FLUX.1-Fill-dev as the editor, Qwen2.5-VL-7B-Instruct as the judge.
 
-Fetch both model folders first and name them, your images and the mesh on the command line:
+Name your images and the mesh on the command line, and the folders of both models if you have
+them already (otherwise the Hugging Face hub is asked, see docs/import.md):
 
-    --config=configs/flux_fill.py --config.models.editor=... --config.models.judge=...
-    --config.data.path=... --config.mesh.fsdp=64
+    --config=configs/flux_fill.py --config.data.path=... --config.mesh.fsdp=64
+    --config.models.editor=... --config.models.judge=...
 
 Batch sizes, learning rates, guidance and N are the paper's; what it leaves open is our reading.
 """
@@ -35,8 +36,9 @@ def get_config() -> ConfigDict:
     mesh.tensor = 1  # devices over which heads and MLPs are split
 
     config.models = models = ConfigDict()
-    models.editor = "FLUX.1-Fill-dev"  # diffusers folder
-    models.judge = "Qwen2.5-VL-7B-Instruct"  # transformers folder
+    models.editor = "black-forest-labs/FLUX.1-Fill-dev"  # diffusers folder: path or hub id
+    models.transformer = ""  # folder of a transformer in place of the editor's own; "": none
+    models.judge = "Qwen/Qwen2.5-VL-7B-Instruct"  # transformers folder, likewise
     models.dtype = "bfloat16"  # of computation
     models.remat = "full"  # what the backward pass computes again: "none", "dots", "full"
 

@@ -32,7 +32,8 @@ def get_config(variant: str = "") -> ConfigDict:
     mesh.tensor = 1  # devices over which heads and MLPs are split
 
     config.models = models = ConfigDict()
-    models.editor = "mini_models/editor"  # diffusers folder: a path, or one inside the package
+    models.editor = "mini_models/editor"  # diffusers folder: path, in the package, or hub id
+    models.transformer = ""  # folder of a transformer in place of the editor's own; "": none
     models.judge = "mini_models/judge"  # transformers folder, likewise
     models.dtype = "float32"  # of computation; "bfloat16" on TPU and GPU
     models.remat = "none"  # what the backward pass computes again: "none", "dots", "full"

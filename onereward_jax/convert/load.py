@@ -7,7 +7,7 @@ leaf, and `BLOCK_BYTES` of the file it is read from.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from onereward_jax.convert.layouts import Layout, check_architecture
+from onereward_jax.convert.kinds import component_config
+from onereward_jax.convert.layouts import Layout
 from onereward_jax.convert.names import Entry, flat_leaves, plan, published_name, unbox
-from onereward_jax.convert.tensor_files import (
-    DTYPES,
-    StoredTensor,
-    find_tensors,
-    listed,
-    read_config,
-)
+from onereward_jax.convert.tensor_files import DTYPES, StoredTensor, find_tensors, listed
 
 BLOCK_BYTES = 32 << 20
 """A tensor is read in pieces of about this size."""
@@ -56,13 +51,15 @@ def load_params(
         all mismatches are listed at once.
     """
     folder = Path(folder)
-    config = read_config(folder)
-    check_architecture(config, layout, f"{folder}/config.json")
+    config = component_config(folder, layout)
     abstract_params = unbox(abstract_params)
     leaves = flat_leaves(abstract_params)
     entries, problems = plan(leaves, layout, config)
-    tensors, ambiguous = _publish(find_tensors(folder, layout.basename), layout)
+    wanted = {key for entry in entries for key in entry.keys}
+    tensors, ambiguous = _publish(find_tensors(folder, layout.basename), layout, wanted)
     problems += ambiguous + _mismatches(entries, tensors)
+    unused = sorted(tensors.keys() - wanted)
+    problems += [f"{key}: in the files, but not in the model" for key in unused]
     if problems:
         raise ValueError(f"weights in {folder} do not fit the model:" + listed(problems))
     arrays = [_load_leaf(entry, leaves[entry.path], tensors, dtype) for entry in entries]
@@ -70,14 +67,14 @@ def load_params(
 
 
 def _publish(
-    files: Mapping[str, StoredTensor], layout: Layout
+    files: Mapping[str, StoredTensor], layout: Layout, wanted: Set[str]
 ) -> tuple[dict[str, StoredTensor], list[str]]:
     """File tensors by published name, without the ignored ones; and tied copies that differ."""
     tensors: dict[str, StoredTensor] = {}
     problems = []
     for key in files:
         name = published_name(key, layout)
-        if re.search(layout.ignored, name):
+        if re.search(layout.ignored, name) or name in layout.tied - wanted:
             continue
         if name in tensors and tensors[name].shape != files[key].shape:
             problems.append(f"{key}: another shape than its tied copy {name}")
@@ -87,11 +84,9 @@ def _publish(
 
 
 def _mismatches(entries: Sequence[Entry], tensors: Mapping[str, StoredTensor]) -> list[str]:
-    """One sentence for every missing, unused, unreadable or differently shaped tensor."""
+    """One sentence for every missing, unreadable or differently shaped tensor."""
     problems = []
-    wanted = set()
     for entry in entries:
-        wanted.update(entry.keys)
         if entry.flat and entry.shape[0] != int(np.prod(entry.tensor_shape[1:])):
             problems.append(
                 f"{entry.path}: shape {entry.shape} does not flatten the config's "
@@ -106,8 +101,7 @@ def _mismatches(entries: Sequence[Entry], tensors: Mapping[str, StoredTensor]) -
                 problems.append(f"{key}: shape {found} in the files, expected {entry.tensor_shape}")
             if dtype not in DTYPES:
                 problems.append(f"{key}: dtype {dtype} is none of {', '.join(DTYPES)}")
-    unused = sorted(tensors.keys() - wanted)
-    return problems + [f"{key}: in the files, but not in the model" for key in unused]
+    return problems
 
 
 def _load_leaf(

@@ -14,9 +14,9 @@ from jaxtyping import PyTree
 
 from onereward_jax.convert import (
     QWEN2_5_VL,
+    component_config,
     load_params,
     load_tokenizer,
-    read_config,
     read_preprocessor,
 )
 from onereward_jax.models.qwen2_5_vl import Qwen2_5_VL, Qwen2_5_VLConfig, init_params
@@ -62,12 +62,13 @@ def read_judge(
 
     Raises:
       FileNotFoundError: a file is missing.
-      ValueError: an unsupported field, or a judge trained with another query template.
+      ValueError: another kind of model, an unsupported field, or a judge trained with another
+        query template.
     """
     folder = Path(folder)
+    config = Qwen2_5_VLConfig.from_dict(component_config(folder, QWEN2_5_VL))
     if (folder / QUERY_FILE).is_file():
         check_template_version(json.loads((folder / QUERY_FILE).read_text())["template_version"])
-    config = Qwen2_5_VLConfig.from_dict(read_config(folder))
     processor = ImageProcessor.from_dict(read_preprocessor(folder))
     queries = QueryTokenizer(
         load_tokenizer(folder), processor.tokens_per_image(*size), suffix_length

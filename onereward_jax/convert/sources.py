@@ -43,7 +43,7 @@ def resolve_folder(name: str | Path, what: str) -> Path:
         if folder.is_dir():
             return folder
     parts = given.parts
-    if given.is_absolute() or not _may_be_repository(parts):
+    if str(name).startswith((".", "~", "/")) or not _may_be_repository(parts):
         raise FileNotFoundError(f"{what}: there is no folder {given}")
     repository, inside = "/".join(parts[:2]), "/".join(parts[2:])
     folder = _fetch(repository, inside, f"{what}: there is no folder {given}") / inside

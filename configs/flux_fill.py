@@ -13,6 +13,12 @@ from ml_collections import ConfigDict
 
 from onereward_jax.tasks import NEGATIVE_PROMPTS
 
+FLUX_LICENSE = (
+    "other",
+    "flux-1-dev-non-commercial-license",
+    "https://huggingface.co/black-forest-labs/FLUX.1-Fill-dev/blob/main/LICENSE.md",
+)
+
 
 def get_config() -> ConfigDict:
     """The experiment."""
@@ -131,7 +137,23 @@ def get_config() -> ConfigDict:
     config.export = export = ConfigDict()
     export.weights = "ema"  # which weights of the policy: "ema" or "policy"
     export.dtype = "bfloat16"  # of the files
+    export.editor = "pipeline"  # of the editor: the whole "pipeline" or its "transformer" alone
+    export.shard_gb = 5.0  # size in GB beyond which weights go on in another file
+    export.editor_card = card("black-forest-labs/FLUX.1-Fill-dev", *FLUX_LICENSE)
+    export.judge_card = card("Qwen/Qwen2.5-VL-7B-Instruct", "apache-2.0")
     return config
+
+
+def card(
+    base_model: str, license: str, license_name: str = "", license_link: str = ""
+) -> ConfigDict:
+    """What the header of a model card says."""
+    section = ConfigDict()
+    section.base_model = base_model  # hub id of what the training started from; "" for none
+    section.license = license  # as the hub spells it
+    section.license_name = license_name  # of a license that is "other"
+    section.license_link = license_link  # likewise
+    return section
 
 
 def optimizer(learning_rate: float, warmup_steps: int) -> ConfigDict:

@@ -1,5 +1,6 @@
 """Hugging Face folders <-> Flax parameters: one layout per model, strict both ways."""
 
+from onereward_jax.convert.atomic import is_writer
 from onereward_jax.convert.folders import (
     Weights,
     preprocessor_config,
@@ -26,6 +27,7 @@ __all__ = [
     "Weights",
     "check_fill_pipeline",
     "component_config",
+    "is_writer",
     "load_params",
     "load_tokenizer",
     "load_tokenizers",

@@ -15,6 +15,7 @@ RUNTIME = [
     "absl-py>=2.3",
     "flax>=0.12.8,<0.13",
     "grain>=0.2.18,<0.3",
+    "huggingface-hub>=2,<3",
     "jax>=0.10.2,<0.11",
     "jaxtyping>=0.3.11,<0.4",
     "jinja2>=3.1,<4",
@@ -66,7 +67,7 @@ setup(
     license_files=["LICENSE", "NOTICE"],
     python_requires=">=3.11",
     packages=find_packages(include=["onereward_jax", "onereward_jax.*"]),
-    package_data={"onereward_jax": ["mini_models/**/*", "**/*.html"]},
+    package_data={"onereward_jax": ["mini_models/**/*", "**/*.html", "stages/export/*.md"]},
     install_requires=RUNTIME,
     extras_require={
         "tpu": ["jax[tpu]>=0.10.2,<0.11"],

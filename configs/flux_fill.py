@@ -1,9 +1,10 @@
 """The paper's setting: FLUX.1-Fill-dev as the editor, Qwen2.5-VL-7B-Instruct as the judge.
 
-Fetch both model folders first and name them, your images and the mesh on the command line:
+Name your images and the mesh on the command line, and the folders of both models if you have
+them already (otherwise the Hugging Face hub is asked, see docs/import.md):
 
-    --config=configs/flux_fill.py --config.models.editor=... --config.models.judge=...
-    --config.data.path=... --config.mesh.fsdp=64
+    --config=configs/flux_fill.py --config.data.path=... --config.mesh.fsdp=64
+    --config.models.editor=... --config.models.judge=...
 
 Batch sizes, learning rates, guidance and N are the paper's; what it leaves open is our reading.
 """
@@ -11,6 +12,12 @@ Batch sizes, learning rates, guidance and N are the paper's; what it leaves open
 from ml_collections import ConfigDict
 
 from onereward_jax.tasks import NEGATIVE_PROMPTS
+
+FLUX_LICENSE = (
+    "other",
+    "flux-1-dev-non-commercial-license",
+    "https://huggingface.co/black-forest-labs/FLUX.1-Fill-dev/blob/main/LICENSE.md",
+)
 
 
 def get_config() -> ConfigDict:
@@ -35,8 +42,9 @@ def get_config() -> ConfigDict:
     mesh.tensor = 1  # devices over which heads and MLPs are split
 
     config.models = models = ConfigDict()
-    models.editor = "FLUX.1-Fill-dev"  # diffusers folder
-    models.judge = "Qwen2.5-VL-7B-Instruct"  # transformers folder
+    models.editor = "black-forest-labs/FLUX.1-Fill-dev"  # diffusers folder: path or hub id
+    models.transformer = ""  # folder of a transformer in place of the editor's own; "": none
+    models.judge = "Qwen/Qwen2.5-VL-7B-Instruct"  # transformers folder, likewise
     models.dtype = "bfloat16"  # of computation
     models.remat = "full"  # what the backward pass computes again: "none", "dots", "full"
 
@@ -130,7 +138,23 @@ def get_config() -> ConfigDict:
     config.export = export = ConfigDict()
     export.weights = "ema"  # which weights of the policy: "ema" or "policy"
     export.dtype = "bfloat16"  # of the files
+    export.editor = "pipeline"  # of the editor: the whole "pipeline" or its "transformer" alone
+    export.shard_gb = 5.0  # size in GB beyond which weights go on in another file
+    export.editor_card = card("black-forest-labs/FLUX.1-Fill-dev", *FLUX_LICENSE)
+    export.judge_card = card("Qwen/Qwen2.5-VL-7B-Instruct", "apache-2.0")
     return config
+
+
+def card(
+    base_model: str, license: str, license_name: str = "", license_link: str = ""
+) -> ConfigDict:
+    """What the header of a model card says."""
+    section = ConfigDict()
+    section.base_model = base_model  # hub id of what the training started from; "" for none
+    section.license = license  # as the hub spells it
+    section.license_name = license_name  # of a license that is "other"
+    section.license_link = license_link  # likewise
+    return section
 
 
 def optimizer(learning_rate: float, warmup_steps: int) -> ConfigDict:

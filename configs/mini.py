@@ -32,7 +32,8 @@ def get_config(variant: str = "") -> ConfigDict:
     mesh.tensor = 1  # devices over which heads and MLPs are split
 
     config.models = models = ConfigDict()
-    models.editor = "mini_models/editor"  # diffusers folder: a path, or one inside the package
+    models.editor = "mini_models/editor"  # diffusers folder: path, in the package, or hub id
+    models.transformer = ""  # folder of a transformer in place of the editor's own; "": none
     models.judge = "mini_models/judge"  # transformers folder, likewise
     models.dtype = "float32"  # of computation; "bfloat16" on TPU and GPU
     models.remat = "none"  # what the backward pass computes again: "none", "dots", "full"
@@ -127,12 +128,28 @@ def get_config(variant: str = "") -> ConfigDict:
     config.export = export = ConfigDict()
     export.weights = "policy"  # which weights of the policy: "ema" or "policy"
     export.dtype = "float32"  # of the files
+    export.editor = "pipeline"  # of the editor: the whole "pipeline" or its "transformer" alone
+    export.shard_gb = 5.0  # size in GB beyond which weights go on in another file
+    export.editor_card = card("", "apache-2.0")
+    export.judge_card = card("", "apache-2.0")
 
     if variant == "smoke":
         smoke(config)
     elif variant:
         raise ValueError(f"configs/mini.py has no variant {variant!r}; there is: smoke")
     return config
+
+
+def card(
+    base_model: str, license: str, license_name: str = "", license_link: str = ""
+) -> ConfigDict:
+    """What the header of a model card says."""
+    section = ConfigDict()
+    section.base_model = base_model  # hub id of what the training started from; "" for none
+    section.license = license  # as the hub spells it
+    section.license_name = license_name  # of a license that is "other"
+    section.license_link = license_link  # likewise
+    return section
 
 
 def optimizer(learning_rate: float, warmup_steps: int) -> ConfigDict:

@@ -1,5 +1,6 @@
 """Hugging Face folders <-> Flax parameters: one layout per model, strict both ways."""
 
+from onereward_jax.convert.atomic import is_writer
 from onereward_jax.convert.folders import (
     Weights,
     preprocessor_config,
@@ -7,9 +8,11 @@ from onereward_jax.convert.folders import (
     write_editor_folder,
     write_judge_folder,
 )
+from onereward_jax.convert.kinds import check_fill_pipeline, component_config
 from onereward_jax.convert.layouts import CLIP, FLUX, QWEN2_5_VL, T5, VAE, Layout
 from onereward_jax.convert.load import load_params
 from onereward_jax.convert.save import save_params
+from onereward_jax.convert.sources import resolve_folder
 from onereward_jax.convert.tensor_files import read_config
 from onereward_jax.convert.tokenizers import EditorTokenizers, load_tokenizer, load_tokenizers
 
@@ -22,12 +25,16 @@ __all__ = [
     "EditorTokenizers",
     "Layout",
     "Weights",
+    "check_fill_pipeline",
+    "component_config",
+    "is_writer",
     "load_params",
     "load_tokenizer",
     "load_tokenizers",
     "preprocessor_config",
     "read_config",
     "read_preprocessor",
+    "resolve_folder",
     "save_params",
     "write_editor_folder",
     "write_judge_folder",

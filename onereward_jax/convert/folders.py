@@ -21,7 +21,7 @@ import transformers
 
 from onereward_jax.convert.atomic import atomic_folder, is_writer
 from onereward_jax.convert.layouts import CLIP, FLUX, QWEN2_5_VL, T5, VAE, Layout
-from onereward_jax.convert.save import write_json, write_params
+from onereward_jax.convert.save import MAX_SHARD_BYTES, write_json, write_params
 from onereward_jax.convert.tensor_files import read_json
 
 # component of a FluxFillPipeline -> the library and class that model_index.json names
@@ -44,6 +44,8 @@ TOKENIZER_FILES = (
     "tokenizer_config.json",
     "vocab.json",
 )
+JUDGE_FILES = (*TOKENIZER_FILES, "generation_config.json", "video_preprocessor_config.json")
+"""Copied from a judge's folder into another one. The last two are transformers' alone."""
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -56,11 +58,24 @@ class Weights:
       params: its Flax tree.
       config: what its config.json shall say.
       dtype: of the written tensors; default: each leaf's own.
+      max_shard_bytes: see `save_params`.
     """
 
     params: Any
     config: Mapping[str, Any]
     dtype: Any = None
+    max_shard_bytes: int = MAX_SHARD_BYTES
+
+    def write(self, folder: Path, layout: Layout) -> None:
+        """Writes the component into an existing folder, see `write_params`."""
+        write_params(
+            folder,
+            self.params,
+            layout,
+            config=self.config,
+            dtype=self.dtype,
+            max_shard_bytes=self.max_shard_bytes,
+        )
 
 
 def write_editor_folder(
@@ -103,7 +118,7 @@ def write_editor_folder(
                 continue
             if is_writer():
                 (draft / name).mkdir()
-            write_params(draft / name, model.params, layout, config=model.config, dtype=model.dtype)
+            model.write(draft / name, layout)
         if not is_writer():
             return
         for name, source in (("tokenizer", tokenizer), ("tokenizer_2", tokenizer_2)):
@@ -131,7 +146,7 @@ def write_judge_folder(
     Args:
       folder: the model's folder.
       model: the judge.
-      tokenizer: with its chat template; or a judge folder whose tokenizer files are copied.
+      tokenizer: with its chat template; or a judge folder whose `JUDGE_FILES` are copied.
       preprocessor: contents of preprocessor_config.json, see `preprocessor_config`.
 
     Raises:
@@ -139,13 +154,13 @@ def write_judge_folder(
       ValueError: see `save_params`.
     """
     with atomic_folder(folder) as draft:
-        write_params(draft, model.params, QWEN2_5_VL, config=model.config, dtype=model.dtype)
+        model.write(draft, QWEN2_5_VL)
         if not is_writer():
             return
         if isinstance(tokenizer, Path):
             if not (tokenizer / "tokenizer_config.json").is_file():
                 raise FileNotFoundError(f"{tokenizer / 'tokenizer_config.json'} does not exist")
-            for name in TOKENIZER_FILES:
+            for name in JUDGE_FILES:
                 if (tokenizer / name).is_file():
                     shutil.copy(tokenizer / name, draft / name)
         else:

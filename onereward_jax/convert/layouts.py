@@ -30,6 +30,8 @@ class Layout:
         Two file tensors with the same published name are tied copies; one of them is read.
       verbatim: module names that end in `_<digits>` in the original too, such as `linear_1`.
       ignored: pattern of file tensors that hold no parameter (position buffers).
+      tied: published names of file tensors that are copies of another one where the model has no
+        parameter of its own for them; they are not read then.
       flattened: published name of a convolution that our module expresses as a Dense over
         flattened patches -> function of the config that gives its kernel shape (in, *window).
     """
@@ -41,6 +43,7 @@ class Layout:
     aliases: tuple[tuple[str, str], ...] = ()
     verbatim: frozenset[str] = frozenset()
     ignored: str = r"(?!)"
+    tied: frozenset[str] = frozenset()
     flattened: Mapping[str, Callable[[Config], tuple[int, ...]]] = field(default_factory=dict)
 
 
@@ -51,9 +54,14 @@ def statement(layout: Layout) -> dict[str, Any]:
     return {"architectures": [layout.architecture], "model_type": layout.model_type}
 
 
+def stated_architecture(config: Config) -> str | None:
+    """The class that a config.json says it is of."""
+    return config.get("_class_name") or next(iter(config.get("architectures") or ()), None)
+
+
 def check_architecture(config: Config, layout: Layout, source: str) -> None:
     """Raises ValueError, naming the `source` of the config, when it is of another architecture."""
-    stated = config.get("_class_name") or next(iter(config.get("architectures") or ()), None)
+    stated = stated_architecture(config)
     if stated != layout.architecture:
         raise ValueError(f"{source} describes a {stated}; expected a {layout.architecture}")
 
@@ -116,5 +124,6 @@ QWEN2_5_VL = Layout(
         (r"^(model\.)?language_model\.", "model."),
     ),
     ignored=r"\.inv_freq$",
+    tied=frozenset({"lm_head.weight"}),
     flattened={"visual.patch_embed.proj.weight": _patch_window},
 )

@@ -1,9 +1,13 @@
-"""Hugging Face safetensors folder -> Flax parameters: strict, and lazy per shard."""
+"""Hugging Face safetensors folder -> Flax parameters: strict, and lazy per shard.
+
+What a host holds at a time, beside the arrays it has made already, is one device's part of one
+leaf, and `BLOCK_BYTES` of the file it is read from.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +15,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from onereward_jax.convert.layouts import Layout, check_architecture
+from onereward_jax.convert.kinds import component_config
+from onereward_jax.convert.layouts import Layout
 from onereward_jax.convert.names import Entry, flat_leaves, plan, published_name, unbox
-from onereward_jax.convert.tensor_files import DTYPES, open_tensors, read_config
+from onereward_jax.convert.tensor_files import DTYPES, StoredTensor, find_tensors, listed
+
+BLOCK_BYTES = 32 << 20
+"""A tensor is read in pieces of about this size."""
 
 
 def load_params(
@@ -23,7 +31,8 @@ def load_params(
 
     Strict: every tensor of the files is used or ignored by the layout, every leaf is filled,
     every shape agrees. Lazy: where a leaf carries a sharding, each process reads only the slices
-    of its own devices, so no host ever holds a full copy.
+    of its own devices, and one device's slice of one leaf at a time, so no host ever holds a full
+    copy of a leaf, let alone of the model.
 
     Args:
       folder: holds config.json and one safetensors file, or shards and their index.
@@ -42,41 +51,42 @@ def load_params(
         all mismatches are listed at once.
     """
     folder = Path(folder)
-    config = read_config(folder)
-    check_architecture(config, layout, f"{folder}/config.json")
+    config = component_config(folder, layout)
     abstract_params = unbox(abstract_params)
     leaves = flat_leaves(abstract_params)
-    with open_tensors(folder, layout.basename) as files:
-        entries, problems = plan(leaves, layout, config)
-        tensors, ambiguous = _publish(files, layout)
-        problems += ambiguous + _mismatches(entries, tensors)
-        if problems:
-            raise ValueError("\n  ".join([f"weights in {folder} do not fit the model:", *problems]))
-        arrays = [_load_leaf(entry, leaves[entry.path], tensors, dtype) for entry in entries]
+    entries, problems = plan(leaves, layout, config)
+    wanted = {key for entry in entries for key in entry.keys}
+    tensors, ambiguous = _publish(find_tensors(folder, layout.basename), layout, wanted)
+    problems += ambiguous + _mismatches(entries, tensors)
+    unused = sorted(tensors.keys() - wanted)
+    problems += [f"{key}: in the files, but not in the model" for key in unused]
+    if problems:
+        raise ValueError(f"weights in {folder} do not fit the model:" + listed(problems))
+    arrays = [_load_leaf(entry, leaves[entry.path], tensors, dtype) for entry in entries]
     return jax.tree.unflatten(jax.tree.structure(abstract_params), arrays)
 
 
-def _publish(files: Mapping[str, Any], layout: Layout) -> tuple[dict[str, Any], list[str]]:
+def _publish(
+    files: Mapping[str, StoredTensor], layout: Layout, wanted: Set[str]
+) -> tuple[dict[str, StoredTensor], list[str]]:
     """File tensors by published name, without the ignored ones; and tied copies that differ."""
-    tensors: dict[str, Any] = {}
+    tensors: dict[str, StoredTensor] = {}
     problems = []
     for key in files:
         name = published_name(key, layout)
-        if re.search(layout.ignored, name):
+        if re.search(layout.ignored, name) or name in layout.tied - wanted:
             continue
-        if name in tensors and tensors[name].get_shape() != files[key].get_shape():
+        if name in tensors and tensors[name].shape != files[key].shape:
             problems.append(f"{key}: another shape than its tied copy {name}")
         if name not in tensors or key == name:
             tensors[name] = files[key]
     return tensors, problems
 
 
-def _mismatches(entries: Sequence[Entry], tensors: Mapping[str, Any]) -> list[str]:
-    """One sentence for every missing, unused, unreadable or differently shaped tensor."""
+def _mismatches(entries: Sequence[Entry], tensors: Mapping[str, StoredTensor]) -> list[str]:
+    """One sentence for every missing, unreadable or differently shaped tensor."""
     problems = []
-    wanted = set()
     for entry in entries:
-        wanted.update(entry.keys)
         if entry.flat and entry.shape[0] != int(np.prod(entry.tensor_shape[1:])):
             problems.append(
                 f"{entry.path}: shape {entry.shape} does not flatten the config's "
@@ -86,19 +96,18 @@ def _mismatches(entries: Sequence[Entry], tensors: Mapping[str, Any]) -> list[st
             if key not in tensors:
                 problems.append(f"{key}: missing in the files (for {entry.path})")
                 continue
-            found, dtype = tuple(tensors[key].get_shape()), tensors[key].get_dtype()
+            found, dtype = tensors[key].shape, tensors[key].kind
             if found != entry.tensor_shape:
                 problems.append(f"{key}: shape {found} in the files, expected {entry.tensor_shape}")
             if dtype not in DTYPES:
                 problems.append(f"{key}: dtype {dtype} is none of {', '.join(DTYPES)}")
-    unused = sorted(tensors.keys() - wanted)
-    return problems + [f"{key}: in the files, but not in the model" for key in unused]
+    return problems
 
 
 def _load_leaf(
     entry: Entry,
     leaf: jax.ShapeDtypeStruct | jax.Array,
-    tensors: Mapping[str, Any],
+    tensors: Mapping[str, StoredTensor],
     dtype: Any,
 ) -> jax.Array:
     """One array, on the leaf's sharding or else on the default device."""
@@ -107,44 +116,68 @@ def _load_leaf(
     if sharding is None:
         return jnp.asarray(read_leaf(entry, tensors, (slice(None),) * len(entry.shape), target))
 
-    parts: dict[Any, np.ndarray] = {}  # devices that hold replicas share one read
-
-    def part(index: tuple[slice, ...]) -> np.ndarray:
-        which = tuple((piece.start, piece.stop) for piece in index)
-        if which not in parts:
-            parts[which] = read_leaf(entry, tensors, index, target)
-        return parts[which]
-
-    return jax.make_array_from_callback(entry.shape, sharding, part)
+    holders_of: dict[tuple[tuple[int | None, int | None], ...], list[jax.Device]] = {}
+    for device, index in sharding.addressable_devices_indices_map(entry.shape).items():
+        bounds = tuple((piece.start, piece.stop) for piece in index)
+        holders_of.setdefault(bounds, []).append(device)
+    arrays = []
+    for bounds, holders in holders_of.items():
+        part = read_leaf(entry, tensors, tuple(slice(*bound) for bound in bounds), target)
+        # Transfers run in the background and keep their source: waiting keeps it to one part.
+        arrays += jax.block_until_ready([jax.device_put(part, device) for device in holders])
+    return jax.make_array_from_single_device_arrays(entry.shape, sharding, arrays)
 
 
 def read_leaf(
-    entry: Entry, tensors: Mapping[str, Any], index: tuple[slice, ...], dtype: np.dtype
+    entry: Entry,
+    tensors: Mapping[str, StoredTensor],
+    index: tuple[slice, ...],
+    dtype: np.dtype,
 ) -> np.ndarray:
     """`leaf[index]` of a Flax leaf, reading from disk only what the index covers.
 
     Args:
       entry: the leaf's place in the checkpoint.
-      tensors: published name -> open safetensors slice.
+      tensors: published name -> tensor in a file.
       index: one slice per axis of the leaf, the layer axis included.
       dtype: of the result.
     """
-    if not entry.stacked:
-        return np.ascontiguousarray(_read_tensor(entry, tensors[entry.keys[0]], index), dtype)
-    keys = entry.keys[index[0]]
-    sizes = [len(range(*piece.indices(n))) for piece, n in zip(index[1:], entry.shape[1:])]
-    result = np.empty((len(keys), *sizes), dtype)
+    shape = tuple(len(range(*piece.indices(n))) for piece, n in zip(index, entry.shape))
+    result = np.empty(shape, dtype)
+    keys = entry.keys[index[0]] if entry.stacked else entry.keys
     for layer, key in enumerate(keys):
-        result[layer] = _read_tensor(entry, tensors[key], index[1:])
+        if entry.stacked:
+            _read_layer(entry, tensors[key], index[1:], result[layer, ...])
+        else:
+            _read_layer(entry, tensors[key], index, result)
     return result
 
 
-def _read_tensor(entry: Entry, tensor: Any, index: tuple[slice, ...]) -> np.ndarray:
-    """One layer's part of a leaf: slice in the file's axes, then view it in ours."""
-    file_index = [slice(None)] * len(index)
+def _read_layer(
+    entry: Entry, tensor: StoredTensor, index: tuple[slice, ...], out: np.ndarray
+) -> None:
+    """Fills `out` with one layer's part of a leaf, in blocks along the file's first axis."""
+    if not index:
+        out[...] = tensor[()]
+        return
+    wanted = [slice(None)] * len(index)  # per axis of the file
     for piece, axis in zip(index, entry.axes):
-        file_index[axis] = piece
-    if entry.flat:
-        rows = tensor[(file_index[0],)]
-        return rows.reshape(rows.shape[0], -1)[:, file_index[1]].T
-    return tensor[tuple(file_index)].transpose(entry.axes)
+        wanted[axis] = piece
+    first = entry.axes.index(0)  # the axis of ours that runs along the file's first
+    row_bytes = out.dtype.itemsize * int(np.prod(entry.tensor_shape[1:]))
+    for done, rows in _blocks(wanted[0], entry.tensor_shape[0], row_bytes):
+        if entry.flat:
+            block = tensor[(rows,)]
+            block = block.reshape(len(block), -1)[:, wanted[1]].T
+        else:
+            block = tensor[(rows, *wanted[1:])].transpose(entry.axes)
+        out[(slice(None),) * first + (done,)] = block
+
+
+def _blocks(wanted: slice, size: int, row_bytes: int) -> Iterator[tuple[slice, slice]]:
+    """`wanted` rows of `size` in pieces of about `BLOCK_BYTES`: (where in the result, which)."""
+    start, stop, _ = wanted.indices(size)
+    step = max(1, BLOCK_BYTES // max(1, row_bytes))
+    for row in range(start, stop, step):
+        end = min(row + step, stop)
+        yield slice(row - start, end - start), slice(row, end)

@@ -1,16 +1,53 @@
-"""Read-only view of the safetensors files of one component folder."""
+"""Read-only view of the safetensors files of one component folder.
+
+The safetensors library checks the files; the tensors are then mapped from them one by one, since
+its own handles keep whole files mapped, and what was read of them resident, until they are closed.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
+import numpy as np
 from safetensors import SafetensorError, safe_open
 
-DTYPES = ("F64", "F32", "F16", "BF16")
+DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": jnp.bfloat16}
+"""Those of weights: what safetensors calls them -> what numpy does."""
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor in a file: nothing of it is in memory.
+
+    Attributes:
+      path: the safetensors file.
+      offset: of its first byte in the file.
+      shape: its shape.
+      kind: its dtype, as safetensors names it.
+    """
+
+    path: Path
+    offset: int
+    shape: tuple[int, ...]
+    kind: str
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        """A part of it as a view of the file; what is copied from the view is read from disk.
+
+        Pages that were read stay resident for as long as the view lives.
+        """
+        dtype = np.dtype(DTYPES[self.kind])
+        if 0 in self.shape:
+            return np.empty(self.shape, dtype)[index]
+        size = dtype.itemsize * math.prod(self.shape)
+        mapped = np.memmap(self.path, np.uint8, "r", self.offset, (size,))
+        return mapped.view(np.ndarray).view(dtype).reshape(self.shape)[index]
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:
@@ -44,41 +81,91 @@ def find_files(folder: Path, basename: str) -> list[Path]:
 
     Raises:
       FileNotFoundError: no weights, or a listed shard is missing.
+      ValueError: the index is unreadable.
     """
     single = folder / f"{basename}.safetensors"
-    index = folder / f"{basename}.safetensors.index.json"
+    index = _index_path(folder, basename)
     if single.is_file():
         return [single]
     if not index.is_file():
         raise FileNotFoundError(f"no weights in {folder}: neither {single.name} nor {index.name}")
-    names = sorted(set(read_json(index).get("weight_map", {}).values()))
+    names = sorted(set(_weight_map(index).values()))
     missing = [name for name in names if not (folder / name).is_file()]
-    if missing or not names:
-        raise FileNotFoundError(f"{index} lists {', '.join(missing) or 'no file'}: missing there")
+    if missing:
+        raise FileNotFoundError(f"{index} lists {', '.join(missing)}: missing there")
     return [folder / name for name in names]
 
 
-@contextlib.contextmanager
-def open_tensors(folder: Path, basename: str) -> Iterator[dict[str, Any]]:
-    """Opens the weight files of a folder; reads nothing but their headers.
-
-    Yields:
-      tensor name -> safetensors slice: `get_shape()`, `get_dtype()`, and `[index]`, which reads
-      that part from disk.
+def find_tensors(folder: Path, basename: str) -> dict[str, StoredTensor]:
+    """All tensors of a folder's weight files; reads nothing but headers.
 
     Raises:
       FileNotFoundError: see `find_files`.
-      ValueError: a file is truncated or not safetensors, or two files hold the same tensor.
+      ValueError: a file is truncated or not safetensors, two files hold the same tensor, or the
+        index does not list exactly what the shards hold (every difference is named).
     """
-    tensors: dict[str, Any] = {}
-    with contextlib.ExitStack() as stack:
-        for path in find_files(folder, basename):
-            try:
-                handle = stack.enter_context(safe_open(path, framework="numpy"))
-            except SafetensorError as error:
-                raise ValueError(f"{path} is truncated or not safetensors: {error}") from error
-            for key in handle.keys():
-                if key in tensors:
-                    raise ValueError(f"{path}: tensor {key} is also in another file of the folder")
-                tensors[key] = handle.get_slice(key)
-        yield tensors
+    tensors: dict[str, StoredTensor] = {}
+    paths = find_files(folder, basename)
+    for path in paths:
+        for key, tensor in _read_header(path).items():
+            if key in tensors:
+                raise ValueError(f"{path}: tensor {key} is also in another file of the folder")
+            tensors[key] = tensor
+    if paths != [folder / f"{basename}.safetensors"]:
+        _check_index(_index_path(folder, basename), tensors)
+    return tensors
+
+
+def _index_path(folder: Path, basename: str) -> Path:
+    return folder / f"{basename}.safetensors.index.json"
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    """Tensor name -> file name, as an index file has it."""
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise ValueError(f"{index} has no weight_map: it lists no file")
+    for key, name in weight_map.items():
+        if not isinstance(name, str) or Path(name).name != name:
+            raise ValueError(f"{index}: {key} is said to be in {name!r}, which is no file name")
+    return weight_map
+
+
+def _check_index(index: Path, tensors: dict[str, StoredTensor]) -> None:
+    weight_map = _weight_map(index)
+    problems = [
+        f"{key}: not in {name}, where the index has it"
+        for key, name in sorted(weight_map.items())
+        if key not in tensors or tensors[key].path.name != name
+    ]
+    problems += [
+        f"{key}: in {tensors[key].path.name}, but not in the index"
+        for key in sorted(tensors.keys() - weight_map.keys())
+    ]
+    if problems:
+        raise ValueError(f"{index} does not fit its shards:" + listed(problems))
+
+
+def listed(problems: Iterable[str]) -> str:
+    """Problems as the indented lines that end an error's message."""
+    return "".join(f"\n  {problem}" for problem in problems)
+
+
+def _read_header(path: Path) -> dict[str, StoredTensor]:
+    """The tensors of one file, by name."""
+    try:
+        with safe_open(path, framework="numpy"):
+            pass
+    except SafetensorError as error:
+        raise ValueError(f"{path} is truncated or not safetensors: {error}") from error
+    # The format: eight bytes with the length of a JSON header, that header, the tensors.
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+    header.pop("__metadata__", None)
+    return {
+        key: StoredTensor(
+            path, 8 + length + entry["data_offsets"][0], tuple(entry["shape"]), entry["dtype"]
+        )
+        for key, entry in header.items()
+    }

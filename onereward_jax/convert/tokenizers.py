@@ -21,17 +21,28 @@ class EditorTokenizers:
     t5: transformers.PreTrainedTokenizerBase
 
 
+VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model")
+"""One of these is in the folder of any tokenizer that the models here have."""
+
+
 def load_tokenizer(folder: str | Path) -> transformers.PreTrainedTokenizerBase:
     """The tokenizer saved in a folder, of the class that its tokenizer_config.json names.
 
     Raises:
       FileNotFoundError: the folder holds no tokenizer_config.json (transformers would take the
-        path for the name of a hub repository).
+        path for the name of a hub repository), or no vocabulary.
+      ValueError: transformers cannot read it.
     """
-    path = Path(folder) / "tokenizer_config.json"
+    folder = Path(folder)
+    path = folder / "tokenizer_config.json"
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist")
-    return transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    if not any((folder / name).is_file() for name in VOCABULARIES):
+        raise FileNotFoundError(f"{folder} holds no vocabulary: none of {', '.join(VOCABULARIES)}")
+    try:
+        return transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    except Exception as error:  # the tokenizers library raises no narrower one
+        raise ValueError(f"no tokenizer can be read from {folder}: {error}") from error
 
 
 def load_tokenizers(folder: str | Path) -> EditorTokenizers:

@@ -4,7 +4,8 @@
     folder/text_encoder   folder/text_encoder_2  folder/tokenizer  folder/tokenizer_2
 
 (`text_encoder` is CLIP, `text_encoder_2` is T5.) The editor needs the first line only, the text
-encoder the second.
+encoder the second. Trained transformers often come alone, as those of OneReward do: one may take
+the place of the folder's own.
 """
 
 from __future__ import annotations
@@ -20,7 +21,16 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import PRNGKeyArray
 
-from onereward_jax.convert import CLIP, FLUX, T5, VAE, load_params, load_tokenizers, read_config
+from onereward_jax.convert import (
+    CLIP,
+    FLUX,
+    T5,
+    VAE,
+    check_fill_pipeline,
+    component_config,
+    load_params,
+    load_tokenizers,
+)
 from onereward_jax.models.clip import ClipTextConfig, ClipTextModel
 from onereward_jax.models.flux import FluxConfig, FluxTransformer
 from onereward_jax.models.t5 import T5Config, T5Encoder
@@ -34,6 +44,7 @@ from onereward_jax.policy.text import TextEncoder, TextParams
 def read_editor(
     folder: str | Path,
     *,
+    transformer: str | Path | None = None,
     dtype: Any = jnp.float32,
     param_dtype: Any = jnp.float32,
     remat: str = "none",
@@ -42,6 +53,7 @@ def read_editor(
 
     Args:
       folder: layout as above.
+      transformer: folder of a transformer alone; default: the editor's own.
       dtype: compute dtype of the transformer. The VAE computes in float32: gradients through its
         decoder overflow in half precision.
       param_dtype: dtype of the transformer's parameters.
@@ -49,17 +61,19 @@ def read_editor(
 
     Raises:
       FileNotFoundError: a configuration file is missing.
-      ValueError: an unsupported field, or transformer and VAE do not fit each other.
+      ValueError: another kind of folder, an unsupported field, or transformer and VAE do not fit
+        each other.
     """
     folder = Path(folder)
-    transformer = FluxTransformer(
-        FluxConfig.from_dict(read_config(folder / "transformer")),
+    check_fill_pipeline(folder)
+    flux = FluxTransformer(
+        FluxConfig.from_dict(component_config(transformer or folder / "transformer", FLUX)),
         dtype=dtype,
         param_dtype=param_dtype,
         remat=remat,
     )
-    vae = AutoencoderKL(VaeConfig.from_dict(read_config(folder / "vae")))
-    return Editor(transformer, vae, read_schedule(folder / "scheduler"))
+    vae = AutoencoderKL(VaeConfig.from_dict(component_config(folder / "vae", VAE)))
+    return Editor(flux, vae, read_schedule(folder / "scheduler"))
 
 
 def read_schedule(folder: str | Path) -> NoiseSchedule:
@@ -82,6 +96,7 @@ def load_editor(
     folder: str | Path,
     mesh: Mesh,
     *,
+    transformer: str | Path | None = None,
     dtype: Any = jnp.float32,
     param_dtype: Any = jnp.float32,
     remat: str = "none",
@@ -93,10 +108,12 @@ def load_editor(
     Args, Raises: as `read_editor` and `convert.load_params`.
     """
     folder = Path(folder)
-    editor = read_editor(folder, dtype=dtype, param_dtype=param_dtype, remat=remat)
+    transformer = Path(transformer or folder / "transformer")
+    kinds = {"dtype": dtype, "param_dtype": param_dtype, "remat": remat}
+    editor = read_editor(folder, transformer=transformer, **kinds)
     abstract = abstract_params(editor, mesh)
     return editor, EditorParams(
-        transformer=load_params(folder / "transformer", abstract.transformer, FLUX),
+        transformer=load_params(transformer, abstract.transformer, FLUX),
         vae=load_params(folder / "vae", abstract.vae, VAE),
     )
 
@@ -145,9 +162,12 @@ def load_text_encoder(
       FileNotFoundError, ValueError: as `convert.load_params` and `convert.load_tokenizers`.
     """
     folder = Path(folder)
+    configs = (
+        ClipTextConfig.from_dict(component_config(folder / "text_encoder", CLIP)),
+        T5Config.from_dict(component_config(folder / "text_encoder_2", T5)),
+    )
     kinds = {"dtype": dtype, "param_dtype": param_dtype}
-    clip = ClipTextModel(ClipTextConfig.from_dict(read_config(folder / "text_encoder")), **kinds)
-    t5 = T5Encoder(T5Config.from_dict(read_config(folder / "text_encoder_2")), **kinds)
+    clip, t5 = ClipTextModel(configs[0], **kinds), T5Encoder(configs[1], **kinds)
     encoder = TextEncoder(clip, t5, load_tokenizers(folder), max_sequence_length)
     key, ids = jax.random.key(0), jnp.zeros((mesh.size, 1), jnp.int32)
     abstract = TextParams(

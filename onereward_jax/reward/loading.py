@@ -14,19 +14,25 @@ from jaxtyping import PyTree
 
 from onereward_jax.convert import (
     QWEN2_5_VL,
+    component_config,
     load_params,
     load_tokenizer,
-    read_config,
     read_preprocessor,
 )
 from onereward_jax.models.qwen2_5_vl import Qwen2_5_VL, Qwen2_5_VLConfig, init_params
 from onereward_jax.parallel import abstract_arrays
 from onereward_jax.reward.preprocess import ImageProcessor
-from onereward_jax.reward.query import TEMPLATE_VERSION, QueryTokenizer, check_template_version
+from onereward_jax.reward.query import (
+    ANSWERS,
+    TEMPLATE_VERSION,
+    QueryTokenizer,
+    check_template_version,
+    query_texts,
+)
 from onereward_jax.reward.scorer import Scorer
 
 QUERY_FILE = "onereward_query.json"
-"""Beside the weights of a judge we trained: which query template it answers."""
+"""Beside the weights of a judge we trained: the query template it answers."""
 
 
 class Judge(NamedTuple):
@@ -62,12 +68,13 @@ def read_judge(
 
     Raises:
       FileNotFoundError: a file is missing.
-      ValueError: an unsupported field, or a judge trained with another query template.
+      ValueError: another kind of model, an unsupported field, or a judge trained with another
+        query template.
     """
     folder = Path(folder)
+    config = Qwen2_5_VLConfig.from_dict(component_config(folder, QWEN2_5_VL))
     if (folder / QUERY_FILE).is_file():
         check_template_version(json.loads((folder / QUERY_FILE).read_text())["template_version"])
-    config = Qwen2_5_VLConfig.from_dict(read_config(folder))
     processor = ImageProcessor.from_dict(read_preprocessor(folder))
     queries = QueryTokenizer(
         load_tokenizer(folder), processor.tokens_per_image(*size), suffix_length
@@ -84,6 +91,11 @@ def load_judge_params(folder: str | Path, scorer: Scorer, mesh: Mesh) -> PyTree:
 
 
 def write_template_version(folder: str | Path) -> None:
-    """Notes in a judge's folder which query template it was trained with."""
-    text = json.dumps({"template_version": TEMPLATE_VERSION}, indent=1)
+    """Notes in a judge's folder which query template it was trained with, and its words."""
+    content = {
+        "template_version": TEMPLATE_VERSION,
+        "answers": list(ANSWERS),
+        "queries": query_texts(),
+    }
+    text = json.dumps(content, indent=1, ensure_ascii=False)
     (Path(folder) / QUERY_FILE).write_text(text + "\n", encoding="utf-8")

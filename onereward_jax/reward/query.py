@@ -57,6 +57,18 @@ def template_texts() -> list[str]:
     return [HEAD, *map(task_text, TASKS), *(suffix_text(e, "") for e in Dimension), *ANSWERS]
 
 
+def query_texts() -> dict[str, dict[str, str]]:
+    """{task: {dimension: the whole query}}, for those who ask a judge with other software.
+
+    Each image is one placeholder, to be repeated for its tokens; `{prompt}` stands for P.
+    """
+    head = HEAD + 2 * IMAGE.format(image=IMAGE_TOKEN)
+    return {
+        str(task): {str(e): head + task_text(task) + suffix_text(e, "{prompt}") for e in dimensions}
+        for task, dimensions in DIMENSIONS.items()
+    }
+
+
 def _version() -> str:
     whole = [HEAD, IMAGE, TASK, ASPECT, *map(task_text, TASKS), *ANSWERS]
     whole += [suffix_text(dimension, "{prompt}") for dimension in Dimension]

@@ -43,6 +43,7 @@ def run(context: StageContext) -> Results:
     editor, params = load_editor(
         context.base_model("editor"),
         context.mesh,
+        transformer=context.base_transformer(),
         dtype=jnp.dtype(context.config.models.dtype),
     )
     triplets = {split: open_triplets(context, split) for split in ("train", "test")}

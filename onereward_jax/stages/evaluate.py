@@ -103,7 +103,10 @@ def _edits(
     config, mesh = context.config.evaluate, context.mesh
     size = (context.config.data.image_size,) * 2
     editor, base = load_editor(
-        context.base_model("editor"), mesh, dtype=jnp.dtype(context.config.models.dtype)
+        context.base_model("editor"),
+        mesh,
+        transformer=context.base_transformer(),
+        dtype=jnp.dtype(context.config.models.dtype),
     )
     abstract = abstract_params(editor, mesh).transformer
     trained = load_params(context.output("rl") / config.weights, abstract, FLUX)

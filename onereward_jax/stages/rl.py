@@ -48,8 +48,8 @@ def run(context: StageContext) -> Results:
     """Trains the policy and writes it; returns the last measured reward."""
     config, mesh, size = context.config.rl, context.mesh, context.config.data.image_size
     kinds = {"dtype": jnp.dtype(context.config.models.dtype), "remat": context.config.models.remat}
-    base = context.base_model("editor")
-    editor, weights = load_editor(base, mesh, **kinds)
+    base, transformer = context.base_model("editor"), context.base_transformer()
+    editor, weights = load_editor(base, mesh, transformer=transformer, **kinds)
     judge_folder = context.output("reward") / "judge"
     judge = read_judge(
         judge_folder,
@@ -121,7 +121,7 @@ def run(context: StageContext) -> Results:
                 name="rl",
                 periodic=[Periodic(config.sample_every, save_samples)],
             )
-    architecture = read_config(base / "transformer")
+    architecture = read_config(transformer)
     for name, params in (("policy", state.params), ("ema", state.ema)):
         save_params(context.folder / name, params, FLUX, config=architecture)
     return {"steps": int(state.step), "refused": int(state.refused)}

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from jax.sharding import Mesh
 from ml_collections import FrozenConfigDict
 
-PACKAGE = pathlib.Path(__file__).parents[1]
+from onereward_jax.convert import resolve_folder
 
 Results = Mapping[str, str | int | float]
 """Headline figures of a stage, for the closing table of a run."""
@@ -44,18 +44,26 @@ class StageContext:
         """The folder of the model the run starts from: "editor" or "judge".
 
         The run's own `pretrain` stage comes first where the config has it. Otherwise it is
-        `config.models.<name>`: a path, or the name of a folder shipped inside the package.
+        `config.models.<name>`, see `convert.resolve_folder`.
 
         Raises:
           FileNotFoundError: there is no such folder.
         """
         if "pretrain" in self.config.stages:
             return self.output("pretrain") / name
-        given = pathlib.Path(self.config.models[name]).expanduser()
-        for folder in (given, PACKAGE / given):
-            if folder.is_dir():
-                return folder
-        raise FileNotFoundError(f"config.models.{name}: there is no folder {given}")
+        return resolve_folder(self.config.models[name], f"config.models.{name}")
+
+    def base_transformer(self) -> pathlib.Path:
+        """The folder of the base editor's transformer.
+
+        It is the editor's own, unless `config.models.transformer` names another.
+
+        Raises:
+          FileNotFoundError: there is no such folder.
+        """
+        if "pretrain" in self.config.stages or not self.config.models.transformer:
+            return self.base_model("editor") / "transformer"
+        return resolve_folder(self.config.models.transformer, "config.models.transformer")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -85,6 +85,6 @@ STAGES: tuple[Stage, ...] = (
         summary="write both models for diffusers and transformers",
         run=_run_module,
         sections=("models", "export"),
-        reads=("pretrain", "reward", "rl"),
+        reads=("data", "pretrain", "reward", "rl", "evaluate"),
     ),
 )

@@ -1,0 +1,167 @@
+"""Model cards: README.md with the header that the Hugging Face hub reads, figures as measured."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelCard, ModelCardData
+
+from onereward_jax.reward import TEMPLATE_VERSION
+from onereward_jax.tasks import Dimension, Task
+
+TEMPLATES = Path(__file__).parent
+SOURCES = {
+    "mini": "composed scenes of the mini world: photographs with sprites and words put into them",
+    "folder": "a folder of images with masks and prompts",
+    "tfds": "a ready TFDS data set",
+}
+ANNOTATORS = {
+    "oracle": "an oracle that knows how each scene was composed",
+    "people": "people",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """What a model was made from, and how it may be used.
+
+    Attributes:
+      base_model: hub id of what the training started from; "" for none.
+      license: as the hub spells it; "other" comes with a name and a link.
+      license_name, license_link: of a licence that is "other"; "" otherwise.
+    """
+
+    base_model: str
+    license: str
+    license_name: str
+    license_link: str
+
+    def card_data(self, **fields: Any) -> ModelCardData:
+        """The card's header; empty fields are left out.
+
+        Raises:
+          ValueError: a licence that is "other" has no name.
+        """
+        if self.license == "other" and not self.license_name:
+            raise ValueError('a model card with the license "other" needs a license_name')
+        known = {name: value for name, value in dataclasses.asdict(self).items() if value}
+        return ModelCardData(**known, **fields)
+
+
+@dataclasses.dataclass(frozen=True)
+class DataFacts:
+    """What a run learnt from.
+
+    Attributes:
+      source: "mini", "folder" or "tfds".
+      image_size: height and width in pixels.
+      counts: split -> task -> triplets.
+      annotator: "oracle" or "people".
+      noise_rate: how often an oracle names a pair the wrong way round.
+    """
+
+    source: str
+    image_size: int
+    counts: Mapping[str, Mapping[Task, int]]
+    annotator: str
+    noise_rate: float
+
+    @property
+    def triplets(self) -> str:
+        """What kind of pictures they are."""
+        return SOURCES[self.source]
+
+    @property
+    def preferences(self) -> str:
+        """Who chose between two pictures."""
+        who = ANNOTATORS[self.annotator]
+        if self.annotator == "oracle" and self.noise_rate:
+            who += f", made to err in {self.noise_rate:.0%} of the pairs"
+        return who
+
+
+def editor_card(
+    origin: Origin,
+    data: DataFacts,
+    settings: Mapping[str, Any],
+    summary: Mapping[str, Any] | None,
+    *,
+    weights: str,
+    alone: bool,
+) -> ModelCard:
+    """The card of a trained editor.
+
+    Args:
+      origin: of the base editor.
+      data: what it learnt from.
+      settings: config sections to be shown.
+      summary: the report's summary.json; None when the run was not evaluated.
+      weights: "policy" or "ema".
+      alone: the folder holds the transformer and nothing else.
+    """
+    header = origin.card_data(
+        library_name="diffusers",
+        pipeline_tag="image-to-image",
+        tags=["onereward", "inpainting", "outpainting", "object-removal", "flux", "jax"],
+    )
+    gsb = {
+        name: {Task(task): row for task, row in table.items()}
+        for name, table in (summary or {}).get("gsb", {}).items()
+    }
+    return _fill(
+        "editor.md",
+        header,
+        origin=origin,
+        data=data,
+        settings=settings,
+        gsb=gsb,
+        weights={"policy": "the policy", "ema": "the policy's moving average"}[weights],
+        alone=alone,
+    )
+
+
+def judge_card(
+    origin: Origin,
+    data: DataFacts,
+    settings: Mapping[str, Any],
+    accuracy: Sequence[Mapping[str, Any]],
+    folder: Path,
+) -> ModelCard:
+    """The card of a trained judge.
+
+    Args:
+      origin: of the model it started from.
+      data: what it learnt from.
+      settings: config sections to be shown.
+      accuracy: rows of the stage `reward`'s accuracy.json.
+      folder: of the judge; the card names the files that are there.
+    """
+    header = origin.card_data(
+        library_name="transformers",
+        pipeline_tag="image-text-to-text",
+        tags=["onereward", "reward-model", "preference", "qwen2_5_vl", "jax"],
+    )
+    rows = [
+        {**row, "task": Task(row["task"]), "dimension": Dimension(row["dimension"])}
+        for row in accuracy
+    ]
+    return _fill(
+        "judge.md",
+        header,
+        origin=origin,
+        data=data,
+        settings={"reward": settings["reward"]},
+        rows=rows,
+        template_version=TEMPLATE_VERSION,
+        files=sorted(path.name for path in folder.iterdir()),
+    )
+
+
+def _fill(template: str, header: ModelCardData, **values: Any) -> ModelCard:
+    text = (TEMPLATES / template).read_text(encoding="utf-8")
+    settings = json.dumps(values.pop("settings"), indent=2)
+    return ModelCard.from_template(header, template_str=text, settings=settings, **values)

@@ -1,0 +1,135 @@
+"""Stage `export`: the trained editor and judge as folders that diffusers and transformers open.
+
+    editor/        the whole pipeline (config.export.editor = "pipeline"), or
+    transformer/   the trained component alone ("transformer")
+    judge/         weights, tokenizer, image processor, query template
+
+Each has a model card, README.md.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from huggingface_hub import ModelCard
+from ml_collections import FrozenConfigDict
+
+from onereward_jax.convert import (
+    FLUX,
+    Weights,
+    is_writer,
+    load_params,
+    read_config,
+    read_preprocessor,
+    save_params,
+    write_editor_folder,
+    write_judge_folder,
+)
+from onereward_jax.convert.tensor_files import read_json
+from onereward_jax.policy import read_editor
+from onereward_jax.policy.loading import abstract_params
+from onereward_jax.reward.loading import load_judge_params, read_judge, write_template_version
+from onereward_jax.stages.data import open_triplets
+from onereward_jax.stages.export.model_card import DataFacts, Origin, editor_card, judge_card
+from onereward_jax.stages.settings import plain
+from onereward_jax.stages.stage import Results, StageContext
+from onereward_jax.tasks import TASKS
+
+WEIGHTS = ("policy", "ema")
+EDITORS = {"pipeline": "editor", "transformer": "transformer"}
+"""config.export.editor -> the folder that is written."""
+
+
+def run(context: StageContext) -> Results:
+    """Writes editor, judge and their cards; returns where they are.
+
+    Raises:
+      ValueError: `config.export.weights` or `config.export.editor` is none of the choices.
+    """
+    config = context.config.export
+    for field, choices in (("weights", WEIGHTS), ("editor", tuple(EDITORS))):
+        if config[field] not in choices:
+            raise ValueError(
+                f"config.export.{field} is {config[field]!r}: choose one of {', '.join(choices)}"
+            )
+    editor, judge = context.folder / EDITORS[config.editor], context.folder / "judge"
+    _write_editor(context, editor)
+    _write_judge(context, judge)
+    if is_writer():
+        data = _data_facts(context)
+        settings = {name: plain(context.config[name]) for name in ("reward", "rl", "export")}
+        summary = _summary(context)
+        alone = config.editor == "transformer"
+        origin, weights = Origin(**plain(config.editor_card)), config.weights
+        card = editor_card(origin, data, settings, summary, weights=weights, alone=alone)
+        _save_card(editor, card)
+        accuracy = read_json(context.output("reward") / "accuracy.json")["rows"]
+        origin = Origin(**plain(config.judge_card))
+        _save_card(judge, judge_card(origin, data, settings, accuracy, judge))
+    return {path.name: str(path) for path in (editor, judge)}
+
+
+def _write_editor(context: StageContext, folder: Path) -> None:
+    """The trained transformer, with copies of what was not trained unless it goes alone."""
+    config, base = context.config.export, context.base_model("editor")
+    trained = context.output("rl") / config.weights
+    abstract = abstract_params(read_editor(base, transformer=trained), context.mesh).transformer
+    params, architecture = load_params(trained, abstract, FLUX), read_config(trained)
+    written = {"dtype": config.dtype, "max_shard_bytes": _shard_bytes(config)}
+    if config.editor == "transformer":
+        save_params(folder, params, FLUX, config=architecture, **written)
+        return
+    write_editor_folder(
+        folder,
+        transformer=Weights(params, architecture, **written),
+        vae=base / "vae",
+        text_encoder=base / "text_encoder",
+        text_encoder_2=base / "text_encoder_2",
+        tokenizer=base / "tokenizer",
+        tokenizer_2=base / "tokenizer_2",
+        scheduler=read_json(base / "scheduler" / "scheduler_config.json"),
+    )
+
+
+def _write_judge(context: StageContext, folder: Path) -> None:
+    config, size = context.config.export, (context.config.data.image_size,) * 2
+    trained = context.output("reward") / "judge"
+    params = load_judge_params(trained, read_judge(trained, size).scorer, context.mesh)
+    write_judge_folder(
+        folder,
+        model=Weights(params, read_config(trained), config.dtype, _shard_bytes(config)),
+        tokenizer=trained,
+        preprocessor=read_preprocessor(trained),
+    )
+    if is_writer():
+        write_template_version(folder)
+
+
+def _shard_bytes(config: FrozenConfigDict) -> int:
+    return round(config.shard_gb * 1e9)
+
+
+def _data_facts(context: StageContext) -> DataFacts:
+    """How many triplets of each task there are, and what kind they are."""
+    counts = {}
+    for split in ("train", "test"):
+        triplets = open_triplets(context, split)
+        counts[split] = {task: len(triplets.with_task(task)) for task in TASKS}
+    return DataFacts(
+        source=context.config.data.source,
+        image_size=context.config.data.image_size,
+        counts=counts,
+        annotator=context.config.annotate.by,
+        noise_rate=context.config.annotate.noise_rate,
+    )
+
+
+def _summary(context: StageContext) -> dict | None:
+    """What the stage `evaluate` measured, where the run has that stage."""
+    if "evaluate" not in context.config.stages:
+        return None
+    return read_json(context.output("evaluate") / "report" / "summary.json")
+
+
+def _save_card(folder: Path, card: ModelCard) -> None:
+    (folder / "README.md").write_text(str(card), encoding="utf-8")

@@ -11,8 +11,6 @@ from __future__ import annotations
 import inspect
 import pathlib
 import runpy
-import sys
-import traceback
 from collections.abc import Sequence
 
 import jax
@@ -22,11 +20,9 @@ from rich.console import Console
 from rich.table import Table
 
 from onereward_jax.common.config import check_overrides, check_tuples
+from onereward_jax.common.mistakes import exit_with, is_sentence
 from onereward_jax.parallel import make_mesh
 from onereward_jax.stages import STAGES, Outcome, run_chain
-
-USER_ERROR = 2
-"""Exit code when the command line, the config or the material is at fault."""
 
 _STAGE_HELP = (
     "Run this stage alone; the stages it reads must be complete. Left out, the stages named in "
@@ -56,9 +52,9 @@ def main(argv: Sequence[str]) -> None:
             config, _WORKDIR.value, make_mesh(**config.mesh), STAGES, only=_STAGE.value
         )
     except (ValueError, OSError, ModuleNotFoundError) as error:
-        if _TRACEBACK.value or not _is_sentence(error):
+        if _TRACEBACK.value or not is_sentence(error):
             raise
-        _exit_with(error)
+        exit_with(error)
     if jax.process_index() == 0:
         print_outcomes(outcomes)
 
@@ -91,7 +87,7 @@ def parse_flags(argv: list[str]) -> list[str]:
     except (flags.Error, ValueError) as error:
         if "--traceback" in argv:
             raise
-        _exit_with(error)
+        exit_with(error)
 
 
 def load_config(path: str) -> ConfigDict:
@@ -117,32 +113,6 @@ def _config_path(argv: Sequence[str]) -> str | None:
         if name in ("--config", "-config"):
             return value if equals else next(iter(argv[position + 1 :]), None)
     return None
-
-
-def _is_sentence(error: Exception) -> bool:
-    """Whether the message alone tells a user what to mend.
-
-    It does for files that cannot be read, for packages of an extra that is not installed, and
-    for a ValueError raised in this package. Anything else is a bug and keeps its traceback.
-    """
-    if isinstance(error, OSError):
-        return error.filename is not None or _raised_here(error)
-    if isinstance(error, ModuleNotFoundError):
-        return not (error.name or "").startswith("onereward_jax")
-    return _raised_here(error)
-
-
-def _raised_here(error: Exception) -> bool:
-    innermost = traceback.extract_tb(error.__traceback__)[-1]
-    return pathlib.Path(__file__).parent in pathlib.Path(innermost.filename).parents
-
-
-def _exit_with(error: Exception) -> None:
-    hint = ""
-    if isinstance(error, ModuleNotFoundError):
-        hint = "; the extras of setup.py bring it, as in: pip install -e '.[mini]'"
-    print(f"error: {error}{hint}", file=sys.stderr)
-    sys.exit(USER_ERROR)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from onereward_jax.convert.folders import (
 )
 from onereward_jax.convert.layouts import CLIP, FLUX, QWEN2_5_VL, T5, VAE, Layout
 from onereward_jax.convert.load import load_params
+from onereward_jax.convert.locate import find_model
 from onereward_jax.convert.save import save_params
 from onereward_jax.convert.tensor_files import read_config
 from onereward_jax.convert.tokenizers import EditorTokenizers, load_tokenizer, load_tokenizers
@@ -22,6 +23,7 @@ __all__ = [
     "EditorTokenizers",
     "Layout",
     "Weights",
+    "find_model",
     "load_params",
     "load_tokenizer",
     "load_tokenizers",

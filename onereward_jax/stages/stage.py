@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from jax.sharding import Mesh
 from ml_collections import FrozenConfigDict
 
-PACKAGE = pathlib.Path(__file__).parents[1]
+from onereward_jax.convert import find_model
 
 Results = Mapping[str, str | int | float]
 """Headline figures of a stage, for the closing table of a run."""
@@ -51,11 +51,7 @@ class StageContext:
         """
         if "pretrain" in self.config.stages:
             return self.output("pretrain") / name
-        given = pathlib.Path(self.config.models[name]).expanduser()
-        for folder in (given, PACKAGE / given):
-            if folder.is_dir():
-                return folder
-        raise FileNotFoundError(f"config.models.{name}: there is no folder {given}")
+        return find_model(self.config.models[name], f"config.models.{name}")
 
 
 @dataclasses.dataclass(frozen=True)

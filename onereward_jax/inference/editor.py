@@ -56,6 +56,7 @@ class Editor:
       functions: the static half.
       params: its weights.
       mesh: where they are.
+      steps: the functions compiled for it.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class Editor:
         self.functions = functions
         self.params = params
         self.mesh = mesh
-        self._steps = make_steps(functions, mesh)
+        self.steps = make_steps(functions, mesh)
         self._tokenize = encoder.tokenize
         self._embed = functools.partial(make_embed(encoder, mesh), text_params)
         # a directory of pictures repeats its negative prompt and the fixed prompts
@@ -175,7 +176,7 @@ class Editor:
         sigmas = self.functions.sigmas(num_inference_steps, size, strength)
         self._check_latents(latents, batch, size)
 
-        steps, vae = self._steps, self.params.vae
+        steps, vae = self.steps, self.params.vae
         pixels, edited, seeds = map(self._place, (pixels, edited, np.asarray(seeds, np.int32)))
         condition = steps.condition(vae, pixels, edited)
         embeds = self._embeds(prompts)

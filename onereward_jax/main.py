@@ -12,7 +12,6 @@ import inspect
 import pathlib
 import runpy
 import sys
-import traceback
 from collections.abc import Sequence
 
 import jax
@@ -22,12 +21,10 @@ from rich.console import Console
 from rich.table import Table
 
 from onereward_jax.common.config import check_overrides, check_tuples
+from onereward_jax.common.mistakes import exit_with, is_sentence
 from onereward_jax.parallel import make_mesh
 from onereward_jax.stages import STAGES, Outcome, run_chain
 from onereward_jax.training.loop import Stopped, TooManyRefusedSteps
-
-USER_ERROR = 2
-"""Exit code when the command line, the config or the material is at fault."""
 
 STOPPED = 75
 """Exit code after SIGTERM, with everything saved: "try again" (EX_TEMPFAIL)."""
@@ -63,9 +60,9 @@ def main(argv: Sequence[str]) -> None:
         print(stop, file=sys.stderr)
         sys.exit(STOPPED)
     except (ValueError, OSError, ModuleNotFoundError, TooManyRefusedSteps) as error:
-        if _TRACEBACK.value or not _is_sentence(error):
+        if _TRACEBACK.value or not is_sentence(error):
             raise
-        _exit_with(error)
+        exit_with(error)
     if jax.process_index() == 0:
         print_outcomes(outcomes)
 
@@ -99,7 +96,7 @@ def parse_flags(argv: list[str]) -> list[str]:
     except (flags.Error, ValueError) as error:
         if "--traceback" in argv:
             raise
-        _exit_with(error)
+        exit_with(error)
 
 
 def load_config(path: str) -> ConfigDict:
@@ -125,32 +122,6 @@ def _config_path(argv: Sequence[str]) -> str | None:
         if name in ("--config", "-config"):
             return value if equals else next(iter(argv[position + 1 :]), None)
     return None
-
-
-def _is_sentence(error: Exception) -> bool:
-    """Whether the message alone tells a user what to mend.
-
-    It does for files that cannot be read, for packages of an extra that is not installed, and
-    for a ValueError raised in this package. Anything else is a bug and keeps its traceback.
-    """
-    if isinstance(error, OSError):
-        return error.filename is not None or _raised_here(error)
-    if isinstance(error, ModuleNotFoundError):
-        return not (error.name or "").startswith("onereward_jax")
-    return _raised_here(error)
-
-
-def _raised_here(error: Exception) -> bool:
-    innermost = traceback.extract_tb(error.__traceback__)[-1]
-    return pathlib.Path(__file__).parent in pathlib.Path(innermost.filename).parents
-
-
-def _exit_with(error: Exception) -> None:
-    hint = ""
-    if isinstance(error, ModuleNotFoundError):
-        hint = "; the extras of setup.py bring it, as in: pip install -e '.[mini]'"
-    print(f"error: {error}{hint}", file=sys.stderr)
-    sys.exit(USER_ERROR)
 
 
 if __name__ == "__main__":

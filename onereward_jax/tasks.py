@@ -81,6 +81,33 @@ SAMPLING_PROBABILITIES: dict[Task, float] = {
 }
 """p_k of Algorithm 1; the two extend variants share 0.25."""
 
+COMMAND_TASKS = ("fill", "extend", "remove")
+"""The tasks as a command line names them; whether an extension has a prompt, it sees."""
+
+
+def task_named(name: str, prompt: str = "") -> Task:
+    """The task that people call `name`: one of `COMMAND_TASKS`, or the value of a `Task`.
+
+    Args:
+      name: e.g. "extend".
+      prompt: what to draw; "" for none.
+
+    Raises:
+      ValueError: there is no such task.
+    """
+    by_command = {
+        "extend": Task.EXTEND_WITH_PROMPT if prompt else Task.EXTEND_WITHOUT_PROMPT,
+        "remove": Task.REMOVAL,
+    }
+    if name in by_command:
+        return by_command[name]
+    try:
+        return Task(name)
+    except ValueError:
+        known = dict.fromkeys([*COMMAND_TASKS, *TASKS])
+        raise ValueError(f"unknown task {name!r}; there are {', '.join(known)}") from None
+
+
 FIXED_PROMPTS: dict[Task, str] = {
     Task.EXTEND_WITHOUT_PROMPT: "high-definition, perfect composition",
     Task.REMOVAL: "remove",

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+import torch_pipeline
 from diffusers import (
     AutoencoderKL,
     FlowMatchEulerDiscreteScheduler,
@@ -79,32 +80,6 @@ def tiny_pipeline(guidance_embeds: bool) -> FluxFillPipeline:
     return pipeline
 
 
-class TrueGuidance(torch.nn.Module):
-    """The pipeline's transformer under true guidance, in the released batch order."""
-
-    def __init__(self, inner: torch.nn.Module, negative: PromptEmbeds, scale: float) -> None:
-        super().__init__()
-        self.inner, self.config = inner, inner.config
-        self.dtype, self.device = inner.dtype, inner.device
-        self.negative = [torch.from_numpy(np.array(part)) for part in negative]
-        self.scale = scale
-
-    def forward(
-        self, hidden_states, timestep, guidance, pooled_projections, encoder_hidden_states,
-        **rest,
-    ):  # fmt: skip
-        both = self.inner(
-            hidden_states=torch.cat([hidden_states] * 2),
-            timestep=torch.cat([timestep] * 2),
-            guidance=None if guidance is None else torch.cat([guidance] * 2),
-            pooled_projections=torch.cat([self.negative[1], pooled_projections]),
-            encoder_hidden_states=torch.cat([self.negative[0], encoder_hidden_states]),
-            **rest,
-        )[0]
-        negative, positive = both.chunk(2)
-        return (negative + self.scale * (positive - negative),)
-
-
 class World:
     """One saved pipeline, loaded on our side, and a batch for both."""
 
@@ -142,34 +117,27 @@ def run_pipeline(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(latents after each step [steps, b, n, c], decoded images in [0, 1] NHWC)."""
     pipeline, steps = world.pipeline, []
+    negative = [torch.from_numpy(np.array(part)) for part in world.negative]
 
     def keep(pipeline, index, timestep, values):
         steps.append(values["latents"].numpy())
         return values
 
-    plain = pipeline.transformer
-    if cfg_scale != 1.0:
-        pipeline.transformer = TrueGuidance(plain, world.negative, cfg_scale)
-    try:
-        with torch.no_grad():
-            images = pipeline(
-                prompt_embeds=torch.from_numpy(np.array(world.positive.prompt_embeds)),
-                pooled_prompt_embeds=torch.from_numpy(
-                    np.array(world.positive.pooled_prompt_embeds)
-                ),
-                image=to_torch((world.image + 1) / 2),
-                mask_image=to_torch(world.mask),
-                height=SIZE[0],
-                width=SIZE[1],
-                strength=strength,
-                num_inference_steps=STEPS,
-                guidance_scale=guidance_scale,
-                latents=torch.from_numpy(np.array(latents)),
-                output_type="np",
-                callback_on_step_end=keep,
-            ).images
-    finally:
-        pipeline.transformer = plain
+    with torch.no_grad(), torch_pipeline.guidance(pipeline, negative, cfg_scale):
+        images = pipeline(
+            prompt_embeds=torch.from_numpy(np.array(world.positive.prompt_embeds)),
+            pooled_prompt_embeds=torch.from_numpy(np.array(world.positive.pooled_prompt_embeds)),
+            image=to_torch((world.image + 1) / 2),
+            mask_image=to_torch(world.mask),
+            height=SIZE[0],
+            width=SIZE[1],
+            strength=strength,
+            num_inference_steps=STEPS,
+            guidance_scale=guidance_scale,
+            latents=torch.from_numpy(np.array(latents)),
+            output_type="np",
+            callback_on_step_end=keep,
+        ).images
     return np.stack(steps), images
 
 

@@ -1,0 +1,80 @@
+"""How the commands end when the command line, the config or the material is at fault.
+
+A mistake of the user is one sentence on the error stream and exit code 2; a mistake of this
+package keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import sys
+import traceback
+from collections.abc import Callable
+from typing import NoReturn
+
+from absl import logging
+
+USER_ERROR = 2
+"""Exit code when the command line, the config or the material is at fault."""
+
+PACKAGE = pathlib.Path(__file__).parents[1]
+
+
+def is_sentence(error: Exception) -> bool:
+    """Whether the message alone tells a user what to mend.
+
+    It does for files that cannot be read, for packages of an extra that is not installed, and
+    for other errors raised in this package. Anything else is a bug and keeps its traceback.
+    """
+    if isinstance(error, OSError):
+        return error.filename is not None or _raised_here(error)
+    if isinstance(error, ModuleNotFoundError):
+        return not (error.name or "").startswith("onereward_jax")
+    return _raised_here(error)
+
+
+def exit_with(error: Exception) -> NoReturn:
+    """Ends the process with the error's message and `USER_ERROR`."""
+    hint = ""
+    if isinstance(error, ModuleNotFoundError):
+        hint = "; the extras of setup.py bring it, as in: pip install -e '.[mini]'"
+    print(f"error: {error}{hint}", file=sys.stderr)
+    sys.exit(USER_ERROR)
+
+
+class CommandParser(argparse.ArgumentParser):
+    """A parser whose complaints are one sentence too; options are never abbreviated."""
+
+    def __init__(self, *, prog: str, description: str) -> None:
+        super().__init__(
+            prog=prog,
+            description=description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        self.add_argument("--traceback", action="store_true", help="show where an error was raised")
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the process; called by argparse."""
+        exit_with(ValueError(f"{message}; --help explains the options"))
+
+
+def run_command(
+    parser: CommandParser, run: Callable[[argparse.Namespace], None], argv: list[str] | None = None
+) -> None:
+    """Parses the command line (or `argv`) and runs; mistakes of the user end in one sentence."""
+    # as in main: jax tells a lot at the level of info
+    logging.set_verbosity(logging.WARNING)
+    options = parser.parse_args(argv)
+    try:
+        run(options)
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        if options.traceback or not is_sentence(error):
+            raise
+        exit_with(error)
+
+
+def _raised_here(error: Exception) -> bool:
+    innermost = traceback.extract_tb(error.__traceback__)[-1]
+    return PACKAGE in pathlib.Path(innermost.filename).parents

@@ -1,0 +1,154 @@
+"""Edit pictures with a FLUX Fill editor: fill, extend, remove.
+
+    python -m onereward_jax.edit --model=mini_models/editor --image=cup.png --mask=cup_mask.png \\
+      --prompt="a red apple" --out=edited.png
+
+White in the mask means: edit here. --image may be a folder with metadata.jsonl, one row per
+picture, such as {"image": "a.jpg", "mask": "a_mask.png", "prompt": "a red apple", "task": "fill"};
+--out is then a folder too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from PIL import Image
+from tqdm import tqdm
+
+from onereward_jax.common.mistakes import CommandParser, run_command
+from onereward_jax.inference import Editor, paste_back
+from onereward_jax.inference.pictures import editing_size
+from onereward_jax.inference.requests import Request, read_folder, read_request
+from onereward_jax.policy.schedule import first_step
+from onereward_jax.stages.progress import announce, progress_bar
+from onereward_jax.tasks import COMMAND_TASKS, Task
+
+DTYPES = ("float32", "bfloat16")
+
+
+def parser() -> CommandParser:
+    """The options of this command."""
+    options = CommandParser(prog="python -m onereward_jax.edit", description=__doc__)
+    add = options.add_argument
+    add("--model", required=True, help="folder of the editor (diffusers layout)")
+    add("--image", required=True, type=Path, help="picture, or folder with metadata.jsonl")
+    add("--mask", type=Path, help="picture whose white pixels are edited")
+    add("--prompt", default="", help="what to draw; remove and extend do without")
+    add("--task", help=f"one of {', '.join(COMMAND_TASKS)} (default fill)")
+    add("--pad", help="for extend: pixels to add, left,top,right,bottom, instead of a mask")
+    add("--out", required=True, type=Path, help="picture to write, or folder")
+    add("--negative_prompt", default="nsfw", help="what to move away from (default %(default)s)")
+    add("--true_cfg_scale", type=float, default=4.0,
+        help="true classifier-free guidance, 1 for none (default %(default)s)")  # fmt: skip
+    add("--guidance_scale", type=float, default=1.0,
+        help="guidance embedded in FLUX (default %(default)s)")  # fmt: skip
+    add("--steps", type=int, default=50, help="sampling steps (default %(default)s)")
+    add("--strength", type=float, default=1.0,
+        help="below 1: start from the picture, so much noised (default %(default)s)")  # fmt: skip
+    add("--height", type=int, help="of the edited picture (default: as it is)")
+    add("--width", type=int, help="of the edited picture (default: as it is)")
+    add("--seed", type=int, default=0, help="of the noise; counts up in a folder (default 0)")
+    add("--batch_size", type=int, default=1, help="pictures of a folder edited at once (default 1)")
+    add("--dtype", choices=DTYPES, help="default: float32 on CPU, bfloat16 on TPU and GPU")
+    add("--paste_back", action="store_true",
+        help="keep the picture outside the mask as it was, in its own size")  # fmt: skip
+    add("--feather", type=int, default=8,
+        help="width of the seam of --paste_back in pixels (default %(default)s)")  # fmt: skip
+    return options
+
+
+def run(options: argparse.Namespace) -> None:
+    """Checks everything that can be, loads the editor, edits and writes.
+
+    Raises:
+      FileNotFoundError, ValueError: as `read_request`, `read_folder` and `Editor`, or an option
+        that does not fit the others.
+    """
+    requests, outputs = _requests(options)
+    steps = options.steps - first_step(options.steps, options.strength)
+    for name, least in (("batch_size", 1), ("feather", 0)):
+        if getattr(options, name) < least:
+            raise ValueError(f"--{name} is {getattr(options, name)}, at least {least} expected")
+    editor = Editor.from_pretrained(options.model, dtype=options.dtype)
+    sizes = [
+        editing_size(one.image, options.height, options.width, editor.multiple)
+        for one in requests
+    ]
+    with progress_bar("edit", len(requests) * steps) as bar:
+        for part in batches(sizes, options.batch_size):
+            pictures = _edited(editor, options, requests, part, bar)
+            for index, picture in zip(part, pictures, strict=True):
+                _save(options, requests[index], picture, outputs[index])
+    announce(f"written: {options.out}" + ("" if len(outputs) == 1 else f" ({len(outputs)} files)"))
+
+
+def batches(sizes: Sequence[tuple[int, int]], batch_size: int) -> Iterator[tuple[int, ...]]:
+    """Indices of pictures edited together: of one size, and at most `batch_size` of them."""
+    by_size = sorted(range(len(sizes)), key=lambda index: sizes[index])
+    for _, same in itertools.groupby(by_size, key=lambda index: sizes[index]):
+        same = list(same)
+        for start in range(0, len(same), batch_size):
+            yield tuple(same[start : start + batch_size])
+
+
+def _requests(options: argparse.Namespace) -> tuple[list[Request], list[Path]]:
+    """What to edit, and the file of each result."""
+    if not options.image.is_dir():
+        if options.out.suffix.lower() not in Image.registered_extensions():
+            raise ValueError(f"--out: {options.out} is not the name of a picture, as in edited.png")
+        task = options.task or Task.FILL.value
+        request = read_request(options.image, options.mask, options.prompt, task, options.pad)
+        return [request], [options.out]
+    for name in ("mask", "prompt", "task", "pad"):
+        if getattr(options, name):
+            raise ValueError(f"--{name}: the pictures of a folder have theirs in metadata.jsonl")
+    if options.out.is_file():
+        raise ValueError(f"--out: {options.out} is a file, but the results of a folder need one")
+    requests = read_folder(options.image)
+    names = [f"{number:05d}-{one.name}.png" for number, one in enumerate(requests, 1)]
+    return requests, [options.out / name for name in names]
+
+
+def _edited(
+    editor: Editor,
+    options: argparse.Namespace,
+    requests: Sequence[Request],
+    part: Sequence[int],
+    bar: tqdm,
+) -> list[Image.Image]:
+    chosen = [requests[index] for index in part]
+    return editor(
+        image=[one.image for one in chosen],
+        mask=[one.mask for one in chosen],
+        prompt=[one.prompt for one in chosen],
+        negative_prompt=options.negative_prompt,
+        true_cfg_scale=options.true_cfg_scale,
+        guidance_scale=options.guidance_scale,
+        num_inference_steps=options.steps,
+        strength=options.strength,
+        height=options.height,
+        width=options.width,
+        seed=[options.seed + index for index in part],
+        on_step=lambda *_: bar.update(len(part)),
+    )
+
+
+def _save(
+    options: argparse.Namespace, request: Request, picture: Image.Image, output: Path
+) -> None:
+    if options.paste_back:
+        picture = paste_back(request.image, picture, request.mask, options.feather)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(output)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command, on `argv` or the command line."""
+    run_command(parser(), run, argv)
+
+
+if __name__ == "__main__":
+    main()

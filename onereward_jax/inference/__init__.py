@@ -1,0 +1,7 @@
+"""Trained models at work: the editor and the judge on pictures of any size."""
+
+from onereward_jax.inference.canvas import Padding, extended, paste_back
+from onereward_jax.inference.editor import Editor
+from onereward_jax.inference.judge import Judge
+
+__all__ = ["Editor", "Judge", "Padding", "extended", "paste_back"]

@@ -1,0 +1,264 @@
+"""The editor as people use it: pictures, masks and prompts in, pictures out.
+
+Original: diffusers' `FluxFillPipeline.__call__`, with true classifier-free guidance in the order
+[negative, positive] as in the authors' released pipeline. From the same starting latents the
+result is the same, with one choice of ours: the VAE's posterior is not sampled, its mean is taken
+(see `policy.conditioning.encode_image`), so a seed decides about nothing but the initial noise.
+
+Single letters: b batch, n image tokens, c channels of a latent token, h, w image height and width.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Float32
+from PIL import Image
+
+from onereward_jax import policy
+from onereward_jax.convert import resolve_folder
+from onereward_jax.inference.pictures import (
+    Picture,
+    check_shapes,
+    editing_size,
+    image_pixels,
+    mask_pixels,
+    open_picture,
+    to_pictures,
+    to_unit,
+)
+from onereward_jax.inference.placing import compute_dtype, fill_up
+from onereward_jax.inference.steps import make_steps
+from onereward_jax.parallel import batch_sharding, make_mesh
+from onereward_jax.policy.editor import Size
+from onereward_jax.policy.packing import PATCH
+from onereward_jax.policy.text import TextEncoder, TextParams, make_embed
+
+OUTPUT_TYPES = ("pil", "np", "latent")
+LONGEST_PROMPT = 512
+"""T5 tokens of a prompt in FLUX; an editor whose tokenizer says less has learnt with less."""
+
+OnStep = Callable[[int, Float32[Array, "b n c"]], None]
+"""(index of the step, latents after it)."""
+
+
+class Editor:
+    """An editor with its weights, ready to edit; the pure functions are those of `policy.Editor`.
+
+    Attributes:
+      functions: the static half.
+      params: its weights.
+      mesh: where they are.
+      steps: the functions compiled for it.
+    """
+
+    def __init__(
+        self,
+        functions: policy.Editor,
+        params: policy.EditorParams,
+        encoder: TextEncoder,
+        text_params: TextParams,
+        mesh: Mesh,
+    ) -> None:
+        """From loaded parts; `from_pretrained` loads them."""
+        self.functions = functions
+        self.params = params
+        self.mesh = mesh
+        self.steps = make_steps(functions, mesh)
+        self._tokenize = encoder.tokenize
+        self._embed = functools.partial(make_embed(encoder, mesh), text_params)
+        # a directory of pictures repeats its negative prompt and the fixed prompts
+        self._prompt_embeds = functools.lru_cache(maxsize=64)(self._embed_one)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        mesh: Mesh | None = None,
+        dtype: Any = None,
+        max_sequence_length: int | None = None,
+    ) -> Editor:
+        """The editor in a folder in the layout of FluxFillPipeline (see `policy.loading`).
+
+        Args:
+          path: of the folder, or "mini_models/editor" for the small one that comes along.
+          mesh: where weights and samples go; default: all devices share both (`fsdp`).
+          dtype: of weights and computation, bfloat16 or float32; the VAE has float32 always.
+            Default: float32 on CPU, bfloat16 elsewhere.
+          max_sequence_length: T5 tokens per prompt; default: what the tokenizer states, at most
+            512 as in FLUX.
+
+        Raises:
+          FileNotFoundError, ValueError: as `convert.resolve_folder`, `policy.load_editor` and
+            `policy.load_text_encoder`.
+        """
+        folder = resolve_folder(path, "model")
+        mesh = make_mesh() if mesh is None else mesh
+        kinds = dict.fromkeys(("dtype", "param_dtype"), compute_dtype(dtype))
+        encoder, text_params = policy.load_text_encoder(folder, mesh, **kinds)
+        length = max_sequence_length or min(
+            encoder.tokenizers.t5.model_max_length, LONGEST_PROMPT
+        )
+        encoder = dataclasses.replace(encoder, max_sequence_length=length)
+        return cls(*policy.load_editor(folder, mesh, **kinds), encoder, text_params, mesh)
+
+    @property
+    def multiple(self) -> int:
+        """Pixels per side of a token: sides of edited pictures are multiples of it."""
+        return self.functions.vae.config.scale_factor * PATCH
+
+    def __call__(
+        self,
+        image: Picture | Sequence[Picture],
+        mask: Picture | Sequence[Picture],
+        prompt: str | Sequence[str],
+        negative_prompt: str | Sequence[str] = "nsfw",
+        *,
+        true_cfg_scale: float = 4.0,
+        guidance_scale: float = 1.0,
+        num_inference_steps: int = 50,
+        strength: float = 1.0,
+        height: int | None = None,
+        width: int | None = None,
+        latents: Float32[np.ndarray | Array, "b n c"] | None = None,
+        seed: int | Sequence[int] = 0,
+        output_type: str = "pil",
+        on_step: OnStep | None = None,
+    ) -> list[Image.Image] | Float32[np.ndarray, "..."]:
+        """Edits one picture or a batch of one size.
+
+        Each of `image`, `mask`, `prompt`, `negative_prompt` is one for all, or one per sample.
+
+        Args:
+          image: opened pictures or paths, of any mode.
+          mask: white = edit here; scaled to the size of the picture.
+          prompt: what to draw.
+          negative_prompt: what to move away from.
+          true_cfg_scale: s of v = v_neg + s (v_pos - v_neg); 1 for none, at half the cost.
+          guidance_scale: the scale embedded in FLUX; ignored by models without.
+          num_inference_steps: steps of the whole grid.
+          strength: in (0, 1]; below 1 the first (1 - strength) of the grid is left out, and the
+            edit starts from the source with noise.
+          height, width: of the result; default: those of the picture. Cut to multiples of
+            `multiple` (16 for FLUX), as all pictures are resized to one of these sizes.
+          latents: packed starting latents, taken as they are; None draws them from `seed`.
+          seed: of each sample's noise; a single number counts up along the batch.
+          output_type: "pil", "np" or "latent".
+          on_step: called after every step.
+
+        Returns:
+          Always a batch: a list of pictures, an array [b, h, w, 3] in [0, 1], or the final packed
+          latents [b, n, c].
+
+        Raises:
+          FileNotFoundError: a path does not exist.
+          ValueError: a picture cannot be read, a mask is empty or of another shape, pictures
+            differ in size, or an argument is out of range.
+        """
+        if output_type not in OUTPUT_TYPES:
+            raise ValueError(f"output_type {output_type!r} is none of {', '.join(OUTPUT_TYPES)}")
+        images, masks, prompts, negatives = _aligned(
+            image=image, mask=mask, prompt=prompt, negative_prompt=negative_prompt
+        )
+        batch = len(images)
+        seeds = range(seed, seed + batch) if isinstance(seed, int) else list(seed)
+        if len(seeds) != batch:
+            raise ValueError(f"seed has {len(seeds)} numbers for a batch of {batch}")
+        size, pixels, edited = self._pixels(images, masks, height, width)
+        sigmas = self.functions.sigmas(num_inference_steps, size, strength)
+        self._check_latents(latents, batch, size)
+
+        steps, vae = self.steps, self.params.vae
+        pixels, edited, seeds = map(self._place, (pixels, edited, np.asarray(seeds, np.int32)))
+        condition = steps.condition(vae, pixels, edited)
+        embeds = self._embeds(prompts)
+        negative_embeds = None if true_cfg_scale == 1.0 else self._embeds(negatives)
+        if latents is not None:
+            current = self._place(np.asarray(latents, np.float32))
+        elif sigmas[0] < 1.0:
+            current = steps.start(vae, pixels, seeds, sigmas[0])
+        else:
+            current = steps.noise(seeds, size)
+        scales = np.float32(guidance_scale), np.float32(true_cfg_scale)
+        for index, (sigma, following) in enumerate(zip(sigmas, sigmas[1:])):
+            current = steps.step(
+                self.params.transformer, current, condition, embeds, negative_embeds,
+                sigma, following, *scales,
+            )  # fmt: skip
+            if on_step is not None:
+                on_step(index, current[:batch])
+        if output_type == "latent":
+            return np.asarray(current)[:batch]
+        decoded = to_unit(np.asarray(steps.decode(vae, current, size))[:batch])
+        return decoded if output_type == "np" else to_pictures(decoded)
+
+    def _pixels(
+        self,
+        images: Sequence[Picture],
+        masks: Sequence[Picture],
+        height: int | None,
+        width: int | None,
+    ) -> tuple[Size, Float32[np.ndarray, "b h w 3"], Float32[np.ndarray, "b h w 1"]]:
+        """The common size, sources in [-1, 1] and masks."""
+        pairs = [(open_picture(image), open_picture(mask)) for image, mask in zip(images, masks)]
+        sizes = {editing_size(picture, height, width, self.multiple) for picture, _ in pairs}
+        if len(sizes) > 1:
+            listed = " and ".join("{}x{}".format(*size[::-1]) for size in sorted(sizes))
+            raise ValueError(
+                f"the pictures of a batch would be edited in {listed} pixels: give height and "
+                "width, or edit them one by one"
+            )
+        for picture, mask in pairs:
+            check_shapes(picture, mask)
+        size = sizes.pop()
+        return (
+            size,
+            np.stack([image_pixels(picture, size) for picture, _ in pairs]),
+            np.stack([mask_pixels(mask, size) for _, mask in pairs]),
+        )
+
+    def _check_latents(self, latents: Any, batch: int, size: Size) -> None:
+        wanted = (batch, self.functions.token_count(size), self.functions.latent_channels)
+        if latents is not None and latents.shape != wanted:
+            raise ValueError(
+                f"latents of shape {latents.shape}: {wanted} expected, the packed tokens of "
+                f"{batch} pictures of {size[1]}x{size[0]} pixels"
+            )
+
+    def _embeds(self, prompts: Sequence[str]) -> policy.PromptEmbeds:
+        rows = [self._prompt_embeds(prompt) for prompt in prompts]
+        return policy.PromptEmbeds(
+            *(self._place(np.stack(part)) for part in zip(*rows, strict=True))
+        )
+
+    def _embed_one(self, prompt: str) -> policy.PromptEmbeds:
+        ids = self._tokenize([prompt])
+        # under a mesh a batch has a row for each device
+        whole = self._embed(jax.tree.map(lambda row: np.repeat(row, self.mesh.size, 0), ids))
+        return policy.PromptEmbeds(*(np.asarray(part)[0] for part in whole))
+
+    def _place(self, samples: np.ndarray) -> jax.Array:
+        """On the mesh, the last sample repeated until every device has one."""
+        return jax.device_put(fill_up(samples, self.mesh), batch_sharding(self.mesh))
+
+
+def _aligned(**arguments: Any) -> list[list[Any]]:
+    """Every argument as a list of one length; what stands alone is for all."""
+    single = (str, os.PathLike, Image.Image)
+    lists = {
+        name: [value] if isinstance(value, single) else list(value)
+        for name, value in arguments.items()
+    }
+    batch = max(map(len, lists.values()))
+    for name, values in lists.items():
+        if len(values) not in (1, batch):
+            raise ValueError(f"{name}: {len(values)} values for a batch of {batch}")
+    return [values * (batch if len(values) == 1 else 1) for values in lists.values()]

@@ -1,0 +1,135 @@
+"""The commands `edit` and `judge`: what they write and print, and how mistakes end."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import torch_pipeline
+from PIL import Image
+
+from onereward_jax import Editor, edit, judge
+from onereward_jax.inference import paste_back
+from onereward_jax.parallel import make_mesh
+from onereward_jax.tasks import FIXED_PROMPTS, Task
+
+SIZE = (48, 32)
+
+
+def picture(seed: int, size: tuple[int, int] = SIZE) -> Image.Image:
+    noise = np.random.default_rng(seed).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    return Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC)
+
+
+def save_all(folder: Path) -> None:
+    """A picture, a mask that fits it, one that does not, and an empty one."""
+    picture(0).save(folder / "a.png")
+    picture(1, (32, 32)).save(folder / "small.png")
+    mask = Image.new("L", SIZE)
+    mask.paste(255, (8, 8, 24, 24))
+    mask.save(folder / "mask.png")
+    Image.new("L", SIZE).save(folder / "black.png")
+    (folder / "text.png").write_text("text")
+
+
+def test_a_folder_is_edited_as_its_rows_are_one_by_one(tmp_path: Path, capsys) -> None:
+    torch_pipeline.whole_pipeline(True).save_pretrained(tmp_path / "editor")
+    source, out = tmp_path / "source", tmp_path / "made" / "out"
+    source.mkdir()
+    save_all(source)
+    rows = [
+        {"image": "a.png", "mask": "mask.png", "prompt": "a red apple"},
+        {"image": "a.png", "mask": "mask.png", "task": "remove"},
+        {"image": "small.png", "pad": "4,0,12,0", "task": "extend"},
+    ]
+    (source / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    edit.main([
+        f"--model={tmp_path / 'editor'}", f"--image={source}", f"--out={out}", "--steps=2",
+        "--seed=5", "--batch_size=3", "--paste_back", "--feather=2",
+    ])  # fmt: skip
+    printed = capsys.readouterr()
+    assert printed.out == f"written: {out} (3 files)\n"
+    assert "edit: 100%" in printed.err and "6/6" in printed.err
+
+    mask, white = Image.open(source / "mask.png"), Image.new("L", SIZE, 255)
+    white.paste(0, (4, 0, 36, 32))
+    canvas = Image.new("RGB", SIZE, (128, 128, 128))
+    canvas.paste(picture(1, (32, 32)), (4, 0))
+    images, masks = [picture(0), picture(0), canvas], [mask, mask, white]
+    fixed = [FIXED_PROMPTS[task] for task in (Task.REMOVAL, Task.EXTEND_WITHOUT_PROMPT)]
+    editor = Editor.from_pretrained(
+        tmp_path / "editor", mesh=make_mesh(devices=jax.devices()[:1])
+    )
+    edits = editor(images, masks, ["a red apple", *fixed], seed=[5, 6, 7], num_inference_steps=2)
+    names = ["00001-a.png", "00002-a.png", "00003-small.png"]
+    assert sorted(path.name for path in out.iterdir()) == names
+    for name, image, edited, where in zip(names, images, edits, masks, strict=True):
+        expected = np.asarray(paste_back(image, edited, where, 2), int)
+        found = np.asarray(Image.open(out / name), int)
+        assert np.abs(found - expected).max() <= 1
+        assert np.abs(found - np.asarray(image, int)).max() > 1
+
+
+def test_the_judge_that_comes_along_answers_in_both_orders(tmp_path: Path, capsys) -> None:
+    for name in "ab":
+        picture(ord(name), (64, 64)).save(tmp_path / f"{name}.png")
+    files = [f"--{name}={tmp_path / name}.png" for name in "ab"]
+    question = ["--model=mini_models/judge", "--task=extend", "--dimension=text_alignment"]
+    judge.main([*question, *files, "--prompt=a lake"])
+    forth, back = capsys.readouterr().out.splitlines()
+    assert forth.startswith("P(Yes), a before b: ") and back.startswith("P(Yes), b before a: ")
+    probabilities = [float(line.split()[-1]) for line in (forth, back)]
+    assert 0.1 < sum(probabilities) < 1.9 and abs(np.subtract(*probabilities)) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"task": "erase"}, "unknown task 'erase'; there are fill, extend, remove,"),
+        ({"mask": "text.png"}, "text.png cannot be read as a picture: "),
+        ({"mask": "black.png"}, "the mask is empty: "),
+        ({"mask": "small.png"}, "the mask of 32x32 pixels does not have the shape of the picture"),
+        ({"image": "none.png"}, "there is no file none.png"),
+        ({"prompt": ""}, "the task fill needs a prompt"),
+        ({"model": "mini_models/artist"}, "model: there is no folder mini_models/artist"),
+        ({"model": "mini_models/judge"}, "model folder .*judge/text_encoder does not exist"),
+        ({"out": "edited"}, "--out: edited is not the name of a picture, as in edited.png"),
+        ({"feather": "-1"}, "--feather is -1, at least 0 expected"),
+        ({"strength": "0"}, "strength 0.0 leaves none of 50 steps"),
+        ({"steps": "many"}, "argument --steps: invalid int value: 'many'; --help explains"),
+        ({"stesp": "3"}, "unrecognized arguments: --stesp=3; --help explains"),
+        ({"image": "."}, "--mask: the pictures of a folder have theirs in metadata.jsonl"),
+    ],
+)
+def test_mistakes_end_in_one_sentence(
+    tmp_path: Path, monkeypatch, capsys, options: dict[str, str], message: str
+) -> None:
+    save_all(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    given = {"model": "mini_models/editor", "image": "a.png", "mask": "mask.png"}
+    given |= {"prompt": "a red apple", "out": "edited.png"} | options
+    with pytest.raises(SystemExit) as ending:
+        edit.main([f"--{name}={value}" for name, value in given.items()])
+    assert ending.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: ")
+    assert re.search(message, lines[0])
+
+
+@pytest.mark.parametrize("command", ["edit", "judge"])
+def test_help_shows_a_whole_command(command: str) -> None:
+    outcome = subprocess.run(
+        [sys.executable, "-m", f"onereward_jax.{command}", "--help"],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert f"python -m onereward_jax.{command} --model=mini_models/" in outcome.stdout
+    assert "--prompt" in outcome.stdout and "--traceback" in outcome.stdout

@@ -1,0 +1,161 @@
+"""Extending the canvas, pasting an edit back, and what is read from a folder of requests."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from onereward_jax.edit import batches
+from onereward_jax.inference import Padding, extended, paste_back
+from onereward_jax.inference.requests import read_folder
+from onereward_jax.tasks import FIXED_PROMPTS, Task, task_named
+
+WIDTH, HEIGHT = 40, 30
+
+
+def noise(seed: int, width: int = WIDTH, height: int = HEIGHT) -> Image.Image:
+    return Image.fromarray(
+        np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    )
+
+
+def box_mask(scale: int = 1) -> Image.Image:
+    mask = Image.new("L", (WIDTH * scale, HEIGHT * scale))
+    mask.paste(255, tuple(edge * scale for edge in (10, 10, 20, 20)))
+    return mask
+
+
+def test_the_canvas_holds_the_picture_and_the_mask_all_the_rest() -> None:
+    picture, padding = noise(0), Padding.parse("3, 0,7,5")
+    canvas, mask = extended(picture, padding)
+    assert canvas.size == mask.size == (WIDTH + 10, HEIGHT + 5)
+    inside = np.s_[0:HEIGHT, 3 : 3 + WIDTH]
+    np.testing.assert_array_equal(np.asarray(canvas)[inside], np.asarray(picture))
+    kept = np.asarray(mask) == 0
+    assert kept[inside].all() and kept.sum() == WIDTH * HEIGHT
+    assert (np.asarray(mask)[~kept] == 255).all()
+    # neutral under the mask, where it must not be told from what the model is shown
+    assert np.ptp(np.asarray(canvas)[~kept]) == 0
+
+
+@pytest.mark.parametrize("text", ["1,2,3", "1,2,3,x", "-1,2,3,4", "0,0,0,0", ""])
+def test_bad_paddings_are_quoted(text: str) -> None:
+    with pytest.raises(ValueError, match=f"pad '{text}'"):
+        Padding.parse(text)
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_pasting_back_keeps_the_source_beyond_the_seam_and_the_edit_inside(scale: int) -> None:
+    """Also with a mask of another size than the picture."""
+    source, edited, feather = noise(1), noise(2), 4
+    found = np.asarray(paste_back(source, edited, box_mask(scale), feather), int)
+    before, after = np.asarray(source, int), np.asarray(edited, int)
+    inside = np.zeros((HEIGHT, WIDTH), bool)
+    inside[10:20, 10:20] = True
+    near = np.zeros_like(inside)
+    near[10 - feather : 20 + feather, 10 - feather : 20 + feather] = True
+    np.testing.assert_array_equal(found[inside], after[inside])
+    np.testing.assert_array_equal(found[~near], before[~near])
+    # along a row the share of the edit falls by the same step from pixel to pixel
+    share = (found - before)[15, 19:26].sum(-1) / (after - before)[15, 19:26].sum(-1)
+    np.testing.assert_allclose(share, np.clip(1 - np.arange(7) / 5, 0, 1), atol=0.1)
+    hard = np.asarray(paste_back(source, edited, box_mask(scale), 0))
+    np.testing.assert_array_equal(hard, np.where(inside[..., None], after, before))
+
+
+def test_an_edit_of_another_size_is_pasted_in_the_size_of_the_source() -> None:
+    source = noise(3)
+    whole = Image.new("L", source.size, 255)
+    edited = noise(4, 32, 16)
+    found = paste_back(source, edited, whole)
+    expected = edited.resize(source.size, Image.Resampling.LANCZOS)
+    np.testing.assert_array_equal(np.asarray(found), np.asarray(expected))
+
+
+def test_tasks_by_the_names_of_the_command_line_and_of_data_sets() -> None:
+    assert task_named("extend", "a lake") == Task.EXTEND_WITH_PROMPT
+    assert task_named("extend") == task_named("extend_without_prompt") == "extend_without_prompt"
+    assert task_named("remove") == task_named(Task.REMOVAL) == Task.REMOVAL
+    with pytest.raises(ValueError, match="unknown task 'erase'; there are fill, extend, remove,"):
+        task_named("erase")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    noise(5).save(tmp_path / "a.png")
+    box_mask().save(tmp_path / "mask.png")
+    Image.new("L", (WIDTH, HEIGHT)).save(tmp_path / "black.png")
+    (tmp_path / "text.png").write_text("text")
+    return tmp_path
+
+
+def write_rows(folder: Path, *rows: dict | str) -> None:
+    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+    (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n")
+
+
+def test_rows_become_requests_with_the_fixed_prompts_where_none_is_given(folder: Path) -> None:
+    marked = {"image": "a.png", "mask": "mask.png"}
+    padded = {"image": "a.png", "pad": "0,0,8,0"}
+    write_rows(
+        folder,
+        marked | {"prompt": "a hat", "split": "test"},
+        marked | {"task": "removal", "target": "a.png"},
+        "",
+        padded | {"task": "extend"},
+        padded | {"task": "extend", "prompt": "a lake"},
+    )
+    requests = read_folder(folder)
+    fixed = FIXED_PROMPTS[Task.REMOVAL], FIXED_PROMPTS[Task.EXTEND_WITHOUT_PROMPT]
+    assert [one.prompt for one in requests] == ["a hat", *fixed, "a lake"]
+    assert [one.image.width - WIDTH for one in requests] == [0, 0, 8, 8]
+    assert {one.name for one in requests} == {"a"}
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("{", "not JSON"),
+        ({"mask": "mask.png"}, 'the field "image" expected'),
+        ({"image": "a.png", "mask": "mask.png", "promt": "x"}, "unknown field 'promt'"),
+        ({"image": "a.png", "mask": "mask.png", "prompt": 3}, "prompt must be a text, found 3"),
+        ({"image": "a.png", "mask": "mask.png"}, "the task fill needs a prompt"),
+        ({"image": "a.png", "mask": "mask.png", "task": "erase"}, "unknown task 'erase'"),
+        ({"image": "a.png", "task": "remove"}, "the task remove needs a mask$"),
+        ({"image": "a.png", "task": "extend"}, "the task extend needs a mask or pad$"),
+        ({"image": "a.png", "task": "remove", "pad": "1,1,1,1"}, "pad is for the task extend"),
+        (
+            {"image": "a.png", "task": "extend", "pad": "1,1,1,1", "mask": "mask.png"},
+            "pad makes a mask of its own",
+        ),
+        ({"image": "a.png", "task": "remove", "mask": "black.png"}, "the mask is empty"),
+        ({"image": "a.png", "task": "remove", "mask": "text.png"}, "text.png cannot be read"),
+        ({"image": "b.png", "task": "remove", "mask": "mask.png"}, "there is no file .*b.png"),
+    ],
+)
+def test_bad_rows_are_named_with_their_line(folder: Path, row, message: str) -> None:
+    good = {"image": "a.png", "mask": "mask.png", "task": "remove"}
+    write_rows(folder, good, row)
+    named = f"metadata.jsonl, line 2: .*{message}"
+    with pytest.raises((ValueError, FileNotFoundError), match=named):
+        read_folder(folder)
+
+
+def test_a_folder_without_rows_is_named(folder: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="is a folder without metadata.jsonl"):
+        read_folder(folder)
+    write_rows(folder)
+    with pytest.raises(ValueError, match="metadata.jsonl has no rows"):
+        read_folder(folder)
+
+
+def test_pictures_of_one_size_share_batches_and_none_is_left_out() -> None:
+    sizes = [(16, 16), (32, 16), (16, 16), (16, 16), (32, 16)]
+    parts = list(batches(sizes, 2))
+    assert sorted(index for part in parts for index in part) == [0, 1, 2, 3, 4]
+    assert all(len({sizes[index] for index in part}) == 1 for part in parts)
+    assert [len(part) for part in parts] == [2, 1, 2]

@@ -9,6 +9,7 @@ import pytest
 
 from onereward_jax.evaluation import Comparison, ImageMetrics, JudgeAccuracy, Verdict, good_same_bad
 from onereward_jax.evaluation.report import Curve, GridRow, ReportInputs, write_report
+from onereward_jax.evaluation.report.sheet import COLUMNS, GAP, HEADER, LABEL, picture_sheet
 from onereward_jax.tasks import DIMENSIONS, TASKS, Task
 
 
@@ -142,8 +143,11 @@ def test_the_summary_holds_every_figure(report):
 def test_the_same_inputs_give_the_same_bytes(report, tmp_path):
     inputs, page = report
     again = write_report(tmp_path, inputs)
-    assert again.read_bytes() == page.read_bytes()
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["index.html", "summary.json"]
+    assert again == tmp_path / "index.html"
+    files = ["index.html", "pictures.png", "summary.json"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == files
+    for name in files:
+        assert (tmp_path / name).read_bytes() == (page.parent / name).read_bytes()
 
 
 def test_what_was_not_measured_is_left_out(tmp_path):
@@ -166,3 +170,22 @@ def test_smoothing_is_a_mean_of_measured_neighbours():
     smooth = curve.smoothed(3)
     np.testing.assert_array_equal(smooth.steps, [0, 1, 3, 4])
     np.testing.assert_allclose(smooth.values, [1.5, 3.0, 3.0, 3.0])
+
+
+def test_the_sheet_shows_every_picture_under_its_name():
+    rng = np.random.default_rng(0)
+    pictures = {
+        name: rng.integers(0, 256, (64, 64) if name == "mask" else (64, 64, 3), np.uint8)
+        for name in COLUMNS
+    }
+    row = GridRow(caption="a red apple", **pictures)
+    sheet = picture_sheet({Task.REMOVAL: [row], Task.FILL: [row, row]})
+    assert sheet.shape == (2 * HEADER + 2 * (128 + GAP + LABEL), 10 * (128 + GAP) + 3 * GAP, 3)
+    found = [
+        sheet[top : top + 128 : 2, left : left + 128 : 2]
+        for top in (2 * HEADER, 2 * HEADER + 128 + GAP + LABEL)
+        for left in range(0, 5 * (128 + GAP), 128 + GAP)
+    ]
+    for picture, name in zip(found, 2 * COLUMNS, strict=True):
+        expected = pictures[name] if name != "mask" else pictures[name][..., None]
+        np.testing.assert_array_equal(picture, np.broadcast_to(expected, picture.shape))

@@ -2,6 +2,7 @@
 
     report/index.html     curves, Good/Same/Bad, judge accuracy, pictures: one self-contained page
     report/summary.json   every figure of it
+    report/pictures.png   its pictures
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Writes a report: one self-contained HTML page and the same figures as JSON."""
+"""Writes a report: one self-contained HTML page, the same figures as JSON, the pictures as PNG."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from onereward_jax.evaluation.image_metrics import ImageMetrics
 from onereward_jax.evaluation.judge_accuracy import PAPER_ACCURACY
 from onereward_jax.evaluation.report.charts import gsb_bars, monitor_curves, reward_curves
 from onereward_jax.evaluation.report.inputs import ReportInputs
+from onereward_jax.evaluation.report.sheet import picture_sheet
 from onereward_jax.evaluation.report.summary import summarize, summarize_curve
 from onereward_jax.tasks import DIMENSIONS, TASKS, Dimension, Task
 
@@ -36,7 +37,7 @@ METRIC_COLUMNS = {
 
 
 def write_report(folder: str | os.PathLike[str], inputs: ReportInputs) -> Path:
-    """Write `index.html` and `summary.json` into `folder` (made when missing).
+    """Write `index.html`, `summary.json` and `pictures.png` into `folder` (made when missing).
 
     The page loads nothing from elsewhere: charts are inline SVG, pictures inline PNG. Each file
     appears whole or not at all. Returns the path of the page.
@@ -44,9 +45,11 @@ def write_report(folder: str | os.PathLike[str], inputs: ReportInputs) -> Path:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     summary = json.dumps(summarize(inputs), indent=1, ensure_ascii=False, allow_nan=False)
-    _replace(folder / "summary.json", summary + "\n")
+    _replace(folder / "summary.json", (summary + "\n").encode())
+    if any(inputs.grids.values()):
+        _replace(folder / "pictures.png", _png(picture_sheet(inputs.grids)))
     page = folder / "index.html"
-    _replace(page, render(inputs))
+    _replace(page, render(inputs).encode())
     return page
 
 
@@ -76,9 +79,13 @@ def render(inputs: ReportInputs) -> str:
 
 def data_uri(picture: UInt8[np.ndarray, "h w *c"]) -> str:
     """`picture` as an inline PNG."""
+    return "data:image/png;base64," + base64.b64encode(_png(picture)).decode()
+
+
+def _png(picture: UInt8[np.ndarray, "h w *c"]) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return buffer.getvalue()
 
 
 def _metric_rows(
@@ -107,7 +114,7 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f}"
 
 
-def _replace(path: Path, text: str) -> None:
+def _replace(path: Path, content: bytes) -> None:
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, "utf-8")
+    partial.write_bytes(content)
     os.replace(partial, path)

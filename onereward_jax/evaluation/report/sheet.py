@@ -1,0 +1,54 @@
+"""All pictures of a report as one PNG, to be shown elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageDraw, ImageFont
+
+from onereward_jax.evaluation.report.inputs import GridRow
+from onereward_jax.tasks import TASKS, Task
+
+COLUMNS = ("source", "mask", "base", "policy", "truth")
+"""Fields of `GridRow`, which are also what is written above them."""
+
+SIDE = 128
+"""Least side of a picture in pixels; smaller ones are enlarged by a whole factor."""
+
+GAP, HEADER, LABEL = 4, 18, 12
+BACKGROUND, INK = (255, 255, 255), (60, 60, 60)
+
+
+def picture_sheet(grids: Mapping[Task, Sequence[GridRow]]) -> UInt8[np.ndarray, "h w 3"]:
+    """One block of columns per task, side by side; one row per triplet, its caption below.
+
+    Raises:
+      ValueError: there are no pictures.
+    """
+    shown = {task: list(grids[task]) for task in TASKS if grids.get(task)}
+    if not shown:
+        raise ValueError("a sheet of pictures needs at least one picture")
+    height, width = next(iter(shown.values()))[0].source.shape[:2]
+    factor = max(1, SIDE // min(height, width))
+    cell_width, cell_height = width * factor + GAP, height * factor + GAP + LABEL
+    block = len(COLUMNS) * cell_width + 3 * GAP
+    rows = max(map(len, shown.values()))
+    size = (len(shown) * block - 3 * GAP, 2 * HEADER + rows * cell_height)
+    sheet = Image.new("RGB", size, BACKGROUND)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
+    for number, (task, triplets) in enumerate(shown.items()):
+        left = number * block
+        draw.text((left, 1), task.title, fill=INK, font=font)
+        for column, name in enumerate(COLUMNS):
+            x = left + column * cell_width
+            draw.text((x, HEADER), name, fill=INK, font=font)
+            for row, triplet in enumerate(triplets):
+                picture = Image.fromarray(getattr(triplet, name)).convert("RGB")
+                enlarged = picture.resize((width * factor, height * factor), Image.NEAREST)
+                sheet.paste(enlarged, (x, 2 * HEADER + row * cell_height))
+        for row, triplet in enumerate(triplets):
+            below = 2 * HEADER + (row + 1) * cell_height - LABEL - GAP
+            draw.text((left, below), triplet.caption, fill=INK, font=font)
+    return np.asarray(sheet)

@@ -59,13 +59,13 @@ def get_config(variant: str = "") -> ConfigDict:
 
     config.candidates = candidates = ConfigDict()
     candidates.count = 4  # N of the paper: candidates per triplet
-    candidates.train = 800  # triplets of the training split that get candidates
-    candidates.test = 200  # of the test split, to measure the judge's accuracy
+    candidates.train = 1600  # triplets of the training split that get candidates
+    candidates.test = 240  # of the test split, to measure the judge's accuracy
     candidates.batch_size = 64  # images per call of the editor
     candidates.num_steps = (2, 4, 8, 16)  # sampling steps are drawn from these
     candidates.negative_prompts = NEGATIVE_PROMPTS  # one is drawn
     candidates.guidance_scale = (1.0, 1.0)  # range of the embedded guidance
-    candidates.true_cfg_scale = (1.0, 6.0)  # range of the true classifier-free guidance
+    candidates.true_cfg_scale = (1.0, 5.0)  # range of the true classifier-free guidance
     candidates.strength = (0.6, 1.0)  # range of the initial noise; 1: pure noise
 
     config.annotate = annotate = ConfigDict()
@@ -74,36 +74,36 @@ def get_config(variant: str = "") -> ConfigDict:
     annotate.margin = 0.05  # least difference of scores for a pair; below it: no preference
 
     config.reward = reward = ConfigDict()
-    reward.steps = 600  # updates of the judge
+    reward.steps = 700  # updates of the judge
     reward.batch_size = 16  # pairs per update, each in both orders
-    reward.optimizer = optimizer(3e-4, warmup_steps=100)
+    reward.optimizer = optimizer(4e-4, warmup_steps=50, schedule="cosine")
     reward.mirror = 0.5  # how often both pictures of a pair are mirrored (not for text alignment)
     reward.suffix_length = 40  # tokens of a query's last words with a quoted prompt
     reward.vocabulary = "full"  # P("Yes") over the "full" vocabulary or over {"yes_no"}
-    reward.evaluate_every = 300  # steps between accuracy tables
+    reward.evaluate_every = 350  # steps between accuracy tables
     reward.checkpoint_every = 200  # steps between checkpoints
     reward.log_every = 20  # steps between lines of the log
     reward.max_refused = 10  # NaN or Inf steps after which the run stops
 
     config.rl = rl = ConfigDict()
     rl.algorithm = "frozen"  # "frozen" reference (Algorithm 1) or "dynamic" (Algorithm 2)
-    rl.steps = 300  # updates of the policy
+    rl.steps = 200  # updates of the policy
     rl.batch_size = 8  # triplets per update
     rl.accumulate = 1  # micro-batches per update
-    rl.optimizer = optimizer(1e-4, warmup_steps=20)
-    rl.reward_upper_bound = 0.9  # lambda of Eq. 5: no gradient above this P("Yes")
+    rl.optimizer = optimizer(5e-5, warmup_steps=20)
+    rl.reward_upper_bound = 0.8  # lambda of Eq. 5: no gradient above this P("Yes")
     rl.vocabulary = "full"  # as in reward
     rl.ema_decay = 0.995  # tau: of the policy's average, the reference of Algorithm 2
     rl.num_steps = 20  # points of the sampling grid
     rl.t1 = 12  # first grid index at which the rollout may end in the differentiable step
     rl.t2 = 18  # last one
     rl.guidance_scale = 1.0  # embedded guidance, policy and reference
-    rl.policy_cfg_scale = 1.0  # true classifier-free guidance of the policy; 1: none
-    rl.prediction_cfg_scale = 1.0  # of its one differentiable forward
-    rl.reference_cfg_scale = 4.0  # of the reference
+    rl.policy_cfg_scale = 2.0  # true classifier-free guidance of the policy; 1: none
+    rl.prediction_cfg_scale = 2.0  # of its one differentiable forward
+    rl.reference_cfg_scale = 2.0  # of the reference
     rl.negative_prompt = "nsfw"  # for true classifier-free guidance
     rl.task_per = "sample"  # draw the task per "sample" or per "iteration"
-    rl.flow_matching_weight = 0.0  # of the pre-training loss as a regulariser
+    rl.flow_matching_weight = 0.1  # of the pre-training loss as a regulariser
     rl.checkpoint_every = 100  # steps between checkpoints
     rl.sample_every = 100  # steps between grids of sample images
     rl.log_every = 10  # steps between lines of the log
@@ -118,7 +118,7 @@ def get_config(variant: str = "") -> ConfigDict:
     evaluate.batch_size = 64  # images per call of the editor
     evaluate.num_steps = 20  # sampling steps
     evaluate.guidance_scale = 1.0  # embedded guidance
-    evaluate.true_cfg_scale = 4.0  # true classifier-free guidance
+    evaluate.true_cfg_scale = 2.0  # true classifier-free guidance
     evaluate.negative_prompt = "nsfw"  # for true classifier-free guidance
     evaluate.same_margin = 0.03  # least difference of oracle scores for Good or Bad; else Same
     evaluate.judge_same_margin = 0.1  # the same for the judge's preference
@@ -152,13 +152,15 @@ def card(
     return section
 
 
-def optimizer(learning_rate: float, warmup_steps: int) -> ConfigDict:
+def optimizer(
+    learning_rate: float, warmup_steps: int, schedule: str = "constant"
+) -> ConfigDict:
     """AdamW and its schedule."""
     section = ConfigDict()
     section.learning_rate = learning_rate  # the peak
-    section.schedule = "constant"  # "constant" or "cosine", after the warm-up
+    section.schedule = schedule  # "constant" or "cosine", after the warm-up
     section.warmup_steps = warmup_steps  # of linear rise from 0
-    section.final_fraction = 0.0  # end of "cosine", as a fraction of the peak
+    section.final_fraction = 0.05  # end of "cosine", as a fraction of the peak
     section.b1 = 0.9  # Adam's
     section.b2 = 0.999  # Adam's
     section.eps = 1e-8  # Adam's

@@ -172,7 +172,7 @@ def test_diffusers_edits_as_we_do(work):
 
     @jax.jit
     def edit(params, noise):
-        condition = editor.encode_condition(params.vae, image, mask)
+        condition = editor.encode_condition(params.vae, jnp.asarray(image), jnp.asarray(mask))
         found = editor.denoise(params.transformer, noise, condition, embeds, None, sigmas, 0, STEPS)
         return editor.decode(params.vae, found, SIZE)
 

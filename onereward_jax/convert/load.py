@@ -122,10 +122,24 @@ def _load_leaf(
         holders_of.setdefault(bounds, []).append(device)
     arrays = []
     for bounds, holders in holders_of.items():
-        part = read_leaf(entry, tensors, tuple(slice(*bound) for bound in bounds), target)
-        # Transfers run in the background and keep their source: waiting keeps it to one part.
-        arrays += jax.block_until_ready([jax.device_put(part, device) for device in holders])
+        index = tuple(slice(*bound) for bound in bounds)
+        arrays += _load_part(entry, tensors, index, target, holders)
     return jax.make_array_from_single_device_arrays(entry.shape, sharding, arrays)
+
+
+def _load_part(
+    entry: Entry,
+    tensors: Mapping[str, StoredTensor],
+    index: tuple[slice, ...],
+    dtype: np.dtype,
+    devices: Sequence[jax.Device],
+) -> list[jax.Array]:
+    """`leaf[index]` on each of the devices; when it returns, nothing else holds the part.
+
+    Transfers run in the background and keep their source, so they are waited for.
+    """
+    part = read_leaf(entry, tensors, index, dtype)
+    return jax.block_until_ready([jax.device_put(part, device) for device in devices])
 
 
 def read_leaf(

@@ -64,25 +64,42 @@ def run(options: argparse.Namespace) -> None:
     """Checks everything that can be, loads the editor, edits and writes.
 
     Raises:
-      FileNotFoundError, ValueError: as `read_request`, `read_folder` and `Editor`, or an option
-        that does not fit the others.
+      FileNotFoundError, ValueError: as `plan` and `Editor`, or an option is out of range.
     """
-    requests, outputs = _requests(options)
-    steps = options.steps - first_step(options.steps, options.strength)
+    requests, outputs = plan(options)
+    first_step(options.steps, options.strength)  # complains before minutes of loading a model
     for name, least in (("batch_size", 1), ("feather", 0)):
         if getattr(options, name) < least:
             raise ValueError(f"--{name} is {getattr(options, name)}, at least {least} expected")
     editor = Editor.from_pretrained(options.model, dtype=options.dtype)
+    edit_files(editor, options, requests, outputs)
+    announce(f"written: {options.out}" + ("" if len(outputs) == 1 else f" ({len(outputs)} files)"))
+
+
+def edit_files(
+    editor: Editor,
+    options: argparse.Namespace,
+    requests: Sequence[Request],
+    outputs: Sequence[Path],
+) -> None:
+    """Edits the requests, as many at once as the options say, and writes each as it is done.
+
+    Args:
+      editor: any.
+      options: how to edit, from `parser`.
+      requests: what to edit.
+      outputs: the file of each result.
+    """
     sizes = [
         editing_size(one.image, options.height, options.width, editor.multiple)
         for one in requests
     ]
+    steps = options.steps - first_step(options.steps, options.strength)
     with progress_bar("edit", len(requests) * steps) as bar:
         for part in batches(sizes, options.batch_size):
             pictures = _edited(editor, options, requests, part, bar)
             for index, picture in zip(part, pictures, strict=True):
                 _save(options, requests[index], picture, outputs[index])
-    announce(f"written: {options.out}" + ("" if len(outputs) == 1 else f" ({len(outputs)} files)"))
 
 
 def batches(sizes: Sequence[tuple[int, int]], batch_size: int) -> Iterator[tuple[int, ...]]:
@@ -94,8 +111,13 @@ def batches(sizes: Sequence[tuple[int, int]], batch_size: int) -> Iterator[tuple
             yield tuple(same[start : start + batch_size])
 
 
-def _requests(options: argparse.Namespace) -> tuple[list[Request], list[Path]]:
-    """What to edit, and the file of each result."""
+def plan(options: argparse.Namespace) -> tuple[list[Request], list[Path]]:
+    """What to edit, and the file of each result.
+
+    Raises:
+      FileNotFoundError, ValueError: as `read_request` and `read_folder`, or an option that does
+        not fit the others.
+    """
     if not options.image.is_dir():
         if options.out.suffix.lower() not in Image.registered_extensions():
             raise ValueError(f"--out: {options.out} is not the name of a picture, as in edited.png")

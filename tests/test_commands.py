@@ -49,13 +49,13 @@ def test_a_folder_is_edited_as_its_rows_are_one_by_one(tmp_path: Path, capsys) -
         {"image": "small.png", "pad": "4,0,12,0", "task": "extend"},
     ]
     (source / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    edit.main([
-        f"--model={tmp_path / 'editor'}", f"--image={source}", f"--out={out}", "--steps=2",
-        "--seed=5", "--batch_size=3", "--paste_back", "--feather=2",
+    editor = Editor.from_pretrained(tmp_path / "editor", mesh=make_mesh(devices=jax.devices()[:1]))
+    options = edit.parser().parse_args([
+        "--model=-", f"--image={source}", f"--out={out}", "--steps=2", "--seed=5",
+        "--batch_size=3", "--paste_back", "--feather=2",
     ])  # fmt: skip
-    printed = capsys.readouterr()
-    assert printed.out == f"written: {out} (3 files)\n"
-    assert "edit: 100%" in printed.err and "6/6" in printed.err
+    edit.edit_files(editor, options, *edit.plan(options))
+    assert re.search("edit: 100%.* 6/6 ", capsys.readouterr().err)
 
     mask, white = Image.open(source / "mask.png"), Image.new("L", SIZE, 255)
     white.paste(0, (4, 0, 36, 32))
@@ -63,9 +63,6 @@ def test_a_folder_is_edited_as_its_rows_are_one_by_one(tmp_path: Path, capsys) -
     canvas.paste(picture(1, (32, 32)), (4, 0))
     images, masks = [picture(0), picture(0), canvas], [mask, mask, white]
     fixed = [FIXED_PROMPTS[task] for task in (Task.REMOVAL, Task.EXTEND_WITHOUT_PROMPT)]
-    editor = Editor.from_pretrained(
-        tmp_path / "editor", mesh=make_mesh(devices=jax.devices()[:1])
-    )
     edits = editor(images, masks, ["a red apple", *fixed], seed=[5, 6, 7], num_inference_steps=2)
     names = ["00001-a.png", "00002-a.png", "00003-small.png"]
     assert sorted(path.name for path in out.iterdir()) == names

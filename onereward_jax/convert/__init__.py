@@ -9,6 +9,7 @@ from onereward_jax.convert.folders import (
 )
 from onereward_jax.convert.layouts import CLIP, FLUX, QWEN2_5_VL, T5, VAE, Layout
 from onereward_jax.convert.load import load_params
+from onereward_jax.convert.lora import find_targets, is_adapter, load_adapter, save_adapter
 from onereward_jax.convert.save import save_params
 from onereward_jax.convert.tensor_files import read_config
 from onereward_jax.convert.tokenizers import EditorTokenizers, load_tokenizer, load_tokenizers
@@ -22,12 +23,16 @@ __all__ = [
     "EditorTokenizers",
     "Layout",
     "Weights",
+    "find_targets",
+    "is_adapter",
+    "load_adapter",
     "load_params",
     "load_tokenizer",
     "load_tokenizers",
     "preprocessor_config",
     "read_config",
     "read_preprocessor",
+    "save_adapter",
     "save_params",
     "write_editor_folder",
     "write_judge_folder",

@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Float32, PRNGKeyArray, PyTree
-from numpy import ndarray
 
 COLLECTION = "lora"
 FACTOR_A, FACTOR_B = "lora_a", "lora_b"
@@ -124,7 +124,7 @@ def abstract_factors(abstract_params: PyTree, ranks: Mapping[Path, int]) -> Fact
 
 
 def first_factors(
-    key: PRNGKeyArray, abstract: Factors, targets: Mapping[Path, Bool[ndarray, "..."]]
+    key: PRNGKeyArray, abstract: Factors, targets: Mapping[Path, Bool[np.ndarray, "..."]]
 ) -> Factors:
     """A drawn evenly from ±1/√i and B zero, as peft does: the model is what it was.
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from onereward_jax.convert import (
-    FLUX,
     Weights,
-    load_params,
     read_config,
     read_preprocessor,
     write_editor_folder,
@@ -13,7 +11,7 @@ from onereward_jax.convert import (
 )
 from onereward_jax.convert.tensor_files import read_json
 from onereward_jax.policy import read_editor
-from onereward_jax.policy.loading import abstract_params
+from onereward_jax.policy.adapters import load_trained
 from onereward_jax.reward.loading import load_judge_params, read_judge, write_template_version
 from onereward_jax.stages.stage import Results, StageContext
 
@@ -21,8 +19,8 @@ from onereward_jax.stages.stage import Results, StageContext
 def run(context: StageContext) -> Results:
     """Writes `editor` and `judge`; returns where."""
     config, mesh, base = context.config.export, context.mesh, context.base_model("editor")
-    abstract = abstract_params(read_editor(base), mesh).transformer
-    transformer = load_params(context.output("rl") / config.weights, abstract, FLUX)
+    trained = context.output("rl") / config.weights
+    transformer = load_trained(trained, base, read_editor(base), mesh)
     write_editor_folder(
         context.folder / "editor",
         transformer=Weights(transformer, read_config(base / "transformer"), config.dtype),

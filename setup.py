@@ -50,6 +50,7 @@ MINI = [
 TEST = [
     "beartype>=0.23,<0.24",
     "diffusers==0.42.1",
+    "peft>=0.21,<0.22",
     "pytest>=9,<10",
     "pytest-xdist>=3.8,<4",
     "ruff==0.17.*",

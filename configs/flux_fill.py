@@ -18,6 +18,8 @@ FLUX_LICENSE = (
     "flux-1-dev-non-commercial-license",
     "https://huggingface.co/black-forest-labs/FLUX.1-Fill-dev/blob/main/LICENSE.md",
 )
+# attention and MLPs of both streams and of the joined one
+LORA_TARGETS = r"(single_)?transformer_blocks\.\d+\.(attn\..+|ff(_context)?\..+|proj_mlp|proj_out)"
 
 
 def get_config() -> ConfigDict:
@@ -101,6 +103,10 @@ def get_config() -> ConfigDict:
     rl.batch_size = 8  # triplets per update; a multiple of mesh data * fsdp
     rl.accumulate = 1  # micro-batches per update
     rl.optimizer = optimizer(1e-5, warmup_steps=100)
+    rl.lora = lora = ConfigDict()
+    lora.rank = 0  # of an adapter trained in place of the whole transformer; 0: no adapter
+    lora.alpha = 16.0  # the adapter counts alpha / rank times
+    lora.targets = LORA_TARGETS  # adapted linear layers: regular expression of their full names
     rl.reward_upper_bound = 0.9  # lambda of Eq. 5: no gradient above this P("Yes")
     rl.vocabulary = "full"  # as in reward
     rl.ema_decay = 0.999  # tau: of the policy's average, the reference of Algorithm 2
@@ -167,7 +173,7 @@ def optimizer(learning_rate: float, warmup_steps: int) -> ConfigDict:
     section.b1 = 0.9  # Adam's
     section.b2 = 0.999  # Adam's
     section.eps = 1e-8  # Adam's
-    section.weight_decay = 0.0  # decoupled, on kernels and embeddings
+    section.weight_decay = 0.0  # decoupled, on kernels, embeddings and adapters
     section.clip_norm = 1.0  # largest global norm of the gradient
     section.mu_dtype = "float32"  # of the first moment
     return section

@@ -9,6 +9,9 @@ from ml_collections import ConfigDict
 
 from onereward_jax.tasks import NEGATIVE_PROMPTS
 
+# attention and MLPs of both streams and of the joined one
+LORA_TARGETS = r"(single_)?transformer_blocks\.\d+\.(attn\..+|ff(_context)?\..+|proj_mlp|proj_out)"
+
 
 def get_config(variant: str = "") -> ConfigDict:
     """The experiment; raises ValueError for an unknown variant."""
@@ -91,6 +94,10 @@ def get_config(variant: str = "") -> ConfigDict:
     rl.batch_size = 8  # triplets per update
     rl.accumulate = 1  # micro-batches per update
     rl.optimizer = optimizer(5e-5, warmup_steps=20)
+    rl.lora = lora = ConfigDict()
+    lora.rank = 0  # of an adapter trained in place of the whole transformer; 0: no adapter
+    lora.alpha = 16.0  # the adapter counts alpha / rank times
+    lora.targets = LORA_TARGETS  # adapted linear layers: regular expression of their full names
     rl.reward_upper_bound = 0.8  # lambda of Eq. 5: no gradient above this P("Yes")
     rl.vocabulary = "full"  # as in reward
     rl.ema_decay = 0.995  # tau: of the policy's average, the reference of Algorithm 2
@@ -164,7 +171,7 @@ def optimizer(
     section.b1 = 0.9  # Adam's
     section.b2 = 0.999  # Adam's
     section.eps = 1e-8  # Adam's
-    section.weight_decay = 0.0  # decoupled, on kernels and embeddings
+    section.weight_decay = 0.0  # decoupled, on kernels, embeddings and adapters
     section.clip_norm = 1.0  # largest global norm of the gradient
     section.mu_dtype = "float32"  # of the first moment
     return section

@@ -23,7 +23,8 @@ from onereward_jax.training.optim import OptimizerConfig
 from onereward_jax.training.rl_config import RLConfig
 from onereward_jax.training.rl_loss import hinge_loss
 from onereward_jax.training.rl_rollout import draw, draw_index, roll_out
-from onereward_jax.training.rl_step import first_rl_state, make_rl_step, reference_of
+from onereward_jax.training.rl_step import first_rl_state, make_rl_step
+from onereward_jax.training.rl_weights import check_frozen
 from onereward_jax.training.state import shardings_of
 
 # A large epsilon keeps Adam from blowing rounding errors of tiny gradients up to full updates.
@@ -233,9 +234,9 @@ def test_the_reference_of_algorithm_2_is_the_average(history):
 def test_a_reference_too_many_or_too_few_is_refused():
     dynamic = dataclasses.replace(CONFIG, reference="ema")
     with pytest.raises(ValueError, match="there is no frozen.reference"):
-        reference_of(CONFIG, first_state(), tiny_models.frozen(reference=False))
+        check_frozen(CONFIG, tiny_models.frozen(reference=False))
     with pytest.raises(ValueError, match="there is a frozen.reference"):
-        reference_of(dynamic, first_state(), tiny_models.frozen())
+        check_frozen(dynamic, tiny_models.frozen())
 
 
 def test_above_the_upper_bound_nothing_is_learned():

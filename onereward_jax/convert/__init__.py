@@ -11,6 +11,7 @@ from onereward_jax.convert.folders import (
 from onereward_jax.convert.kinds import check_fill_pipeline, component_config
 from onereward_jax.convert.layouts import CLIP, FLUX, QWEN2_5_VL, T5, VAE, Layout
 from onereward_jax.convert.load import load_params
+from onereward_jax.convert.lora import find_targets, is_adapter, load_adapter, save_adapter
 from onereward_jax.convert.save import save_params
 from onereward_jax.convert.sources import resolve_folder
 from onereward_jax.convert.tensor_files import read_config
@@ -27,7 +28,10 @@ __all__ = [
     "Weights",
     "check_fill_pipeline",
     "component_config",
+    "find_targets",
+    "is_adapter",
     "is_writer",
+    "load_adapter",
     "load_params",
     "load_tokenizer",
     "load_tokenizers",
@@ -35,6 +39,7 @@ __all__ = [
     "read_config",
     "read_preprocessor",
     "resolve_folder",
+    "save_adapter",
     "save_params",
     "write_editor_folder",
     "write_judge_folder",

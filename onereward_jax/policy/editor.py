@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Array, Float, Float32, Int, PRNGKeyArray
 
 from onereward_jax.models.flux import FluxTransformer
+from onereward_jax.models.lora import variables
 from onereward_jax.models.vae import AutoencoderKL
 from onereward_jax.policy import conditioning, packing, sampler
 from onereward_jax.policy.inputs import Condition, PromptEmbeds
@@ -41,7 +42,8 @@ class Editor:
     """The static half of an editor; hashable. Parameters are arguments of its methods.
 
     Methods that take `transformer` want that part of `EditorParams`, so that the policy, its EMA
-    and the reference are three trees for one editor; likewise `vae`.
+    and the reference are three trees for one editor; likewise `vae`. In its place there may be
+    `models.lora.Adapted` weights.
 
     Attributes:
       transformer: the velocity network.
@@ -149,7 +151,7 @@ class Editor:
         batch = latents.shape[0]
         embedded = self.transformer.config.guidance_embeds
         predicted = self.transformer.apply(
-            {"params": transformer},
+            variables(transformer),
             jnp.concatenate([latents, condition.tokens], axis=-1),
             jnp.asarray(embeds.prompt_embeds),
             jnp.asarray(embeds.pooled_prompt_embeds),

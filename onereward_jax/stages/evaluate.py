@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import UInt8
 
-from onereward_jax.convert import FLUX, load_params
 from onereward_jax.data.pipeline import eval_batches
 from onereward_jax.data.triplets import Triplets
 from onereward_jax.evaluation.gsb import Comparison, GoodSameBad, Verdict, good_same_bad
@@ -26,8 +25,8 @@ from onereward_jax.evaluation.oracle import Oracle, Triplet, WordReader, verdict
 from onereward_jax.evaluation.report import Curve, GridRow, ReportInputs, write_report
 from onereward_jax.parallel import mesh_jit, shard_batch
 from onereward_jax.policy import EditorParams, load_editor, open_text_cache, sigma_table
+from onereward_jax.policy.adapters import load_trained
 from onereward_jax.policy.generate import EditBatch, make_generate
-from onereward_jax.policy.loading import abstract_params
 from onereward_jax.reward import QueryBatch
 from onereward_jax.reward.loading import load_judge_params, read_judge
 from onereward_jax.stages.candidates import to_uint8
@@ -103,14 +102,14 @@ def _edits(
     """What the base and the trained editor make of the triplets, from the same noise."""
     config, mesh = context.config.evaluate, context.mesh
     size = (context.config.data.image_size,) * 2
+    transformer = context.base_transformer()
     editor, base = load_editor(
         context.base_model("editor"),
         mesh,
-        transformer=context.base_transformer(),
+        transformer=transformer,
         dtype=jnp.dtype(context.config.models.dtype),
     )
-    abstract = abstract_params(editor, mesh).transformer
-    trained = load_params(context.output("rl") / config.weights, abstract, FLUX)
+    trained = load_trained(context.output("rl") / config.weights, transformer, editor, mesh)
     editors = (base, EditorParams(transformer=trained, vae=base.vae))
     cache = open_text_cache(context.output("embed") / "prompts")
     generate = make_generate(editor, size, mesh)

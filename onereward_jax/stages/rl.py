@@ -2,7 +2,8 @@
 
     metrics.jsonl    rewards per task and dimension, monitors, norms
     samples/         what the judge saw: source | mask | policy | reference, every few steps
-    policy/, ema/    transformers of the trained policy and of its average (diffusers layout)
+    policy/, ema/    transformers of the trained policy and of its average (diffusers layout), or
+                     their adapters where `config.rl.lora` is used
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ import numpy as np
 from ml_collections import FrozenConfigDict
 from PIL import Image
 
-from onereward_jax.convert import FLUX, read_config, save_params
+from onereward_jax.convert import FLUX, read_config, save_adapter, save_params
 from onereward_jax.data.pipeline import Mixing, eval_batches, train_batches
 from onereward_jax.data.triplets import Triplets
+from onereward_jax.models.lora import LoraConfig, uniform_adapter
 from onereward_jax.parallel import shard_batch
 from onereward_jax.policy import TextCache, load_editor, open_text_cache
+from onereward_jax.policy.adapters import init_adapter
 from onereward_jax.reward import TEMPLATE_VERSION, QueryTokenizer
 from onereward_jax.reward.loading import load_judge_params, read_judge
 from onereward_jax.stages.candidates import to_uint8
@@ -48,8 +51,14 @@ def run(context: StageContext) -> Results:
     """Trains the policy and writes it; returns the last measured reward."""
     config, mesh, size = context.config.rl, context.mesh, context.config.data.image_size
     kinds = {"dtype": jnp.dtype(context.config.models.dtype), "remat": context.config.models.remat}
+    settings = rl_settings(config)
     base, transformer = context.base_model("editor"), context.base_transformer()
-    editor, weights = load_editor(base, mesh, transformer=transformer, **kinds)
+    adapts = settings.lora is not None
+    # A base is never updated, so there need be no float32 master of it.
+    param_dtype = kinds["dtype"] if adapts else jnp.float32
+    editor, weights = load_editor(
+        base, mesh, transformer=transformer, param_dtype=param_dtype, **kinds
+    )
     judge_folder = context.output("reward") / "judge"
     judge = read_judge(
         judge_folder,
@@ -58,15 +67,20 @@ def run(context: StageContext) -> Results:
         answers_only=config.vocabulary == "yes_no",
         **kinds,
     )
-    settings = rl_settings(config)
     models = RLModels(editor, judge.scorer)
     frozen = Frozen(
-        reference=weights.transformer if settings.reference == "frozen" else None,
+        reference=weights.transformer if settings.reference == "frozen" and not adapts else None,
         vae=weights.vae,
         judge=load_judge_params(judge_folder, judge.scorer, mesh),
+        base=weights.transformer if adapts else None,
     )
     step, preview = make_rl_step(models, settings, mesh), make_preview(models, settings, mesh)
     key = jax.random.key(context.config.seed)
+
+    def first_state() -> TrainState:
+        trained = init_adapter(editor, settings.lora, key, mesh) if adapts else weights.transformer
+        return first_rl_state(settings, trained, mesh)
+
     triplets = open_triplets(context, "train")
     transform = make_transform(
         open_text_cache(context.output("embed") / "prompts"), judge.queries, config.negative_prompt
@@ -102,11 +116,7 @@ def run(context: StageContext) -> Results:
     with Checkpointer(context.folder / "checkpoints", about) as checkpointer:
         abstract = abstract_rl_state(models, settings, mesh)
         resumes = checkpointer.latest_step() is not None
-        state = (
-            checkpointer.restore(abstract, data)
-            if resumes
-            else first_rl_state(settings, weights.transformer, mesh)
-        )
+        state = checkpointer.restore(abstract, data) if resumes else first_state()
         with MetricsWriter(context.folder, first_step=int(state.step)) as writer:
             state = train(
                 lambda state, batch: step(state, frozen, batch, key),
@@ -121,9 +131,13 @@ def run(context: StageContext) -> Results:
                 name="rl",
                 periodic=[Periodic(config.sample_every, save_samples)],
             )
-    architecture = read_config(transformer)
-    for name, params in (("policy", state.params), ("ema", state.ema)):
-        save_params(context.folder / name, params, FLUX, config=architecture)
+    for name, trained in (("policy", state.params), ("ema", state.ema)):
+        if adapts:
+            adapter = uniform_adapter(trained, settings.lora.scale)
+            save_adapter(context.folder / name, adapter, FLUX)
+        else:
+            architecture = read_config(transformer)
+            save_params(context.folder / name, trained, FLUX, config=architecture)
     return {"steps": int(state.step), "refused": int(state.refused)}
 
 
@@ -151,6 +165,7 @@ def rl_settings(config: FrozenConfigDict) -> RLConfig:
         flow_matching_weight=config.flow_matching_weight,
         microbatches=config.accumulate,
         optimizer=optimizer_settings(config.optimizer, config.steps),
+        lora=LoraConfig(**plain(config.lora)) if config.lora.rank else None,
     )
 
 

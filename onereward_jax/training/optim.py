@@ -9,7 +9,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import PyTree
 
-DECAYED = ("kernel", "embedding")
+from onereward_jax.models.lora import FACTOR_A, FACTOR_B
+
+DECAYED = ("kernel", "embedding", FACTOR_A, FACTOR_B)
 """Names of the parameters that weight decay pulls at: neither biases nor norm scales."""
 
 SCHEDULES = ("constant", "cosine")
@@ -26,7 +28,7 @@ class OptimizerConfig:
       total_steps: the step at which "cosine" ends; not used by "constant".
       final_fraction: learning rate at the end of "cosine", as a fraction of the peak.
       b1, b2, eps: Adam's.
-      weight_decay: decoupled, on kernels and embeddings only.
+      weight_decay: decoupled, on kernels, embeddings and adapters only.
       clip_norm: largest global norm of the gradient.
       mu_dtype: dtype of the first moment ("bfloat16" saves memory).
     """

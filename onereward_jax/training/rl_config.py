@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Array, Float, Float32, PyTree
 
+from onereward_jax.models.lora import LoraConfig
 from onereward_jax.policy import Editor
 from onereward_jax.reward import QueryBatch
 from onereward_jax.training.optim import OptimizerConfig
@@ -38,6 +39,8 @@ class RLConfig:
       flow_matching_weight: of the flow-matching loss on `batch["target"]`; 0 leaves it out.
       microbatches: parts of the batch that go through one after the other.
       optimizer: see `OptimizerConfig`.
+      lora: the adapter that is trained in place of the whole transformer. Its base without it is
+        the reference of Algorithm 1, with the adapter's average that of Algorithm 2.
 
     Raises:
       ValueError: naming the field that is out of range.
@@ -56,6 +59,7 @@ class RLConfig:
     flow_matching_weight: float = 0.0
     microbatches: int = 1
     optimizer: OptimizerConfig = OptimizerConfig()
+    lora: LoraConfig | None = None
 
     def __post_init__(self) -> None:
         if self.reference not in REFERENCES:
@@ -99,11 +103,13 @@ class Frozen(NamedTuple):
     """Weights that get no gradient; arguments of the jitted step, never constants in it.
 
     Attributes:
-      reference: the transformer of π_ref in Algorithm 1; None in Algorithm 2.
+      reference: the transformer of π_ref in Algorithm 1; None in Algorithm 2 and with an adapter.
       vae: the autoencoder.
       judge: the reward model φ.
+      base: the transformer that an adapter is trained for; None without one.
     """
 
     reference: PyTree | None
     vae: PyTree
     judge: PyTree
+    base: PyTree | None = None

@@ -8,8 +8,6 @@ and judge with gradient (`rl_loss`), update (`update`).
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
@@ -22,17 +20,22 @@ from onereward_jax.parallel import (
     mesh_jit,
     replicated,
 )
-from onereward_jax.policy.loading import abstract_params
 from onereward_jax.training.accumulate import sum_over_microbatches
 from onereward_jax.training.metrics import Metrics, by_task, mean_of, once
 from onereward_jax.training.monitors import cheating_signs
 from onereward_jax.training.optim import make_optimizer
-from onereward_jax.training.precision import compute_copy
 from onereward_jax.training.rl_config import Frozen, RLConfig, RLModels
 from onereward_jax.training.rl_loss import Judged, judge_prediction, predict_image
 from onereward_jax.training.rl_rollout import Batch, Draws, Rollout, draw, draw_index, roll_out
+from onereward_jax.training.rl_weights import (
+    abstract_trained,
+    check_frozen,
+    policy_weights,
+    reference_distance,
+    reference_weights,
+)
 from onereward_jax.training.state import TrainState, abstract_state, place_state, shardings_of
-from onereward_jax.training.update import apply_gradients, relative_distance
+from onereward_jax.training.update import apply_gradients
 
 
 def make_rl_step(models: RLModels, config: RLConfig, mesh: Mesh) -> MeshFunction:
@@ -43,27 +46,25 @@ def make_rl_step(models: RLModels, config: RLConfig, mesh: Mesh) -> MeshFunction
     weights, samples over the mesh axes data and fsdp.
 
     Raises (when first called):
-      ValueError: the batch cannot be split as configured, or `frozen.reference` does not fit
-        `config.reference`.
+      ValueError: the batch cannot be split as configured, or `frozen` holds other transformers
+        than `config` needs.
     """
     optimizer = make_optimizer(config.optimizer)
 
     def step(
         state: TrainState, frozen: Frozen, batch: Batch, key: PRNGKeyArray
     ) -> tuple[TrainState, Metrics]:
+        check_frozen(config, frozen)
         check_microbatches(batch["image"].shape[0], config.microbatches, mesh)
-        reference = reference_of(config, state, frozen)
         draws = draw(models, key, state.step, batch["image"])
         index = draw_index(config, key, state.step)
         batch_size = batch["image"].shape[0]
         gradients, loss, metrics = sum_over_microbatches(
-            lambda part: _gradients(
-                models, config, state.params, reference, frozen, *part, index, batch_size
-            ),
+            lambda part: _gradients(models, config, state, frozen, *part, index, batch_size),
             (batch, draws),
             config.microbatches,
         )
-        distance = relative_distance(state.params, reference)
+        distance = reference_distance(config, state, frozen)
         metrics |= {"reference_distance": once(distance), "prediction_index": once(index)}
         return apply_gradients(state, loss, gradients, optimizer, metrics, config.ema_decay)
 
@@ -86,8 +87,9 @@ def make_preview(models: RLModels, config: RLConfig, mesh: Mesh) -> MeshFunction
     def preview(
         state: TrainState, frozen: Frozen, batch: Batch, key: PRNGKeyArray
     ) -> tuple[Float32[Array, "b h w 3"], Float32[Array, "b h w 3"]]:
-        policy = _computable(models, state.params)
-        reference = _computable(models, reference_of(config, state, frozen))
+        check_frozen(config, frozen)
+        policy = policy_weights(models, config, state.params, frozen)
+        reference = reference_weights(models, config, state, frozen)
         draws = draw(models, key, state.step, batch["image"])
         index = draw_index(config, key, state.step)
         rollout = roll_out(models, config, policy, reference, frozen.vae, batch, draws, index)
@@ -99,32 +101,22 @@ def make_preview(models: RLModels, config: RLConfig, mesh: Mesh) -> MeshFunction
 
 def abstract_rl_state(models: RLModels, config: RLConfig, mesh: Mesh) -> TrainState:
     """Shapes and shardings of the state, for restoring and ahead-of-time compiling."""
-    transformer = abstract_params(models.editor, mesh).transformer
-    return abstract_state(transformer, make_optimizer(config.optimizer), mesh, with_ema=True)
+    trained = abstract_trained(models, config, mesh)
+    return abstract_state(trained, make_optimizer(config.optimizer), mesh, with_ema=True)
 
 
-def first_rl_state(config: RLConfig, transformer: PyTree, mesh: Mesh) -> TrainState:
-    """π_ema ← π_θ ← the pre-trained editor's transformer, which stays the caller's."""
-    return place_state(transformer, make_optimizer(config.optimizer), mesh, with_ema=True)
+def first_rl_state(config: RLConfig, trained: PyTree, mesh: Mesh) -> TrainState:
+    """π_ema ← π_θ ← the pre-trained editor's transformer, or a fresh adapter for it.
 
-
-def reference_of(config: RLConfig, state: TrainState, frozen: Frozen) -> PyTree:
-    """π_ref: the frozen one of Algorithm 1, or the moving average of Algorithm 2.
-
-    Raises:
-      ValueError: a frozen reference is missing, or held in memory for nothing.
+    What is given stays the caller's.
     """
-    if (config.reference == "frozen") != (frozen.reference is not None):
-        held = "no" if frozen.reference is None else "a"
-        raise ValueError(f"reference is {config.reference!r}, but there is {held} frozen.reference")
-    return state.ema if frozen.reference is None else frozen.reference
+    return place_state(trained, make_optimizer(config.optimizer), mesh, with_ema=True)
 
 
 def _gradients(
     models: RLModels,
     config: RLConfig,
-    params: PyTree,
-    reference: PyTree,
+    state: TrainState,
     frozen: Frozen,
     batch: Batch,
     draws: Draws,
@@ -132,24 +124,16 @@ def _gradients(
     batch_size: int,
 ) -> tuple[PyTree, Float32[Array, ""], Metrics]:
     """Gradient and loss of these samples as their share of a batch of `batch_size`; metrics."""
-    policy = jax.lax.stop_gradient(_computable(models, params))
-    rollout = roll_out(
-        models,
-        config,
-        policy,
-        _computable(models, reference),
-        frozen.vae,
-        batch,
-        draws,
-        index,
-    )
+    policy = policy_weights(models, config, state.params, frozen)
+    reference = reference_weights(models, config, state, frozen)
+    rollout = roll_out(models, config, policy, reference, frozen.vae, batch, draws, index)
 
     def loss_of(params: PyTree) -> tuple[Float32[Array, ""], Judged]:
-        policy = _computable(models, params)
+        policy = policy_weights(models, config, params, frozen)
         judged = judge_prediction(models, config, policy, frozen, batch, draws, rollout)
         return jnp.sum(judged.loss) / batch_size, judged
 
-    (loss, judged), gradients = jax.value_and_grad(loss_of, has_aux=True)(params)
+    (loss, judged), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
     return gradients, loss, _metrics(config, batch, rollout, judged)
 
 
@@ -165,7 +149,3 @@ def _metrics(config: RLConfig, batch: Batch, rollout: Rollout, judged: Judged) -
     if config.flow_matching_weight:
         metrics["flow_matching_loss"] = mean_of(judged.matching)
     return metrics
-
-
-def _computable(models: RLModels, params: Any) -> Any:
-    return compute_copy(params, models.editor.transformer.dtype)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from onereward_jax.models.lora import own_factors
 from onereward_jax.parallel import RULES
 
 XAVIER = nn.initializers.xavier_uniform()
@@ -33,16 +34,31 @@ def dense(
     dtype: Any,
     param_dtype: Any,
     kernel_init: jax.nn.initializers.Initializer = XAVIER,
-) -> nn.Dense:
+) -> AdaptableDense:
     """A linear layer with bias whose kernel [in, out] has the logical axes `axes`."""
-    return nn.Dense(
-        features,
-        dtype=dtype,
-        param_dtype=param_dtype,
-        kernel_init=nn.with_logical_partitioning(kernel_init, axes),
-        bias_init=nn.with_logical_partitioning(ZEROS, axes[1:]),
-        name=name,
-    )
+    return AdaptableDense(features, axes, kernel_init, dtype, param_dtype, name=name)
+
+
+class AdaptableDense(nn.Module):
+    """x @ kernel + bias, and the side path of a low-rank adapter where there is one."""
+
+    features: int
+    axes: tuple[str, str]
+    kernel_init: Any
+    dtype: Any
+    param_dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*b i"]) -> Float[Array, "*b o"]:
+        kernel, bias = kernel_and_bias(
+            self, (x.shape[-1], self.features), self.axes, self.kernel_init
+        )
+        x = x.astype(self.dtype)
+        output = x @ kernel + bias
+        if (factors := own_factors(self)) is None:
+            return output
+        a, b = factors
+        return output + (x @ a) @ b
 
 
 class TwoPartDense(nn.Module):
@@ -60,20 +76,32 @@ class TwoPartDense(nn.Module):
         self, first: Float[Array, "b s i"], second: Float[Array, "b s j"]
     ) -> Float[Array, "b s o"]:
         split = first.shape[-1]
-        kernel = self.param(
-            "kernel",
-            nn.with_logical_partitioning(XAVIER, ("mlp", "embed")),
-            (split + second.shape[-1], self.features),
-            self.param_dtype,
+        kernel, bias = kernel_and_bias(
+            self, (split + second.shape[-1], self.features), ("mlp", "embed"), XAVIER
         )
-        bias = self.param(
-            "bias",
-            nn.with_logical_partitioning(ZEROS, ("embed",)),
-            (self.features,),
-            self.param_dtype,
-        )
-        kernel, bias = kernel.astype(self.dtype), bias.astype(self.dtype)
-        return first @ kernel[:split] + second @ kernel[split:] + bias
+        output = first @ kernel[:split] + second @ kernel[split:] + bias
+        if (factors := own_factors(self)) is None:
+            return output
+        a, b = factors
+        # Gathered before the cut, as in `Modulation`.
+        a = constrain(a, (None, None))
+        return output + (first @ a[:split] + second @ a[split:]) @ b
+
+
+def kernel_and_bias(
+    module: nn.Module,
+    shape: tuple[int, int],
+    axes: tuple[str, str],
+    kernel_init: jax.nn.initializers.Initializer,
+) -> tuple[Float[Array, "i o"], Float[Array, "o"]]:
+    """The parameters of a linear layer in its compute dtype."""
+    kernel = module.param(
+        "kernel", nn.with_logical_partitioning(kernel_init, axes), shape, module.param_dtype
+    )
+    bias = module.param(
+        "bias", nn.with_logical_partitioning(ZEROS, axes[1:]), shape[1:], module.param_dtype
+    )
+    return kernel.astype(module.dtype), bias.astype(module.dtype)
 
 
 class Modulation(nn.Module):

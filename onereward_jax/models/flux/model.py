@@ -17,6 +17,7 @@ from onereward_jax.models.flux.conditioning import TimeTextEmbed
 from onereward_jax.models.flux.config import FluxConfig
 from onereward_jax.models.flux.layers import CHANNELS, ZEROS, Modulation, constrain, dense, modulate
 from onereward_jax.models.flux.rotary import rotary_table
+from onereward_jax.models.lora import COLLECTION
 from onereward_jax.parallel import remat
 
 TIMESTEPS = 1000.0
@@ -107,10 +108,10 @@ class FluxTransformer(nn.Module):
         )(image)
 
     def _stack(self, block: type[nn.Module], length: int) -> type[nn.Module]:
-        """`length` blocks with parameters stacked along a leading "layers" axis."""
+        """`length` blocks with parameters and adapters stacked along a leading "layers" axis."""
         return nn.scan(
             remat(block, self.remat),
-            variable_axes={"params": 0},
+            variable_axes={"params": 0, COLLECTION: 0},
             split_rngs={"params": True},
             in_axes=nn.broadcast,
             length=length,

@@ -18,7 +18,6 @@ from onereward_jax.convert import (
     FLUX,
     Weights,
     is_writer,
-    load_params,
     read_config,
     read_preprocessor,
     save_params,
@@ -27,7 +26,7 @@ from onereward_jax.convert import (
 )
 from onereward_jax.convert.tensor_files import read_json
 from onereward_jax.policy import read_editor
-from onereward_jax.policy.loading import abstract_params
+from onereward_jax.policy.adapters import load_trained
 from onereward_jax.reward.loading import load_judge_params, read_judge, write_template_version
 from onereward_jax.stages.data import open_triplets
 from onereward_jax.stages.export.model_card import DataFacts, Origin, editor_card, judge_card
@@ -72,9 +71,11 @@ def run(context: StageContext) -> Results:
 def _write_editor(context: StageContext, folder: Path) -> None:
     """The trained transformer, with copies of what was not trained unless it goes alone."""
     config, base = context.config.export, context.base_model("editor")
+    transformer = context.base_transformer()
+    static = read_editor(base, transformer=transformer)
     trained = context.output("rl") / config.weights
-    abstract = abstract_params(read_editor(base, transformer=trained), context.mesh).transformer
-    params, architecture = load_params(trained, abstract, FLUX), read_config(trained)
+    params = load_trained(trained, transformer, static, context.mesh)
+    architecture = read_config(transformer)
     written = {"dtype": config.dtype, "max_shard_bytes": _shard_bytes(config)}
     if config.editor == "transformer":
         save_params(folder, params, FLUX, config=architecture, **written)

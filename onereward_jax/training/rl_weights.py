@@ -1,0 +1,78 @@
+"""The weights that policy and reference compute with: whole transformers, or a base and adapters.
+
+What is trained (`state.params`, and its average `state.ema`) is the transformer itself, or with
+`config.lora` the factors of an adapter. Here it becomes what `Editor.velocity` takes; nothing else
+of the step knows which of the two it is.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+from jaxtyping import Array, Float32, PyTree
+
+from onereward_jax.models.lora import Adapted, difference, product_norm, scale_factors
+from onereward_jax.policy.adapters import abstract_adapter
+from onereward_jax.policy.loading import abstract_params
+from onereward_jax.training.precision import compute_copy
+from onereward_jax.training.rl_config import Frozen, RLConfig, RLModels
+from onereward_jax.training.state import TrainState
+from onereward_jax.training.update import relative_distance
+
+
+def policy_weights(
+    models: RLModels, config: RLConfig, trained: PyTree, frozen: Frozen
+) -> PyTree | Adapted:
+    """π of `state.params` or `state.ema`, in the compute dtype; differentiable in `trained`."""
+    dtype = models.editor.transformer.dtype
+    if config.lora is None:
+        return compute_copy(trained, dtype)
+    return Adapted(compute_copy(frozen.base, dtype), scale_factors(trained, config.lora.scale))
+
+
+def reference_weights(
+    models: RLModels, config: RLConfig, state: TrainState, frozen: Frozen
+) -> PyTree | Adapted:
+    """π_ref: the first policy of Algorithm 1, or the moving average of Algorithm 2."""
+    if config.reference == "ema":
+        return policy_weights(models, config, state.ema, frozen)
+    first = frozen.reference if config.lora is None else frozen.base
+    return compute_copy(first, models.editor.transformer.dtype)
+
+
+def reference_distance(
+    config: RLConfig, state: TrainState, frozen: Frozen
+) -> Float32[Array, ""]:
+    """‖θ - θ_ref‖ / ‖θ_ref‖ over all weights; of adapters, relative to their base."""
+    dynamic = config.reference == "ema"
+    if config.lora is None:
+        return relative_distance(state.params, state.ema if dynamic else frozen.reference)
+    change = difference(state.params, state.ema) if dynamic else state.params
+    base = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), frozen.base)
+    return config.lora.scale * product_norm(change) / optax.tree.norm(base)
+
+
+def check_frozen(config: RLConfig, frozen: Frozen) -> None:
+    """Makes sure that the transformers of `frozen` are those the step needs, and no other.
+
+    Raises:
+      ValueError: naming the one that is missing or too many.
+    """
+    adapts = config.lora is not None
+    wanted = {"reference": config.reference == "frozen" and not adapts, "base": adapts}
+    for name, needed in wanted.items():
+        given = getattr(frozen, name) is not None
+        if given != needed:
+            raise ValueError(
+                f"reference is {config.reference!r} {'with' if adapts else 'without'} an adapter, "
+                f"but there is {'a' if given else 'no'} frozen.{name}"
+            )
+
+
+def abstract_trained(models: RLModels, config: RLConfig, mesh: Mesh) -> PyTree:
+    """Shapes and shardings of what is trained."""
+    if config.lora is None:
+        return abstract_params(models.editor, mesh).transformer
+    return abstract_adapter(models.editor, config.lora, mesh)

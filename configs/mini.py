@@ -75,6 +75,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.reward = reward = ConfigDict()
     reward.steps = 600  # updates of the judge
     reward.batch_size = 16  # pairs per update, each in both orders
+    reward.accumulate = 1  # micro-batches per update
     reward.optimizer = optimizer(3e-4, warmup_steps=100)
     reward.suffix_length = 40  # tokens of a query's last words with a quoted prompt
     reward.vocabulary = "full"  # P("Yes") over the "full" vocabulary or over {"yes_no"}

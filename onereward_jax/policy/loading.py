@@ -45,7 +45,7 @@ def read_editor(
       dtype: compute dtype of the transformer. The VAE computes in float32: gradients through its
         decoder overflow in half precision.
       param_dtype: dtype of the transformer's parameters.
-      remat: rematerialisation policy of the transformer's stacks.
+      remat: rematerialisation policy of both.
 
     Raises:
       FileNotFoundError: a configuration file is missing.
@@ -58,7 +58,7 @@ def read_editor(
         param_dtype=param_dtype,
         remat=remat,
     )
-    vae = AutoencoderKL(VaeConfig.from_dict(read_config(folder / "vae")))
+    vae = AutoencoderKL(VaeConfig.from_dict(read_config(folder / "vae")), remat=remat)
     return Editor(transformer, vae, read_schedule(folder / "scheduler"))
 
 

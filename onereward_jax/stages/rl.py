@@ -25,7 +25,7 @@ from onereward_jax.reward import TEMPLATE_VERSION, QueryTokenizer
 from onereward_jax.reward.loading import load_judge_params, read_judge
 from onereward_jax.stages.candidates import to_uint8
 from onereward_jax.stages.data import open_triplets
-from onereward_jax.stages.settings import optimizer_settings, plain
+from onereward_jax.stages.settings import model_kinds, optimizer_settings, plain
 from onereward_jax.stages.stage import Results, StageContext
 from onereward_jax.tasks import SAMPLING_PROBABILITIES, TASKS, Task
 from onereward_jax.training.checkpoint import About, Checkpointer
@@ -33,6 +33,7 @@ from onereward_jax.training.loop import LoopConfig, Periodic, train
 from onereward_jax.training.rl_config import Frozen, RLConfig, RLModels
 from onereward_jax.training.rl_step import (
     abstract_rl_state,
+    first_reference,
     first_rl_state,
     make_preview,
     make_rl_step,
@@ -47,21 +48,14 @@ ALGORITHMS = {"frozen": "frozen", "dynamic": "ema"}
 def run(context: StageContext) -> Results:
     """Trains the policy and writes it; returns the last measured reward."""
     config, mesh, size = context.config.rl, context.mesh, context.config.data.image_size
-    kinds = {"dtype": jnp.dtype(context.config.models.dtype), "remat": context.config.models.remat}
     base = context.base_model("editor")
-    editor, weights = load_editor(base, mesh, **kinds)
+    editor, weights = load_editor(base, mesh, **model_kinds(context.config))
     judge_folder = context.output("reward") / "judge"
-    judge = read_judge(
-        judge_folder,
-        (size, size),
-        suffix_length=context.config.reward.suffix_length,
-        answers_only=config.vocabulary == "yes_no",
-        **kinds,
-    )
+    judge = read_judge(judge_folder, (size, size), **judge_options(context.config))
     settings = rl_settings(config)
     models = RLModels(editor, judge.scorer)
     frozen = Frozen(
-        reference=weights.transformer if settings.reference == "frozen" else None,
+        reference=first_reference(models, settings, weights.transformer, mesh),
         vae=weights.vae,
         judge=load_judge_params(judge_folder, judge.scorer, mesh),
     )
@@ -107,6 +101,8 @@ def run(context: StageContext) -> Results:
             if resumes
             else first_rl_state(settings, weights.transformer, mesh)
         )
+        # State and reference have copies of their own: a third one would be 4 bytes per weight.
+        del weights
         with MetricsWriter(context.folder, first_step=int(state.step)) as writer:
             state = train(
                 lambda state, batch: step(state, frozen, batch, key),
@@ -125,6 +121,19 @@ def run(context: StageContext) -> Results:
     for name, params in (("policy", state.params), ("ema", state.ema)):
         save_params(context.folder / name, params, FLUX, config=architecture)
     return {"steps": int(state.step), "refused": int(state.refused)}
+
+
+def judge_options(config: FrozenConfigDict) -> dict[str, Any]:
+    """How the judge of the stage is read: keyword arguments of `read_judge`.
+
+    Its weights do not learn here, so they are kept in the dtype they are computed with.
+    """
+    return {
+        "suffix_length": config.reward.suffix_length,
+        "answers_only": config.rl.vocabulary == "yes_no",
+        "param_dtype": jnp.dtype(config.models.dtype),
+        **model_kinds(config),
+    }
 
 
 def rl_settings(config: FrozenConfigDict) -> RLConfig:

@@ -8,6 +8,7 @@ and judge with gradient (`rl_loss`), update (`update`).
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -106,6 +107,32 @@ def abstract_rl_state(models: RLModels, config: RLConfig, mesh: Mesh) -> TrainSt
 def first_rl_state(config: RLConfig, transformer: PyTree, mesh: Mesh) -> TrainState:
     """π_ema ← π_θ ← the pre-trained editor's transformer, which stays the caller's."""
     return place_state(transformer, make_optimizer(config.optimizer), mesh, with_ema=True)
+
+
+def abstract_reference(models: RLModels, config: RLConfig, mesh: Mesh) -> PyTree | None:
+    """Shapes and shardings of what `first_reference` makes."""
+    if config.reference != "frozen":
+        return None
+    transformer = abstract_params(models.editor, mesh).transformer
+    shapes = jax.eval_shape(functools.partial(_computable, models), transformer)
+    return jax.tree.map(
+        lambda leaf, source: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=source.sharding),
+        shapes,
+        transformer,
+    )
+
+
+def first_reference(
+    models: RLModels, config: RLConfig, transformer: PyTree, mesh: Mesh
+) -> PyTree | None:
+    """π_ref of Algorithm 1, in the dtype it computes in, as a copy; None in Algorithm 2."""
+    abstract = abstract_reference(models, config, mesh)
+    if abstract is None:
+        return None
+    copy = mesh_jit(
+        functools.partial(_computable, models), mesh, out_shardings=shardings_of(abstract)
+    )
+    return copy(transformer)
 
 
 def reference_of(config: RLConfig, state: TrainState, frozen: Frozen) -> PyTree:

@@ -30,6 +30,7 @@ from onereward_jax.reward.query import (
     check_template_version,
 )
 from onereward_jax.reward.scorer import Scorer
+from onereward_jax.tasks import Dimension, Task
 
 QUERY_FILE = "onereward_query.json"
 """Beside the weights of a judge we trained: which query template it answers."""
@@ -122,9 +123,11 @@ def read_counts(folder: str | Path) -> QueryTokenCounts:
     if stored.pop("template_version", None) != TEMPLATE_VERSION:
         raise ValueError(f"{path} was counted with another query template than {TEMPLATE_VERSION}")
     try:
+        stored["task"] = {Task(name): length for name, length in stored["task"].items()}
+        stored["suffix"] = {Dimension(name): length for name, length in stored["suffix"].items()}
         return QueryTokenCounts(**stored)
-    except TypeError as error:
-        raise ValueError(f"{path}: {error}") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is not the token counts of a query: {error}") from error
 
 
 def _read_model(

@@ -68,7 +68,14 @@ setup(
     license_files=["LICENSE", "NOTICE"],
     python_requires=">=3.11",
     packages=find_packages(include=["onereward_jax", "onereward_jax.*"]),
-    package_data={"onereward_jax": ["mini_models/**/*", "**/*.html", "stages/export/*.md"]},
+    package_data={
+        "onereward_jax": [
+            "mini_models/**/*",
+            "architectures/**/*",
+            "**/*.html",
+            "stages/export/*.md",
+        ]
+    },
     install_requires=RUNTIME,
     extras_require={
         "tpu": ["jax[tpu]>=0.10.2,<0.11"],

@@ -79,6 +79,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.reward = reward = ConfigDict()
     reward.steps = 700  # updates of the judge
     reward.batch_size = 16  # pairs per update, each in both orders
+    reward.accumulate = 1  # micro-batches per update
     reward.optimizer = optimizer(4e-4, warmup_steps=50, schedule="cosine")
     reward.mirror = 0.5  # how often both pictures of a pair are mirrored (not for text alignment)
     reward.suffix_length = 40  # tokens of a query's last words with a quoted prompt

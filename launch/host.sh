@@ -9,7 +9,7 @@ if [[ ${1:-} == --help || ${1:-} == -h ]]; then
 launch/host.sh tpu|cuda <workdir> [flags of onereward_jax.main]
 
 Makes .venv when it is missing, installs the package with the extra tpu or cuda, and runs the
-stages of configs/flux_fill.py on all devices of all hosts. Hosts find each other as
+stages of configs/flux_fill_dev.py on all devices of all hosts. Hosts find each other as
 jax.distributed does: by the TPU's metadata, or by Slurm. All of them must see workdir.
 
 A TPU slice, from anywhere (the repository cloned on each host):
@@ -35,4 +35,4 @@ fi
   flock 9
   activate_environment "$1"
 ) 9<"$repository/setup.py"
-run_stages "$1" "${CONFIG:-configs/flux_fill.py}" "$2" "${@:2}" --config.distributed
+run_stages "$1" "${CONFIG:-configs/flux_fill_dev.py}" "$2" "${@:2}" --config.distributed

@@ -8,19 +8,16 @@ Any field of the config can be set from the command line as --config.<section>.<
 
 from __future__ import annotations
 
-import inspect
-import pathlib
-import runpy
 import sys
 from collections.abc import Sequence
 
 import jax
 from absl import app, flags, logging
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 from rich.console import Console
 from rich.table import Table
 
-from onereward_jax.common.config import check_overrides, check_tuples
+from onereward_jax.common.config import check_overrides, check_tuples, load_config
 from onereward_jax.common.mistakes import exit_with, is_sentence
 from onereward_jax.parallel import make_mesh
 from onereward_jax.stages import STAGES, Outcome, run_chain
@@ -97,23 +94,6 @@ def parse_flags(argv: list[str]) -> list[str]:
         if "--traceback" in argv:
             raise
         exit_with(error)
-
-
-def load_config(path: str) -> ConfigDict:
-    """The config of `path`, a Python file with :variant where it has some, as it stands there.
-
-    Raises:
-      ValueError: there is no such file, it has no `get_config`, or that knows no such variant.
-    """
-    file, _, variant = path.partition(":")
-    if not pathlib.Path(file).is_file():
-        raise ValueError(f"--config: there is no file {file}")
-    get_config = runpy.run_path(file).get("get_config")
-    if get_config is None:
-        raise ValueError(f"--config: {file} has no function get_config")
-    if variant and not inspect.signature(get_config).parameters:
-        raise ValueError(f"--config: {file} has no variants")
-    return get_config(variant) if variant else get_config()
 
 
 def _config_path(argv: Sequence[str]) -> str | None:

@@ -1,5 +1,7 @@
 """The query Φ: what is quoted when, token layout, lengths, versions."""
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -12,7 +14,8 @@ from onereward_jax.reward import (
     check_template_version,
     template_texts,
 )
-from onereward_jax.reward.query import IMAGE_TOKEN, suffix_text, task_text
+from onereward_jax.reward.loading import COUNTS_FILE, read_counts
+from onereward_jax.reward.query import HEAD, IMAGE_TOKEN, suffix_text, task_text
 from onereward_jax.tasks import DIMENSIONS, MAX_DIMENSIONS, TASKS, Dimension, Task
 
 PROMPT = 'a {green} "zebra" of glass'
@@ -32,6 +35,25 @@ def queries(tokenizer: PreTrainedTokenizerBase) -> QueryTokenizer:
 def real_ids(queries: QueryTokenizer, batch, row: int, column: int) -> list[int]:
     prefix = [i for i in batch.prefix[row].tolist() if i != queries.layout.pad_id]
     return prefix + batch.suffix[row, column][batch.suffix_mask[row, column]].tolist()
+
+
+def test_counts_alone_give_the_layout_of_the_tokenizer(tokenizer, queries, tmp_path) -> None:
+    def length(text: str) -> int:
+        return len(tokenizer.encode(text, add_special_tokens=False))
+
+    stored = {
+        "template_version": TEMPLATE_VERSION,
+        "head": length(HEAD),
+        "task": {task.value: length(task_text(task)) for task in TASKS},
+        "suffix": {dimension.value: length(suffix_text(dimension, "")) for dimension in Dimension},
+        **{f"{name}_id": getattr(queries.layout, f"{name}_id") for name in ("pad", "yes", "no")},
+    }
+    path = tmp_path / COUNTS_FILE
+    path.write_text(json.dumps(stored))
+    assert read_counts(tmp_path).layout(TOKENS_PER_IMAGE, 64) == queries.layout
+    path.write_text(json.dumps(stored | {"template_version": "0"}))
+    with pytest.raises(ValueError, match="another query template"):
+        read_counts(tmp_path)
 
 
 def test_prompt_is_quoted_for_text_alignment_only(tokenizer, queries) -> None:

@@ -1,15 +1,35 @@
-"""Config fields by their dotted names: listing them, and catching typos in overrides."""
+"""Config files, and their fields by dotted names: listing them, catching typos in overrides."""
 
 from __future__ import annotations
 
 import difflib
+import inspect
+import pathlib
 import re
+import runpy
 from collections.abc import Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
 _OVERRIDE = re.compile(r"--?(?P<no>no)?config\.(?P<field>[^=\s]+)(=.*)?", re.DOTALL)
+
+
+def load_config(path: str) -> ConfigDict:
+    """The config of `path`, a Python file with :variant where it has some, as it stands there.
+
+    Raises:
+      ValueError: there is no such file, it has no `get_config`, or that knows no such variant.
+    """
+    file, _, variant = path.partition(":")
+    if not pathlib.Path(file).is_file():
+        raise ValueError(f"--config: there is no file {file}")
+    get_config = runpy.run_path(file).get("get_config")
+    if get_config is None:
+        raise ValueError(f"--config: {file} has no function get_config")
+    if variant and not inspect.signature(get_config).parameters:
+        raise ValueError(f"--config: {file} has no variants")
+    return get_config(variant) if variant else get_config()
 
 
 def flatten_config(config: ConfigDict, prefix: str = "config") -> dict[str, Any]:

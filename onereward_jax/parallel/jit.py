@@ -13,6 +13,10 @@ from jax.sharding import Mesh
 
 from onereward_jax.parallel.rules import RULES
 
+TPU_OPTIONS = {"xla_jf_spmd_threshold_for_windowed_einsum_mib": "1000000"}
+"""Gathers a layer's weights before its product with the activations. By default the compiler turns
+each such product into a loop over the parts of the weights, convolutions included."""
+
 
 @contextlib.contextmanager
 def logical_axes(mesh: Mesh) -> Iterator[None]:
@@ -42,10 +46,15 @@ class MeshFunction:
         with logical_axes(self.mesh):
             return self.jitted(*args)
 
-    def lower(self, *args: Any) -> jax.stages.Lowered:
-        """Traces it for arrays or `jax.ShapeDtypeStruct`s, without running."""
+    def trace(self, *args: Any) -> jax.stages.Traced:
+        """Traces it for arrays or `jax.ShapeDtypeStruct`s, without compiling."""
         with logical_axes(self.mesh):
-            return self.jitted.lower(*args)
+            return self.jitted.trace(*args)
+
+    def lower(self, *args: Any) -> jax.stages.Lowered:
+        """The same, lowered to StableHLO."""
+        with logical_axes(self.mesh):
+            return self.jitted.trace(*args).lower()
 
     def compilations(self) -> int:
         """How often it has been compiled so far."""
@@ -54,4 +63,6 @@ class MeshFunction:
 
 def mesh_jit(function: Callable[..., Any], mesh: Mesh, **options: Any) -> MeshFunction:
     """`jax.jit(function, **options)` bound to `mesh`."""
+    if mesh.devices.flat[0].platform == "tpu":
+        options = {"compiler_options": TPU_OPTIONS, **options}
     return MeshFunction(jax.jit(function, **options), mesh)

@@ -11,13 +11,15 @@ POLICIES = {
 }
 
 
-def remat(block: type[nn.Module], policy: str) -> type[nn.Module]:
+def remat(block: type[nn.Module], policy: str, *, scanned: bool = True) -> type[nn.Module]:
     """`block` with its activations recomputed in the backward pass.
 
     Args:
-      block: the module class of one layer, to be given to `nn.scan`.
+      block: the module class of one layer.
       policy: "none" keeps all activations, "full" keeps only the block's input, "dots" keeps
         the outputs of matrix products with weights.
+      scanned: it is to be given to `nn.scan`. Otherwise the compiler has to be kept from finding
+        out that what is computed again has been computed before.
 
     Raises:
       ValueError: unknown policy.
@@ -26,4 +28,4 @@ def remat(block: type[nn.Module], policy: str) -> type[nn.Module]:
         return block
     if policy not in POLICIES:
         raise ValueError(f"remat policy {policy!r}: choose one of none, {', '.join(POLICIES)}")
-    return nn.remat(block, policy=POLICIES[policy], prevent_cse=False)
+    return nn.remat(block, policy=POLICIES[policy], prevent_cse=not scanned)

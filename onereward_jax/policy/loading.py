@@ -57,7 +57,7 @@ def read_editor(
       dtype: compute dtype of the transformer. The VAE computes in float32: gradients through its
         decoder overflow in half precision.
       param_dtype: dtype of the transformer's parameters.
-      remat: rematerialisation policy of the transformer's stacks.
+      remat: rematerialisation policy of both.
 
     Raises:
       FileNotFoundError: a configuration file is missing.
@@ -72,7 +72,8 @@ def read_editor(
         param_dtype=param_dtype,
         remat=remat,
     )
-    vae = AutoencoderKL(VaeConfig.from_dict(component_config(folder / "vae", VAE)))
+    vae_config = VaeConfig.from_dict(component_config(folder / "vae", VAE))
+    vae = AutoencoderKL(vae_config, remat=remat)
     return Editor(flux, vae, read_schedule(folder / "scheduler"))
 
 

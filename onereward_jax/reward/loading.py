@@ -19,20 +19,27 @@ from onereward_jax.convert import (
     load_tokenizer,
     read_preprocessor,
 )
+from onereward_jax.convert.tensor_files import read_json
 from onereward_jax.models.qwen2_5_vl import Qwen2_5_VL, Qwen2_5_VLConfig, init_params
 from onereward_jax.parallel import abstract_arrays
 from onereward_jax.reward.preprocess import ImageProcessor
 from onereward_jax.reward.query import (
     ANSWERS,
     TEMPLATE_VERSION,
+    QueryTokenCounts,
     QueryTokenizer,
     check_template_version,
     query_texts,
 )
 from onereward_jax.reward.scorer import Scorer
+from onereward_jax.tasks import Dimension, Task
 
 QUERY_FILE = "onereward_query.json"
 """Beside the weights of a judge we trained: the query template it answers."""
+
+
+COUNTS_FILE = "query_tokens.json"
+"""In place of a tokenizer, where only sizes matter: `QueryTokenCounts` and template version."""
 
 
 class Judge(NamedTuple):
@@ -72,16 +79,66 @@ def read_judge(
         query template.
     """
     folder = Path(folder)
-    config = Qwen2_5_VLConfig.from_dict(component_config(folder, QWEN2_5_VL))
+    model, processor = _read_model(folder, dtype=dtype, param_dtype=param_dtype, remat=remat)
     if (folder / QUERY_FILE).is_file():
         check_template_version(json.loads((folder / QUERY_FILE).read_text())["template_version"])
-    processor = ImageProcessor.from_dict(read_preprocessor(folder))
     queries = QueryTokenizer(
         load_tokenizer(folder), processor.tokens_per_image(*size), suffix_length
     )
+    return Judge(Scorer(model, processor, queries.layout, answers_only), queries)
+
+
+def read_scorer(
+    folder: str | Path,
+    size: tuple[int, int],
+    *,
+    suffix_length: int = 64,
+    dtype: Any = jnp.float32,
+    param_dtype: Any = jnp.float32,
+    remat: str = "none",
+    answers_only: bool = False,
+) -> Scorer:
+    """The scorer of `read_judge`, from the tokenizer or else from its counts in `COUNTS_FILE`.
+
+    For compiling ahead of time, which wants the sizes of a judge and nothing to read or to say.
+
+    Args, Raises: as `read_judge`.
+    """
+    folder = Path(folder)
+    kinds = {"dtype": dtype, "param_dtype": param_dtype, "remat": remat}
+    if not (folder / COUNTS_FILE).is_file():
+        options = {"suffix_length": suffix_length, "answers_only": answers_only, **kinds}
+        return read_judge(folder, size, **options).scorer
+    model, processor = _read_model(folder, **kinds)
+    layout = read_counts(folder).layout(processor.tokens_per_image(*size), suffix_length)
+    return Scorer(model, processor, layout, answers_only)
+
+
+def read_counts(folder: str | Path) -> QueryTokenCounts:
+    """The token counts stored in `folder`.
+
+    Raises:
+      FileNotFoundError: there are none.
+      ValueError: they are of another query template, or incomplete.
+    """
+    path = Path(folder) / COUNTS_FILE
+    stored = read_json(path)
+    if stored.pop("template_version", None) != TEMPLATE_VERSION:
+        raise ValueError(f"{path} was counted with another query template than {TEMPLATE_VERSION}")
+    try:
+        stored["task"] = {Task(name): length for name, length in stored["task"].items()}
+        stored["suffix"] = {Dimension(name): length for name, length in stored["suffix"].items()}
+        return QueryTokenCounts(**stored)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is not the token counts of a query: {error}") from error
+
+
+def _read_model(
+    folder: Path, *, dtype: Any, param_dtype: Any, remat: str
+) -> tuple[Qwen2_5_VL, ImageProcessor]:
+    config = Qwen2_5_VLConfig.from_dict(component_config(folder, QWEN2_5_VL))
     model = Qwen2_5_VL(config, dtype=dtype, param_dtype=param_dtype, remat=remat)
-    scorer = Scorer(model, processor, queries.layout, answers_only)
-    return Judge(scorer, queries)
+    return model, ImageProcessor.from_dict(read_preprocessor(folder))
 
 
 def load_judge_params(folder: str | Path, scorer: Scorer, mesh: Mesh) -> PyTree:

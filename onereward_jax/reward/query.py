@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -29,6 +29,7 @@ ANSWERS = ("Yes", "No")
 
 HEAD = "<|im_start|>system\nYou compare edited images.<|im_end|>\n<|im_start|>user\n"
 IMAGE = "<|vision_start|>{image}<|vision_end|>"
+IMAGE_MARKERS = 2  # control tokens around an image, one on each side
 TASK = "Task: {task}. Is the first image better than the second? Answer Yes or No.\n"
 ASPECT = "Aspect: {dimension}, {words}.<|im_end|>\n<|im_start|>assistant\n"
 WORDS = {
@@ -132,6 +133,50 @@ class QueryLayout:
     no_id: int
 
 
+@dataclasses.dataclass(frozen=True)
+class QueryTokenCounts:
+    """How long the template's texts are in the tokens of one tokenizer, without any prompt.
+
+    Enough to know a `QueryLayout` where there is no tokenizer, and stored as such
+    (`reward.loading.COUNTS_FILE`).
+
+    Attributes:
+      head: before the first image.
+      task: the words after the images, per task.
+      suffix: the words that ask for a dimension, per dimension.
+      pad_id, yes_id, no_id: token ids.
+    """
+
+    head: int
+    task: Mapping[Task, int]
+    suffix: Mapping[Dimension, int]
+    pad_id: int
+    yes_id: int
+    no_id: int
+
+    def layout(self, tokens_per_image: int, suffix_length: int) -> QueryLayout:
+        """The layout of queries with room for prompts; arguments as of `QueryTokenizer`."""
+        first = self.head + IMAGE_MARKERS // 2
+        image = tokens_per_image + IMAGE_MARKERS
+        return QueryLayout(
+            prefix_length=self.head + 2 * image + max(self.task.values()),
+            suffix_length=suffix_length,
+            packed_length=max(self._longest(task, suffix_length) for task in TASKS),
+            image_starts=(first, first + image),
+            tokens_per_image=tokens_per_image,
+            pad_id=self.pad_id,
+            yes_id=self.yes_id,
+            no_id=self.no_id,
+        )
+
+    def _longest(self, task: Task, suffix_length: int) -> int:
+        """Suffix tokens of a task's dimensions when its prompt uses all the room there is."""
+        return sum(
+            suffix_length if "{prompt}" in WORDS[dimension] else self.suffix[dimension]
+            for dimension in DIMENSIONS[task]
+        )
+
+
 class QueryTokenizer:
     """Queries as padded token ids, on the host.
 
@@ -162,17 +207,15 @@ class QueryTokenizer:
         head = self._ids(HEAD)
         image = self._ids(IMAGE.format(image=IMAGE_TOKEN * tokens_per_image))
         self._tasks = {task: head + 2 * image + self._ids(task_text(task)) for task in TASKS}
-        first = len(head) + image.index(known[IMAGE_TOKEN])
-        self.layout = QueryLayout(
-            prefix_length=max(map(len, self._tasks.values())),
-            suffix_length=suffix_length,
-            packed_length=max(map(self._longest, TASKS)),
-            image_starts=(first, first + len(image)),
-            tokens_per_image=tokens_per_image,
+        counts = QueryTokenCounts(
+            head=len(head),
+            task={task: len(self._ids(task_text(task))) for task in TASKS},
+            suffix={dimension: len(self._suffix(dimension, "")) for dimension in Dimension},
             pad_id=known[PAD_TOKEN],
             yes_id=known[ANSWERS[0]],
             no_id=known[ANSWERS[1]],
         )
+        self.layout = counts.layout(tokens_per_image, suffix_length)
 
     def encode(self, tasks: Sequence[Task], prompts: Sequence[str]) -> QueryBatch:
         """Questions for all dimensions of each sample's task, padded to MAX_DIMENSIONS.
@@ -219,14 +262,6 @@ class QueryTokenizer:
                 suffix[row, column, : len(ids)] = ids
                 mask[row, column, : len(ids)] = True
         return QueryBatch(prefix, suffix, mask)
-
-    def _longest(self, task: Task) -> int:
-        """Suffix tokens of a task's dimensions when its prompt uses all the room there is."""
-        lengths = []
-        for dimension in DIMENSIONS[task]:
-            bare = len(self._suffix(dimension, ""))
-            lengths.append(self._suffix_length if "{prompt}" in WORDS[dimension] else bare)
-        return sum(lengths)
 
     def _suffix(self, dimension: Dimension, prompt: str) -> list[int]:
         for token in SPECIAL_TOKENS:

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import grain
 import jax
-import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
@@ -25,13 +24,12 @@ from onereward_jax.reward import QueryTokenizer
 from onereward_jax.reward.loading import load_judge_params, read_judge, write_template_version
 from onereward_jax.stages.candidates import STORE
 from onereward_jax.stages.data import open_triplets
-from onereward_jax.stages.settings import optimizer_settings, plain
+from onereward_jax.stages.settings import plain, reward_options, reward_settings
 from onereward_jax.stages.stage import Results, StageContext
 from onereward_jax.tasks import DIMENSIONS, TASKS, Dimension, Task
 from onereward_jax.training.checkpoint import About, Checkpointer
 from onereward_jax.training.loop import LoopConfig, Periodic, train
 from onereward_jax.training.reward_step import (
-    RewardConfig,
     abstract_reward_state,
     first_reward_state,
     make_answers,
@@ -45,16 +43,9 @@ def run(context: StageContext) -> Results:
     """Trains the judge and measures it; returns its mean accuracy per kind of task."""
     config, mesh, size = context.config.reward, context.mesh, context.config.data.image_size
     start = context.base_model("judge")
-    judge = read_judge(
-        start,
-        (size, size),
-        suffix_length=config.suffix_length,
-        dtype=jnp.dtype(context.config.models.dtype),
-        remat=context.config.models.remat,
-        answers_only=config.vocabulary == "yes_no",
-    )
+    judge = read_judge(start, (size, size), **reward_options(context.config))
     pairs = {split: PairSource(context, split, judge.queries) for split in ("train", "test")}
-    settings = RewardConfig(optimizer=optimizer_settings(config.optimizer, config.steps))
+    settings = reward_settings(config)
     step = make_reward_step(judge.scorer, settings, mesh)
     answers = make_answers(judge.scorer, mesh)
 

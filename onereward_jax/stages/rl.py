@@ -28,7 +28,7 @@ from onereward_jax.reward import TEMPLATE_VERSION, QueryTokenizer
 from onereward_jax.reward.loading import load_judge_params, read_judge
 from onereward_jax.stages.candidates import to_uint8
 from onereward_jax.stages.data import open_triplets
-from onereward_jax.stages.settings import optimizer_settings, plain
+from onereward_jax.stages.settings import model_kinds, optimizer_settings, plain
 from onereward_jax.stages.stage import Results, StageContext
 from onereward_jax.tasks import SAMPLING_PROBABILITIES, TASKS, Task
 from onereward_jax.training.checkpoint import About, Checkpointer
@@ -40,6 +40,7 @@ from onereward_jax.training.rl_step import (
     make_preview,
     make_rl_step,
 )
+from onereward_jax.training.rl_weights import first_reference
 from onereward_jax.training.state import TrainState
 from onereward_jax.training.writer import MetricsWriter
 
@@ -50,26 +51,17 @@ ALGORITHMS = {"frozen": "frozen", "dynamic": "ema"}
 def run(context: StageContext) -> Results:
     """Trains the policy and writes it; returns the last measured reward."""
     config, mesh, size = context.config.rl, context.mesh, context.config.data.image_size
-    kinds = {"dtype": jnp.dtype(context.config.models.dtype), "remat": context.config.models.remat}
     settings = rl_settings(config)
     base, transformer = context.base_model("editor"), context.base_transformer()
     adapts = settings.lora is not None
-    # A base is never updated, so there need be no float32 master of it.
-    param_dtype = kinds["dtype"] if adapts else jnp.float32
     editor, weights = load_editor(
-        base, mesh, transformer=transformer, param_dtype=param_dtype, **kinds
+        base, mesh, transformer=transformer, **editor_options(context.config)
     )
     judge_folder = context.output("reward") / "judge"
-    judge = read_judge(
-        judge_folder,
-        (size, size),
-        suffix_length=context.config.reward.suffix_length,
-        answers_only=config.vocabulary == "yes_no",
-        **kinds,
-    )
+    judge = read_judge(judge_folder, (size, size), **judge_options(context.config))
     models = RLModels(editor, judge.scorer)
     frozen = Frozen(
-        reference=weights.transformer if settings.reference == "frozen" and not adapts else None,
+        reference=first_reference(models, settings, weights.transformer, mesh),
         vae=weights.vae,
         judge=load_judge_params(judge_folder, judge.scorer, mesh),
         base=weights.transformer if adapts else None,
@@ -117,6 +109,8 @@ def run(context: StageContext) -> Results:
         abstract = abstract_rl_state(models, settings, mesh)
         resumes = checkpointer.latest_step() is not None
         state = checkpointer.restore(abstract, data) if resumes else first_state()
+        # State and reference have copies of their own: a third one would be 4 bytes per weight.
+        del weights
         with MetricsWriter(context.folder, first_step=int(state.step)) as writer:
             state = train(
                 lambda state, batch: step(state, frozen, batch, key),
@@ -139,6 +133,28 @@ def run(context: StageContext) -> Results:
             architecture = read_config(transformer)
             save_params(context.folder / name, trained, FLUX, config=architecture)
     return {"steps": int(state.step), "refused": int(state.refused)}
+
+
+def editor_options(config: FrozenConfigDict) -> dict[str, Any]:
+    """How the editor of the stage is read: keyword arguments of `read_editor`.
+
+    The base of an adapter is never updated, so there need be no float32 master of it.
+    """
+    kinds = model_kinds(config)
+    return kinds | {"param_dtype": kinds["dtype"] if config.rl.lora.rank else jnp.float32}
+
+
+def judge_options(config: FrozenConfigDict) -> dict[str, Any]:
+    """How the judge of the stage is read: keyword arguments of `read_judge`.
+
+    Its weights do not learn here, so they are kept in the dtype they are computed with.
+    """
+    return {
+        "suffix_length": config.reward.suffix_length,
+        "answers_only": config.rl.vocabulary == "yes_no",
+        "param_dtype": jnp.dtype(config.models.dtype),
+        **model_kinds(config),
+    }
 
 
 def rl_settings(config: FrozenConfigDict) -> RLConfig:

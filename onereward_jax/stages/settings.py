@@ -4,9 +4,33 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax.numpy as jnp
 from ml_collections import FrozenConfigDict
 
 from onereward_jax.training.optim import OptimizerConfig
+from onereward_jax.training.reward_step import RewardConfig
+
+
+def model_kinds(config: FrozenConfigDict) -> dict[str, Any]:
+    """How a model that is trained computes: keyword arguments of its reader."""
+    return {"dtype": jnp.dtype(config.models.dtype), "remat": config.models.remat}
+
+
+def reward_options(config: FrozenConfigDict) -> dict[str, Any]:
+    """How the judge is read that the stage `reward` trains: keyword arguments of `read_judge`."""
+    return {
+        "suffix_length": config.reward.suffix_length,
+        "answers_only": config.reward.vocabulary == "yes_no",
+        **model_kinds(config),
+    }
+
+
+def reward_settings(section: FrozenConfigDict) -> RewardConfig:
+    """The section `reward` as the step takes it."""
+    return RewardConfig(
+        microbatches=section.accumulate,
+        optimizer=optimizer_settings(section.optimizer, section.steps),
+    )
 
 
 def optimizer_settings(section: FrozenConfigDict, steps: int) -> OptimizerConfig:

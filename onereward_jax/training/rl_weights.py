@@ -7,6 +7,8 @@ of the step knows which of the two it is.
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -14,11 +16,12 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float32, PyTree
 
 from onereward_jax.models.lora import Adapted, difference, product_norm, scale_factors
+from onereward_jax.parallel import mesh_jit
 from onereward_jax.policy.adapters import abstract_adapter
 from onereward_jax.policy.loading import abstract_params
 from onereward_jax.training.precision import compute_copy
 from onereward_jax.training.rl_config import Frozen, RLConfig, RLModels
-from onereward_jax.training.state import TrainState
+from onereward_jax.training.state import TrainState, shardings_of
 from onereward_jax.training.update import relative_distance
 
 
@@ -76,3 +79,30 @@ def abstract_trained(models: RLModels, config: RLConfig, mesh: Mesh) -> PyTree:
     if config.lora is None:
         return abstract_params(models.editor, mesh).transformer
     return abstract_adapter(models.editor, config.lora, mesh)
+
+
+def abstract_reference(models: RLModels, config: RLConfig, mesh: Mesh) -> PyTree | None:
+    """Shapes and shardings of what `first_reference` makes."""
+    if config.reference != "frozen" or config.lora is not None:
+        return None
+    transformer = abstract_params(models.editor, mesh).transformer
+    copy = functools.partial(compute_copy, dtype=models.editor.transformer.dtype)
+    return jax.tree.map(
+        lambda leaf, source: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=source.sharding),
+        jax.eval_shape(copy, transformer),
+        transformer,
+    )
+
+
+def first_reference(
+    models: RLModels, config: RLConfig, transformer: PyTree, mesh: Mesh
+) -> PyTree | None:
+    """`Frozen.reference`: a copy of the pre-trained transformer, in the dtype it computes in.
+
+    None in Algorithm 2 and with an adapter.
+    """
+    abstract = abstract_reference(models, config, mesh)
+    if abstract is None:
+        return None
+    copy = functools.partial(compute_copy, dtype=models.editor.transformer.dtype)
+    return mesh_jit(copy, mesh, out_shardings=shardings_of(abstract))(transformer)

@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 
 from onereward_jax.models.vae.config import VaeConfig
 from onereward_jax.models.vae.layers import AttentionBlock, Conv, GroupNorm, ResnetBlock, Upsample
+from onereward_jax.parallel import remat
 
 
 class MidBlock(nn.Module):
@@ -16,15 +17,17 @@ class MidBlock(nn.Module):
     config: VaeConfig
     dtype: jnp.dtype = jnp.float32
     param_dtype: jnp.dtype = jnp.float32
+    remat: str = "none"
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         kinds = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         groups = self.config.norm_num_groups
-        x = ResnetBlock(x.shape[-1], groups, name="resnets_0", **kinds)(x)
+        resnet = remat(ResnetBlock, self.remat, scanned=False)
+        x = resnet(x.shape[-1], groups, name="resnets_0", **kinds)(x)
         if self.config.mid_block_add_attention:
             x = AttentionBlock(groups, name="attentions_0", **kinds)(x)
-        return ResnetBlock(x.shape[-1], groups, name="resnets_1", **kinds)(x)
+        return resnet(x.shape[-1], groups, name="resnets_1", **kinds)(x)
 
 
 class DownBlock(nn.Module):
@@ -35,13 +38,15 @@ class DownBlock(nn.Module):
     last: bool
     dtype: jnp.dtype = jnp.float32
     param_dtype: jnp.dtype = jnp.float32
+    remat: str = "none"
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
         kinds = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        resnet = remat(ResnetBlock, self.remat, scanned=False)
         for layer in range(self.config.layers_per_block):
             name = f"resnets_{layer}"
-            x = ResnetBlock(self.features, self.config.norm_num_groups, name=name, **kinds)(x)
+            x = resnet(self.features, self.config.norm_num_groups, name=name, **kinds)(x)
         return x if self.last else Downsample(name="downsamplers_0", **kinds)(x)
 
 
@@ -65,13 +70,15 @@ class UpBlock(nn.Module):
     last: bool
     dtype: jnp.dtype = jnp.float32
     param_dtype: jnp.dtype = jnp.float32
+    remat: str = "none"
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
         kinds = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        resnet = remat(ResnetBlock, self.remat, scanned=False)
         for layer in range(self.config.layers_per_block + 1):
             name = f"resnets_{layer}"
-            x = ResnetBlock(self.features, self.config.norm_num_groups, name=name, **kinds)(x)
+            x = resnet(self.features, self.config.norm_num_groups, name=name, **kinds)(x)
         return x if self.last else Upsample(name="upsamplers_0", **kinds)(x)
 
 
@@ -81,6 +88,7 @@ class Encoder(nn.Module):
     config: VaeConfig
     dtype: jnp.dtype = jnp.float32
     param_dtype: jnp.dtype = jnp.float32
+    remat: str = "none"
 
     @nn.compact
     def __call__(self, images: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
@@ -89,8 +97,11 @@ class Encoder(nn.Module):
         x = Conv(config.block_out_channels[0], name="conv_in", **kinds)(images)
         for level, features in enumerate(config.block_out_channels):
             last = level == depth - 1
-            x = DownBlock(features, config, last, name=f"down_blocks_{level}", **kinds)(x)
-        x = MidBlock(config, name="mid_block", **kinds)(x)
+            down = DownBlock(
+                features, config, last, name=f"down_blocks_{level}", remat=self.remat, **kinds
+            )
+            x = down(x)
+        x = MidBlock(config, name="mid_block", remat=self.remat, **kinds)(x)
         x = nn.silu(GroupNorm(config.norm_num_groups, name="conv_norm_out", **kinds)(x))
         return Conv(2 * config.latent_channels, name="conv_out", **kinds)(x)
 
@@ -101,16 +112,20 @@ class Decoder(nn.Module):
     config: VaeConfig
     dtype: jnp.dtype = jnp.float32
     param_dtype: jnp.dtype = jnp.float32
+    remat: str = "none"
 
     @nn.compact
     def __call__(self, latents: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
         config, kinds = self.config, {"dtype": self.dtype, "param_dtype": self.param_dtype}
         depth = len(config.block_out_channels)
         x = Conv(config.block_out_channels[-1], name="conv_in", **kinds)(latents)
-        x = MidBlock(config, name="mid_block", **kinds)(x)
+        x = MidBlock(config, name="mid_block", remat=self.remat, **kinds)(x)
         for level, features in enumerate(reversed(config.block_out_channels)):
             last = level == depth - 1
-            x = UpBlock(features, config, last, name=f"up_blocks_{level}", **kinds)(x)
+            up = UpBlock(
+                features, config, last, name=f"up_blocks_{level}", remat=self.remat, **kinds
+            )
+            x = up(x)
         x = nn.silu(GroupNorm(config.norm_num_groups, name="conv_norm_out", **kinds)(x))
         return Conv(config.out_channels, name="conv_out", **kinds)(x)
 
@@ -122,17 +137,19 @@ class AutoencoderKL(nn.Module):
       config: sizes.
       dtype: of the computation (moments of the norms are float32 in any case).
       param_dtype: of the parameters made by `init`.
+      remat: rematerialisation policy of the residual blocks, see `parallel.remat`.
     """
 
     config: VaeConfig
     dtype: jnp.dtype = jnp.float32
     param_dtype: jnp.dtype = jnp.float32
+    remat: str = "none"
 
     def setup(self) -> None:
         """Makes the two halves and the optional 1×1 convolutions between them."""
         config, kinds = self.config, {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        self.encoder = Encoder(config, **kinds)
-        self.decoder = Decoder(config, **kinds)
+        self.encoder = Encoder(config, remat=self.remat, **kinds)
+        self.decoder = Decoder(config, remat=self.remat, **kinds)
         if config.use_quant_conv:
             self.quant_conv = Conv(2 * config.latent_channels, size=1, **kinds)
         if config.use_post_quant_conv:

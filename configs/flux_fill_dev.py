@@ -1,12 +1,15 @@
 """The paper's setting: FLUX.1-Fill-dev as the editor, Qwen2.5-VL-7B-Instruct as the judge.
 
-Name your images and the mesh on the command line, and the folders of both models if you have
-them already (otherwise the Hugging Face hub is asked, see docs/import.md):
+Algorithm 1 at 1024x1024; flux_fill_dev_dynamic.py is Algorithm 2. Name your images and the mesh on
+the command line, and the folders of both models if you have them already (otherwise the Hugging
+Face hub is asked, see docs/import.md):
 
-    --config=configs/flux_fill.py --config.data.path=... --config.mesh.fsdp=64
-    --config.models.editor=... --config.models.judge=...
+    --config=configs/flux_fill_dev.py --config.data.path=... --config.mesh.fsdp=8
+    --config.mesh.tensor=4 --config.models.editor=... --config.models.judge=...
 
 Batch sizes, learning rates, guidance and N are the paper's; what it leaves open is our reading.
+docs/fits.md says on how many chips it fits; `python -m onereward_jax.train_compile` says it of
+any other setting.
 """
 
 from ml_collections import ConfigDict
@@ -53,7 +56,7 @@ def get_config() -> ConfigDict:
     config.data = data = ConfigDict()
     data.source = "folder"  # "mini": composed scenes; "folder": your images; "tfds": a ready set
     data.path = "triplets"  # of the folder or the TFDS set
-    data.image_size = 512  # height and width in pixels
+    data.image_size = 1024  # height and width in pixels
     data.train = ConfigDict()  # triplets to learn from, per task
     data.train.fill = 20000
     data.train.extend_with_prompt = 5000
@@ -88,6 +91,7 @@ def get_config() -> ConfigDict:
     config.reward = reward = ConfigDict()
     reward.steps = 5000  # updates of the judge
     reward.batch_size = 16  # pairs per update, each in both orders
+    reward.accumulate = 1  # micro-batches per update
     reward.optimizer = optimizer(1e-6, warmup_steps=100)
     reward.mirror = 0.0  # how often both pictures of a pair are mirrored (not for text alignment)
     reward.suffix_length = 96  # tokens of a query's last words with a quoted prompt
@@ -98,7 +102,7 @@ def get_config() -> ConfigDict:
     reward.max_refused = 10  # NaN or Inf steps after which the run stops
 
     config.rl = rl = ConfigDict()
-    rl.algorithm = "dynamic"  # "frozen" reference (Algorithm 1) or "dynamic" (Algorithm 2)
+    rl.algorithm = "frozen"  # "frozen" reference (Algorithm 1) or "dynamic" (Algorithm 2)
     rl.steps = 8000  # updates of the policy
     rl.batch_size = 8  # triplets per update; a multiple of mesh data * fsdp
     rl.accumulate = 1  # micro-batches per update

@@ -1,0 +1,74 @@
+"""Softmax attention by whatever kernel suits the platform, the sizes and the mask.
+
+The platform is that of the mesh in whose context the caller is traced (`parallel.mesh_jit`), not
+that of this machine: compiling for a TPU on a CPU host picks the TPU's kernel.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from onereward_jax.models.attention.blockwise import LOGIT_BYTES, blockwise_attention
+from onereward_jax.models.attention.splash import splash_attention
+
+LEAST_SPLASH = 512
+"""Tokens from which the splash kernel is worth its padding; the windows of a vision tower are
+shorter."""
+
+CUDNN_HEAD = 128
+"""Widest head of cuDNN's flash attention on every GPU that has it."""
+
+
+def attention(
+    q: Float[Array, "b lq h d"],
+    k: Float[Array, "b lk g d"],
+    v: Float[Array, "b lk g d"],
+    *,
+    mask: Bool[Array, "#b #h #lq lk"] | None = None,
+    bias: Float[Array, "#b #h #lq lk"] | None = None,
+    scale: float | None = None,
+    is_causal: bool = False,
+) -> Float[Array, "b lq h d"]:
+    """Softmax(q kᵀ · scale + bias) v, with the softmax in float32.
+
+    Args:
+      q, k, v: queries, keys, values; h may be a multiple of g (grouped-query attention).
+      mask: True where a query may look at a key.
+      bias: added to the logits (T5's relative positions).
+      scale: default 1/√d.
+      is_causal: query i sees keys 0..i.
+    """
+    options = {"scale": scale, "is_causal": is_causal}
+    platform = _platform()
+    if platform == "tpu" and mask is None and bias is None and _suits_splash(q, k):
+        return splash_attention(q, k, v, **options)
+    if platform in ("gpu", "cuda") and _suits_cudnn(q, k):
+        return jax.nn.dot_product_attention(
+            q, k, v, bias=bias, mask=mask, implementation="cudnn", **options
+        )
+    logit_bytes = q.shape[2] * q.shape[1] * k.shape[1] * jnp.dtype(jnp.float32).itemsize
+    if bias is None and logit_bytes > LOGIT_BYTES:
+        return blockwise_attention(q, k, v, mask=mask, **options)
+    return jax.nn.dot_product_attention(
+        q, k, v, bias=bias, mask=mask, implementation="xla", **options
+    )
+
+
+def _platform() -> str | None:
+    """Of the devices that this is traced for; None outside of a mesh."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return None if device is None else device.platform
+
+
+def _suits_splash(q: Float[Array, "b lq h d"], k: Float[Array, "b lk g d"]) -> bool:
+    """Self-attention over long sequences; heads of the VAE's width (512) do not fit its memory."""
+    length, width = q.shape[1], q.shape[3]
+    return length == k.shape[1] and length >= LEAST_SPLASH and width <= 256
+
+
+def _suits_cudnn(q: Float[Array, "b lq h d"], k: Float[Array, "b lk g d"]) -> bool:
+    """Half precision and narrow heads; short sequences gain nothing."""
+    half = q.dtype in (jnp.bfloat16, jnp.float16)
+    return half and q.shape[3] <= CUDNN_HEAD and q.shape[3] % 8 == 0 and k.shape[1] >= 128

@@ -1,0 +1,90 @@
+"""Floating-point operations of a traced function, counted where they are: in its jaxpr.
+
+XLA's own count sees the body of a loop once and a Pallas kernel not at all. Here bodies are
+counted as often as they run, kernels once per grid point, and what is computed again in a
+backward pass is counted again. Matrix products and convolutions only: the rest is a fraction
+of a per cent, and not what the matrix units do.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+from jax.extend import core
+
+
+@dataclasses.dataclass(frozen=True)
+class Assumptions:
+    """What a trace leaves open.
+
+    Attributes:
+      loop_trips: iterations of a loop whose bounds are known at run time only.
+      true_share: how often a condition takes its last branch instead of its first.
+    """
+
+    loop_trips: float = 1.0
+    true_share: float = 0.5
+
+
+def count_flops(jaxpr: core.Jaxpr, assumptions: Assumptions) -> float:
+    """Operations of the whole function over all devices, a multiply-add being two."""
+    return math.fsum(_equation_flops(equation, assumptions) for equation in jaxpr.eqns)
+
+
+def function_flops(function: Any, *arguments: Any, assumptions: Assumptions) -> float:
+    """`count_flops` of a function of arrays or shapes."""
+    return count_flops(jax.make_jaxpr(function)(*arguments).jaxpr, assumptions)
+
+
+def _equation_flops(equation: core.JaxprEqn, assumptions: Assumptions) -> float:
+    name, parameters = equation.primitive.name, equation.params
+    if name == "dot_general":
+        ((contracted, _), _) = parameters["dimension_numbers"]
+        left, out = equation.invars[0].aval.shape, equation.outvars[0].aval.shape
+        return 2.0 * math.prod(out) * math.prod(left[axis] for axis in contracted)
+    if name == "conv_general_dilated":
+        return _convolution_flops(equation)
+    if name == "pallas_call":
+        # Conditions in a kernel are about the blocks to leave out: none without a mask.
+        assumptions = dataclasses.replace(assumptions, true_share=1.0)
+    inner = [count_flops(jaxpr, assumptions) for jaxpr in _inner_jaxprs(parameters)]
+    if name == "scan":
+        return parameters["length"] * math.fsum(inner)
+    if name == "while":
+        return assumptions.loop_trips * math.fsum(inner)
+    if name == "cond":
+        if len(inner) == 2:
+            return inner[0] + assumptions.true_share * (inner[1] - inner[0])
+        return max(inner)
+    if name == "shard_map":
+        return math.prod(parameters["mesh"].shape.values()) * math.fsum(inner)
+    if name == "pallas_call":
+        return math.prod(parameters["grid_mapping"].grid) * math.fsum(inner)
+    return math.fsum(inner)
+
+
+def _convolution_flops(equation: core.JaxprEqn) -> float:
+    """Products with the zeros that a strided convolution's gradient is dilated by do not count."""
+    parameters = equation.params
+    numbers = parameters["dimension_numbers"]
+    kernel, out = equation.invars[1].aval.shape, equation.outvars[0].aval.shape
+    inputs = kernel[numbers.rhs_spec[1]]
+    window = math.prod(kernel[axis] for axis in numbers.rhs_spec[2:])
+    return 2.0 * math.prod(out) * inputs * window / math.prod(parameters["lhs_dilation"])
+
+
+def _inner_jaxprs(parameters: dict[str, Any]) -> list[core.Jaxpr]:
+    """The jaxprs among the parameters of an equation, conditions of loops left out."""
+    found = []
+    for name, value in parameters.items():
+        if name in ("cond_jaxpr", "jvp_jaxpr_fun", "fwd_jaxpr_thunk"):
+            continue
+        for part in value if isinstance(value, tuple | list) else (value,):
+            if isinstance(part, core.ClosedJaxpr):
+                found.append(part.jaxpr)
+            elif isinstance(part, core.Jaxpr):
+                found.append(part)
+    return found

@@ -1,0 +1,146 @@
+"""What an optimised HLO module sends between devices, read from its text.
+
+A collective inside a loop counts as often as the loop runs: the constant that the loop's
+condition compares its counter with. Where there is no such constant, the caller says.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import math
+import re
+
+COLLECTIVES = (
+    "all-gather",
+    "all-reduce",
+    "reduce-scatter",
+    "all-to-all",
+    "collective-permute",
+    "ragged-all-to-all",
+)
+
+BYTES = {
+    "pred": 1, "s4": 0.5, "u4": 0.5, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "s32": 4, "u32": 4,
+    "s64": 8, "u64": 8, "bf16": 2, "f16": 2, "f32": 4, "f64": 8, "f8e4m3fn": 1, "f8e5m2": 1,
+}  # fmt: skip
+
+_HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
+_COLLECTIVE = re.compile(rf" ({'|'.join(COLLECTIVES)})(-start)?\(")
+_ARRAY = re.compile(r"\b([a-z]\w*)\[([\d,]*)\]")
+_OPERAND = re.compile(r"%[\w.\-]+")
+_CALLED = re.compile(r"\b(?:body|to_apply|calls|true_computation|false_computation)=%?([\w.\-]+)")
+_CONDITION = re.compile(r"\bcondition=%?([\w.\-]+)")
+_BRANCHES = re.compile(r"\bbranch_computations=\{([^}]*)\}")
+_CONSTANT = re.compile(r"^s32\[\]\S* constant\((\d+)\)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Traffic:
+    """Collectives of one kind in one step, on one device.
+
+    Attributes:
+      calls: how often one is started.
+      bytes: of the larger of what goes in and what comes out, summed over calls.
+    """
+
+    calls: float
+    bytes: float
+
+
+@dataclasses.dataclass
+class _Computation:
+    """What a computation does.
+
+    Attributes:
+      own: kind and bytes of its collectives.
+      called: computation, share of the times that this one runs, and condition if it is a loop.
+      constants: its 32-bit integers.
+    """
+
+    own: list[tuple[str, float]] = dataclasses.field(default_factory=list)
+    called: list[tuple[str, float, str | None]] = dataclasses.field(default_factory=list)
+    constants: list[int] = dataclasses.field(default_factory=list)
+
+
+def collective_traffic(text: str, unknown_trips: float) -> dict[str, Traffic]:
+    """Traffic of a step by kind of collective, the largest first.
+
+    Args:
+      text: `jax.stages.Compiled.as_text()`.
+      unknown_trips: iterations of loops whose trip count the compiler does not know.
+    """
+    entry, computations = _parse(text)
+    calls, moved = collections.Counter(), collections.Counter()
+
+    def visit(name: str, times: float) -> None:
+        computation = computations.get(name)
+        if computation is None:
+            return
+        for kind, size in computation.own:
+            calls[kind] += times
+            moved[kind] += times * size
+        for called, share, condition in computation.called:
+            trips = 1.0
+            if condition is not None:
+                bounds = computations[condition].constants
+                trips = float(bounds[0]) if len(bounds) == 1 else unknown_trips
+            visit(called, times * share * trips)
+
+    visit(entry, 1.0)
+    return {kind: Traffic(calls[kind], size) for kind, size in moved.most_common()}
+
+
+def _parse(text: str) -> tuple[str, dict[str, _Computation]]:
+    """The name of the entry, and every computation by name."""
+    entry, computations, current = "", {}, _Computation()
+    shapes: dict[str, str] = {}
+    for line in text.splitlines():
+        if not line.startswith(" "):
+            header = _HEADER.match(line)
+            if header:
+                current = computations[header[2]] = _Computation()
+                shapes = {}
+                entry = header[2] if header[1] else entry
+            continue
+        name, equals, definition = line.strip().removeprefix("ROOT ").partition(" = ")
+        if not equals:
+            continue
+        shapes[name] = definition
+        if definition.startswith("s32[]"):
+            current.constants += map(int, _CONSTANT.findall(definition))
+        # Fusions are most of a module and hold neither collectives nor loops.
+        if " fusion(" in definition:
+            continue
+        collective = _COLLECTIVE.search(definition)
+        if collective:
+            current.own.append((collective[1], _moved(definition, collective, shapes)))
+            continue
+        condition = _CONDITION.search(definition)
+        loop = condition[1] if condition else None
+        current.called += [(called, 1.0, loop) for called in _CALLED.findall(definition)]
+        for branches in _BRANCHES.findall(definition):
+            names = [branch.strip().lstrip("%") for branch in branches.split(",")]
+            current.called += [(branch, 1.0 / len(names), None) for branch in names]
+    return entry, computations
+
+
+def _moved(definition: str, collective: re.Match[str], shapes: dict[str, str]) -> float:
+    """Bytes of a collective: the larger of what goes in and what comes out."""
+    operands = _OPERAND.findall(definition[collective.end() :].partition(")")[0])
+    into = math.fsum(_bytes(shapes[operand]) for operand in operands)
+    out = _bytes(definition[: collective.start()])
+    # One that is only started returns its operands too.
+    return max(into, out - into if collective[2] else out)
+
+
+def _bytes(shape: str) -> float:
+    """Of the shape, a tuple perhaps, that a definition begins with."""
+    if shape.startswith("("):
+        shape = shape.partition(") ")[0]
+    else:
+        shape = shape.partition(" ")[0]
+    return math.fsum(
+        BYTES.get(kind, 0) * math.prod(int(side) for side in sides.split(",") if side)
+        for kind, sides in _ARRAY.findall(shape)
+    )

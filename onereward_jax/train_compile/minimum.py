@@ -1,0 +1,153 @@
+"""The least operations a step can do: every forward and every gradient once, nothing repeated.
+
+Forwards are traced from shapes and counted; a gradient costs one more forward with respect to
+activations and one more with respect to weights.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from onereward_jax.policy.editor import Editor, Size
+from onereward_jax.policy.inputs import Condition, PromptEmbeds
+from onereward_jax.reward import QueryBatch, Scorer
+from onereward_jax.train_compile.flops import Assumptions, function_flops
+from onereward_jax.training.rl_config import RLConfig, RLModels
+
+Shape = jax.ShapeDtypeStruct
+
+
+def rl_minimum(
+    models: RLModels, config: RLConfig, params: Any, batch: Any, assumptions: Assumptions
+) -> float:
+    """Of a step of `training.rl_step`.
+
+    Args:
+      models, config: as of `make_rl_step`.
+      params: shapes of (transformer, vae, judge).
+      batch: shapes of a batch.
+      assumptions: `loop_trips` is the mean number of steps of the policy's rollout.
+    """
+    transformer, vae, judge = params
+    size, samples = batch["image"].shape[1:3], batch["image"].shape[0]
+    text_length = batch["prompt_embeds"].shape[1]
+    velocity = _velocity(models.editor, transformer, samples, size, text_length)
+
+    def branches(scale: float) -> int:
+        return 1 if scale == 1.0 else 2
+
+    forwards = (
+        config.num_steps * branches(config.reference_true_cfg_scale)
+        + assumptions.loop_trips * branches(config.policy_true_cfg_scale)
+        + 3 * branches(config.prediction_true_cfg_scale)
+        + (3 if config.flow_matching_weight else 0)
+    )
+    encode = _encode(models.editor, vae, samples, size)
+    decode = _decode(models.editor, vae, samples, size)
+    queries = _queries(batch)
+    score = _score(models.scorer, "score", judge, samples, size, queries, assumptions)
+    tower = _tower(models.scorer, judge, samples, size, assumptions)
+    encodes = 2 if config.flow_matching_weight else 1
+    # Neither VAE nor judge has gradients of weights, and the reference image has none at all.
+    return forwards * velocity + encodes * encode + 3 * decode + 2 * score - tower
+
+
+def reward_minimum(
+    scorer: Scorer, judge: Any, pairs: Any, assumptions: Assumptions
+) -> float:
+    """Of a step of `training.reward_step`; shapes of parameters and of a batch."""
+    size, samples = pairs["winner"].shape[1:3], pairs["winner"].shape[0]
+    asked = _queries(pairs)
+    return 3 * _score(scorer, "score_both_orders", judge, samples, size, asked, assumptions)
+
+
+def edit_minimum(
+    editor: Editor, transformer: Any, vae: Any, batch: Any, assumptions: Assumptions
+) -> float:
+    """Of a call of `policy.generate`, with `assumptions.loop_trips` sampling steps."""
+    samples, size = batch.image.shape[0], batch.image.shape[1:3]
+    text_length = batch.embeds.prompt_embeds.shape[1]
+    velocity = _velocity(editor, transformer, samples, size, text_length)
+    # masked image and source; with guidance
+    encodes, branches = 2, 2
+    return (
+        assumptions.loop_trips * branches * velocity
+        + encodes * _encode(editor, vae, samples, size)
+        + _decode(editor, vae, samples, size)
+    )
+
+
+_NONE = Assumptions()
+
+
+def _velocity(
+    editor: Editor, transformer: Any, samples: int, size: Size, text_length: int
+) -> float:
+    config, tokens = editor.transformer.config, editor.token_count(size)
+    condition = config.in_channels - editor.latent_channels
+    return function_flops(
+        lambda params, latents, tokens, ids, embeds: editor.velocity(
+            params, latents, Condition(tokens, ids), embeds, 0.5, 1.0
+        ),
+        _bare(transformer),
+        Shape((samples, tokens, editor.latent_channels), jnp.float32),
+        Shape((samples, tokens, condition), jnp.float32),
+        Shape((tokens, 3), jnp.float32),
+        PromptEmbeds(
+            Shape((samples, text_length, config.joint_attention_dim), jnp.float32),
+            Shape((samples, config.pooled_projection_dim), jnp.float32),
+        ),
+        assumptions=_NONE,
+    )
+
+
+def _encode(editor: Editor, vae: Any, samples: int, size: Size) -> float:
+    images = Shape((samples, *size, 3), jnp.float32)
+    return function_flops(editor.encode_image, _bare(vae), images, assumptions=_NONE)
+
+
+def _decode(editor: Editor, vae: Any, samples: int, size: Size) -> float:
+    shape = (samples, editor.token_count(size), editor.latent_channels)
+    decode = functools.partial(editor.decode, size=size)
+    return function_flops(decode, _bare(vae), Shape(shape, jnp.float32), assumptions=_NONE)
+
+
+def _score(
+    scorer: Scorer,
+    method: str,
+    judge: Any,
+    samples: int,
+    size: Size,
+    queries: QueryBatch,
+    assumptions: Assumptions,
+) -> float:
+    images = Shape((samples, *size, 3), jnp.float32)
+    ask = getattr(scorer, method)
+    return function_flops(ask, _bare(judge), images, images, queries, assumptions=assumptions)
+
+
+def _tower(
+    scorer: Scorer, judge: Any, samples: int, size: Size, assumptions: Assumptions
+) -> float:
+    grid = scorer.processor.grid(*size)
+
+    def tokens(params: Any, images: Any) -> Any:
+        patches = scorer.processor(images)
+        return scorer.model.apply({"params": params}, patches, grid, method="image_tokens")
+
+    images = Shape((samples, *size, 3), jnp.float32)
+    return function_flops(tokens, _bare(judge), images, assumptions=assumptions)
+
+
+def _queries(batch: Any) -> QueryBatch:
+    names = ("query_prefix", "query_suffix", "query_suffix_mask")
+    return QueryBatch(*(_bare(batch[name]) for name in names))
+
+
+def _bare(tree: Any) -> Any:
+    """Shapes without shardings: forwards are traced outside of any mesh."""
+    return jax.tree.map(lambda leaf: Shape(leaf.shape, leaf.dtype), tree)

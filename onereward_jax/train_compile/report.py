@@ -1,0 +1,155 @@
+"""Compile a job for a topology and tell what it takes, as a table or as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+from rich.console import Console
+from rich.table import Table
+
+from onereward_jax.train_compile.flops import count_flops
+from onereward_jax.train_compile.hlo import Traffic, collective_traffic
+from onereward_jax.train_compile.jobs import Job
+from onereward_jax.train_compile.memory import Memory, Shortage, gib, memory_of, shortage_of
+from onereward_jax.train_compile.topology import Topology
+
+EFFORT = {"exec_time_optimization_effort": -1.0}
+"""Skips the search for the fastest code, which takes most of a compilation and changes neither
+what is held in memory nor what is sent."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """A step on one topology. Sizes in bytes on one device, times in seconds.
+
+    Attributes:
+      stage, topology, slices, devices, mesh, batch_size: what was compiled for what.
+      capacity: memory of a device.
+      memory: what the step takes, when it fits.
+      shortage: what it lacks, when it does not.
+      flops: operations of matrix units on one device, as traced.
+      minimum_flops: the same with nothing computed twice.
+      collectives: kind -> traffic; empty when it does not fit.
+      compute_seconds: of `flops` at the chip's peak.
+      link_seconds: of all collectives at the full speed of a chip's links.
+      step_seconds: the longer of both, the roofline's bound from below.
+      mfu: share of the peak that `minimum_flops` use if a step takes `step_seconds`.
+      compile_seconds: of the compiler.
+    """
+
+    stage: str
+    topology: str
+    slices: int
+    devices: int
+    mesh: dict[str, int]
+    batch_size: int
+    capacity: float
+    memory: Memory | None
+    shortage: Shortage | None
+    flops: float
+    minimum_flops: float
+    collectives: dict[str, Traffic]
+    compute_seconds: float
+    link_seconds: float
+    step_seconds: float
+    mfu: float
+    compile_seconds: float
+
+    @property
+    def fits(self) -> bool:
+        """Whether the compiler found room for everything."""
+        return self.memory is not None
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"fits": self.fits, **dataclasses.asdict(self)}
+
+
+def compile_report(job: Job, stage: str, topology: Topology, mesh: Mesh) -> Report:
+    """Compiles `job` for `topology`.
+
+    Raises:
+      ValueError: fields of the config contradict each other or the mesh.
+    """
+    traced = job.function.trace(*job.arguments)
+    flops = count_flops(traced.jaxpr.jaxpr, job.assumptions) / mesh.size
+    lowered = traced.lower()
+    start = time.perf_counter()
+    memory, shortage, collectives = None, None, {}
+    try:
+        compiled = lowered.compile(compiler_options=EFFORT)
+    except jax.errors.JaxRuntimeError as error:
+        shortage = shortage_of(str(error))
+        if shortage is None:
+            raise
+    seconds = time.perf_counter() - start
+    if shortage is None:
+        memory = memory_of(compiled)
+        collectives = collective_traffic(compiled.as_text(), job.assumptions.loop_trips)
+    chip = topology.chip
+    compute = flops / chip.flops
+    links = sum(traffic.bytes for traffic in collectives.values()) / chip.ici_bandwidth
+    step = max(compute, links)
+    minimum = job.minimum_flops / mesh.size
+    return Report(
+        stage=stage,
+        topology=topology.name,
+        slices=topology.slices,
+        devices=mesh.size,
+        mesh=dict(mesh.shape),
+        batch_size=job.batch_size,
+        capacity=chip.hbm,
+        memory=memory,
+        shortage=shortage,
+        flops=flops,
+        minimum_flops=minimum,
+        collectives=collectives,
+        compute_seconds=compute,
+        link_seconds=links,
+        step_seconds=step,
+        mfu=minimum / chip.flops / step,
+        compile_seconds=seconds,
+    )
+
+
+def print_report(report: Report, console: Console) -> None:
+    """The report as tables; for a step that does not fit, the largest buffers."""
+    shape = " x ".join(f"{name} {size}" for name, size in report.mesh.items())
+    slices = f", {report.slices} slices" if report.slices > 1 else ""
+    table = Table("per device", "", title=f"{report.stage} on {report.topology}{slices}")
+    table.add_row("mesh", f"{report.devices} devices: {shape}")
+    table.add_row("batch", f"{report.batch_size} samples over all devices")
+    for name, value in _memory_rows(report):
+        table.add_row(name, value)
+    table.add_row("operations", f"{report.flops / 1e12:,.1f} TFLOP a step")
+    ratio = report.flops / report.minimum_flops
+    minimum = report.minimum_flops / 1e12
+    table.add_row("at least", f"{minimum:,.1f} TFLOP; it does {ratio:.2f} times as many")
+    for kind, traffic in report.collectives.items():
+        table.add_row(kind, f"{gib(traffic.bytes):,.2f} GiB in {traffic.calls:,.0f} calls")
+    if report.fits:
+        table.add_row("compute", f"{report.compute_seconds:.2f} s at the peak")
+        table.add_row("links", f"{report.link_seconds:.2f} s at full speed")
+        table.add_row("step", f"at least {report.step_seconds:.2f} s, MFU {report.mfu:.1%} then")
+    table.add_row("compiled in", f"{report.compile_seconds:.0f} s")
+    console.print(table)
+    if report.shortage is not None:
+        console.print("The largest buffers:", *report.shortage.buffers, sep="\n  ", markup=False)
+
+
+def _memory_rows(report: Report) -> list[tuple[str, str]]:
+    capacity = f"{gib(report.capacity):.2f} GiB"
+    if report.memory is None:
+        needed = report.shortage.needed
+        return [("memory", f"does not fit: {gib(needed):.2f} GiB needed of {capacity}")]
+    memory = report.memory
+    return [
+        ("memory", f"fits: peak {gib(memory.peak):.2f} GiB of {capacity}"),
+        ("  arguments", f"{gib(memory.arguments):.2f} GiB"),
+        ("  temporaries", f"{gib(memory.temporaries):.2f} GiB"),
+        ("  new outputs", f"{gib(memory.outputs):.2f} GiB"),
+    ]

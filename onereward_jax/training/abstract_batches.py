@@ -1,0 +1,124 @@
+"""Batches as shapes, for compiling ahead of time: what the data pipelines will bring.
+
+Single letters as in `rl_rollout` and `reward_step`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from onereward_jax.models.flux import FluxConfig
+from onereward_jax.parallel import batch_sharding
+from onereward_jax.policy import PromptEmbeds
+from onereward_jax.policy.editor import Size
+from onereward_jax.policy.generate import EditBatch
+from onereward_jax.reward import QueryLayout
+from onereward_jax.tasks import MAX_DIMENSIONS
+
+Abstract = jax.ShapeDtypeStruct
+
+
+def abstract_rl_batch(
+    flux: FluxConfig,
+    layout: QueryLayout,
+    batch_size: int,
+    size: Size,
+    text_length: int,
+    embed_dtype: Any,
+    mesh: Mesh,
+) -> dict[str, Abstract]:
+    """A batch of `rl_rollout.Batch`.
+
+    Args:
+      flux: of the editor.
+      layout: of the judge's queries.
+      batch_size: samples of the whole mesh.
+      size: of the pictures.
+      text_length: T5 tokens of a prompt.
+      embed_dtype: in which prompts are embedded.
+      mesh: over which the samples are spread.
+    """
+    prompts = {
+        "prompt_embeds": (embed_dtype, (text_length, flux.joint_attention_dim)),
+        "pooled_prompt_embeds": (embed_dtype, (flux.pooled_projection_dim,)),
+    }
+    fields = {
+        "image": (jnp.float32, (*size, 3)),
+        "target": (jnp.float32, (*size, 3)),
+        "mask": (jnp.float32, (*size, 1)),
+        "dimension_mask": (jnp.bool_, (MAX_DIMENSIONS,)),
+        **prompts,
+        **{f"negative_{name}": field for name, field in prompts.items()},
+        **_query_fields(layout, MAX_DIMENSIONS),
+    }
+    return _arrays(fields, batch_size, mesh)
+
+
+def abstract_pairs(
+    layout: QueryLayout, batch_size: int, size: Size, mesh: Mesh
+) -> dict[str, Abstract]:
+    """A batch of `reward_step.Pairs`; arguments as of `abstract_rl_batch`."""
+    fields = {
+        "winner": (jnp.float32, (*size, 3)),
+        "loser": (jnp.float32, (*size, 3)),
+        "dimension": (jnp.int32, ()),
+        **_query_fields(layout, 1),
+    }
+    return _arrays(fields, batch_size, mesh)
+
+
+def abstract_edits(
+    flux: FluxConfig,
+    batch_size: int,
+    size: Size,
+    text_length: int,
+    embed_dtype: Any,
+    points: int,
+    mesh: Mesh,
+) -> EditBatch:
+    """A batch of edits with noise levels of at most `points` points; otherwise as above."""
+    fields = {
+        "image": (jnp.float32, (*size, 3)),
+        "mask": (jnp.float32, (*size, 1)),
+        "prompt_embeds": (embed_dtype, (text_length, flux.joint_attention_dim)),
+        "pooled_prompt_embeds": (embed_dtype, (flux.pooled_projection_dim,)),
+        "sigmas": (jnp.float32, (points,)),
+        "scale": (jnp.float32, ()),
+        "noise_seed": (jnp.int32, ()),
+    }
+    made = _arrays(fields, batch_size, mesh)
+    embeds = PromptEmbeds(made["prompt_embeds"], made["pooled_prompt_embeds"])
+    return EditBatch(
+        image=made["image"],
+        mask=made["mask"],
+        embeds=embeds,
+        negative_embeds=embeds,
+        sigmas=made["sigmas"],
+        guidance_scale=made["scale"],
+        true_cfg_scale=made["scale"],
+        noise_seed=made["noise_seed"],
+    )
+
+
+def _query_fields(layout: QueryLayout, dimensions: int) -> dict[str, tuple[Any, tuple[int, ...]]]:
+    return {
+        "query_prefix": (jnp.int32, (layout.prefix_length,)),
+        "query_suffix": (jnp.int32, (dimensions, layout.suffix_length)),
+        "query_suffix_mask": (jnp.bool_, (dimensions, layout.suffix_length)),
+        "task": (jnp.int32, ()),
+        "index": (jnp.int32, ()),
+    }
+
+
+def _arrays(
+    fields: dict[str, tuple[Any, tuple[int, ...]]], batch_size: int, mesh: Mesh
+) -> dict[str, Abstract]:
+    """Arrays from (dtype, shape of one sample)."""
+    return {
+        name: Abstract((batch_size, *shape), dtype, sharding=batch_sharding(mesh))
+        for name, (dtype, shape) in fields.items()
+    }

@@ -1,0 +1,197 @@
+"""Ahead-of-time compiling: what it counts, what it reads from the compiler, what it tells."""
+
+import functools
+import importlib.util
+import json
+import pathlib
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import onereward_jax
+from onereward_jax.models.attention.splash import splash_attention
+from onereward_jax.parallel import make_mesh, mesh_jit
+from onereward_jax.train_compile.flops import Assumptions, count_flops, function_flops
+from onereward_jax.train_compile.hlo import Traffic, collective_traffic
+from onereward_jax.train_compile.memory import shortage_of
+from onereward_jax.train_compile.topology import Topology
+
+ROOT = pathlib.Path(onereward_jax.__file__).parents[1]
+PRODUCT = 2 * 8 * 8 * 8
+SQUARE = jax.ShapeDtypeStruct((8, 8), jnp.float32)
+count = functools.partial(function_flops, assumptions=Assumptions(loop_trips=5.0, true_share=0.25))
+
+
+def test_bodies_count_as_often_as_they_run():
+    def scanned(x):
+        return jax.lax.scan(lambda c, _: (c @ x, None), x, None, length=3)[0]
+
+    def looped(x, stop):
+        return jax.lax.fori_loop(0, stop, lambda _, c: c @ x, x)
+
+    def chosen(x, choice):
+        return jax.lax.cond(choice, lambda c: c @ c @ c @ c @ c, lambda c: c @ c @ c, x)
+
+    assert count(lambda x: jax.jit(jnp.matmul)(x, x), SQUARE) == PRODUCT
+    assert count(scanned, SQUARE) == 3 * PRODUCT
+    assert count(looped, SQUARE, jax.ShapeDtypeStruct((), jnp.int32)) == 5 * PRODUCT
+    choice = jax.ShapeDtypeStruct((), jnp.bool_)
+    assert count(chosen, SQUARE, choice) == (0.75 * 2 + 0.25 * 4) * PRODUCT
+
+
+def test_gradients_and_what_they_compute_again_count():
+    def loss(x):
+        return jnp.sum(jnp.tanh(x @ x) @ x)
+
+    assert count(jax.grad(loss), SQUARE) == (2 + 4) * PRODUCT
+    # all but the last product, whose outcome no gradient needs
+    assert count(jax.grad(jax.checkpoint(loss)), SQUARE) == (2 + 4 + 1) * PRODUCT
+
+
+def test_convolutions_count_and_their_gradients_cost_as_much_again():
+    images = jax.ShapeDtypeStruct((2, 8, 8, 3), jnp.float32)
+    kernel = jax.ShapeDtypeStruct((3, 3, 3, 5), jnp.float32)
+
+    def convolve(x, w, stride):
+        return jax.lax.conv_general_dilated(
+            x, w, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    forward = 2 * 2 * 8 * 8 * 5 * 9 * 3
+    for stride in (1, 2):
+        one = forward / stride**2
+        assert count(functools.partial(convolve, stride=stride), images, kernel) == one
+        back = jax.grad(lambda x, w: jnp.sum(convolve(x, w, stride) ** 2), argnums=(0, 1))  # noqa: B023
+        assert count(back, images, kernel) == 3 * one
+
+
+def test_kernels_of_tpus_count_on_every_device():
+    mesh = make_mesh(1, 2, 2, devices=jax.devices()[:4])
+    arrays = [jax.ShapeDtypeStruct((2, 512, 2, 128), jnp.float32)] * 3
+    traced = mesh_jit(functools.partial(splash_attention, interpret=True), mesh).trace(*arrays)
+    assert count_flops(traced.jaxpr.jaxpr, Assumptions()) == 2 * 2 * (2 * 512 * 512 * 2 * 128)
+
+
+MODULE = """
+HloModule step
+
+%add (x: f32[], y: f32[]) -> f32[] {
+  %x = f32[] parameter(0)
+  %y = f32[] parameter(1)
+  ROOT %sum = f32[] add(%x, %y)
+}
+
+%body (p: (s32[], f32[4,8])) -> (s32[], f32[4,8]) {
+  %p = (s32[], /*index=1*/f32[4,8]{1,0:T(8,128)}) parameter(0)
+  %part = f32[4,8]{1,0:T(8,128)} get-tuple-element(%p), index=1
+  %whole = f32[16,8]{1,0} all-gather(%part), channel_id=1, dimensions={0}
+  %i = s32[] get-tuple-element(%p), index=0
+  ROOT %next = (s32[], f32[4,8]) tuple(%i, %part)
+}
+
+%known (p: (s32[], f32[4,8])) -> pred[] {
+  %p = (s32[], f32[4,8]) parameter(0)
+  %bound = s32[]{:T(128)} constant(19)
+  %i = s32[] get-tuple-element(%p), index=0
+  ROOT %less = pred[] compare(%i, %bound), direction=LT
+}
+
+%unknown (p: (s32[], f32[4,8])) -> pred[] {
+  %p = (s32[], f32[4,8]) parameter(0)
+  %i = s32[] get-tuple-element(%p), index=0
+  ROOT %less = pred[] compare(%i, %i), direction=LT
+}
+
+ENTRY %main (a: f32[4,8]) -> f32[4,8] {
+  %a = f32[4,8] parameter(0)
+  %zero = s32[] constant(0)
+  %init = (s32[], f32[4,8]) tuple(%zero, %a)
+  %first = (s32[], f32[4,8]) while(%init), condition=%known, body=%body
+  %second = (s32[], f32[4,8]) while(%first), condition=%unknown, body=%body
+  %half = bf16[4,8]{1,0} convert(%a)
+  %sums = (f32[4,8], bf16[4,8]) all-reduce(%a, /*index=1*/%half), to_apply=%add
+  %start = (f32[4,8], f32[4,8]) collective-permute-start(%a), source_target_pairs={{0,1}}
+  ROOT %done = f32[4,8] collective-permute-done(%start)
+}
+"""
+
+
+def test_collectives_count_as_often_as_their_loops_run():
+    assert collective_traffic(MODULE, unknown_trips=2.0) == {
+        "all-gather": Traffic(21.0, 21.0 * 16 * 8 * 4),
+        "all-reduce": Traffic(1.0, 4.0 * 8 * (4 + 2)),
+        "collective-permute": Traffic(1.0, 4.0 * 8 * 4),
+    }
+
+
+def test_the_compiler_is_understood_when_memory_is_short():
+    message = """RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory \
+space hbm. Used 26.50G of 15.75G hbm. Exceeded hbm capacity by 10.75G.
+
+  Largest program allocations in hbm:
+
+  1. Size: 6.00G
+     Operator: op_name="jit(step)/decode"
+     Shape: f32[1,1024,1024,128]{3,2,1,0:T(8,128)}
+     ==========================
+
+  2. Size: 512.00M
+     Shape: f32[16384,8192]{1,0}
+     ==========================
+"""
+    shortage = shortage_of(message)
+    assert shortage.needed == 26.5 * 2**30
+    assert shortage.buffers == (
+        "6.00G f32[1,1024,1024,128] (jit(step)/decode)",
+        "512.00M f32[16384,8192]",
+    )
+    assert shortage_of("INVALID_ARGUMENT: something else") is None
+
+
+@pytest.mark.parametrize("name", ["v9:2x2", "v5p", "v5p:2xa", "v5p:2"])
+def test_names_of_topologies_are_checked(name):
+    with pytest.raises(ValueError, match="--topology"):
+        Topology.named(name)
+
+
+def test_without_the_compiler_of_tpus_one_sentence_says_so(monkeypatch):
+    monkeypatch.setitem(sys.modules, "libtpu", None)
+    with pytest.raises(ModuleNotFoundError, match=r"needs the package libtpu.*\[tpu\]"):
+        Topology.named("v5e:2x2").devices()
+
+
+def compile_mini(*flags: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "onereward_jax.train_compile", "--config=configs/mini.py"]
+    return subprocess.run(
+        [*command, *flags], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--topology=v5e:two"], "--topology 'v5e:two': chips along each axis"),
+        (["--topology=v5e:2x2", "--config.rl.stesp=5"], "config.rl.stesp is not a field"),
+    ],
+)
+def test_mistakes_end_in_one_sentence(flags, message):
+    outcome = compile_mini(*flags)
+    assert outcome.returncode == 2
+    assert outcome.stderr.startswith(f"error: {message}") and outcome.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs the extra tpu")
+@pytest.mark.parametrize("stage", ["rl", "reward", "candidates"])
+def test_the_mini_config_compiles_for_a_tpu(stage):
+    flags = ["--topology=v5e:2x2", f"--stage={stage}", "--json", "--config.models.dtype=bfloat16"]
+    outcome = compile_mini(*flags, "--config.mesh.data=1", "--config.mesh.fsdp=-1")
+    assert outcome.returncode == 0, outcome.stderr
+    report = json.loads(outcome.stdout)
+    assert report["fits"] and report["devices"] == 4
+    assert 0 < report["memory"]["peak"] < report["capacity"]
+    assert report["minimum_flops"] <= report["flops"]
+    assert report["collectives"]["all-gather"]["bytes"] > 0

@@ -280,7 +280,7 @@ def test_a_card_of_another_base_names_it_and_its_licence(work, tmp_path):
     shutil.copytree(work, tmp_path / "run", ignore=shutil.ignore_patterns("export", "alone"))
     shutil.rmtree(tmp_path / "run" / "evaluate")
     (tmp_path / "run" / "export").mkdir()
-    large = runpy.run_path(str(ROOT / "configs" / "flux_fill.py"))["get_config"]()
+    large = runpy.run_path(str(ROOT / "configs" / "flux_fill_dev.py"))["get_config"]()
     settings = config(editor="transformer", editor_card=large.export.editor_card).as_configdict()
     settings.stages = ("data", "reward", "rl", "export")
     context = functools.partial(StageContext, "export", workdir=tmp_path / "run", mesh=ONE_DEVICE)

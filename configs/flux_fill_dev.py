@@ -7,8 +7,7 @@ and name them, your images and the mesh on the command line:
     --config.data.path=... --config.mesh.fsdp=8 --config.mesh.tensor=4
 
 Batch sizes, learning rates, guidance and N are the paper's; what it leaves open is our reading.
-docs/fits.md says on how many chips it fits; `python -m onereward_jax.train_compile` says it of
-any other setting.
+`python -m onereward_jax.train_compile` says beforehand on how many chips it fits.
 """
 
 from ml_collections import ConfigDict

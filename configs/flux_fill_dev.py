@@ -8,8 +8,7 @@ Face hub is asked, see docs/import.md):
     --config.mesh.tensor=4 --config.models.editor=... --config.models.judge=...
 
 Batch sizes, learning rates, guidance and N are the paper's; what it leaves open is our reading.
-docs/fits.md says on how many chips it fits; `python -m onereward_jax.train_compile` says it of
-any other setting.
+`python -m onereward_jax.train_compile` says beforehand on how many chips it fits.
 """
 
 from ml_collections import ConfigDict

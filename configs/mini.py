@@ -187,4 +187,6 @@ def smoke(config: ConfigDict) -> None:
     config.reward.update(steps=4, evaluate_every=2, checkpoint_every=2, log_every=1)
     config.rl.update(steps=4, num_steps=4, t1=2, t2=3, checkpoint_every=2, sample_every=2)
     config.rl.log_every = 1
+    for stage in (config.reward, config.rl):
+        stage.optimizer.warmup_steps = 1
     config.evaluate.update(num_steps=4, pictures=2)

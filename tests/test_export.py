@@ -246,7 +246,8 @@ def test_the_cards_say_what_was_measured_and_what_it_was_made_from(work):
         assert line in card.text
     assert "—" not in card.text and "{{" not in card.text
     settings = json.loads(re.search(r"```json\n(.*)```", card.text, re.DOTALL)[1])
-    assert settings["rl"]["steps"] == 300 and settings["export"]["weights"] == "policy"
+    assert settings["rl"]["steps"] == config().rl.steps
+    assert settings["export"]["weights"] == "policy"
 
     judge = ModelCard.load(work / "export" / "judge" / "README.md")
     assert judge.data.library_name == "transformers"

@@ -39,7 +39,7 @@ def write_checkpoint(folder: Path) -> int:
     for leaf in range(LEAVES):
         name = f"{FLUX.basename}-{leaf + 1:05d}-of-{LEAVES:05d}.safetensors"
         tensors = {
-            f"transformer_blocks.{layer}.proj_{leaf}.weight": rng.normal(
+            f"transformer_blocks.{layer}.proj.{leaf}.weight": rng.normal(
                 size=(COLUMNS, ROWS)
             ).astype(jnp.bfloat16)
             for layer in range(LAYERS)

@@ -101,7 +101,7 @@ def kernel_and_bias(
     bias = module.param(
         "bias", nn.with_logical_partitioning(ZEROS, axes[1:]), shape[1:], module.param_dtype
     )
-    return kernel.astype(module.dtype), bias.astype(module.dtype)
+    return jnp.asarray(kernel, module.dtype), jnp.asarray(bias, module.dtype)
 
 
 class Modulation(nn.Module):

@@ -69,12 +69,12 @@ def get_config(variant: str = "") -> ConfigDict:
     candidates.negative_prompts = NEGATIVE_PROMPTS  # one is drawn
     candidates.guidance_scale = (1.0, 1.0)  # range of the embedded guidance
     candidates.true_cfg_scale = (1.0, 5.0)  # range of the true classifier-free guidance
-    candidates.strength = (0.6, 1.0)  # range of the initial noise; 1: pure noise
+    candidates.strength = (0.4, 1.0)  # range of the initial noise; 1: pure noise
 
     config.annotate = annotate = ConfigDict()
     annotate.by = "oracle"  # "oracle" (mini data only) or "people"
     annotate.noise_rate = 0.05  # how often the oracle names a pair the wrong way round
-    annotate.margin = 0.05  # least difference of scores for a pair; below it: no preference
+    annotate.margin = 0.1  # least difference of scores for a pair; below it: no preference
 
     config.reward = reward = ConfigDict()
     reward.steps = 700  # updates of the judge
@@ -91,17 +91,17 @@ def get_config(variant: str = "") -> ConfigDict:
 
     config.rl = rl = ConfigDict()
     rl.algorithm = "frozen"  # "frozen" reference (Algorithm 1) or "dynamic" (Algorithm 2)
-    rl.steps = 200  # updates of the policy
+    rl.steps = 250  # updates of the policy
     rl.batch_size = 8  # triplets per update
     rl.accumulate = 1  # micro-batches per update
-    rl.optimizer = optimizer(5e-5, warmup_steps=20)
+    rl.optimizer = optimizer(1.5e-4, warmup_steps=20, schedule="cosine")
     rl.lora = lora = ConfigDict()
     lora.rank = 0  # of an adapter trained in place of the whole transformer; 0: no adapter
     lora.alpha = 16.0  # the adapter counts alpha / rank times
     lora.targets = LORA_TARGETS  # adapted linear layers: regular expression of their full names
-    rl.reward_upper_bound = 0.8  # lambda of Eq. 5: no gradient above this P("Yes")
+    rl.reward_upper_bound = 0.7  # lambda of Eq. 5: no gradient above this P("Yes")
     rl.vocabulary = "full"  # as in reward
-    rl.ema_decay = 0.995  # tau: of the policy's average, the reference of Algorithm 2
+    rl.ema_decay = 0.98  # tau: of the policy's average, the reference of Algorithm 2
     rl.num_steps = 20  # points of the sampling grid
     rl.t1 = 12  # first grid index at which the rollout may end in the differentiable step
     rl.t2 = 18  # last one
@@ -111,7 +111,7 @@ def get_config(variant: str = "") -> ConfigDict:
     rl.reference_cfg_scale = 2.0  # of the reference
     rl.negative_prompt = "nsfw"  # for true classifier-free guidance
     rl.task_per = "sample"  # draw the task per "sample" or per "iteration"
-    rl.flow_matching_weight = 0.1  # of the pre-training loss as a regulariser
+    rl.flow_matching_weight = 3.0  # of the pre-training loss as a regulariser
     rl.checkpoint_every = 100  # steps between checkpoints
     rl.sample_every = 100  # steps between grids of sample images
     rl.log_every = 10  # steps between lines of the log
@@ -130,11 +130,11 @@ def get_config(variant: str = "") -> ConfigDict:
     evaluate.negative_prompt = "nsfw"  # for true classifier-free guidance
     evaluate.same_margin = 0.03  # least difference of oracle scores for Good or Bad; else Same
     evaluate.judge_same_margin = 0.1  # the same for the judge's preference
-    evaluate.weights = "policy"  # which weights of the trained editor: "policy" or "ema"
+    evaluate.weights = "ema"  # which weights of the trained editor: "policy" or "ema"
     evaluate.pictures = 8  # triplets shown in the report, per task
 
     config.export = export = ConfigDict()
-    export.weights = "policy"  # which weights of the policy: "ema" or "policy"
+    export.weights = "ema"  # which weights of the policy: "ema" or "policy"
     export.dtype = "float32"  # of the files
     export.editor = "pipeline"  # of the editor: the whole "pipeline" or its "transformer" alone
     export.shard_gb = 5.0  # size in GB beyond which weights go on in another file

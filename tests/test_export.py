@@ -88,7 +88,7 @@ def root(tmp_path_factory) -> Path:
     text = json.dumps(summarize(inputs))
     (work / "evaluate" / "report" / "summary.json").write_text(text)
     for stage, settings in (
-        ("export", config(shard_gb=0.001)),
+        ("export", config(weights="policy", shard_gb=0.001)),
         ("alone", config(weights="ema", dtype="bfloat16", editor="transformer")),
     ):
         (work / stage).mkdir()

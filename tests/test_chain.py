@@ -94,7 +94,6 @@ def test_the_chain_ends_with_a_report_and_a_table(finished):
         assert set(summary["gsb"][rater]) == {task.value for task in TASKS}
     page = (workdir / "evaluate" / "report" / "index.html").read_text()
     assert page.count("<svg") >= 2 and "data:image/png" in page
-    assert "http" not in page.replace("http://www.w3.org", ""), "the page must need nothing else"
 
 
 def test_killed_and_started_again_equals_uninterrupted(finished, environment, tmp_path):

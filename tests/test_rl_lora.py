@@ -164,14 +164,13 @@ def test_a_trained_adapter_is_merged_into_its_base_when_it_is_loaded(algorithm_1
     adapter = uniform_adapter(algorithm_1[1][-1][0].params, CONFIG.lora.scale)
     save_adapter(tmp_path / "policy", adapter, FLUX)
     assert is_adapter(tmp_path / "policy") and not is_adapter(tmp_path / "editor/transformer")
-    found = load_trained(tmp_path / "policy", tmp_path / "editor", EDITOR, mesh)
+    transformer = tmp_path / "editor" / "transformer"
+    found = load_trained(tmp_path / "policy", transformer, EDITOR, mesh)
     test_rl_step.assert_close(found, merge(base, combine([(adapter, 1.0)])), 1e-6)
     wanted = abstract_params(EDITOR, mesh).transformer
     assert shardings_of(found) == shardings_of(wanted)
-    whole = load_trained(
-        tmp_path / "editor" / "transformer", tmp_path / "editor", EDITOR, mesh
-    )
-    assert test_rl_step.same(whole, load_params(tmp_path / "editor/transformer", wanted, FLUX))
+    whole = load_trained(transformer, transformer, EDITOR, mesh)
+    assert test_rl_step.same(whole, load_params(transformer, wanted, FLUX))
 
 
 @pytest.mark.parametrize("fields, name", [({"rank": -1}, "rank"), ({"alpha": 0.0}, "alpha")])

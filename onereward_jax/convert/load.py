@@ -1,7 +1,7 @@
 """Hugging Face safetensors folder -> Flax parameters: strict, and lazy per shard.
 
 What a host holds at a time, beside the arrays it has made already, is one device's part of one
-leaf, and `BLOCK_BYTES` of the file it is read from.
+leaf, and `BLOCK_BYTES` of the file it is read from. (JAX drops the part before at its next call.)
 """
 
 from __future__ import annotations
@@ -134,9 +134,10 @@ def _load_part(
     dtype: np.dtype,
     devices: Sequence[jax.Device],
 ) -> list[jax.Array]:
-    """`leaf[index]` on each of the devices; when it returns, nothing else holds the part.
+    """`leaf[index]` on each of the devices.
 
-    Transfers run in the background and keep their source, so they are waited for.
+    Transfers run in the background and keep their source, so they are waited for; and the part
+    is a variable of this function alone, so that it does not live on while the next one is read.
     """
     part = read_leaf(entry, tensors, index, dtype)
     return jax.block_until_ready([jax.device_put(part, device) for device in devices])

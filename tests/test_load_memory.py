@@ -41,7 +41,7 @@ def write_checkpoint(folder: Path) -> int:
     for leaf in LEAVES:
         name = f"{FLUX.basename}-{leaf}.safetensors"
         tensors = {
-            f"transformer_blocks.{layer}.proj.{leaf}.weight": rng.normal(
+            f"transformer_blocks.{layer}.proj_{leaf}.weight": rng.normal(
                 size=(COLUMNS, ROWS)
             ).astype(jnp.bfloat16)
             for layer in range(LAYERS)

@@ -4,7 +4,7 @@
 
 Compiles ahead of time, from the smallest topology of a generation upwards, until a step fits; no
 TPU is needed. The batch is the config's, or one sample per data-parallel device where that is
-more. Up to a quarter of an hour on two cores.
+more.
 """
 
 from __future__ import annotations

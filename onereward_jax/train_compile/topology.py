@@ -18,7 +18,7 @@ GIB = 2**30
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """What one *device* (as JAX counts them) of a generation can do; from Google's pages.
+    """What one *device* (as JAX counts them) of a generation can do. Figures not yet checked against a source.
 
     Attributes:
       flops: bfloat16 operations per second.

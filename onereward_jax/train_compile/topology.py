@@ -18,7 +18,9 @@ GIB = 2**30
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """What one *device* (as JAX counts them) of a generation can do. Figures not yet checked against a source.
+    """What one *device* (as JAX counts them) of a generation can do.
+
+    The figures have not been checked against a source yet.
 
     Attributes:
       flops: bfloat16 operations per second.

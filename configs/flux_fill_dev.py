@@ -49,6 +49,7 @@ def get_config() -> ConfigDict:
     models.editor = "black-forest-labs/FLUX.1-Fill-dev"  # diffusers folder: path or hub id
     models.transformer = ""  # folder of a transformer in place of the editor's own; "": none
     models.judge = "Qwen/Qwen2.5-VL-7B-Instruct"  # transformers folder, likewise
+    models.paste_back = False  # keep the source's own pixels where the mask is 0
     models.dtype = "bfloat16"  # of computation
     models.remat = "full"  # what the backward pass computes again: "none", "dots", "full"
 
@@ -80,6 +81,8 @@ def get_config() -> ConfigDict:
     candidates.negative_prompts = NEGATIVE_PROMPTS  # one is drawn
     candidates.guidance_scale = (1.0, 30.0)  # range of the embedded guidance
     candidates.true_cfg_scale = (1.0, 6.0)  # range of the true classifier-free guidance
+    candidates.disturbed = 0.0  # share of the triplets whose candidates get colour noise
+    candidates.disturbance = (0.0, 0.0)  # range of its standard deviation, for values in [-1, 1]
     candidates.strength = (0.6, 1.0)  # range of the initial noise; 1: pure noise
 
     config.annotate = annotate = ConfigDict()
@@ -92,6 +95,8 @@ def get_config() -> ConfigDict:
     reward.batch_size = 16  # pairs per update, each in both orders
     reward.accumulate = 1  # micro-batches per update
     reward.optimizer = optimizer(1e-6, warmup_steps=100)
+    reward.jitter = jitter()
+    reward.between = False  # learn that the candidates neither best nor worst lie between these
     reward.mirror = 0.0  # how often both pictures of a pair are mirrored (not for text alignment)
     reward.suffix_length = 96  # tokens of a query's last words with a quoted prompt
     reward.vocabulary = "full"  # P("Yes") over the "full" vocabulary or over {"yes_no"}
@@ -123,6 +128,7 @@ def get_config() -> ConfigDict:
     rl.negative_prompt = "nsfw"  # for true classifier-free guidance
     rl.task_per = "sample"  # draw the task per "sample" or per "iteration"
     rl.flow_matching_weight = 0.0  # of the pre-training loss as a regulariser
+    rl.jitter = jitter()
     rl.checkpoint_every = 250  # steps between checkpoints
     rl.sample_every = 250  # steps between grids of sample images
     rl.log_every = 10  # steps between lines of the log
@@ -179,4 +185,16 @@ def optimizer(learning_rate: float, warmup_steps: int) -> ConfigDict:
     section.weight_decay = 0.0  # decoupled, on kernels, embeddings and adapters
     section.clip_norm = 1.0  # largest global norm of the gradient
     section.mu_dtype = "float32"  # of the first moment
+    return section
+
+
+def jitter(
+    noise: float = 0.0, shift: int = 0, negative: float = 0.0, grey: float = 0.0
+) -> ConfigDict:
+    """What is done to the pictures of a pair before the judge looks at them."""
+    section = ConfigDict()
+    section.noise = noise  # most standard deviation of noise on both, for values in [-1, 1]
+    section.shift = shift  # most pixels by which each is moved
+    section.negative = negative  # how often the brightness of both is turned over, hues kept
+    section.grey = grey  # how often both lose their colours
     return section

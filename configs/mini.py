@@ -38,6 +38,7 @@ def get_config(variant: str = "") -> ConfigDict:
     models.editor = "mini_models/editor"  # diffusers folder: path, in the package, or hub id
     models.transformer = ""  # folder of a transformer in place of the editor's own; "": none
     models.judge = "mini_models/judge"  # transformers folder, likewise
+    models.paste_back = True  # keep the source's own pixels where the mask is 0
     models.dtype = "float32"  # of computation; "bfloat16" on TPU and GPU
     models.remat = "none"  # what the backward pass computes again: "none", "dots", "full"
 
@@ -69,6 +70,8 @@ def get_config(variant: str = "") -> ConfigDict:
     candidates.negative_prompts = NEGATIVE_PROMPTS  # one is drawn
     candidates.guidance_scale = (1.0, 1.0)  # range of the embedded guidance
     candidates.true_cfg_scale = (1.0, 5.0)  # range of the true classifier-free guidance
+    candidates.disturbed = 0.5  # share of the triplets whose candidates get colour noise
+    candidates.disturbance = (0.0, 0.5)  # range of its standard deviation, for values in [-1, 1]
     candidates.strength = (0.4, 1.0)  # range of the initial noise; 1: pure noise
 
     config.annotate = annotate = ConfigDict()
@@ -81,7 +84,9 @@ def get_config(variant: str = "") -> ConfigDict:
     reward.batch_size = 16  # pairs per update, each in both orders
     reward.accumulate = 1  # micro-batches per update
     reward.optimizer = optimizer(4e-4, warmup_steps=50, schedule="cosine")
+    reward.between = True  # learn that the candidates neither best nor worst lie between these
     reward.mirror = 0.5  # how often both pictures of a pair are mirrored (not for text alignment)
+    reward.jitter = jitter(noise=0.2, shift=3, negative=0.5, grey=0.25)
     reward.suffix_length = 40  # tokens of a query's last words with a quoted prompt
     reward.vocabulary = "full"  # P("Yes") over the "full" vocabulary or over {"yes_no"}
     reward.evaluate_every = 350  # steps between accuracy tables
@@ -112,6 +117,7 @@ def get_config(variant: str = "") -> ConfigDict:
     rl.negative_prompt = "nsfw"  # for true classifier-free guidance
     rl.task_per = "sample"  # draw the task per "sample" or per "iteration"
     rl.flow_matching_weight = 3.0  # of the pre-training loss as a regulariser
+    rl.jitter = jitter(noise=0.2, shift=3, negative=0.5, grey=0.25)
     rl.checkpoint_every = 100  # steps between checkpoints
     rl.sample_every = 100  # steps between grids of sample images
     rl.log_every = 10  # steps between lines of the log
@@ -175,6 +181,18 @@ def optimizer(
     section.weight_decay = 0.0  # decoupled, on kernels, embeddings and adapters
     section.clip_norm = 1.0  # largest global norm of the gradient
     section.mu_dtype = "float32"  # of the first moment
+    return section
+
+
+def jitter(
+    noise: float = 0.0, shift: int = 0, negative: float = 0.0, grey: float = 0.0
+) -> ConfigDict:
+    """What is done to the pictures of a pair before the judge looks at them."""
+    section = ConfigDict()
+    section.noise = noise  # most standard deviation of noise on both, for values in [-1, 1]
+    section.shift = shift  # most pixels by which each is moved
+    section.negative = negative  # how often the brightness of both is turned over, hues kept
+    section.grey = grey  # how often both lose their colours
     return section
 
 

@@ -151,3 +151,13 @@ def test_seeds_and_both_guidance_scales_decide(world, generate, images) -> None:
         found = np.asarray(generate(world.params, changed, world.steps))
         rows = np.abs(found - images).max((1, 2, 3)) > 1e-4
         np.testing.assert_array_equal(np.flatnonzero(rows), [2], name)
+
+
+def test_pasted_back_the_source_stays_outside_the_mask_bit_for_bit(world, images) -> None:
+    editor = dataclasses.replace(world.editor, paste_back=True)
+    generate = make_generate(editor, SIZE, make_mesh(8, 1, 1))
+    found = np.asarray(generate(world.params, world.batch, world.steps))
+    inside = np.broadcast_to(world.batch.mask > 0.5, found.shape)
+    np.testing.assert_array_equal(found[~inside], np.asarray(world.batch.image)[~inside])
+    np.testing.assert_allclose(found[inside], images[inside], atol=1e-5)
+    assert 0 < inside.mean() < 1

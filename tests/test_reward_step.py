@@ -10,7 +10,7 @@ import pytest
 import tiny_models
 
 from onereward_jax.parallel import make_mesh, shard_batch
-from onereward_jax.reward import QueryBatch
+from onereward_jax.reward import Jitter, QueryBatch
 from onereward_jax.tasks import DIMENSIONS, TASKS, Dimension, Task
 from onereward_jax.training.metrics import scalars
 from onereward_jax.training.optim import OptimizerConfig
@@ -145,3 +145,18 @@ def test_the_same_on_a_mesh_and_in_parts(history):
         assert scalars(metrics) == pytest.approx(single_metrics, rel=2e-4, abs=1e-5)
     assert state.ema is None
     assert step_of(config, sizes).compilations() == 1
+
+
+def test_jitter_is_drawn_by_step_and_pair_whatever_the_batch_split():
+    jitter = Jitter(noise=0.3, shift=2)
+    config = dataclasses.replace(CONFIG, jitter=jitter)
+    split = dataclasses.replace(config, microbatches=4)
+    losses = []
+    for settings in (config, split):
+        state, batch = first_state(SINGLE), shard_batch(pairs(), mesh_of(SINGLE))
+        for _ in range(2):
+            state, metrics = step_of(settings, SINGLE)(state, batch)
+            losses.append(scalars(metrics)["loss"])
+    np.testing.assert_allclose(losses[:2], losses[2:], rtol=1e-4)
+    plain = scalars(step_of(CONFIG, SINGLE)(first_state(SINGLE), batch)[1])["loss"]
+    assert abs(losses[0] - plain) > 1e-5

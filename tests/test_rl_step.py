@@ -16,7 +16,7 @@ import tiny_models
 from onereward_jax.common.rng import stream
 from onereward_jax.parallel import make_mesh, shard_batch
 from onereward_jax.policy.loading import abstract_params
-from onereward_jax.reward import QueryBatch
+from onereward_jax.reward import Jitter, QueryBatch, jitter_pairs
 from onereward_jax.tasks import DIMENSIONS, TASKS, Task
 from onereward_jax.training.metrics import scalars
 from onereward_jax.training.optim import OptimizerConfig
@@ -39,6 +39,7 @@ CONFIG = RLConfig(
     policy_true_cfg_scale=1.5,
     prediction_true_cfg_scale=3.0,
     flow_matching_weight=0.1,
+    jitter=Jitter(noise=0.1, shift=1),
     optimizer=OPTIMIZER,
 )
 KEY = jax.random.key(7)
@@ -151,7 +152,8 @@ def plain_loss(params, batch, sigmas, index, noises):
     queries = QueryBatch(
         batch["query_prefix"], batch["query_suffix"], batch["query_suffix_mask"]
     )
-    probability = jnp.exp(models.scorer.score(frozen.judge, *images, queries)[0])
+    seen = jitter_pairs(noises["jitter_keys"], *images, CONFIG.jitter)
+    probability = jnp.exp(models.scorer.score(frozen.judge, *seen, queries)[0])
 
     target = editor.encode_image(frozen.vae, batch["target"])
     sigma, noise = noises["matching_sigma"][:, None, None], noises["matching_noise"]
@@ -190,6 +192,7 @@ def test_equals_algorithm_1_written_out_by_hand(history):
     noises["matching_sigma"] = jax.nn.sigmoid(
         jax.random.normal(stream(KEY, "matching_sigma", 0), (8,))
     )
+    noises["jitter_keys"] = jax.random.split(stream(KEY, "jitter", 0), 8)
     loss = functools.partial(plain_loss, batch=batch, sigmas=sigmas, index=index, noises=noises)
     (value, probability), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(
         tiny_models.weights()[0]

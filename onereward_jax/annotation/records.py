@@ -13,7 +13,8 @@ class Candidate:
 
     `picture` is the path of its PNG relative to the store's folder. `guidance_scale` is the
     embedded one, `true_cfg_scale` that of classifier-free guidance. `noise_strength` in [0, 1] is
-    the share of noise in the initial latents, `noise_seed` what they were drawn from.
+    the share of noise in the initial latents, `noise_seed` what they were drawn from, and
+    `disturbance` the strength of the colour noise that the finished picture was given.
     """
 
     triplet_id: str
@@ -25,6 +26,7 @@ class Candidate:
     negative_prompt: str
     noise_strength: float
     noise_seed: int
+    disturbance: float = 0.0
 
     def __post_init__(self) -> None:
         if self.index < 0 or self.num_inference_steps < 1:

@@ -1,6 +1,6 @@
 """Tables of the preference store. A primary key is a record's identity: see `store`."""
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS candidates (
@@ -13,6 +13,7 @@ CREATE TABLE IF NOT EXISTS candidates (
   negative_prompt TEXT NOT NULL,
   noise_strength REAL NOT NULL,
   noise_seed INTEGER NOT NULL,
+  disturbance REAL NOT NULL,
   PRIMARY KEY (triplet_id, "index")
 ) WITHOUT ROWID;
 

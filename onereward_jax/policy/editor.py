@@ -49,6 +49,7 @@ class Editor:
       transformer: the velocity network.
       vae: the autoencoder.
       schedule: where sampling steps are put.
+      paste_back: finished pictures keep the source's own pixels where the mask is 0.
 
     Raises:
       ValueError: the transformer's channels do not fit fill conditioning with this VAE.
@@ -57,6 +58,7 @@ class Editor:
     transformer: FluxTransformer
     vae: AutoencoderKL
     schedule: NoiseSchedule
+    paste_back: bool = False
 
     def __post_init__(self) -> None:
         found = self.transformer.config.in_channels
@@ -110,6 +112,24 @@ class Editor:
     ) -> Float32[Array, "b h w 3"]:
         """Images of clean latents: see `conditioning.decode_latents`."""
         return conditioning.decode_latents(self.vae, vae, latents, size)
+
+    def finish(
+        self,
+        vae: Any,
+        latents: Float[Array, "b n c"],
+        source: Float[Array, "b h w 3"],
+        mask: Float[Array, "b h w 1"],
+    ) -> Float32[Array, "b h w 3"]:
+        """The pictures that people and judges see: decoded, and held to what a file can hold.
+
+        Args:
+          vae: parameters of the autoencoder.
+          latents: clean.
+          source: in [-1, 1].
+          mask: 1 = edited.
+        """
+        pictures = jnp.clip(self.decode(vae, latents, source.shape[1:3]), -1.0, 1.0)
+        return jnp.where(mask > 0.5, pictures, source) if self.paste_back else pictures
 
     def noise(self, key: PRNGKeyArray, batch: int, size: Size) -> Float32[Array, "b n c"]:
         """Latents at σ = 1: standard normal ε."""

@@ -64,7 +64,7 @@ def make_generate(editor: Editor, size: Size, mesh: Mesh) -> MeshFunction:
             guidance_scale=batch.guidance_scale,
             true_cfg_scale=batch.true_cfg_scale,
         )
-        return jnp.clip(editor.decode(params.vae, latents, size), -1.0, 1.0)
+        return editor.finish(params.vae, latents, batch.image, batch.mask)
 
     samples = batch_sharding(mesh)
     return mesh_jit(

@@ -48,6 +48,7 @@ def read_editor(
     dtype: Any = jnp.float32,
     param_dtype: Any = jnp.float32,
     remat: str = "none",
+    paste_back: bool = False,
 ) -> Editor:
     """The static half of the editor in `folder`; reads configurations, no weights.
 
@@ -58,6 +59,7 @@ def read_editor(
         decoder overflow in half precision.
       param_dtype: dtype of the transformer's parameters.
       remat: rematerialisation policy of both.
+      paste_back: see `Editor`.
 
     Raises:
       FileNotFoundError: a configuration file is missing.
@@ -74,7 +76,7 @@ def read_editor(
     )
     vae_config = VaeConfig.from_dict(component_config(folder / "vae", VAE))
     vae = AutoencoderKL(vae_config, remat=remat)
-    return Editor(flux, vae, read_schedule(folder / "scheduler"))
+    return Editor(flux, vae, read_schedule(folder / "scheduler"), paste_back)
 
 
 def read_schedule(folder: str | Path) -> NoiseSchedule:
@@ -101,6 +103,7 @@ def load_editor(
     dtype: Any = jnp.float32,
     param_dtype: Any = jnp.float32,
     remat: str = "none",
+    paste_back: bool = False,
 ) -> tuple[Editor, EditorParams]:
     """The editor in `folder` with its weights laid out over `mesh`.
 
@@ -110,8 +113,14 @@ def load_editor(
     """
     folder = Path(folder)
     transformer = Path(transformer or folder / "transformer")
-    kinds = {"dtype": dtype, "param_dtype": param_dtype, "remat": remat}
-    editor = read_editor(folder, transformer=transformer, **kinds)
+    editor = read_editor(
+        folder,
+        transformer=transformer,
+        dtype=dtype,
+        param_dtype=param_dtype,
+        remat=remat,
+        paste_back=paste_back,
+    )
     abstract = abstract_params(editor, mesh)
     return editor, EditorParams(
         transformer=load_params(transformer, abstract.transformer, FLUX),

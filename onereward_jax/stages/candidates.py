@@ -21,6 +21,7 @@ from onereward_jax.data.triplets import Triplets
 from onereward_jax.policy import Editor, TextCache, load_editor, open_text_cache, sigma_table
 from onereward_jax.policy.generate import EditBatch, make_generate
 from onereward_jax.stages.data import open_triplets
+from onereward_jax.stages.disturb import disturbed
 from onereward_jax.stages.progress import progress_bar
 from onereward_jax.stages.stage import Results, StageContext
 from onereward_jax.tasks import SAMPLING_PROBABILITIES
@@ -45,6 +46,7 @@ def run(context: StageContext) -> Results:
         context.mesh,
         transformer=context.base_transformer(),
         dtype=jnp.dtype(context.config.models.dtype),
+        paste_back=context.config.models.paste_back,
     )
     triplets = {split: open_triplets(context, split) for split in ("train", "test")}
     plans = [
@@ -68,7 +70,7 @@ def run(context: StageContext) -> Results:
                 part = missing[start : start + config.batch_size]
                 batch, steps = _batch(part, config, triplets, cache, editor, size)
                 images = generate(params, jax.device_put(batch), np.int32(steps))
-                _save(context, part, jax.device_get(images))
+                _save(context, part, batch.mask, jax.device_get(images))
                 store.add_candidates(plan.candidate for plan in part)
                 bar.update(len(part))
     return {"candidates": len(plans)}
@@ -86,6 +88,7 @@ def plan_candidates(
     """
     ids = triplets.column("id")
     for row in choose_rows(triplets, config[split]):
+        disturbs = np.random.default_rng((seed, split == "test", row)).random() < config.disturbed
         for index in range(config.count):
             rng = np.random.default_rng((seed, split == "test", row, index))
             candidate = Candidate(
@@ -98,6 +101,7 @@ def plan_candidates(
                 negative_prompt=str(rng.choice(config.negative_prompts)),
                 noise_strength=float(rng.uniform(*config.strength)),
                 noise_seed=int(rng.integers(2**31)),
+                disturbance=float(disturbs * rng.uniform(*config.disturbance)),
             )
             yield Plan(split, row, candidate)
 
@@ -139,11 +143,16 @@ def _batch(
 
 
 def _save(
-    context: StageContext, plans: Sequence[Plan], images: Float32[np.ndarray, "b h w 3"]
+    context: StageContext,
+    plans: Sequence[Plan],
+    masks: Float32[np.ndarray, "b h w 1"],
+    images: Float32[np.ndarray, "b h w 3"],
 ) -> None:
     """Pictures of `plans`; the padding behind them is left out."""
-    for plan, image in zip(plans, images):
-        path = context.folder / plan.candidate.picture
+    for plan, mask, image in zip(plans, masks, images):
+        drawn = plan.candidate
+        image = disturbed(image, mask, drawn.disturbance, drawn.noise_seed)
+        path = context.folder / drawn.picture
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(to_uint8(image)).save(path)
 

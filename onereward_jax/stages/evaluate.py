@@ -108,6 +108,7 @@ def _edits(
         mesh,
         transformer=transformer,
         dtype=jnp.dtype(context.config.models.dtype),
+        paste_back=context.config.models.paste_back,
     )
     trained = load_trained(context.output("rl") / config.weights, transformer, editor, mesh)
     editors = (base, EditorParams(transformer=trained, vae=base.vae))

@@ -6,9 +6,11 @@
 
 from __future__ import annotations
 
+import collections
+import dataclasses
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import grain
@@ -44,8 +46,11 @@ def run(context: StageContext) -> Results:
     config, mesh, size = context.config.reward, context.mesh, context.config.data.image_size
     start = context.base_model("judge")
     judge = read_judge(start, (size, size), **reward_options(context.config))
-    pairs = {split: PairSource(context, split, judge.queries) for split in ("train", "test")}
-    settings = reward_settings(config)
+    pairs = {
+        split: PairSource(context, split, judge.queries, between)
+        for split, between in (("train", config.between), ("test", False))
+    }
+    settings = reward_settings(context.config)
     step = make_reward_step(judge.scorer, settings, mesh)
     answers = make_answers(judge.scorer, mesh)
 
@@ -97,8 +102,17 @@ def run(context: StageContext) -> Results:
 class PairSource:
     """The decided preferences of a split as `reward_step.Pairs`, one at a time; a grain source."""
 
-    def __init__(self, context: StageContext, split: str, queries: QueryTokenizer) -> None:
+    def __init__(
+        self, context: StageContext, split: str, queries: QueryTokenizer, between: bool = False
+    ) -> None:
         """Reads the store; pictures are read when they are asked for.
+
+        Args:
+          context: of the stage.
+          split: "train" or "test".
+          queries: of the judge.
+          between: with the pairs that follow: whoever names the best and the worst has said that
+            the others are worse than the one and better than the other.
 
         Raises:
           ValueError: no annotator has decided any pair of this split.
@@ -110,6 +124,11 @@ class PairSource:
                 if one.triplet_id.startswith(f"{split}/") and one.winner is not None
             ]
             pictures = {(one.triplet_id, one.index): one.picture for one in store.candidates()}
+        if between:
+            counts = collections.Counter(triplet for triplet, _ in pictures)
+            self._preferences = [
+                pair for one in self._preferences for pair in implied(one, counts[one.triplet_id])
+            ]
         if not self._preferences:
             raise ValueError(f"{context.output('annotate') / STORE}: no decided pair of {split}")
         triplets = open_triplets(context, split)
@@ -144,6 +163,15 @@ class PairSource:
     def _picture(self, one: Preference, candidate: int) -> np.ndarray:
         path: Path = self._folder / self._pictures[one.triplet_id, candidate]
         return np.float32(Image.open(path)) / 127.5 - 1.0
+
+
+def implied(preference: Preference, count: int) -> Iterator[Preference]:
+    """The preference, and what it says of the rest of the `count` candidates of its triplet."""
+    yield preference
+    for other in range(count):
+        if other not in (preference.winner, preference.loser):
+            yield dataclasses.replace(preference, loser=other)
+            yield dataclasses.replace(preference, winner=other)
 
 
 def maybe_mirrored(

@@ -24,7 +24,7 @@ from onereward_jax.models.lora import LoraConfig, uniform_adapter
 from onereward_jax.parallel import shard_batch
 from onereward_jax.policy import TextCache, load_editor, open_text_cache
 from onereward_jax.policy.adapters import init_adapter
-from onereward_jax.reward import TEMPLATE_VERSION, QueryTokenizer
+from onereward_jax.reward import TEMPLATE_VERSION, Jitter, QueryTokenizer
 from onereward_jax.reward.loading import load_judge_params, read_judge
 from onereward_jax.stages.candidates import to_uint8
 from onereward_jax.stages.data import open_triplets
@@ -141,7 +141,10 @@ def editor_options(config: FrozenConfigDict) -> dict[str, Any]:
     The base of an adapter is never updated, so there need be no float32 master of it.
     """
     kinds = model_kinds(config)
-    return kinds | {"param_dtype": kinds["dtype"] if config.rl.lora.rank else jnp.float32}
+    return kinds | {
+        "param_dtype": kinds["dtype"] if config.rl.lora.rank else jnp.float32,
+        "paste_back": config.models.paste_back,
+    }
 
 
 def judge_options(config: FrozenConfigDict) -> dict[str, Any]:
@@ -179,6 +182,7 @@ def rl_settings(config: FrozenConfigDict) -> RLConfig:
         policy_true_cfg_scale=config.policy_cfg_scale,
         prediction_true_cfg_scale=config.prediction_cfg_scale,
         flow_matching_weight=config.flow_matching_weight,
+        jitter=Jitter(**plain(config.jitter)),
         microbatches=config.accumulate,
         optimizer=optimizer_settings(config.optimizer, config.steps),
         lora=LoraConfig(**plain(config.lora)) if config.lora.rank else None,

@@ -7,6 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 from ml_collections import FrozenConfigDict
 
+from onereward_jax.reward import Jitter
 from onereward_jax.training.optim import OptimizerConfig
 from onereward_jax.training.reward_step import RewardConfig
 
@@ -25,10 +26,13 @@ def reward_options(config: FrozenConfigDict) -> dict[str, Any]:
     }
 
 
-def reward_settings(section: FrozenConfigDict) -> RewardConfig:
+def reward_settings(config: FrozenConfigDict) -> RewardConfig:
     """The section `reward` as the step takes it."""
+    section = config.reward
     return RewardConfig(
         microbatches=section.accumulate,
+        jitter=Jitter(**plain(section.jitter)),
+        seed=config.seed,
         optimizer=optimizer_settings(section.optimizer, section.steps),
     )
 

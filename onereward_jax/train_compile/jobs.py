@@ -122,7 +122,7 @@ def reward_job(config: FrozenConfigDict, mesh: Mesh) -> Job:
     """The step of the stage `reward`."""
     size = (config.data.image_size,) * 2
     scorer = read_scorer(model_folder(config, "judge"), size, **reward_options(config))
-    settings = reward_settings(config.reward)
+    settings = reward_settings(config)
     pairs = abstract_pairs(scorer.layout, config.reward.batch_size, size, mesh)
     state = abstract_reward_state(scorer, settings, mesh)
     step = make_reward_step(scorer, settings, mesh)

@@ -14,8 +14,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Float32, PyTree
+from jaxtyping import Array, Float, Float32, Int32, PyTree
 
+from onereward_jax.common.rng import stream
 from onereward_jax.models.qwen2_5_vl import init_params
 from onereward_jax.parallel import (
     MeshFunction,
@@ -25,7 +26,7 @@ from onereward_jax.parallel import (
     mesh_jit,
     replicated,
 )
-from onereward_jax.reward import QueryBatch, Scorer
+from onereward_jax.reward import Jitter, QueryBatch, Scorer, jitter_pairs
 from onereward_jax.tasks import MAX_DIMENSIONS
 from onereward_jax.training.accumulate import sum_over_microbatches
 from onereward_jax.training.metrics import Mean, Metrics, by_task, mean_of
@@ -46,10 +47,14 @@ class RewardConfig:
     Attributes:
       microbatches: parts of the batch that go through one after the other.
       optimizer: the paper: batch 16, learning rate 1e-6.
+      jitter: of the pictures of a pair.
+      seed: of the jitter.
     """
 
     microbatches: int = 1
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-6)
+    jitter: Jitter = Jitter()
+    seed: int = 0
 
 
 class Answers(NamedTuple):
@@ -102,7 +107,7 @@ def preference_metrics(answers: Answers, pairs: Pairs) -> Metrics:
 def make_reward_step(scorer: Scorer, config: RewardConfig, mesh: Mesh) -> MeshFunction:
     """The jitted step (state, pairs) -> (state, metrics); the state is donated.
 
-    Nothing in it is random.
+    Only the jitter is random: it depends on the seed and on `state.step`.
 
     Raises (when first called):
       ValueError: the batch cannot be split as configured.
@@ -119,6 +124,7 @@ def make_reward_step(scorer: Scorer, config: RewardConfig, mesh: Mesh) -> MeshFu
             metrics = {"loss": mean_of(losses), **preference_metrics(answers, part)}
             return jnp.sum(losses) / batch_size, metrics
 
+        pairs = jittered(config, state.step, pairs)
         (loss, metrics), gradients = sum_over_microbatches(
             lambda part: jax.value_and_grad(loss_of, has_aux=True)(state.params, part),
             pairs,
@@ -134,6 +140,13 @@ def make_reward_step(scorer: Scorer, config: RewardConfig, mesh: Mesh) -> MeshFu
         in_shardings=(state, batch_sharding(mesh)),
         out_shardings=(state, replicated(mesh)),
     )
+
+
+def jittered(config: RewardConfig, step: Int32[Array, ""], pairs: Pairs) -> Pairs:
+    """The pairs as `step` shows them to the judge; each has its own draws."""
+    keys = jax.random.split(stream(config.seed, "jitter", step), pairs["task"].shape[0])
+    winner, loser = jitter_pairs(keys, pairs["winner"], pairs["loser"], config.jitter)
+    return pairs | {"winner": winner, "loser": loser}
 
 
 def make_answers(scorer: Scorer, mesh: Mesh) -> MeshFunction:

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Float32, PyTree
 
 from onereward_jax.models.lora import LoraConfig
 from onereward_jax.policy import Editor
-from onereward_jax.reward import QueryBatch
+from onereward_jax.reward import Jitter, QueryBatch
 from onereward_jax.training.optim import OptimizerConfig
 
 REFERENCES = ("frozen", "ema")
@@ -37,6 +37,7 @@ class RLConfig:
       prediction_true_cfg_scale: the same of the one differentiable forward. Other than 1.0, the
         negative branch is differentiated as well, at twice the memory.
       flow_matching_weight: of the flow-matching loss on `batch["target"]`; 0 leaves it out.
+      jitter: of x_θ and x_ref, for the judge's eyes.
       microbatches: parts of the batch that go through one after the other.
       optimizer: see `OptimizerConfig`.
       lora: the adapter that is trained in place of the whole transformer. Its base without it is
@@ -57,6 +58,7 @@ class RLConfig:
     policy_true_cfg_scale: float = 4.0
     prediction_true_cfg_scale: float = 4.0
     flow_matching_weight: float = 0.0
+    jitter: Jitter = Jitter()
     microbatches: int = 1
     optimizer: OptimizerConfig = OptimizerConfig()
     lora: LoraConfig | None = None

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32, PyTree
 
 from onereward_jax.policy import predict_x0
-from onereward_jax.reward import QueryBatch
+from onereward_jax.reward import QueryBatch, jitter_pairs
 from onereward_jax.training.flow_matching import flow_matching_loss
 from onereward_jax.training.rl_config import Frozen, RLConfig, RLModels
 from onereward_jax.training.rl_rollout import Batch, Draws, Rollout, embeds_of
@@ -73,8 +73,7 @@ def predict_image(
     )
     sigma = jnp.broadcast_to(rollout.sigma, rollout.latents.shape[:1])
     clean = predict_x0(rollout.latents, velocity(rollout.latents, sigma), sigma)
-    size = batch["image"].shape[1:3]
-    return jnp.clip(models.editor.decode(vae, clean, size), -1.0, 1.0)
+    return models.editor.finish(vae, clean, batch["image"], batch["mask"])
 
 
 def judge_images(
@@ -105,7 +104,8 @@ def judge_prediction(
 ) -> Judged:
     """Everything from the policy's weights to the loss of each sample."""
     image = predict_image(models, config, policy, frozen.vae, batch, rollout)
-    probability = judge_images(models, frozen.judge, image, rollout.reference_image, batch)
+    seen = jitter_pairs(draws.jitter_keys, image, rollout.reference_image, config.jitter)
+    probability = judge_images(models, frozen.judge, *seen, batch)
     loss = hinge_loss(probability, batch["dimension_mask"], config.reward_upper_bound)
     matching = jnp.zeros_like(loss)
     if config.flow_matching_weight:

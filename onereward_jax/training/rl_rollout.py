@@ -10,7 +10,7 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Float32, Int32, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, Float32, Int32, Key, PRNGKeyArray, PyTree
 
 from onereward_jax.common.rng import stream
 from onereward_jax.policy import Condition, PromptEmbeds
@@ -29,12 +29,14 @@ class Draws(NamedTuple):
       reference_noise: ε1.
       policy_noise: ε2.
       matching_noise, matching_sigma: of the flow-matching loss.
+      jitter_keys: of what the judge sees.
     """
 
     reference_noise: Float32[Array, "b n c"]
     policy_noise: Float32[Array, "b n c"]
     matching_noise: Float32[Array, "b n c"]
     matching_sigma: Float32[Array, "b"]
+    jitter_keys: Key[Array, "b"]
 
 
 class Rollout(NamedTuple):
@@ -71,6 +73,7 @@ def draw(
         matching_sigma=jax.nn.sigmoid(
             jax.random.normal(stream(key, "matching_sigma", step), (batch,))
         ),
+        jitter_keys=jax.random.split(stream(key, "jitter", step), batch),
     )
 
 
@@ -131,7 +134,7 @@ def roll_out(
         true_cfg_scale=config.policy_true_cfg_scale,
     )
     rollout = Rollout(
-        reference_image=jnp.clip(editor.decode(vae, reference_latents, size), -1.0, 1.0),
+        reference_image=editor.finish(vae, reference_latents, batch["image"], batch["mask"]),
         latents=latents,
         sigma=sigmas[index],
         condition=condition,

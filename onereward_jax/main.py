@@ -66,6 +66,10 @@ def _run(argv: Sequence[str]) -> None:
             raise ValueError("--config and --workdir are needed; --help explains them")
         if argv[1:]:
             raise ValueError(f"stray argument {argv[1]!r}: flags look like --name=value")
+        if "://" in _WORKDIR.value:
+            raise ValueError(
+                f"--workdir={_WORKDIR.value} is no folder: mount the bucket, as launch/host.sh does"
+            )
         config = _CONFIG.value
         _join()
         outcomes = run_chain(

@@ -14,7 +14,7 @@ from onereward_jax.training.checkpoint import Checkpointer
 from onereward_jax.training.loop import LoopConfig, Stopped, train
 from onereward_jax.training.writer import MetricsWriter
 
-SILENCE = 10.0
+SILENCE = 30.0
 STEPS = 12
 FAR = 100_000
 """Steps until the end that is not waited for."""

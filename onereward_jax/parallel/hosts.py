@@ -26,10 +26,11 @@ from jax.experimental import multihost_utils
 from onereward_jax.common.mistakes import TRY_AGAIN
 from onereward_jax.parallel.roll_call import Lost, call_roll, names_of
 
-SILENCE_SECONDS = 60.0
-"""A process not heard of for so long is taken for dead, and all others are ended."""
+SILENCE_SECONDS = 120.0
+"""A process not heard of for so long is taken for dead, and all others are ended. Four processes
+that compiled at once on two busy cores were silent for more than 60 s, and alive."""
 
-START_FACTOR = 5
+START_FACTOR = 3
 """So many times longer may processes take to start: one host installs faster than another."""
 
 BARRIER_SECONDS = 1800.0

@@ -38,7 +38,6 @@ def get_config() -> ConfigDict:
         "evaluate",
         "export",
     )
-    config.distributed = False  # True where several processes make one run (pods, clusters)
 
     config.mesh = mesh = ConfigDict()
     mesh.data = 1  # devices over which only the batch is split

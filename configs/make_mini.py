@@ -15,7 +15,6 @@ def get_config(variant: str = "") -> ConfigDict:
     config = ConfigDict()
     config.seed = 0  # of everything that is drawn
     config.stages = ("pretrain",)  # the chain, when --stage is not given
-    config.distributed = False  # True where several processes make one run
 
     config.mesh = mesh = ConfigDict()
     mesh.data = -1  # devices over which only the batch is split; -1: all that are left

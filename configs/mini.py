@@ -27,7 +27,6 @@ def get_config(variant: str = "") -> ConfigDict:
         "evaluate",
         "export",
     )
-    config.distributed = False  # True where several processes make one run (pods, clusters)
 
     config.mesh = mesh = ConfigDict()
     mesh.data = -1  # devices over which only the batch is split; -1: all that are left

@@ -3,6 +3,10 @@
 #
 #   activate_environment <extras>    .venv with the package and these extras, e.g. mini,test
 #   run_stages <extras> <config> <default workdir> [workdir] [flags]
+#   parse_options <names> [arguments]    --name=value into NAME; --dry-run; the rest into `rest`
+#   require <names>                      an error unless each has a value
+#   do_it <command>                      run it, or print it in a dry run
+#   may_restart <code>                   whether the same command goes on after this exit code
 #
 # PYTHON   interpreter to make the environment with (3.11 or newer); default python3
 # VENV     folder of the environment; default .venv in the repository
@@ -13,6 +17,12 @@ repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # Install only when setup.py, the version or the extras changed since the last time.
 activate_environment() {
   local extras=$1 folder=${VENV:-$repository/.venv} python=${PYTHON:-python3}
+  if [[ ${dry_run:-no} == yes ]]; then
+    echo "$python -m venv $folder"
+    echo "source $folder/bin/activate"
+    echo "python -m pip install --editable '${repository}[$extras]'"
+    return
+  fi
   if [[ ! -x $folder/bin/python ]]; then
     if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
       echo "error: Python 3.11 or newer is needed; name one as PYTHON=/path/to/python3.11" >&2
@@ -48,4 +58,63 @@ run_stages() {
   python -m onereward_jax.main --config="$config" --workdir="$workdir" "$@"
   local report=$workdir/evaluate/report/index.html
   [[ ! -f $report ]] || echo "report: $report"
+}
+
+# Options of a script, by their names without dashes; a variable of the same name in capitals is the
+# default. What is no option of the script goes to `rest`.
+parse_options() {
+  local known=" $1 " argument name variable
+  shift
+  rest=()
+  dry_run=no
+  for argument in "$@"; do
+    name=${argument#--}
+    name=${name%%=*}
+    if [[ $argument == --help || $argument == -h ]]; then
+      usage
+      exit 0
+    elif [[ $argument == --dry-run ]]; then
+      dry_run=yes
+    elif [[ $argument == --*=* && $known == *" $name "* ]]; then
+      variable=${name//-/_}
+      printf -v "${variable^^}" %s "${argument#*=}"
+    elif [[ $argument == --* && $known == *" $name "* ]]; then
+      fail "$argument needs a value, as in $argument=x"
+    else
+      rest+=("$argument")
+    fi
+  done
+}
+
+require() {
+  local name variable
+  for name in "$@"; do
+    variable=${name//-/_}
+    variable=${variable^^}
+    [[ -n ${!variable:-} ]] || fail "--$name=... (or $variable) is needed"
+  done
+}
+
+fail() {
+  echo "error: $1; --help tells more" >&2
+  exit 2
+}
+
+do_it() {
+  if [[ $dry_run == no ]]; then
+    "$@"
+    return
+  fi
+  local word line=""
+  for word in "$@"; do
+    [[ $word =~ ^[A-Za-z0-9_./:=,@%+-]+$ ]] || word=${word@Q}
+    line+="$word "
+  done
+  echo "${line% }"
+}
+
+# 75: stopped as asked, or a peer was lost; 134, 137, 143: ended by the runtime or by a signal. Any
+# other code is a mistake or a bug, which would come again.
+may_restart() {
+  [[ " 75 134 137 143 " == *" $1 "* ]]
 }

@@ -4,35 +4,100 @@ set -euo pipefail
 # shellcheck source=launch/environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
-if [[ ${1:-} == --help || ${1:-} == -h ]]; then
+usage() {
   cat <<'TEXT'
-launch/host.sh tpu|cuda <workdir> [flags of onereward_jax.main]
+launch/host.sh tpu|cuda|mini <workdir> [options] [flags of onereward_jax.main]
+launch/host.sh tpu|cuda|mini --install
 
-Makes .venv when it is missing, installs the package with the extra tpu or cuda, and runs the
-stages of configs/flux_fill_dev.py on all devices of all hosts. Hosts find each other as
-jax.distributed does: by the TPU's metadata, or by Slurm. All of them must see workdir.
+Makes .venv when it is missing, installs the package with the extra tpu, cuda or mini (CPU), and
+runs the stages of a config on all devices of all hosts. tpu_vm.sh, gke_xpk.sh and slurm_gpu.sbatch
+call it on each host. Hosts find each other as jax.distributed does: by Cloud TPU's or GKE's
+metadata or by Slurm; else set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.
 
-A TPU slice, from anywhere (the repository cloned on each host):
-  gcloud compute tpus tpu-vm ssh NAME --worker=all \
-    --command='onereward_jax/launch/host.sh tpu /mnt/shared/runs/flux --stage=rl'
+All hosts must see workdir. gs://bucket/path is mounted with gcsfuse at ~/gs/bucket.
 
-A GPU cluster with Slurm, one process a host:
-  srun --nodes=8 --ntasks-per-node=1 launch/host.sh cuda /shared/runs/flux --stage=rl
+options, each also as a variable (--restarts=3 or RESTARTS=3)
+  --install      make the environment and end
+  --config=      default configs/flux_fill_dev.py
+  --restarts=    how often to go on after a lost host; default 10
+  --python=      interpreter for .venv, 3.11 or newer; default python3
+  --venv=        another folder for it
+  --dry-run      print the commands
 
-CONFIG names another config, PYTHON the interpreter for .venv (3.11 or newer), VENV another
-folder for it.
+SIGTERM saves a checkpoint and ends with code 75.
 TEXT
+}
+
+install=no
+arguments=()
+for argument in "$@"; do
+  if [[ $argument == --install ]]; then install=yes; else arguments+=("$argument"); fi
+done
+parse_options "config restarts python venv" ${arguments[@]+"${arguments[@]}"}
+set -- ${rest[@]+"${rest[@]}"}
+extra=${1:-}
+[[ $extra == tpu || $extra == cuda || $extra == mini ]] || fail "tpu, cuda or mini is needed first"
+
+set_up() {
+  [[ $dry_run == no ]] || { activate_environment "$extra"; return; }
+  # Hosts that share the repository must not install at the same time: setup.py is the lock.
+  (
+    flock 9
+    activate_environment "$extra"
+  ) 9<"$repository/setup.py"
+  activate_environment "$extra"
+}
+
+if [[ $install == yes ]]; then
+  [[ $# == 1 ]] || fail "--install takes nothing else"
+  set_up
+  exit 0
+fi
+[[ $# -ge 2 && $2 != --* ]] || fail "the workdir is needed second"
+workdir=$2
+shift 2
+
+# A bucket becomes a folder. Nothing is cached: what one host writes another reads a moment later.
+if [[ $workdir == gs://* ]]; then
+  bucket=${workdir#gs://}
+  bucket=${bucket%%/*}
+  mount=$HOME/gs/$bucket
+  path=${workdir#"gs://$bucket"}
+  workdir=$mount$path
+  if [[ $dry_run == yes ]] || ! mountpoint -q "$mount"; then
+    [[ $dry_run == yes ]] || command -v gcsfuse >/dev/null ||
+      fail "gcsfuse is not installed, which mounts gs://$bucket; docs/tpu.md shows how"
+    do_it mkdir -p "$mount"
+    do_it gcsfuse --implicit-dirs --rename-dir-limit=1000000 --metadata-cache-ttl-secs=0 \
+      "$bucket" "$mount"
+  fi
+fi
+
+set_up
+do_it cd "$repository"
+command=(
+  python -m onereward_jax.main "--config=${CONFIG:-configs/flux_fill_dev.py}"
+  "--workdir=$workdir" --distributed "$@"
+)
+if [[ $dry_run == yes ]]; then
+  do_it "${command[@]}"
   exit 0
 fi
 
-if [[ $# -lt 2 || ($1 != tpu && $1 != cuda) || $2 == --* ]]; then
-  echo "usage: launch/host.sh tpu|cuda <workdir> [flags]; --help tells more" >&2
-  exit 2
-fi
-
-# Hosts that share the repository must not install at the same time: setup.py serves as the lock.
-(
-  flock 9
-  activate_environment "$1"
-) 9<"$repository/setup.py"
-run_stages "$1" "${CONFIG:-configs/flux_fill_dev.py}" "$2" "${@:2}" --config.distributed
+asked=no
+trap 'asked=yes; kill -TERM "$child" 2>/dev/null || true' TERM INT
+for ((attempt = 0; ; attempt++)); do
+  "${command[@]}" &
+  child=$!
+  code=0
+  wait "$child" || code=$?
+  # A signal to this script ends `wait` before the child has ended.
+  while kill -0 "$child" 2>/dev/null; do
+    code=0
+    wait "$child" || code=$?
+  done
+  if [[ $code == 0 || $asked == yes || $attempt -ge ${RESTARTS:-10} ]] || ! may_restart "$code"; then
+    exit "$code"
+  fi
+  echo "host.sh: exit code $code; going on, restart $((attempt + 1)) of ${RESTARTS:-10}" >&2
+done

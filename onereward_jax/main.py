@@ -11,20 +11,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 from rich.console import Console
 from rich.table import Table
 
 from onereward_jax.common.config import check_overrides, check_tuples, load_config
-from onereward_jax.common.mistakes import exit_with, is_sentence
-from onereward_jax.parallel import make_mesh
+from onereward_jax.common.mistakes import TRY_AGAIN, exit_with, is_sentence
+from onereward_jax.parallel import hosts, is_writer, make_mesh
+from onereward_jax.parallel.roll_call import Lost
 from onereward_jax.stages import STAGES, Outcome, run_chain
 from onereward_jax.training.loop import Stopped, TooManyRefusedSteps
-
-STOPPED = 75
-"""Exit code after SIGTERM, with everything saved: "try again" (EX_TEMPFAIL)."""
 
 _STAGE_HELP = (
     "Run this stage alone; the stages it reads must be complete. Left out, the stages named in "
@@ -37,31 +34,67 @@ _CONFIG = config_flags.DEFINE_config_file(
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run; made when missing.")
 _STAGE = flags.DEFINE_enum("stage", None, [stage.name for stage in STAGES], _STAGE_HELP)
+_DISTRIBUTED = flags.DEFINE_bool(
+    "distributed",
+    False,
+    "Several processes, one a host, make this run, all started with the same command. They find "
+    "each other by Cloud TPU's, GKE's or Slurm's own means, or by the variables "
+    "JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID, or by the next three flags.",
+)
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of process 0.")
+_PROCESS_COUNT = flags.DEFINE_integer("process_count", None, "How many processes there are.")
+_PROCESS_INDEX = flags.DEFINE_integer("process_index", None, "Which one this is, from 0.")
+_HOST_TIMEOUT = flags.DEFINE_float(
+    "host_timeout",
+    hosts.SILENCE_SECONDS,
+    "Seconds after which a silent process is taken for dead, and all others are ended; at the "
+    f"start they wait {hosts.START_FACTOR} times as long for each other.",
+    lower_bound=1.0,
+)
 _TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where an error was raised.")
 
 
 def main(argv: Sequence[str]) -> None:
     """Run the chain and print its closing table; errors of the user end in one sentence."""
+    with hosts.ending_together(orderly=(TRY_AGAIN,), silence=_HOST_TIMEOUT.value):
+        _run(argv)
+
+
+def _run(argv: Sequence[str]) -> None:
     try:
         if _CONFIG.value is None or _WORKDIR.value is None:
             raise ValueError("--config and --workdir are needed; --help explains them")
         if argv[1:]:
             raise ValueError(f"stray argument {argv[1]!r}: flags look like --name=value")
+        if "://" in _WORKDIR.value:
+            raise ValueError(
+                f"--workdir={_WORKDIR.value} is no folder: mount the bucket, as launch/host.sh does"
+            )
         config = _CONFIG.value
-        if config.distributed:
-            jax.distributed.initialize()
+        _join()
         outcomes = run_chain(
             config, _WORKDIR.value, make_mesh(**config.mesh), STAGES, only=_STAGE.value
         )
     except Stopped as stop:
-        print(stop, file=sys.stderr)
-        sys.exit(STOPPED)
+        if is_writer():
+            print(stop, file=sys.stderr)
+        sys.exit(TRY_AGAIN)
+    except Lost as lost:
+        print(f"error: {lost}", file=sys.stderr)
+        sys.exit(lost.code)
     except (ValueError, OSError, ModuleNotFoundError, TooManyRefusedSteps) as error:
         if _TRACEBACK.value or not is_sentence(error):
             raise
         exit_with(error)
-    if jax.process_index() == 0:
+    if is_writer():
         print_outcomes(outcomes)
+
+
+def _join() -> None:
+    """Meets the other processes, where there are to be any."""
+    given = (_COORDINATOR.value, _PROCESS_COUNT.value, _PROCESS_INDEX.value)
+    if _DISTRIBUTED.value or any(value is not None for value in given):
+        hosts.join(hosts.find_meeting(*given), _HOST_TIMEOUT.value)
 
 
 def print_outcomes(outcomes: Sequence[Outcome]) -> None:

@@ -16,7 +16,7 @@ import pytest
 from safetensors.numpy import load_file
 
 import onereward_jax
-from onereward_jax.main import STOPPED
+from onereward_jax.common.mistakes import TRY_AGAIN
 from onereward_jax.stages.record import COMPLETE, STARTED, read_record
 from onereward_jax.tasks import TASKS
 from onereward_jax.training.writer import read_metrics
@@ -131,7 +131,7 @@ def test_asked_to_stop_it_saves_and_says_how_to_go_on(finished, environment, tmp
     process = start(environment, workdir)
     wait_for_checkpoint(process, workdir)
     process.send_signal(signal.SIGTERM)
-    assert process.wait() == STOPPED
+    assert process.wait() == TRY_AGAIN
     errors = (workdir / "errors.txt").read_text()
     assert "as asked; the same command goes on from there" in errors
     assert read_record(workdir / "rl").status == STARTED

@@ -201,7 +201,7 @@ def test_base_models_come_from_pretraining_a_path_or_the_package(config, tmp_pat
     [
         ("--config.rl.stesp=5", "config.rl.stesp .* did you mean config.rl.steps?"),
         ("--config.ckpt=5", "config.ckpt is not a field of the config$"),
-        ("--noconfig.distribbuted", "did you mean config.distributed?"),
+        ("--noconfig.rl.stesp", "did you mean config.rl.steps?"),
         ("--config.rl=5", "config.rl is a section"),
     ],
 )
@@ -211,7 +211,7 @@ def test_typos_in_overrides_are_named(argument, message):
 
 
 def test_good_overrides_pass():
-    good = ["--config.rl.steps=5", "--noconfig.distributed", "-config.rl.steps", "--stage=rl"]
+    good = ["--config.rl.steps=5", "--config.seed=1", "-config.rl.steps", "--stage=rl"]
     check_overrides(["main", "--config=x.py", *good], get_config("mini"))
 
 
@@ -230,7 +230,7 @@ def test_configs_serve_the_stages_they_name(path):
     table = {stage.name: stage for stage in STAGES}
     assert list(config.stages) == [name for name in table if name in config.stages]
     needed = {section for name in config.stages for section in table[name].sections}
-    run_wide = {"seed", "stages", "distributed", "mesh"}
+    run_wide = {"seed", "stages", "mesh"}
     assert set(config) == needed | run_wide
     json.dumps(flatten_config(config))
 
@@ -288,6 +288,7 @@ import sys
 import jax
 from ml_collections import ConfigDict
 from onereward_jax.parallel import make_mesh
+from onereward_jax.parallel.hosts import find_meeting, join
 from onereward_jax.stages import Stage, run_chain
 
 def write(context):
@@ -296,7 +297,7 @@ def write(context):
 def look(context):
     return {"parts": len(list(context.output("write").glob("part-*")))}
 
-jax.distributed.initialize(sys.argv[1], num_processes=2, process_id=int(sys.argv[2]))
+join(find_meeting(sys.argv[1], 2, int(sys.argv[2])))
 stages = Stage("write", "write", write), Stage("look", "look", look, reads=("write",))
 config = ConfigDict({"seed": 0, "stages": ("write", "look")})
 for _ in range(2):

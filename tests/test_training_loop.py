@@ -69,15 +69,18 @@ def regression(mesh):
     )
 
 
-def data(poisoned=False):
+def samples(poisoned=False):
     def example(index):
         rng = np.random.default_rng(index)
         x = rng.normal(size=8).astype(np.float32)
         y = np.full(4, np.nan if poisoned and index == POISON else x.sum(), np.float32)
         return {"x": x, "y": y, "index": np.int32(index)}
 
-    samples = grain.MapDataset.range(32).seed(3).shuffle().map(example)
-    return iter(samples.repeat(None).batch(8).to_iter_dataset())
+    return grain.MapDataset.range(32).seed(3).shuffle().map(example).repeat(None)
+
+
+def data(poisoned=False):
+    return iter(samples(poisoned).batch(8).to_iter_dataset())
 
 
 def run(folder, mesh, total, *, batches=None, step=None, state=None, periodic=(), **config):

@@ -18,6 +18,9 @@ from absl import logging
 USER_ERROR = 2
 """Exit code when the command line, the config or the material is at fault."""
 
+TRY_AGAIN = 75
+"""Exit code after SIGTERM or the loss of another process, EX_TEMPFAIL: the same command goes on."""
+
 PACKAGE = pathlib.Path(__file__).parents[1]
 
 

@@ -1,6 +1,5 @@
 """Hugging Face folders <-> Flax parameters: one layout per model, strict both ways."""
 
-from onereward_jax.convert.atomic import is_writer
 from onereward_jax.convert.folders import (
     Weights,
     preprocessor_config,
@@ -30,7 +29,6 @@ __all__ = [
     "component_config",
     "find_targets",
     "is_adapter",
-    "is_writer",
     "load_adapter",
     "load_params",
     "load_tokenizer",

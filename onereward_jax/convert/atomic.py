@@ -8,12 +8,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import jax
-
-
-def is_writer() -> bool:
-    """Whether this process writes files (one of all the processes of a run does)."""
-    return jax.process_index() == 0
+from onereward_jax.parallel import is_writer
 
 
 @contextlib.contextmanager

@@ -19,10 +19,11 @@ from typing import Any
 
 import transformers
 
-from onereward_jax.convert.atomic import atomic_folder, is_writer
+from onereward_jax.convert.atomic import atomic_folder
 from onereward_jax.convert.layouts import CLIP, FLUX, QWEN2_5_VL, T5, VAE, Layout
 from onereward_jax.convert.save import MAX_SHARD_BYTES, write_json, write_params
 from onereward_jax.convert.tensor_files import read_json
+from onereward_jax.parallel import is_writer
 
 # component of a FluxFillPipeline -> the library and class that model_index.json names
 PIPELINE = {

@@ -27,12 +27,13 @@ from jaxtyping import Bool, PyTree
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from onereward_jax.convert.atomic import atomic_folder, is_writer
+from onereward_jax.convert.atomic import atomic_folder
 from onereward_jax.convert.layouts import Layout
 from onereward_jax.convert.names import entry_of, unbox
 from onereward_jax.convert.tensor_files import DTYPES, read_json
 from onereward_jax.models import lora
 from onereward_jax.models.lora import FACTOR_A, FACTOR_B, Adapter
+from onereward_jax.parallel import is_writer
 
 ADAPTER_FILE = "pytorch_lora_weights.safetensors"
 PEFT_FILE, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -121,9 +122,7 @@ def load_adapter(source: str | Path, abstract_params: PyTree, layout: Layout) ->
     abstract_params = unbox(abstract_params)
     names = published_modules(abstract_params, layout)
     kernels = lora.kernels_of(abstract_params)
-    shapes = {
-        name: kernels[module].shape[-2:] for module, found in names.items() for name in found
-    }
+    shapes = {name: kernels[module].shape[-2:] for module, found in names.items() for name in found}
     modules, problems = _sort_tensors(tensors, shapes)
     problems += [f"{name} is not supported" for name in UNSUPPORTED if settings.get(name)]
     if problems:

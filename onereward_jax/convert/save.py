@@ -14,9 +14,10 @@ import numpy as np
 from jax.experimental import multihost_utils
 from safetensors.numpy import save_file
 
-from onereward_jax.convert.atomic import atomic_folder, is_writer
+from onereward_jax.convert.atomic import atomic_folder
 from onereward_jax.convert.layouts import Layout, check_architecture, statement
 from onereward_jax.convert.names import Entry, flat_leaves, plan, unbox
+from onereward_jax.parallel import is_writer
 
 MAX_SHARD_BYTES = 5 << 30
 

@@ -63,14 +63,14 @@ def train_batches(
     *,
     mixing: Mixing = Mixing(),
     transform: Transform | None = None,
-    process_index: int = 0,
-    process_count: int = 1,
+    rows: Integer[np.ndarray, "n"] | None = None,
     num_threads: int = 4,
 ) -> grain.DatasetIterator:
     """Endless batches of this process; see `to_batch` for what is in one.
 
     The samples of a batch do not depend on how many processes share it. `get_state` of the
-    iterator and `set_state` of a new one, made with the same arguments, resume exactly.
+    iterator and `set_state` of a new one resume exactly; the state is the same in all processes
+    and fits any other number of them.
 
     Args:
       triplets: what to draw from.
@@ -79,14 +79,12 @@ def train_batches(
       mixing: how tasks are drawn.
       transform: makes what a step takes out of a batch (embeddings for prompts, queries, ...). Runs
         in the reading threads.
-      process_index, process_count: this process and how many there are.
+      rows: which samples of a batch are this process's, from `parallel.local_rows`; left out: all.
       num_threads: that read ahead.
 
     Raises:
-      ValueError: the batch does not divide among processes, or a task to be drawn has no examples.
+      ValueError: a task to be drawn has no examples.
     """
-    if batch_size % process_count:
-        raise ValueError(f"batch_size {batch_size} is not a multiple of {process_count} processes")
     streams = _task_streams(triplets, mixing, seed)
     tasks, probabilities = list(streams), [mixing.probabilities[task] for task in streams]
     draws = (
@@ -99,13 +97,32 @@ def train_batches(
     samples = grain.MapDataset.range(ENDLESS).map(
         lambda number: to_sample(triplets, int(streams[draws[number // group]][number]))
     )
-    batches = samples[process_index::process_count].batch(
-        batch_size // process_count, batch_fn=to_batch
-    )
+    batches = batches_of_rows(samples, batch_size, rows, batch_fn=to_batch)
     if transform is not None:
         batches = batches.map(transform)
     options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=2 * num_threads)
     return iter(batches.to_iter_dataset(options))
+
+
+def batches_of_rows(
+    samples: grain.MapDataset,
+    batch_size: int,
+    rows: Integer[np.ndarray, "n"] | None = None,
+    batch_fn: Callable[[Sequence[Any]], Any] | None = None,
+) -> grain.MapDataset:
+    """Batches of some rows only, of the batches that one process alone would make.
+
+    Args:
+      samples: endless.
+      batch_size: of whole batches.
+      rows: which of their samples; left out: all.
+      batch_fn: stacks samples, as in grain.
+    """
+    rows = np.arange(batch_size) if rows is None else rows
+    numbers = grain.MapDataset.range(ENDLESS).map(
+        lambda number: number // len(rows) * batch_size + int(rows[number % len(rows)])
+    )
+    return numbers.map(lambda number: samples[number]).batch(len(rows), batch_fn=batch_fn)
 
 
 def eval_batches(

@@ -1,12 +1,16 @@
-"""Device meshes, the table of logical axes, batches on the mesh, rematerialisation policies."""
+"""Processes and device meshes, the table of logical axes, batches on the mesh, remat."""
 
 from onereward_jax.parallel.batch import (
     batch_sharding,
     check_microbatches,
+    gather,
+    local_rows,
     replicated,
     shard_batch,
+    shard_whole,
     split_microbatches,
 )
+from onereward_jax.parallel.hosts import is_writer, wait_for_all
 from onereward_jax.parallel.jit import MeshFunction, logical_axes, mesh_jit
 from onereward_jax.parallel.mesh import MESH_AXES, make_mesh
 from onereward_jax.parallel.remat import remat
@@ -19,6 +23,9 @@ __all__ = [
     "abstract_arrays",
     "batch_sharding",
     "check_microbatches",
+    "gather",
+    "is_writer",
+    "local_rows",
     "logical_axes",
     "logical_shardings",
     "make_mesh",
@@ -26,5 +33,7 @@ __all__ = [
     "remat",
     "replicated",
     "shard_batch",
+    "shard_whole",
     "split_microbatches",
+    "wait_for_all",
 ]

@@ -6,7 +6,9 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Int64
 
 BATCH_AXES = ("data", "fsdp")
 """Mesh axes over which samples are spread; the table of logical axes says the same."""
@@ -22,11 +24,32 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def local_rows(batch_size: int, mesh: Mesh) -> Int64[np.ndarray, "n"]:
+    """Which samples of a global batch lie on devices of this process, in ascending order.
+
+    Processes among which one part of the batch is shared (their devices differ in the mesh axis
+    `tensor` only) hold the same samples.
+
+    Raises:
+      ValueError: the samples cannot be dealt evenly to the devices of the mesh.
+    """
+    parts = mesh.shape["data"] * mesh.shape["fsdp"]
+    if batch_size % parts:
+        raise ValueError(
+            f"batch size {batch_size} is not a multiple of the {parts} parts of the mesh axes "
+            f"{BATCH_AXES}"
+        )
+    found = batch_sharding(mesh).addressable_devices_indices_map((batch_size,)).values()
+    everything = np.arange(batch_size)
+    return np.unique(np.concatenate([everything[index] for index in found]))
+
+
 def shard_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     """Puts this process's samples on its devices, as its part of the global batch.
 
     Args:
-      batch: arrays with the samples of this process on the first axis.
+      batch: arrays with the samples of this process on the first axis, in the order of
+        `local_rows`.
       mesh: the mesh.
 
     Raises:
@@ -34,17 +57,46 @@ def shard_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array
     """
     sharding = batch_sharding(mesh)
     parts = mesh.shape["data"] * mesh.shape["fsdp"]
+    here = len(local_rows(parts, mesh))
 
     def place(name: str, array: np.ndarray) -> jax.Array:
-        samples = array.shape[0] * jax.process_count()
-        if samples % parts:
+        samples = array.shape[0]
+        if samples % here:
             raise ValueError(
-                f"batch[{name!r}] has {samples} samples, not a multiple of the {parts} parts "
+                f"batch[{name!r}] has {samples} samples, not a multiple of the {here} parts "
                 f"of the mesh axes {BATCH_AXES}"
             )
-        return jax.make_array_from_process_local_data(sharding, np.asarray(array))
+        shape = (samples // here * parts, *array.shape[1:])
+        return jax.make_array_from_process_local_data(sharding, np.asarray(array), shape)
 
     return {name: place(name, array) for name, array in batch.items()}
+
+
+def shard_whole(batch: Any, mesh: Mesh) -> Any:
+    """A tree of arrays [b, ...] that every process has as a whole, spread over the mesh.
+
+    Raises:
+      ValueError: the samples cannot be dealt evenly to the devices of the mesh.
+    """
+    sharding = batch_sharding(mesh)
+
+    def place(array: np.ndarray) -> jax.Array:
+        local_rows(array.shape[0], mesh)  # says what is wrong with the size
+        array = np.asarray(array)
+        return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+    return jax.tree.map(place, batch)
+
+
+def gather(tree: Any) -> Any:
+    """Arrays of any sharding as numpy arrays, whole, on every process; all must call it."""
+
+    def whole(array: jax.Array) -> np.ndarray:
+        if array.is_fully_addressable or array.is_fully_replicated:
+            return np.asarray(array)
+        return multihost_utils.process_allgather(array, tiled=True)
+
+    return jax.tree.map(whole, tree)
 
 
 def check_microbatches(batch_size: int, microbatches: int, mesh: Mesh) -> None:

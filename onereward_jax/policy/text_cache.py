@@ -18,7 +18,8 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from onereward_jax.convert.atomic import atomic_folder, is_writer
+from onereward_jax.convert.atomic import atomic_folder
+from onereward_jax.parallel import is_writer
 from onereward_jax.policy.inputs import PromptEmbeds
 
 INDEX = "prompts.json"

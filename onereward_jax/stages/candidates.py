@@ -1,23 +1,26 @@
 """Stage `candidates`: N edits of each triplet by the base editor, with drawn settings (stage 1).
 
-    preferences.sqlite   candidates with their settings; the stage `annotate` adds preferences
-    pictures/<split>/<triplet>-<index>.png
+preferences.sqlite   candidates with their settings; the stage `annotate` adds preferences
+pictures/<split>/<triplet>-<index>.png
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jaxtyping import Float32
 from ml_collections import FrozenConfigDict
 from PIL import Image
 
 from onereward_jax.annotation import Candidate, PreferenceStore
 from onereward_jax.data.triplets import Triplets
+from onereward_jax.parallel import gather, is_writer, shard_whole
+from onereward_jax.parallel.hosts import several, stop_requested
 from onereward_jax.policy import Editor, TextCache, load_editor, open_text_cache, sigma_table
 from onereward_jax.policy.generate import EditBatch, make_generate
 from onereward_jax.stages.data import open_triplets
@@ -25,8 +28,10 @@ from onereward_jax.stages.disturb import disturbed
 from onereward_jax.stages.progress import progress_bar
 from onereward_jax.stages.stage import Results, StageContext
 from onereward_jax.tasks import SAMPLING_PROBABILITIES
+from onereward_jax.training.loop import Stopped
 
 STORE = "preferences.sqlite"
+ON = "the same command goes on from there"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,11 +61,8 @@ def run(context: StageContext) -> Results:
     ]
     cache = open_text_cache(context.output("embed") / "prompts")
     generate = make_generate(editor, size, context.mesh)
-    with PreferenceStore(context.folder / STORE) as store:
-        made = {(old.triplet_id, old.index) for old in store.candidates()}
-        missing = [
-            plan for plan in plans if (plan.candidate.triplet_id, plan.candidate.index) not in made
-        ]
+    with _open_store(context) as store:
+        missing = _missing(plans, store)
         # neighbours with the same number of steps share a batch
         missing.sort(key=lambda plan: plan.candidate.num_inference_steps)
         with progress_bar(
@@ -69,10 +71,13 @@ def run(context: StageContext) -> Results:
             for start in range(0, len(missing), config.batch_size):
                 part = missing[start : start + config.batch_size]
                 batch, steps = _batch(part, config, triplets, cache, editor, size)
-                images = generate(params, jax.device_put(batch), np.int32(steps))
-                _save(context, part, batch.mask, jax.device_get(images))
-                store.add_candidates(plan.candidate for plan in part)
+                images = gather(generate(params, shard_whole(batch, context.mesh), np.int32(steps)))
+                if store is not None:
+                    _save(context, part, batch.mask, images)
+                    store.add_candidates(plan.candidate for plan in part)
                 bar.update(len(part))
+                if stop_requested():
+                    raise Stopped(f"candidates: stopped at {bar.n} of {len(plans)}, as asked; {ON}")
     return {"candidates": len(plans)}
 
 
@@ -88,7 +93,8 @@ def plan_candidates(
     """
     ids = triplets.column("id")
     for row in choose_rows(triplets, config[split]):
-        disturbs = np.random.default_rng((seed, split == "test", row)).random() < config.disturbed
+        drawn = np.random.default_rng((seed, split == "test", row, config.count)).random()
+        disturbs = drawn < config.disturbed
         for index in range(config.count):
             rng = np.random.default_rng((seed, split == "test", row, index))
             candidate = Candidate(
@@ -114,6 +120,26 @@ def choose_rows(triplets: Triplets, count: int) -> list[int]:
     return rows
 
 
+def _open_store(context: StageContext) -> contextlib.AbstractContextManager:
+    """The stage's store on the process that writes, None on the others."""
+    if not is_writer():
+        return contextlib.nullcontext()
+    return PreferenceStore(context.folder / STORE)
+
+
+def _missing(plans: Sequence[Plan], store: PreferenceStore | None) -> list[Plan]:
+    """The plans not yet carried out, on every process what the writer finds in its store."""
+    absent = np.zeros(len(plans), bool)
+    if store is not None:
+        made = {(old.triplet_id, old.index) for old in store.candidates()}
+        absent[:] = [
+            (plan.candidate.triplet_id, plan.candidate.index) not in made for plan in plans
+        ]
+    if several():
+        absent = multihost_utils.broadcast_one_to_all(absent)
+    return [plan for plan, is_absent in zip(plans, absent) if is_absent]
+
+
 def _batch(
     plans: Sequence[Plan],
     config: FrozenConfigDict,
@@ -126,9 +152,7 @@ def _batch(
     plans = [*plans, *[plans[-1]] * (config.batch_size - len(plans))]
     drawn = [plan.candidate for plan in plans]
     examples = [triplets[plan.split][plan.row] for plan in plans]
-    grids = [
-        editor.sigmas(one.num_inference_steps, size, one.noise_strength) for one in drawn
-    ]
+    grids = [editor.sigmas(one.num_inference_steps, size, one.noise_strength) for one in drawn]
     batch = EditBatch(
         image=np.stack([np.float32(example["image"]) / 127.5 - 1.0 for example in examples]),
         mask=np.stack([np.float32(example["mask"] >= 128) for example in examples]),

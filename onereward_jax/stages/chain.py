@@ -11,13 +11,13 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import jax
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from ml_collections import ConfigDict, FrozenConfigDict
 
 import onereward_jax
 from onereward_jax.common.config import flatten_config
+from onereward_jax.parallel import is_writer, wait_for_all
+from onereward_jax.parallel.hosts import stop_requested
 from onereward_jax.stages.progress import announce
 from onereward_jax.stages.record import (
     COMPLETE,
@@ -29,6 +29,7 @@ from onereward_jax.stages.record import (
     write_record,
 )
 from onereward_jax.stages.stage import Stage, StageContext
+from onereward_jax.training.loop import Stopped
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +53,7 @@ def run_chain(
     A stage is skipped when it is complete and none of its inputs changed (its config sections,
     the seed, the package version, the very outputs it read). Output made from other inputs is
     moved aside, not deleted. Every process of a multi-process run calls this; they share
-    `workdir`.
+    `workdir`, and what a stage returns on process 0 counts.
 
     Args:
       config: the experiment.
@@ -64,6 +65,8 @@ def run_chain(
     Raises:
       ValueError: an unknown stage, a missing config section, or (with `only`) an earlier stage
         that is not complete.
+      Stopped: by SIGTERM to one of several processes.
+      Lost: another process is missing or has failed.
     """
     table = {stage.name: stage for stage in stages}
     for name in (*config.stages, *([only] if only else [])):
@@ -134,14 +137,18 @@ class _Chain:
         if record and record.status == COMPLETE and record.inputs == inputs:
             announce(f"{stage.name}: complete and unchanged; remove {folder} to run it again")
             return Outcome(stage.name, False, record)
+        if stop_requested():
+            raise Stopped(f"stopped before {stage.name}, as asked; the same command goes on there")
         # No process may touch the folder before all have read it.
-        _wait_for_all(f"decided:{stage.name}")
-        if jax.process_index() == 0:
+        wait_for_all(f"decision on {stage.name}")
+        if is_writer():
             _prepare_folder(stage, folder, record, inputs)
-        _wait_for_all(f"prepared:{stage.name}")
-        start = time.monotonic()
-        results = stage.run(StageContext(stage.name, self.config, self.workdir, self.mesh))
-        _wait_for_all(f"ran:{stage.name}")
+        wait_for_all(f"start of {stage.name}")
+        start, results = time.monotonic(), None
+        if is_writer() or not stage.alone:
+            results = stage.run(StageContext(stage.name, self.config, self.workdir, self.mesh))
+        # However long the writer may take: a dead one is noticed by the runtime.
+        wait_for_all(f"end of {stage.name}", seconds=None)
         record = StageRecord(
             status=COMPLETE,
             inputs=inputs,
@@ -149,9 +156,9 @@ class _Chain:
             seconds=round(time.monotonic() - start, 1),
             results=dict(results or {}),
         )
-        if jax.process_index() == 0:
+        if is_writer():
             write_record(folder, record)
-        _wait_for_all(f"recorded:{stage.name}")
+        wait_for_all(f"record of {stage.name}")
         announce(f"{stage.name}: done in {record.seconds:.0f} s")
         return Outcome(stage.name, True, record)
 
@@ -179,8 +186,3 @@ def _set_aside(folder: pathlib.Path) -> pathlib.Path:
     while (kept := folder.with_name(f"{folder.name}.old-{number}")).exists():
         number += 1
     return folder.rename(kept)
-
-
-def _wait_for_all(event: str) -> None:
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(event)

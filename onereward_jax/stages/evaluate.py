@@ -1,8 +1,8 @@
 """Stage `evaluate`: the trained editor against its base, on held-out triplets with the same noise.
 
-    report/index.html     curves, Good/Same/Bad, judge accuracy, pictures: one self-contained page
-    report/summary.json   every figure of it
-    report/pictures.png   its pictures
+report/index.html     curves, Good/Same/Bad, judge accuracy, pictures: one self-contained page
+report/summary.json   every figure of it
+report/pictures.png   its pictures
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import UInt8
@@ -23,7 +22,7 @@ from onereward_jax.evaluation.image_metrics import mean_metrics, measure
 from onereward_jax.evaluation.judge_accuracy import JudgeAccuracy
 from onereward_jax.evaluation.oracle import Oracle, Triplet, WordReader, verdict
 from onereward_jax.evaluation.report import Curve, GridRow, ReportInputs, write_report
-from onereward_jax.parallel import mesh_jit, shard_batch
+from onereward_jax.parallel import gather, is_writer, mesh_jit, shard_whole
 from onereward_jax.policy import EditorParams, load_editor, open_text_cache, sigma_table
 from onereward_jax.policy.adapters import load_trained
 from onereward_jax.policy.generate import EditBatch, make_generate
@@ -60,6 +59,11 @@ def run(context: StageContext) -> Results:
         for row in triplets.with_task(task)[: context.config.evaluate.triplets[task.value]]
     ]
     base, policy = _edits(context, triplets, rows)
+    by_judge = good_same_bad(
+        _judge_verdicts(context, triplets, rows, policy, base), context.config.seed
+    )
+    if not is_writer():
+        return {}
     oracle, reader = Oracle.mini_world(), WordReader()
     truths = {row: Triplet.from_example(triplets[row]) for row in rows}
     threshold = context.config.evaluate.same_margin
@@ -73,9 +77,6 @@ def run(context: StageContext) -> Results:
                 measured[name].setdefault(truth.task, []).append(found)
             bar.update()
     by_oracle = good_same_bad(comparisons, context.config.seed)
-    by_judge = good_same_bad(
-        _judge_verdicts(context, triplets, rows, policy, base), context.config.seed
-    )
     rewards, monitors = _curves(context.output("rl") / "metrics.jsonl")
     write_report(
         context.folder / "report",
@@ -131,7 +132,9 @@ def _edits(
                 noise_seed=batch["index"] + context.config.seed * len(triplets),
             )
             for pictures, params in zip(found, editors):
-                images = jax.device_get(generate(params, edit, np.int32(config.num_steps)))
+                images = gather(
+                    generate(params, shard_whole(edit, mesh), np.int32(config.num_steps))
+                )
                 for row, image, valid in zip(batch["index"], images, batch["valid"]):
                     if valid:
                         pictures[int(row)] = to_uint8(image)
@@ -155,7 +158,7 @@ def _judge_verdicts(
     verdicts = []
     for batch in eval_batches(triplets, config.batch_size, indices=rows):
         asked = judge.queries.encode([TASKS[t] for t in batch["task"]], list(batch["prompt"]))
-        inputs = shard_batch(
+        inputs = shard_whole(
             {
                 "policy": _stack(policy, batch["index"]),
                 "base": _stack(base, batch["index"]),
@@ -164,8 +167,8 @@ def _judge_verdicts(
             mesh,
         )
         queries = QueryBatch(*(inputs[name] for name in QueryBatch._fields))
-        forth = jax.device_get(ask(params, inputs["policy"], inputs["base"], queries))
-        back = jax.device_get(ask(params, inputs["base"], inputs["policy"], queries))
+        forth = gather(ask(params, inputs["policy"], inputs["base"], queries))
+        back = gather(ask(params, inputs["base"], inputs["policy"], queries))
         first, second = (1.0 / (1.0 + np.exp(no - yes)) for yes, no in (forth, back))
         preference = (first + 1.0 - second) / 2.0
         weights = asked.dimension_mask / asked.dimension_mask.sum(1, keepdims=True)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 
-import jax
 from tqdm import tqdm
+
+from onereward_jax.parallel import is_writer
 
 
 def announce(message: str) -> None:
     """Print one line (process 0 only)."""
-    if jax.process_index() == 0:
+    if is_writer():
         print(message, flush=True)
 
 
@@ -28,7 +29,7 @@ def progress_bar(description: str, total: int, *, initial: int = 0, unit: str = 
         total=total,
         initial=initial,
         unit=unit,
-        disable=jax.process_index() != 0,
+        disable=not is_writer(),
         dynamic_ncols=True,
         # A log file gets a line now and then, a terminal a living bar.
         mininterval=0.5 if sys.stderr.isatty() else 20.0,

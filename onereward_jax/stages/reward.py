@@ -1,7 +1,8 @@
 """Stage `reward`: the judge learns the preferences (stage 2 of the paper).
 
-    judge/           the trained judge, a transformers folder
-    accuracy.json    Table 1: accuracy and position bias per task and dimension, held out
+judge/           the trained judge, a transformers folder
+pairs.jsonl      the preferences it learnt from, and the candidates they are about
+accuracy.json    Table 1: accuracy and position bias per task and dimension, held out
 """
 
 from __future__ import annotations
@@ -20,8 +21,17 @@ from PIL import Image
 
 from onereward_jax.annotation import Preference, PreferenceStore
 from onereward_jax.convert import Weights, read_config, read_preprocessor, write_judge_folder
+from onereward_jax.data.pipeline import batches_of_rows
 from onereward_jax.evaluation.judge_accuracy import judge_accuracy_table
-from onereward_jax.parallel import MeshFunction, shard_batch
+from onereward_jax.parallel import (
+    MeshFunction,
+    gather,
+    is_writer,
+    local_rows,
+    shard_batch,
+    shard_whole,
+    wait_for_all,
+)
 from onereward_jax.reward import QueryTokenizer
 from onereward_jax.reward.loading import load_judge_params, read_judge, write_template_version
 from onereward_jax.stages.candidates import STORE
@@ -40,12 +50,18 @@ from onereward_jax.training.reward_step import (
 from onereward_jax.training.state import TrainState
 from onereward_jax.training.writer import MetricsWriter
 
+PAIRS = "pairs.jsonl"
+
 
 def run(context: StageContext) -> Results:
     """Trains the judge and measures it; returns its mean accuracy per kind of task."""
     config, mesh, size = context.config.reward, context.mesh, context.config.data.image_size
     start = context.base_model("judge")
     judge = read_judge(start, (size, size), **reward_options(context.config))
+    if is_writer():
+        with PreferenceStore(context.output("annotate") / STORE) as store:
+            store.export_jsonl(context.folder / PAIRS)
+    wait_for_all("the pairs")
     pairs = {
         split: PairSource(context, split, judge.queries, between)
         for split, between in (("train", config.between), ("test", False))
@@ -58,18 +74,21 @@ def run(context: StageContext) -> Results:
         return first_reward_state(settings, load_judge_params(start, judge.scorer, mesh), mesh)
 
     ordered = grain.MapDataset.source(pairs["train"]).seed(context.config.seed).shuffle()
+    drawn = ordered.repeat(None).random_map(
+        functools.partial(maybe_mirrored, probability=config.mirror)
+    )
     data = iter(
-        ordered.repeat(None)
-        .random_map(functools.partial(maybe_mirrored, probability=config.mirror))
-        .batch(config.batch_size)
-        .to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4))
+        batches_of_rows(
+            drawn, config.batch_size, local_rows(config.batch_size, mesh)
+        ).to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4))
     )
     about = About(must_match={"reward": plain(config)}, config=plain(context.config))
     table_path = context.folder / "accuracy.json"
 
     def measure(state: TrainState) -> None:
         rows = measure_accuracy(answers, state, pairs["test"], config.batch_size, mesh)
-        table_path.write_text(json.dumps({"step": int(state.step), "rows": rows}, indent=1))
+        if is_writer():
+            table_path.write_text(json.dumps({"step": int(state.step), "rows": rows}, indent=1))
 
     with Checkpointer(context.folder / "checkpoints", about) as checkpointer:
         abstract = abstract_reward_state(judge.scorer, settings, mesh)
@@ -95,6 +114,8 @@ def run(context: StageContext) -> Results:
         tokenizer=start,
         preprocessor=read_preprocessor(start),
     )
+    if not is_writer():
+        return {}
     write_template_version(context.folder / "judge")
     return headline(json.loads(table_path.read_text())["rows"])
 
@@ -105,7 +126,9 @@ class PairSource:
     def __init__(
         self, context: StageContext, split: str, queries: QueryTokenizer, between: bool = False
     ) -> None:
-        """Reads the store; pictures are read when they are asked for.
+        """Reads the stage's copy of the store; pictures are read when they are asked for.
+
+        The store itself may be open on one host only.
 
         Args:
           context: of the stage.
@@ -117,7 +140,8 @@ class PairSource:
         Raises:
           ValueError: no annotator has decided any pair of this split.
         """
-        with PreferenceStore(context.output("annotate") / STORE) as store:
+        with PreferenceStore(":memory:") as store:
+            store.import_jsonl(context.folder / PAIRS)
             self._preferences = [
                 one
                 for one in store.preferences()
@@ -201,7 +225,7 @@ def measure_accuracy(
         chosen = [min(start + offset, len(pairs) - 1) for offset in range(batch_size)]
         elements = [pairs[index] for index in chosen]
         batch = {name: np.stack([one[name] for one in elements]) for name in elements[0]}
-        both = jax.device_get(answers(state.params, shard_batch(batch, mesh)))
+        both = gather(answers(state.params, shard_whole(batch, mesh)))
         probabilities.append(1.0 / (1.0 + np.exp(both.no - both.yes)))
     winner_first, loser_first = np.concatenate(probabilities)[: len(pairs)].T
     table = judge_accuracy_table(

@@ -1,9 +1,9 @@
 """Stage `rl`: the editor learns through the judge's answer (stage 3, Algorithms 1 and 2).
 
-    metrics.jsonl    rewards per task and dimension, monitors, norms
-    samples/         what the judge saw: source | mask | policy | reference, every few steps
-    policy/, ema/    transformers of the trained policy and of its average (diffusers layout), or
-                     their adapters where `config.rl.lora` is used
+metrics.jsonl    rewards per task and dimension, monitors, norms
+samples/         what the judge saw: source | mask | policy | reference, every few steps
+policy/, ema/    transformers of the trained policy and of its average (diffusers layout), or
+                 their adapters where `config.rl.lora` is used
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from onereward_jax.convert import FLUX, read_config, save_adapter, save_params
 from onereward_jax.data.pipeline import Mixing, eval_batches, train_batches
 from onereward_jax.data.triplets import Triplets
 from onereward_jax.models.lora import LoraConfig, uniform_adapter
-from onereward_jax.parallel import shard_batch
+from onereward_jax.parallel import gather, is_writer, local_rows, shard_batch, shard_whole
 from onereward_jax.policy import TextCache, load_editor, open_text_cache
 from onereward_jax.policy.adapters import init_adapter
 from onereward_jax.reward import TEMPLATE_VERSION, Jitter, QueryTokenizer
@@ -83,8 +83,7 @@ def run(context: StageContext) -> Results:
         context.config.seed,
         mixing=Mixing(_probabilities(triplets), config.task_per),
         transform=transform,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+        rows=local_rows(config.batch_size, mesh),
     )
     shown = next(
         eval_batches(
@@ -97,11 +96,13 @@ def run(context: StageContext) -> Results:
 
     def save_samples(state: TrainState) -> None:
         batch = {name: array for name, array in shown.items() if name != "valid"}
-        images, references = preview(state, frozen, shard_batch(batch, mesh), key)
+        images, references = gather(preview(state, frozen, shard_whole(batch, mesh), key))
+        if not is_writer():
+            return
         columns = [shown["image"], np.repeat(shown["mask"], 3, -1) * 2 - 1, images, references]
         path = context.folder / "samples" / f"{int(state.step):06d}.png"
         path.parent.mkdir(exist_ok=True)
-        save_grid(path, [np.asarray(jax.device_get(column)) for column in columns])
+        save_grid(path, columns)
 
     must_match = {"rl": plain(config), "query_template": TEMPLATE_VERSION}
     about = About(must_match=must_match, config=plain(context.config))

@@ -73,13 +73,15 @@ class Stage:
     Attributes:
       name: its name on the command line, in `config.stages` and of its folder in the workdir.
       summary: one plain sentence for people who have never run it.
-      run: does the work, writes into `context.folder` and returns headline figures.
+      run: does the work, writes into `context.folder` and returns headline figures. Of several
+        processes all run it, and process 0 alone writes what is not a sharded array.
       sections: config sections the output depends on; a change of any field runs it again.
       reads: earlier stages whose output it reads; those that `config.stages` leaves out are not
         waited for.
       versions: of things in the code that the output depends on, such as the query template.
       resumes: it goes on from its own half-finished output. Otherwise such output is removed
         before the stage starts again.
+      alone: process 0 runs it while the others wait; it uses no device of theirs.
     """
 
     name: str
@@ -89,3 +91,4 @@ class Stage:
     reads: tuple[str, ...] = ()
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
     resumes: bool = False
+    alone: bool = False

@@ -22,6 +22,7 @@ STAGES: tuple[Stage, ...] = (
         summary="make triplets (image, mask, prompt) of every task",
         run=_run_module,
         sections=("data",),
+        alone=True,
     ),
     Stage(
         name="pretrain",
@@ -53,6 +54,7 @@ STAGES: tuple[Stage, ...] = (
         sections=("annotate",),
         reads=("data", "candidates"),
         resumes=True,
+        alone=True,
     ),
     Stage(
         name="reward",

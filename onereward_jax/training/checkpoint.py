@@ -1,7 +1,9 @@
 """Checkpoints: state, data iterator and a JSON description, written together or not at all.
 
 Orbax writes into a folder with a temporary name and renames it when everything is on disk, so a
-half-written checkpoint is never found by `latest_step`.
+half-written checkpoint is never found by `latest_step`. Of several processes each writes its shards
+and process 0 the JSON. The iterator's state counts batches and is the same in all of them, so that
+a checkpoint also fits another number of processes.
 """
 
 from __future__ import annotations
@@ -61,7 +63,7 @@ class Checkpointer:
             options=options,
             item_handlers={
                 STATE: ocp.StandardCheckpointHandler(),
-                DATA: grain.checkpoint.CheckpointHandler(),
+                DATA: ocp.JsonCheckpointHandler(),
                 ABOUT: ocp.JsonCheckpointHandler(),
             },
         )
@@ -83,7 +85,7 @@ class Checkpointer:
             step,
             args=ocp.args.Composite(**{
                 STATE: ocp.args.StandardSave(state),
-                DATA: grain.checkpoint.CheckpointSave(data),
+                DATA: ocp.args.JsonSave(data.get_state()),
                 ABOUT: ocp.args.JsonSave(_plain(self._about)),
             }),
         )
@@ -111,9 +113,10 @@ class Checkpointer:
             step,
             args=ocp.args.Composite(**{
                 STATE: ocp.args.StandardRestore(abstract),
-                DATA: grain.checkpoint.CheckpointRestore(data),
+                DATA: ocp.args.JsonRestore(),
             }),
         )
+        data.set_state(restored[DATA])
         return restored[STATE]
 
     def wait(self) -> None:

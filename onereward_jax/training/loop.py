@@ -15,9 +15,10 @@ from typing import Any
 import grain
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from tqdm import tqdm
 
+from onereward_jax.parallel import gather, is_writer
+from onereward_jax.parallel.hosts import several, stop_requested
 from onereward_jax.training import metrics as measures
 from onereward_jax.training.checkpoint import Checkpointer
 from onereward_jax.training.metrics import Metrics
@@ -109,11 +110,12 @@ def train(
     with _bar(name, number, config.total_steps) as bar, _termination() as asked_to_stop:
         while number < config.total_steps:
             batch = next(data)
-            state, measured = step(state, place(batch))
+            placed = place(batch)
+            state, measured = step(state, placed)
             number += 1
             bar.update()
             running = measured if running is None else add(running, measured)
-            refusals.watch(number, batch["index"], measured["refused"])
+            refusals.watch(number, placed["index"], measured["refused"])
             if refusals.too_many():
                 checkpointer.save(state, data)
                 raise TooManyRefusedSteps(refusals.message(name))
@@ -128,7 +130,7 @@ def train(
             for task in periodic:
                 if last or number % task.every == 0:
                     task.call(state)
-            stopping = asked_to_stop(number)
+            stopping = asked_to_stop()
             if last or stopping or number % config.checkpoint_every == 0:
                 checkpointer.save(state, data)
             if stopping:
@@ -153,7 +155,7 @@ def _bar(name: str, initial: int, total: int) -> tqdm:
         total=total,
         unit="step",
         dynamic_ncols=True,
-        disable=jax.process_index() != 0,
+        disable=not is_writer(),
         mininterval=0.5 if sys.stderr.isatty() else 30.0,
     )
 
@@ -163,10 +165,10 @@ class _Refusals:
 
     def __init__(self, allowed: int) -> None:
         self._allowed = allowed
-        self._open: collections.deque[tuple[int, np.ndarray, measures.Mean]] = collections.deque()
-        self._refused: list[tuple[int, np.ndarray]] = []
+        self._open: collections.deque[tuple[int, jax.Array, measures.Mean]] = collections.deque()
+        self._refused: list[tuple[int, jax.Array]] = []
 
-    def watch(self, step: int, samples: np.ndarray, refused: measures.Mean) -> None:
+    def watch(self, step: int, samples: jax.Array, refused: measures.Mean) -> None:
         self._open.append((step, samples, refused))
         while len(self._open) > 1:
             self._ask()
@@ -180,7 +182,7 @@ class _Refusals:
 
     def message(self, name: str) -> str:
         batches = "; ".join(
-            f"step {step}: samples {', '.join(map(str, np.ravel(samples)))}"
+            f"step {step}: samples {', '.join(map(str, np.ravel(gather(samples))))}"
             for step, samples in self._refused
         )
         return (
@@ -195,18 +197,17 @@ class _Refusals:
 
 
 @contextmanager
-def _termination() -> Iterator[Callable[[int], bool]]:
+def _termination() -> Iterator[Callable[[], bool]]:
     """Turns SIGTERM into an answer that all processes give at the same step."""
     received = threading.Event()
     # Only the main thread may set handlers; elsewhere (a notebook's worker) SIGTERM stays fatal.
     main = threading.current_thread() is threading.main_thread()
-    if jax.process_count() > 1:
-        # The runtime of jax.distributed catches the signal and settles on a step for everyone.
-        yield multihost_utils.reached_preemption_sync_point
+    if several():
+        yield stop_requested
         return
     before: Any = signal.signal(signal.SIGTERM, lambda *_: received.set()) if main else None
     try:
-        yield lambda step: received.is_set()
+        yield received.is_set
     finally:
         if main:
             signal.signal(signal.SIGTERM, before)

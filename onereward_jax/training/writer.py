@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
+from onereward_jax.parallel import is_writer
 
 
 class MetricsWriter:
@@ -31,7 +31,7 @@ class MetricsWriter:
         """
         self._file = None
         self._events: Any = None
-        if jax.process_index() != 0:
+        if not is_writer():
             return
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "metrics.jsonl"

@@ -17,7 +17,6 @@ from ml_collections import FrozenConfigDict
 from onereward_jax.convert import (
     FLUX,
     Weights,
-    is_writer,
     read_config,
     read_preprocessor,
     save_params,
@@ -25,6 +24,7 @@ from onereward_jax.convert import (
     write_judge_folder,
 )
 from onereward_jax.convert.tensor_files import read_json
+from onereward_jax.parallel import is_writer
 from onereward_jax.policy import read_editor
 from onereward_jax.policy.adapters import load_trained
 from onereward_jax.reward.loading import load_judge_params, read_judge, write_template_version

@@ -6,6 +6,8 @@ parts are ordinary resumable trainings: autoencoder, editor with its text encode
 
 from __future__ import annotations
 
+import jax
+
 from onereward_jax.stages.pretrain.autoencoder import train_autoencoder
 from onereward_jax.stages.pretrain.base_editor import train_editor
 from onereward_jax.stages.pretrain.starting_judge import train_judge
@@ -13,7 +15,13 @@ from onereward_jax.stages.stage import Results, StageContext
 
 
 def run(context: StageContext) -> Results:
-    """Trains all three; writes `editor/` (diffusers layout) and `judge/` (transformers layout)."""
+    """Trains all three; writes `editor/` (diffusers layout) and `judge/` (transformers layout).
+
+    Raises:
+      ValueError: the run has several processes.
+    """
+    if jax.process_count() > 1:
+        raise ValueError("the stage pretrain runs in one process: leave --distributed out")
     autoencoder = train_autoencoder(context)
     editor = train_editor(context)
     judge = train_judge(context)

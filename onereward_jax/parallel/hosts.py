@@ -1,0 +1,280 @@
+"""Several processes, one a host, as one run: starting, waiting for each other, ending together.
+
+All of them run the same program on the same global mesh; process 0 alone writes files that are
+not sharded arrays. What the runtime of jax lacks is here: it says who is missing, and it lets no
+process wait for one that has ended with an error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Container, Iterator, Mapping
+from typing import Any, NoReturn
+
+import jax
+from jax._src import distributed
+from jax._src.clusters import ClusterEnv
+from jax.experimental import multihost_utils
+
+from onereward_jax.common.mistakes import TRY_AGAIN
+from onereward_jax.parallel.roll_call import Lost, call_roll, names_of
+
+SILENCE_SECONDS = 120.0
+"""A process not heard of for so long is taken for dead, and all others are ended. Four processes
+that compiled at once on two busy cores were silent for more than 60 s, and alive."""
+
+START_FACTOR = 3
+"""So many times longer may processes take to start: one host installs faster than another."""
+
+BARRIER_SECONDS = 1800.0
+"""A process that lives, but does not come to where the others wait for it."""
+
+LINGER_SECONDS = 3.0
+"""Process 0 ends so much later than it fails: without it nobody can read why."""
+
+CRASHED = 1
+
+_VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+_KEYS = "onereward"
+_sync_points = itertools.count(1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Meeting:
+    """Where the processes of a run meet.
+
+    Attributes:
+      address: host:port of process 0.
+      count, index: how many processes there are, and which this is.
+      detected: found in a cluster's own environment, which then also deals devices to the
+        processes of a host. Otherwise each takes all it sees.
+    """
+
+    address: str
+    count: int
+    index: int
+    detected: bool
+
+
+def find_meeting(
+    address: str | None = None,
+    count: int | None = None,
+    index: int | None = None,
+    *,
+    seconds: float = SILENCE_SECONDS,
+    environment: Mapping[str, str] = os.environ,
+) -> Meeting:
+    """Where to meet: as given, else by JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and
+    JAX_PROCESS_ID, else as Cloud TPU, GKE or Slurm say.
+
+    Args:
+      address, count, index: all or none.
+      seconds: to wait for a name server to know process 0.
+      environment: variables.
+
+    Raises:
+      ValueError: in one sentence, what is missing or wrong.
+    """
+    given = dict(zip(("--coordinator", "--process_count", "--process_index"),
+                     (address, count, index)))  # fmt: skip
+    if all(value is None for value in given.values()):
+        given = {name: environment.get(name) for name in _VARIABLES}
+    absent = [name for name, value in given.items() if value is None]
+    if absent and len(absent) < len(given):
+        stated = ", ".join(name for name in given if name not in absent)
+        raise ValueError(f"{stated} without {', '.join(absent)}: give all three, or none")
+    if not absent:
+        return _checked(given, detected=False)
+    found = _ask_cluster(seconds)
+    if None in found:
+        raise ValueError(
+            "--distributed: neither Cloud TPU, GKE nor Slurm is found here; give --coordinator="
+            "host:port, --process_count and --process_index, or leave --distributed out"
+        )
+    names = ("the cluster's coordinator", "its process count", "its process number")
+    return _checked(dict(zip(names, found)), detected=True)
+
+
+def _ask_cluster(seconds: float) -> tuple[Any, Any, Any]:
+    try:
+        found = ClusterEnv.auto_detect_unset_distributed_params(
+            None, None, None, None, None, round(seconds)
+        )
+    except (OSError, RuntimeError) as error:
+        raise ValueError(f"--distributed: the cluster does not tell: {error}") from error
+    return found[:3]
+
+
+def _checked(given: Mapping[str, Any], *, detected: bool) -> Meeting:
+    """The meeting, when the three values make sense."""
+    (at, address), (of, count), (which, index) = given.items()
+    host, _, port = str(address).rpartition(":")
+    if not host or not port.isdecimal():
+        raise ValueError(f"{at} is {address!r}: host:port expected")
+    for name, value in ((of, count), (which, index)):
+        if not str(value).isdecimal():
+            raise ValueError(f"{name} is {value!r}: a whole number expected")
+    if not int(index) < int(count):
+        raise ValueError(f"{which} is {index}: {of} is {count}, so 0 ... {int(count) - 1} expected")
+    return Meeting(str(address), int(count), int(index), detected)
+
+
+def join(meeting: Meeting, silence: float = SILENCE_SECONDS) -> None:
+    """Becomes one of the processes of the run. To be called before anything else asks for devices.
+
+    Args:
+      meeting: see `find_meeting`.
+      silence: see `SILENCE_SECONDS`.
+
+    Raises:
+      Lost: naming the processes that have not started within `START_FACTOR` times as long.
+      OSError: process 0 cannot listen on its port.
+    """
+    start = START_FACTOR * silence
+    hosts = call_roll(meeting.address, meeting.count, meeting.index, start, TRY_AGAIN)
+    jax.distributed.initialize(
+        meeting.address,
+        meeting.count,
+        meeting.index,
+        cluster_detection_method=None if meeting.detected else "deactivate",
+        initialization_timeout=round(start),
+        heartbeat_timeout_seconds=round(silence),
+        shutdown_timeout_seconds=round(silence),
+    )
+    if meeting.index == 0:
+        _client().key_value_set(f"{_KEYS}/hosts", json.dumps(hosts))
+
+
+def wait_for_all(event: str, seconds: float | None = BARRIER_SECONDS) -> None:
+    """Returns when every process has called it for `event`, as often as this one.
+
+    Args:
+      event: what is waited for, without slashes; part of the message.
+      seconds: how long; None: as long as all processes live.
+
+    Raises:
+      Lost: naming the processes that are missing, or the one that has failed.
+    """
+    if not several():
+        return
+    client, count, index = _client(), jax.process_count(), jax.process_index()
+    place = f"{_KEYS}/at/{event}/"
+    turn = len(client.key_value_dir_get(f"{place}{index}/"))
+    client.key_value_set(f"{place}{index}/{turn}", "")
+    started, pause = time.monotonic(), 0.01
+    while True:
+        found = {key.removeprefix(place) for key, _ in client.key_value_dir_get(place)}
+        missing = [one for one in range(count) if f"{one}/{turn}" not in found]
+        if not missing:
+            return
+        _raise_failure(client)
+        waited = time.monotonic() - started
+        if seconds is not None and waited > seconds:
+            who = names_of(missing, count, dict(enumerate(_hosts(client))))
+            raise Lost(f"{who} did not come to {event!r} within {seconds:.0f} s", TRY_AGAIN)
+        time.sleep(pause)
+        pause = min(2.0 * pause, 1.0)
+
+
+def stop_requested() -> bool:
+    """Whether a process got SIGTERM: all get the same answer, at the same call.
+
+    With several processes only, and all must call it equally often: the runtime catches the signal
+    and settles on one of the coming calls.
+    """
+    return several() and multihost_utils.reached_preemption_sync_point(next(_sync_points))
+
+
+def several() -> bool:
+    """Whether this is one of several processes; asks no device."""
+    return jax.distributed.is_initialized() and distributed.global_state.num_processes > 1
+
+
+def is_writer() -> bool:
+    """Whether this process writes what is not sharded: files, the log, the progress bar."""
+    return jax.process_index() == 0
+
+
+@contextlib.contextmanager
+def ending_together(orderly: Container[int], silence: float) -> Iterator[None]:
+    """What a process of several does at its end, in place of waiting for peers that never come.
+
+    A failure is told to the others, who learn of it at `wait_for_all`; the process then ends at
+    once. The runtime ends those that wait for it elsewhere, within the silence given to `join`.
+
+    Args:
+      orderly: exit codes that all processes end with at the same point.
+      silence: as given to `join`.
+    """
+    try:
+        yield
+    except SystemExit as ending:
+        if several():
+            code = ending.code if isinstance(ending.code, int) else CRASHED
+            if code not in orderly:
+                _depart(code, str(ending.__context__ or ""))
+            _part()
+        raise
+    except BaseException as error:
+        if several():
+            traceback.print_exc()
+            if isinstance(error, jax.errors.JaxRuntimeError):
+                # Perhaps a peer died in the midst of a collective; then we are ended too.
+                _tell(_client(), CRASHED, _first_line(error))
+                sys.stderr.flush()
+                time.sleep(2.0 * silence)
+            _depart(CRASHED, _first_line(error))
+        raise
+    if several():
+        _part()
+
+
+def _part() -> None:
+    """The end of a run that all processes end alike."""
+    wait_for_all("the end")
+    jax.distributed.shutdown()
+
+
+def _depart(code: int, sentence: str) -> NoReturn:
+    """Ends this process now, whatever its threads are doing."""
+    _tell(_client(), code, sentence)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if is_writer():
+        time.sleep(LINGER_SECONDS)
+    os._exit(code)
+
+
+def _tell(client: Any, code: int, sentence: str) -> None:
+    text = json.dumps({"code": code, "sentence": sentence})
+    key = f"{_KEYS}/failed/{jax.process_index()}"
+    client.key_value_set(key, text, allow_overwrite=True)
+
+
+def _raise_failure(client: Any) -> None:
+    """Raises `Lost` when another process has told of a failure."""
+    for key, text in client.key_value_dir_get(f"{_KEYS}/failed/"):
+        failure, index = json.loads(text), int(key.rpartition("/")[2])
+        who = names_of([index], jax.process_count(), dict(enumerate(_hosts(client))))
+        raise Lost(f"{who} has failed: {failure['sentence']}", failure["code"])
+
+
+def _hosts(client: Any) -> list[str]:
+    return json.loads(client.blocking_key_value_get(f"{_KEYS}/hosts", 10_000))
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0]
+
+
+def _client() -> Any:
+    """The runtime's key-value store; jax has no public name for it."""
+    return distributed.global_state.client

@@ -1,0 +1,82 @@
+"""What one of several processes does in test_hosts.py: host_program.py <scenario> <folder>."""
+
+import pathlib
+import sys
+import time
+
+import test_training_loop as tiny
+
+from onereward_jax.common.mistakes import TRY_AGAIN, exit_with
+from onereward_jax.data.pipeline import batches_of_rows
+from onereward_jax.parallel import hosts, local_rows, make_mesh, shard_batch, wait_for_all
+from onereward_jax.parallel.roll_call import Lost
+from onereward_jax.training.checkpoint import Checkpointer
+from onereward_jax.training.loop import LoopConfig, Stopped, train
+from onereward_jax.training.writer import MetricsWriter
+
+SILENCE = 30.0
+STEPS = 12
+FAR = 100_000
+"""Steps until the end that is not waited for."""
+
+
+def run(folder: pathlib.Path, steps: int, mesh, pause: float = 0.0) -> None:
+    """The regression of test_training_loop.py, from the newest checkpoint if there is one."""
+    batches = batches_of_rows(tiny.samples(), 8, local_rows(8, mesh))
+    data = iter(batches.to_iter_dataset())
+
+    def place(batch):
+        time.sleep(pause)
+        return shard_batch(batch, mesh)
+
+    with Checkpointer(folder / "checkpoints", tiny.ABOUT) as checkpointer:
+        resumes = checkpointer.latest_step() is not None
+        state = (
+            checkpointer.restore(tiny.abstract(mesh), data) if resumes else tiny.fresh(mesh)
+        )
+        with MetricsWriter(folder, first_step=int(state.step)) as writer:
+            train(
+                tiny.regression(mesh),
+                state,
+                data,
+                place,
+                LoopConfig(steps, log_every=1, checkpoint_every=3),
+                checkpointer,
+                writer,
+                name="test",
+            )
+
+
+def main(scenario: str, folder: pathlib.Path) -> None:
+    """Ends as `main.py` does."""
+    try:
+        meeting = hosts.find_meeting()
+        hosts.join(meeting, SILENCE)
+        mesh = make_mesh(data=2, fsdp=-1)
+        if scenario == "train":
+            run(folder, STEPS, mesh)
+        if scenario == "slow":
+            run(folder, STEPS, mesh, pause=0.5)
+        if scenario == "endless":
+            run(folder, FAR, mesh)
+        if scenario == "late":
+            if meeting.index == 1:
+                time.sleep(6)
+            wait_for_all("dinner", seconds=2.0)
+        if scenario == "mistaken":
+            if meeting.index == 1:
+                raise FileNotFoundError("config.data.path: there is no folder photos")
+            wait_for_all("dinner")
+    except Stopped as stop:
+        print(stop)
+        sys.exit(TRY_AGAIN)
+    except Lost as lost:
+        print(lost)
+        sys.exit(lost.code)
+    except FileNotFoundError as error:
+        exit_with(error)
+
+
+if __name__ == "__main__":
+    with hosts.ending_together(orderly=(TRY_AGAIN,), silence=SILENCE):
+        main(sys.argv[1], pathlib.Path(sys.argv[2]))

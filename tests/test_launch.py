@@ -1,0 +1,99 @@
+"""The scripts of launch/: dry runs print what is in launch_golden.txt, and shellcheck is content.
+
+After a change on purpose: GOLDEN=write python -m pytest tests/test_launch.py
+"""
+
+import os
+import pathlib
+import subprocess
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+GOLDEN = ROOT / "tests" / "launch_golden.txt"
+SCRIPTS = sorted([*(ROOT / "launch").glob("*.sh"), *(ROOT / "launch").glob("*.sbatch")])
+PLAIN = {"PATH": os.environ["PATH"], "HOME": "/home/user"}
+
+COMMANDS = """
+host.sh cuda /shared/flux --stage=rl
+host.sh tpu gs://bucket/runs/flux --config=configs/flux_fill_dev_lora.py
+host.sh tpu --install --python=python3.11
+local_multiprocess.sh /runs/two --config=configs/mini.py:smoke --devices=4 --stage=rl
+tpu_vm.sh create --name=flux --zone=us-east5-a --accelerator-type=v5p-128 --runtime-version=r
+tpu_vm.sh create --name=x --accelerator-type=v6e-64 --runtime-version=r --slices=4 --capacity=--spot
+tpu_vm.sh status --name=flux --project=mine
+tpu_vm.sh install --name=flux --zone=us-east5-a --python=python3.11
+tpu_vm.sh run --name=flux --workdir=gs://bucket/flux --stage=rl --config.rl.steps=100
+tpu_vm.sh logs --name=flux
+tpu_vm.sh stop --name=flux
+tpu_vm.sh delete --name=flux --zone=us-east5-a
+gke_xpk.sh attach --cluster=pod --storage=runs --bucket=my-bucket
+gke_xpk.sh run --cluster=pod --name=x --tpu-type=v5p-128 --storage=runs --workdir=gs://bucket/x
+gke_xpk.sh status --cluster=pod --name=flux
+gke_xpk.sh logs --cluster=pod --name=flux
+gke_xpk.sh delete --cluster=pod --name=flux
+slurm_gpu.sbatch /shared/flux --nodes=8 --partition=h100 --sbatch=--exclusive --stage=rl
+slurm_gpu.sbatch /shared/mini --gpus=0 --tasks=2 --config=configs/mini.py:smoke
+""".strip().splitlines()
+
+
+def launch(command: str, **environment: str) -> subprocess.CompletedProcess:
+    script, *arguments = command.split(" ")
+    return subprocess.run(
+        ["bash", ROOT / "launch" / script, *arguments],
+        env=PLAIN | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_dry_runs_print_the_commands_of_the_golden_file():
+    printed = []
+    for command in COMMANDS:
+        outcome = launch(f"{command} --dry-run")
+        assert outcome.returncode == 0, outcome.stderr
+        lines = outcome.stdout.replace(str(ROOT), "/repository")
+        printed.append(f"$ launch/{command} --dry-run\n{lines}")
+    text = "\n".join(printed)
+    if os.environ.get("GOLDEN") == "write":
+        GOLDEN.write_text(text)
+    assert text == GOLDEN.read_text()
+
+
+def test_an_option_may_be_a_variable():
+    given = launch("slurm_gpu.sbatch /shared/flux --nodes=3 --gpus=4 --dry-run")
+    assert launch("slurm_gpu.sbatch /shared/flux --dry-run", NODES="3", GPUS="4").stdout == (
+        given.stdout
+    )
+
+
+def test_the_batch_script_explains_itself():
+    outcome = launch("slurm_gpu.sbatch --help")
+    assert outcome.returncode == 0 and "launch/slurm_gpu.sbatch" in outcome.stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("tpu_vm.sh create", "--name=... (or NAME) is needed"),
+        ("tpu_vm.sh start --name=flux", "not 'start'"),
+        ("tpu_vm.sh run --name=flux", "--workdir=... (or WORKDIR) is needed"),
+        ("gke_xpk.sh run --cluster=pod --name", "--name needs a value, as in --name=x"),
+        ("host.sh gpu /runs", "tpu, cuda or mini is needed first"),
+        ("host.sh tpu --stage=rl", "the workdir is needed second"),
+        ("slurm_gpu.sbatch --nodes=2", "the workdir is needed first"),
+        ("slurm_gpu.sbatch /runs --gpus=0", "--tasks is needed where --gpus is 0"),
+    ],
+)
+def test_mistakes_end_in_one_sentence(command, message):
+    outcome = launch(f"{command} --dry-run")
+    assert outcome.returncode == 2
+    assert message in outcome.stderr and outcome.stderr.count("\n") == 1
+
+
+def test_shellcheck_is_content():
+    outcome = subprocess.run(
+        ["shellcheck", "-x", *SCRIPTS], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert outcome.returncode == 0, outcome.stdout

@@ -1,32 +1,42 @@
-"""The smallest TPU topology that each large config fits on, as the table of docs/fits.md.
+"""The smallest topology of each generation that each large config fits on: docs/fits.md.
 
     python benchmarks/fits.py > docs/fits.md
 
-Compiles ahead of time, from the smallest topology of a generation upwards, until a step fits; no
-TPU is needed. The batch is the config's, or one sample per data-parallel device where that is
-more.
+Compiles ahead of time; no TPU is needed. Every outcome is kept in benchmarks/fits.jsonl, so that an
+interrupted run goes on where it was, and what is there is not compiled again: delete the lines that
+a change has made untrue. Rows may be named, as in `flux_fill_dev/rl/v5p`; `none` compiles nothing.
+Rows that were never compiled are said to be missing.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import pathlib
 import subprocess
 import sys
 
-CONFIGS = (
-    ("flux_fill_dev", "rl"),
-    ("flux_fill_dev_dynamic", "rl"),
-    ("qwen2_5_vl_7b_reward", "reward"),
-    ("flux_fill_dev", "candidates"),
-)
-BATCHES = {"rl": 8, "reward": 16, "candidates": 64}
+ROOT = pathlib.Path(__file__).parents[1]
+RESULTS = pathlib.Path(__file__).with_suffix(".jsonl")
 
 TOPOLOGIES = {
-    "v5e": ("2x2", "2x4", "4x4", "4x8", "8x8"),
+    "v5p": ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4"),
     "v6e": ("2x2", "2x4", "4x4", "4x8", "8x8"),
-    "v5p": ("2x2x1", "2x2x2", "2x2x4", "2x4x4"),
+    "v5e": ("2x2", "2x4", "4x4", "4x8", "8x8"),
 }
+"""Four to 64 chips."""
+
+GUESSES = {
+    ("flux_fill_dev", "rl"): {"v5p": 1, "v6e": 2, "v5e": 3},
+    ("flux_fill_dev_dynamic", "rl"): {"v5p": 1, "v6e": 2, "v5e": 3},
+    ("flux_fill_dev_lora", "rl"): {"v5p": 0, "v6e": 1, "v5e": 2},
+    ("qwen2_5_vl_7b_reward", "reward"): {"v5p": 0, "v6e": 2, "v5e": 3},
+    ("flux_fill_dev", "candidates"): {"v5p": 0, "v6e": 0, "v5e": 1},
+}
+"""Row -> where the search begins, in `TOPOLOGIES`."""
+
+BATCHES = {"rl": 8, "reward": 16, "candidates": 1}
+"""Samples of a step at least; as in the configs where a stage learns."""
 
 MOST_TENSOR = 4
 """The judge has four key-value heads."""
@@ -35,43 +45,99 @@ HEAD = """# What fits where
 
 Made by `python benchmarks/fits.py`, which compiles each step ahead of time at the sizes of the
 published models (1024x1024 pixels, FLUX.1-Fill-dev, Qwen2.5-VL-7B-Instruct): nothing here has run
-on these chips. The smallest topology of 4, 8, 16, 32 or 64 chips that the compiler finds room on;
-memory per device; *step s* is the roofline's
-bound from below, *MFU* what it would mean.
+on these chips. The smallest topology of 4, 8, 16, 32 or 64 chips that the compiler finds room on,
+with one sample of a device at a time (`accumulate` makes the batch of the config of them). *Mesh*
+is fsdp x tensor; memory and operations are those of a device; *step s* is the roofline's bound from
+below, *MFU* what it would mean; *one smaller* is what the next smaller topology would need for each
+of its devices.
 
-| config | stage | topology | fsdp x tensor | batch | peak GiB | of GiB | TFLOP | step s | MFU |
-|---|---|---|---|---|---|---|---|---|---|"""
-
-
-def mesh_of(devices: int, batch_size: int) -> tuple[int, int]:
-    """(fsdp, tensor): no more data-parallel devices than samples, as far as heads allow."""
-    tensor = min(MOST_TENSOR, math.ceil(devices / batch_size))
-    return devices // tensor, tensor
+| config | stage | topology | mesh | batch | peak GiB | of | TFLOP | step s | MFU | one smaller |
+|---|---|---|---|---|---|---|---|---|---|---|"""
 
 
-def report_of(config: str, stage: str, topology: str) -> dict | None:
-    """The JSON of `train_compile`; None when the step does not fit."""
+def main(wanted: list[str]) -> None:
+    """Compiles what is missing of the wanted rows (all, if none is named), then prints the page."""
+    for config, stage in GUESSES:
+        for generation in TOPOLOGIES:
+            if not wanted or f"{config}/{stage}/{generation}" in wanted:
+                measure(config, stage, generation)
+    print(HEAD)
+    for config, stage in GUESSES:
+        for generation in TOPOLOGIES:
+            print(row(config, stage, generation))
+
+
+def measure(config: str, stage: str, generation: str) -> None:
+    """Compiles from the guess on, downwards while it fits and upwards until it does."""
+    shapes = TOPOLOGIES[generation]
+    at = GUESSES[config, stage][generation]
+    step = -1 if report_of(config, stage, f"{generation}:{shapes[at]}")["fits"] else 1
+    for shape in shapes[at + step :: step] if at + step >= 0 else ():
+        if report_of(config, stage, f"{generation}:{shape}")["fits"] == (step > 0):
+            break
+
+
+def report_of(config: str, stage: str, topology: str) -> dict:
+    """The JSON of `train_compile`, from the results or made now."""
+    found = results().get((config, stage, topology))
+    if found is not None:
+        return found
     devices = math.prod(map(int, topology.partition(":")[2].split("x")))
-    fsdp, tensor = mesh_of(devices, BATCHES[stage])
+    fields = fields_of(stage, devices)
     command = [
         *(sys.executable, "-m", "onereward_jax.train_compile", "--json"),
         f"--config=configs/{config}.py",
         f"--stage={stage}",
         f"--topology={topology}",
-        f"--config.mesh.fsdp={fsdp}",
-        f"--config.mesh.tensor={tensor}",
-        f"--config.{stage}.batch_size={max(BATCHES[stage], fsdp)}",
+        *(f"--config.{name}={value}" for name, value in fields.items()),
     ]
-    outcome = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    print(" ".join(command[1:]), file=sys.stderr, flush=True)
+    outcome = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, cwd=ROOT)
     if outcome.returncode not in (0, 1):
         raise SystemExit(f"{' '.join(command)} failed")
-    report = json.loads(outcome.stdout)
-    return report if report["fits"] else None
+    report = {"config": config, **json.loads(outcome.stdout)}
+    with RESULTS.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(report) + "\n")
+    return report
 
 
-def row(config: str, report: dict) -> str:
+def fields_of(stage: str, devices: int) -> dict[str, int]:
+    """Mesh and batch: no more data-parallel devices than samples, as far as heads allow."""
+    batch_size = BATCHES[stage]
+    learns = stage != "candidates"
+    tensor = min(MOST_TENSOR, math.ceil(devices / batch_size)) if learns else 1
+    fsdp = devices // tensor
+    fields = {"mesh.fsdp": fsdp, "mesh.tensor": tensor}
+    fields[f"{stage}.batch_size"] = max(batch_size, fsdp)
+    if learns:
+        fields[f"{stage}.accumulate"] = max(batch_size // fsdp, 1)
+    return fields
+
+
+def results() -> dict[tuple[str, str, str], dict]:
+    """(config, stage, topology) -> report."""
+    if not RESULTS.exists():
+        return {}
+    reports = map(json.loads, RESULTS.read_text(encoding="utf-8").splitlines())
+    return {(report["config"], report["stage"], report["topology"]): report for report in reports}
+
+
+def row(config: str, stage: str, generation: str) -> str:
     """A line of the table."""
-    mesh, gib = report["mesh"], 2**30
+    gib, known = 2**30, results()
+    shapes = TOPOLOGIES[generation]
+    reports = [known.get((config, stage, f"{generation}:{shape}")) for shape in shapes]
+    at = next((at for at, report in enumerate(reports) if report and report["fits"]), None)
+    if at is None:
+        tried = [report["topology"] for report in reports if report]
+        said = f"none up to {tried[-1]}" if tried else f"{generation}: not compiled yet"
+        return f"| `{config}` | {stage} | {said} |" + " |" * 8
+    report, smaller = reports[at], reports[at - 1] if at else None
+    if smaller:
+        below = f"{smaller['shortage']['needed'] / gib:.1f} GiB"
+    else:
+        below = "not compiled yet" if at else "is not listed"
+    mesh = report["mesh"]
     cells = (
         f"`{config}`",
         report["stage"],
@@ -83,23 +149,10 @@ def row(config: str, report: dict) -> str:
         f"{report['flops'] / 1e12:,.0f}",
         f"{report['step_seconds']:.1f}",
         f"{report['mfu']:.0%}",
+        below,
     )
     return f"| {' | '.join(cells)} |"
 
 
-def main() -> None:
-    """Prints the page, row by row."""
-    print(HEAD, flush=True)
-    for config, stage in CONFIGS:
-        for generation, shapes in TOPOLOGIES.items():
-            reports = (report_of(config, stage, f"{generation}:{shape}") for shape in shapes)
-            found = next((report for report in reports if report), None)
-            if found is None:
-                largest = f"{generation}:{shapes[-1]}"
-                print(f"| `{config}` | {stage} | none up to {largest} |" + " |" * 7, flush=True)
-            else:
-                print(row(config, found), flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

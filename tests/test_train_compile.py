@@ -15,7 +15,7 @@ import onereward_jax
 from onereward_jax.models.attention.splash import splash_attention
 from onereward_jax.parallel import make_mesh, mesh_jit
 from onereward_jax.train_compile.flops import Assumptions, count_flops, function_flops
-from onereward_jax.train_compile.hlo import Traffic, collective_traffic
+from onereward_jax.train_compile.hlo import Traffic, collective_traffic, largest_arrays
 from onereward_jax.train_compile.memory import shortage_of
 from onereward_jax.train_compile.topology import Topology
 
@@ -121,9 +121,9 @@ ENTRY %main (a: f32[4,8]) -> f32[4,8] {
 
 def test_collectives_count_as_often_as_their_loops_run():
     assert collective_traffic(MODULE, unknown_trips=2.0) == {
-        "all-gather": Traffic(21.0, 21.0 * 16 * 8 * 4),
-        "all-reduce": Traffic(1.0, 4.0 * 8 * (4 + 2)),
-        "collective-permute": Traffic(1.0, 4.0 * 8 * 4),
+        "all-gather": Traffic(21.0, 21.0 * 16 * 8 * 4, 16 * 8 * 4),
+        "all-reduce": Traffic(1.0, 4.0 * 8 * (4 + 2), 4 * 8 * (4 + 2)),
+        "collective-permute": Traffic(1.0, 4.0 * 8 * 4, 4 * 8 * 4),
     }
 
 
@@ -151,16 +151,52 @@ space hbm. Used 26.50G of 15.75G hbm. Exceeded hbm capacity by 10.75G.
     assert shortage_of("INVALID_ARGUMENT: something else") is None
 
 
-@pytest.mark.parametrize("name", ["v9:2x2", "v5p", "v5p:2xa", "v5p:2"])
+def test_the_largest_arrays_of_a_module_are_named():
+    """Those of fusions are no buffers, nor are views."""
+    module = """
+HloModule step
+
+%fused (p: f32[64,64]) -> f32[8,8] {
+  %p = f32[64,64]{1,0} parameter(0)
+  %inside = f32[64,64]{1,0} negate(%p)
+  ROOT %cut = f32[8,8]{1,0} slice(%inside), slice={[0:8], [0:8]}
+}
+
+ENTRY %main (a: f32[64,64]) -> f32[8,8] {
+  %a = f32[64,64]{1,0} parameter(0)
+  %big = f32[1024,1024]{1,0} broadcast(%a), metadata={op_name="jit(step)/decode"}
+  %again = f32[1024,1024]{1,0} negate(%big), metadata={op_name="jit(step)/decode"}
+  %half = bf16[512,1024]{1,0} convert(%big)
+  ROOT %small = f32[8,8]{1,0} fusion(%a), kind=kLoop, calls=%fused
+}
+"""
+    assert largest_arrays(module, 2) == (
+        "0.00G f32[1024,1024] (jit(step)/decode)",
+        "0.00G bf16[512,1024]",
+    )
+
+
+@pytest.mark.parametrize("name", ["v9:2x2", "v5p", "v5p:2xa", "v5p:2", "h100:8", "h100:2x2x2"])
 def test_names_of_topologies_are_checked(name):
     with pytest.raises(ValueError, match="--topology"):
         Topology.named(name)
 
 
-def test_without_the_compiler_of_tpus_one_sentence_says_so(monkeypatch):
-    monkeypatch.setitem(sys.modules, "libtpu", None)
-    with pytest.raises(ModuleNotFoundError, match=r"needs the package libtpu.*\[tpu\]"):
-        Topology.named("v5e:2x2").devices()
+@pytest.mark.parametrize(
+    ("name", "package", "extra"),
+    [("v5e:2x2", "libtpu", "tpu"), ("h100:1x8", "jax_cuda12_plugin", "cuda")],
+)
+def test_without_the_compiler_one_sentence_says_so(monkeypatch, name, package, extra):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ModuleNotFoundError, match=rf"needs the package {package}.*\[{extra}\]"):
+        Topology.named(name).devices()
+
+
+def test_gpus_talk_over_their_own_links_inside_a_host_only():
+    one, two = Topology.named("h100:1x8"), Topology.named("h100:2x8")
+    assert one.link_bandwidth == one.chip.link_bandwidth > two.link_bandwidth
+    with pytest.raises(ValueError, match="--slices is 2, but GPUs"):
+        Topology.named("h100:2x8", slices=2)
 
 
 def compile_mini(*flags: str) -> subprocess.CompletedProcess:

@@ -15,6 +15,7 @@ RULES: tuple[tuple[str, tuple[str, ...] | str | None], ...] = (
     ("act_embed", None),
     ("act_heads", "tensor"),
     ("act_mlp", "tensor"),
+    ("height", "tensor"),
     # parameters
     ("layers", None),
     ("embed", "fsdp"),

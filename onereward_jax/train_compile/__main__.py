@@ -2,7 +2,9 @@
 
     python -m onereward_jax.train_compile --config=configs/flux_fill_dev.py --topology=v5p:4x4x4
 
-Exit code 0: the step fits. 1: it does not. 2: the command line or the config is at fault.
+With --suggest the mesh, the batch and what is computed again are searched for instead of taken from
+the config. Exit code 0: the step fits. 1: it does not. 2: the command line or the config is at
+fault.
 """
 
 from __future__ import annotations
@@ -19,9 +21,11 @@ from rich.console import Console
 
 from onereward_jax.common.config import check_overrides, load_config
 from onereward_jax.parallel import make_mesh
+from onereward_jax.train_compile.chips import CHIPS
 from onereward_jax.train_compile.jobs import JOBS, make_job
 from onereward_jax.train_compile.report import compile_report, print_report
-from onereward_jax.train_compile.topology import CHIPS, Topology
+from onereward_jax.train_compile.suggest import best_of, flags_of, print_trials, search
+from onereward_jax.train_compile.topology import Topology
 
 DOES_NOT_FIT, USER_ERROR = 1, 2
 
@@ -31,10 +35,14 @@ _CONFIG = config_flags.DEFINE_config_file(
 _TOPOLOGY = flags.DEFINE_string(
     "topology",
     None,
-    f"Chips to compile for, as in v5p:4x4x4. Generations: {', '.join(CHIPS)}.",
+    "Chips to compile for, as in v5p:4x4x4; of GPUs hosts and GPUs per host, as in h100:8x8. "
+    f"Generations: {', '.join(CHIPS)}.",
 )
 _SLICES = flags.DEFINE_integer("slices", 1, "Slices of that topology; config.mesh.data spans them.")
 _STAGE = flags.DEFINE_enum("stage", "rl", list(JOBS), "Whose step to compile.")
+_SUGGEST = flags.DEFINE_bool(
+    "suggest", False, "Search mesh, rematerialisation, batch and dtype for the fastest that fits."
+)
 _JSON = flags.DEFINE_bool("json", False, "Print the report as JSON.")
 
 
@@ -46,16 +54,35 @@ def main(argv: Sequence[str]) -> None:
             if value is None:
                 raise ValueError(f"--{name} is needed; --help explains it")
         topology = Topology.named(_TOPOLOGY.value, _SLICES.value)
-        mesh = make_mesh(**_CONFIG.value.mesh, devices=topology.devices())
-        job = make_job(_CONFIG.value, _STAGE.value, mesh)
-        report = compile_report(job, _STAGE.value, topology, mesh)
+        fits = suggest(topology) if _SUGGEST.value else report(topology)
     except (ValueError, OSError, ModuleNotFoundError) as error:
         exit_with(error)
+    sys.exit(0 if fits else DOES_NOT_FIT)
+
+
+def report(topology: Topology) -> bool:
+    """Compiles the config as it is; whether it fits."""
+    mesh = make_mesh(**_CONFIG.value.mesh, devices=topology.devices())
+    job = make_job(_CONFIG.value, _STAGE.value, mesh)
+    made = compile_report(job, _STAGE.value, topology, mesh)
     if _JSON.value:
-        print(json.dumps(report.to_dict(), indent=1))
+        print(json.dumps(made.to_dict(), indent=1))
     else:
-        print_report(report, Console())
-    sys.exit(0 if report.fits else DOES_NOT_FIT)
+        print_report(made, Console())
+    return made.fits
+
+
+def suggest(topology: Topology) -> bool:
+    """Searches for the best way; whether there is one."""
+    trials = search(_CONFIG.value, _STAGE.value, topology)
+    best = best_of(trials)
+    if _JSON.value:
+        found = None if best is None else flags_of(best.candidate, _STAGE.value)
+        compiled = [trial.report.to_dict() for trial in trials]
+        print(json.dumps({"flags": found, "compiled": compiled}, indent=1))
+    else:
+        print_trials(trials, _STAGE.value, topology, Console())
+    return best is not None
 
 
 def parse_flags(argv: list[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""What an optimised HLO module sends between devices, read from its text.
+"""What an optimised HLO module sends between devices and holds, read from its text.
 
 A collective inside a loop counts as often as the loop runs: the constant that the loop's
 condition compares its counter with. Where there is no such constant, the caller says.
@@ -32,6 +32,9 @@ _OPERAND = re.compile(r"%[\w.\-]+")
 _CALLED = re.compile(r"\b(?:body|to_apply|calls|true_computation|false_computation)=%?([\w.\-]+)")
 _CONDITION = re.compile(r"\bcondition=%?([\w.\-]+)")
 _BRANCHES = re.compile(r"\bbranch_computations=\{([^}]*)\}")
+_FUSED = re.compile(r" fusion\(.*\bcalls=%?([\w.\-]+)")
+_SCOPE = re.compile(r'op_name="([^"]+)"')
+_NO_BUFFER = re.compile(r" (parameter|get-tuple-element|tuple|bitcast|constant)\(")
 _CONSTANT = re.compile(r"^s32\[\]\S* constant\((\d+)\)")
 
 
@@ -42,10 +45,12 @@ class Traffic:
     Attributes:
       calls: how often one is started.
       bytes: of the larger of what goes in and what comes out, summed over calls.
+      largest: the same of the largest single one.
     """
 
     calls: float
     bytes: float
+    largest: float
 
 
 @dataclasses.dataclass
@@ -71,7 +76,7 @@ def collective_traffic(text: str, unknown_trips: float) -> dict[str, Traffic]:
       unknown_trips: iterations of loops whose trip count the compiler does not know.
     """
     entry, computations = _parse(text)
-    calls, moved = collections.Counter(), collections.Counter()
+    calls, moved, largest = collections.Counter(), collections.Counter(), collections.Counter()
 
     def visit(name: str, times: float) -> None:
         computation = computations.get(name)
@@ -80,6 +85,7 @@ def collective_traffic(text: str, unknown_trips: float) -> dict[str, Traffic]:
         for kind, size in computation.own:
             calls[kind] += times
             moved[kind] += times * size
+            largest[kind] = max(largest[kind], size)
         for called, share, condition in computation.called:
             trips = 1.0
             if condition is not None:
@@ -88,7 +94,29 @@ def collective_traffic(text: str, unknown_trips: float) -> dict[str, Traffic]:
             visit(called, times * share * trips)
 
     visit(entry, 1.0)
-    return {kind: Traffic(calls[kind], size) for kind, size in moved.most_common()}
+    return {kind: Traffic(calls[kind], size, largest[kind]) for kind, size in moved.most_common()}
+
+
+def largest_arrays(text: str, count: int) -> tuple[str, ...]:
+    """The largest arrays that a module computes, as "GiB shape (operation)"; fusions are one.
+
+    For compilers that do not name them when memory is short. Each shape of an operation is given
+    once.
+    """
+    fused, found, inside = set(_FUSED.findall(text)), {}, False
+    for line in text.splitlines():
+        if not line.startswith(" "):
+            header = _HEADER.match(line)
+            inside = bool(header) and header[2] not in fused
+            continue
+        _, equals, definition = line.partition(" = ")
+        if not (inside and equals) or definition.startswith("(") or _NO_BUFFER.search(definition):
+            continue
+        scope = _SCOPE.search(definition)
+        shape = definition.partition("{")[0].partition(" ")[0]
+        found[f"{shape} ({scope[1]})" if scope else shape] = _bytes(definition)
+    largest = sorted(found.items(), key=lambda item: -item[1])[:count]
+    return tuple(f"{size / 2**30:.2f}G {what}" for what, size in largest)
 
 
 def _parse(text: str) -> tuple[str, dict[str, _Computation]]:

@@ -47,6 +47,25 @@ ARCHITECTURES = PACKAGE / "architectures"
 
 
 @dataclasses.dataclass(frozen=True)
+class Main:
+    """The model that most of a step is spent in.
+
+    Attributes:
+      weights: shapes and shardings.
+      dtype: that they are computed in.
+      tokens: of a sample.
+      passes: forwards of a step and, each for two, backward passes.
+      learns: whether there are backward passes.
+    """
+
+    weights: Any
+    dtype: Any
+    tokens: int
+    passes: float
+    learns: bool
+
+
+@dataclasses.dataclass(frozen=True)
 class Job:
     """A step and what it will be called with.
 
@@ -54,6 +73,7 @@ class Job:
       function: as training builds it.
       arguments: shapes, dtypes and shardings.
       batch_size: samples of one step.
+      main: what estimates go by.
       minimum_flops: of a step on all devices, see `minimum`.
       assumptions: what a trace of it leaves open.
     """
@@ -61,6 +81,7 @@ class Job:
     function: MeshFunction
     arguments: tuple[Any, ...]
     batch_size: int
+    main: Main
     minimum_flops: float
     assumptions: Assumptions
 
@@ -113,9 +134,15 @@ def rl_job(config: FrozenConfigDict, mesh: Mesh) -> Job:
     assumptions = Assumptions(rollout_steps, full_attention_share(models.scorer))
     params = (state.params, frozen.vae, frozen.judge)
     minimum = rl_minimum(models, settings, params, batch, assumptions)
-    return Job(
-        step, (state, frozen, batch, key), config.rl.batch_size, minimum, assumptions
+    arguments = (state, frozen, batch, key)
+    main = Main(
+        weights=frozen.base if settings.lora else state.params,
+        dtype=models.editor.transformer.dtype,
+        tokens=models.editor.token_count(size) + config.embed.max_length,
+        passes=settings.num_steps + rollout_steps + 3,
+        learns=True,
     )
+    return Job(step, arguments, config.rl.batch_size, main, minimum, assumptions)
 
 
 def reward_job(config: FrozenConfigDict, mesh: Mesh) -> Job:
@@ -128,7 +155,10 @@ def reward_job(config: FrozenConfigDict, mesh: Mesh) -> Job:
     step = make_reward_step(scorer, settings, mesh)
     assumptions = Assumptions(true_share=full_attention_share(scorer))
     minimum = reward_minimum(scorer, state.params, pairs, assumptions)
-    return Job(step, (state, pairs), config.reward.batch_size, minimum, assumptions)
+    # Both orders of a pair: two sequences.
+    tokens = 2 * (scorer.layout.prefix_length + scorer.layout.packed_length)
+    main = Main(state.params, scorer.model.dtype, tokens, passes=3, learns=True)
+    return Job(step, (state, pairs), config.reward.batch_size, main, minimum, assumptions)
 
 
 def candidates_job(config: FrozenConfigDict, mesh: Mesh) -> Job:
@@ -151,7 +181,14 @@ def candidates_job(config: FrozenConfigDict, mesh: Mesh) -> Job:
     assumptions = Assumptions(loop_trips=sum(numbers) / len(numbers))
     minimum = edit_minimum(editor, params.transformer, params.vae, batch, assumptions)
     arguments = (params, batch, jax.ShapeDtypeStruct((), jnp.int32))
-    return Job(generate, arguments, config.candidates.batch_size, minimum, assumptions)
+    main = Main(
+        weights=params.transformer,
+        dtype=editor.transformer.dtype,
+        tokens=editor.token_count(size) + config.embed.max_length,
+        passes=assumptions.loop_trips,
+        learns=False,
+    )
+    return Job(generate, arguments, config.candidates.batch_size, main, minimum, assumptions)
 
 
 def full_attention_share(scorer: Scorer) -> float:

@@ -7,7 +7,7 @@ import re
 
 import jax
 
-from onereward_jax.train_compile.topology import GIB
+from onereward_jax.train_compile.chips import GIB
 
 _USED = re.compile(r"Used ([\d.]+)([KMGT]) of ([\d.]+)([KMGT])")
 _BUFFER = re.compile(

@@ -12,9 +12,16 @@ from rich.console import Console
 from rich.table import Table
 
 from onereward_jax.train_compile.flops import count_flops
-from onereward_jax.train_compile.hlo import Traffic, collective_traffic
+from onereward_jax.train_compile.hlo import Traffic, collective_traffic, largest_arrays
 from onereward_jax.train_compile.jobs import Job
-from onereward_jax.train_compile.memory import Memory, Shortage, gib, memory_of, shortage_of
+from onereward_jax.train_compile.memory import (
+    SHOWN_BUFFERS,
+    Memory,
+    Shortage,
+    gib,
+    memory_of,
+    shortage_of,
+)
 from onereward_jax.train_compile.topology import Topology
 
 EFFORT = {"exec_time_optimization_effort": -1.0}
@@ -29,13 +36,13 @@ class Report:
     Attributes:
       stage, topology, slices, devices, mesh, batch_size: what was compiled for what.
       capacity: memory of a device.
-      memory: what the step takes, when it fits.
+      memory: what the step takes; None where the compiler gives up before it has a plan.
       shortage: what it lacks, when it does not.
       flops: operations of matrix units on one device, as traced.
       minimum_flops: the same with nothing computed twice.
       collectives: kind -> traffic; empty when it does not fit.
       compute_seconds: of `flops` at the chip's peak.
-      link_seconds: of all collectives at the full speed of a chip's links.
+      link_seconds: of all collectives at the full speed of a device's links.
       step_seconds: the longer of both, the roofline's bound from below.
       mfu: share of the peak that `minimum_flops` use if a step takes `step_seconds`.
       compile_seconds: of the compiler.
@@ -61,8 +68,8 @@ class Report:
 
     @property
     def fits(self) -> bool:
-        """Whether the compiler found room for everything."""
-        return self.memory is not None
+        """Whether there is room for everything."""
+        return self.shortage is None
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -87,12 +94,15 @@ def compile_report(job: Job, stage: str, topology: Topology, mesh: Mesh) -> Repo
         if shortage is None:
             raise
     seconds = time.perf_counter() - start
-    if shortage is None:
-        memory = memory_of(compiled)
-        collectives = collective_traffic(compiled.as_text(), job.assumptions.loop_trips)
     chip = topology.chip
+    if shortage is None:
+        memory, text = memory_of(compiled), compiled.as_text()
+        collectives = collective_traffic(text, job.assumptions.loop_trips)
+        if memory.peak > chip.memory:
+            # the compiler for GPUs does not mind
+            shortage = Shortage(memory.peak, largest_arrays(text, SHOWN_BUFFERS))
     compute = flops / chip.flops
-    links = sum(traffic.bytes for traffic in collectives.values()) / chip.ici_bandwidth
+    links = sum(traffic.bytes for traffic in collectives.values()) / topology.link_bandwidth
     step = max(compute, links)
     minimum = job.minimum_flops / mesh.size
     return Report(
@@ -102,7 +112,7 @@ def compile_report(job: Job, stage: str, topology: Topology, mesh: Mesh) -> Repo
         devices=mesh.size,
         mesh=dict(mesh.shape),
         batch_size=job.batch_size,
-        capacity=chip.hbm,
+        capacity=chip.memory,
         memory=memory,
         shortage=shortage,
         flops=flops,
@@ -130,7 +140,8 @@ def print_report(report: Report, console: Console) -> None:
     minimum = report.minimum_flops / 1e12
     table.add_row("at least", f"{minimum:,.1f} TFLOP; it does {ratio:.2f} times as many")
     for kind, traffic in report.collectives.items():
-        table.add_row(kind, f"{gib(traffic.bytes):,.2f} GiB in {traffic.calls:,.0f} calls")
+        said = f"{gib(traffic.bytes):,.2f} GiB in {traffic.calls:,.0f} calls"
+        table.add_row(kind, f"{said}, the largest {gib(traffic.largest):.3f} GiB")
     if report.fits:
         table.add_row("compute", f"{report.compute_seconds:.2f} s at the peak")
         table.add_row("links", f"{report.link_seconds:.2f} s at full speed")
@@ -143,7 +154,7 @@ def print_report(report: Report, console: Console) -> None:
 
 def _memory_rows(report: Report) -> list[tuple[str, str]]:
     capacity = f"{gib(report.capacity):.2f} GiB"
-    if report.memory is None:
+    if report.shortage is not None:
         needed = report.shortage.needed
         return [("memory", f"does not fit: {gib(needed):.2f} GiB needed of {capacity}")]
     memory = report.memory

@@ -1,6 +1,7 @@
-"""TPU topologies by name, as `v5p:4x4x4`: their devices for the compiler, and what a chip can do.
+"""Topologies by name, as `v5p:4x4x4` or `h100:8x8`: devices to compile for, not to run on.
 
-No TPU is needed: the compiler of the `libtpu` wheel knows all of them.
+No TPU and no GPU is needed: the compiler of the `libtpu` wheel knows all TPU topologies, and that
+of jax's CUDA plugin takes a description of the GPU (`cuda`).
 """
 
 from __future__ import annotations
@@ -9,40 +10,13 @@ import dataclasses
 import importlib.util
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 from jax.experimental import topologies
 
-GIB = 2**30
-
-
-@dataclasses.dataclass(frozen=True)
-class Chip:
-    """What one *device* (as JAX counts them) of a generation can do.
-
-    The figures have not been checked against a source yet.
-
-    Attributes:
-      flops: bfloat16 operations per second.
-      hbm: bytes of memory that a program may use.
-      hbm_bandwidth: bytes per second between memory and core.
-      ici_bandwidth: bytes per second over all links to the neighbours, both ways together.
-    """
-
-    flops: float
-    hbm: float
-    hbm_bandwidth: float
-    ici_bandwidth: float
-
-
-CHIPS = {
-    "v4": Chip(275e12, 31.75 * GIB, 1228e9, 300e9),
-    "v5e": Chip(197e12, 15.75 * GIB, 819e9, 200e9),
-    "v5p": Chip(459e12, 95.74 * GIB, 2765e9, 600e9),
-    "v6e": Chip(918e12, 31.25 * GIB, 1640e9, 448e9),
-    # two devices a chip
-    "tpu7x": Chip(1153.5e12, 94.75 * GIB, 3690e9, 600e9),
-}
+from onereward_jax.train_compile.chips import CHIPS, Chip
+from onereward_jax.train_compile.cuda import target_description
 
 ENVIRONMENT = {
     "TPU_SKIP_MDS_QUERY": "1",
@@ -53,24 +27,29 @@ ENVIRONMENT = {
 }
 """What libtpu would ask the metadata server of a TPU machine for, and leave for several runs."""
 
+EXTRAS = {"tpu": ("libtpu", "TPUs", "tpu"), "cuda": ("jax_cuda12_plugin", "GPUs", "cuda")}
+"""Platform -> the package that compiles for it, what it is called, and the extra that brings it."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Topology:
-    """Chips of one generation.
+    """Devices of one generation.
 
     Attributes:
       name: as given.
       chip: what each device can do.
-      slices: how many of them are joined over the data-centre network.
+      sides: chips along each axis of a TPU slice; hosts and GPUs per host.
+      slices: TPU slices joined over the data-centre network.
     """
 
     name: str
     chip: Chip
+    sides: tuple[int, ...]
     slices: int = 1
 
     @classmethod
     def named(cls, name: str, slices: int = 1) -> Topology:
-        """The topology `<generation>:<chips along each axis>`.
+        """The topology `<generation>:<chips along each axis>`; of GPUs, hosts x GPUs of each.
 
         Raises:
           ValueError: unknown generation, or not of that form.
@@ -78,37 +57,61 @@ class Topology:
         generation, _, shape = name.partition(":")
         if generation not in CHIPS:
             raise ValueError(
-                f"--topology {name!r}: the generation is one of {', '.join(CHIPS)}, "
-                "as in v5p:4x4x4"
+                f"--topology {name!r}: the generation is one of {', '.join(CHIPS)}, as in v5p:4x4x4"
             )
-        sides = shape.split("x")
-        if not 2 <= len(sides) <= 3 or not all(side.isdecimal() for side in sides):
+        chip, sides = CHIPS[generation], shape.split("x")
+        numbers = all(side.isdecimal() and int(side) for side in sides)
+        if chip.platform == "cuda" and (len(sides) != 2 or not numbers):
+            raise ValueError(f"--topology {name!r}: hosts and GPUs of each are wanted: h100:8x8")
+        if not 2 <= len(sides) <= 3 or not numbers:
             raise ValueError(f"--topology {name!r}: chips along each axis are wanted: v5p:4x4x4")
         if slices < 1:
             raise ValueError(f"--slices is {slices}, at least 1 expected")
-        return cls(name, CHIPS[generation], slices)
+        if slices > 1 and chip.platform == "cuda":
+            raise ValueError(f"--slices is {slices}, but GPUs have hosts: --topology={name}")
+        return cls(name, chip, tuple(map(int, sides)), slices)
+
+    @property
+    def link_bandwidth(self) -> float:
+        """Bytes per second into a device over the slowest network that every collective may use.
+
+        The fast one of a TPU slice or of a single host of GPUs; between hosts of GPUs, theirs.
+        """
+        joined = self.chip.platform == "cuda" and self.sides[0] > 1
+        return self.chip.host_bandwidth if joined else self.chip.link_bandwidth
 
     def devices(self) -> Sequence[jax.Device]:
         """Devices to compile for, not to run on.
 
         Raises:
-          ModuleNotFoundError: the compiler for TPUs is not installed.
+          ModuleNotFoundError: the compiler for them is not installed.
           ValueError: it does not know the topology.
         """
-        if importlib.util.find_spec("libtpu") is None:
+        package, kind, extra = EXTRAS[self.chip.platform]
+        if importlib.util.find_spec(package) is None:
             raise ModuleNotFoundError(
-                "compiling for TPUs needs the package libtpu; the extra brings it: "
-                "pip install -e '.[tpu]'"
+                f"compiling for {kind} needs the package {package}; the extra brings it: "
+                f"pip install -e '.[{extra}]'"
             )
-        for name, value in ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
-        options = {"num_slices": self.slices} if self.slices > 1 else {}
         try:
-            description = topologies.get_topology_desc(
-                platform="tpu", topology_name=self.name, **options
-            )
+            return topologies.get_topology_desc(**self._description()).devices
         except jax.errors.JaxRuntimeError as error:
             raise ValueError(
-                f"--topology {self.name!r} is not known to libtpu: {str(error).splitlines()[0]}"
+                f"--topology {self.name!r} is not known to {package}: {str(error).splitlines()[0]}"
             ) from error
-        return description.devices
+
+    def _description(self) -> dict[str, Any]:
+        """What `get_topology_desc` takes."""
+        if self.chip.platform == "cuda":
+            generation, _, shape = self.name.partition(":")
+            # one "slice", hosts, devices of a host
+            return {
+                "platform": "cuda",
+                "topology_name": "",
+                "target_config": target_description(generation),
+                "topology": f"1x{shape}",
+            }
+        for name, value in ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        slices = {"num_slices": self.slices} if self.slices > 1 else {}
+        return {"platform": "tpu", "topology_name": self.name, **slices}

@@ -12,6 +12,32 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from onereward_jax.models.attention import attention
+from onereward_jax.parallel import RULES
+
+ROWS = ("batch", "height", None, None)
+WHOLE = ("batch", None, None, None)
+
+
+def spread_rows(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+    """`x` with its rows over the mesh axis of "height", where they divide.
+
+    No weight of the autoencoder is split over that axis, and a picture of 1024x1024 takes gigabytes
+    in its outer layers: so each device takes some rows, and its neighbours' rows at the edge.
+    """
+    parts = _row_parts()
+    if parts == 1 or x.shape[1] % parts:
+        return x
+    return nn.with_logical_constraint(x, ROWS, rules=RULES)
+
+
+def gather_rows(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+    """`x` with all rows of a picture on its devices, for attention."""
+    return x if _row_parts() == 1 else nn.with_logical_constraint(x, WHOLE, rules=RULES)
+
+
+def _row_parts() -> int:
+    """Devices of the mesh axis of "height"; 1 without a mesh."""
+    return dict(jax.sharding.get_abstract_mesh().shape).get(dict(RULES)["height"], 1)
 
 
 class Conv(nn.Module):

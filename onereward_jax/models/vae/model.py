@@ -7,7 +7,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from onereward_jax.models.vae.config import VaeConfig
-from onereward_jax.models.vae.layers import AttentionBlock, Conv, GroupNorm, ResnetBlock, Upsample
+from onereward_jax.models.vae.layers import (
+    AttentionBlock,
+    Conv,
+    GroupNorm,
+    ResnetBlock,
+    Upsample,
+    gather_rows,
+    spread_rows,
+)
 from onereward_jax.parallel import remat
 
 
@@ -45,9 +53,11 @@ class DownBlock(nn.Module):
         kinds = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         resnet = remat(ResnetBlock, self.remat, scanned=False)
         for layer in range(self.config.layers_per_block):
-            name = f"resnets_{layer}"
-            x = resnet(self.features, self.config.norm_num_groups, name=name, **kinds)(x)
-        return x if self.last else Downsample(name="downsamplers_0", **kinds)(x)
+            block = resnet(
+                self.features, self.config.norm_num_groups, name=f"resnets_{layer}", **kinds
+            )
+            x = spread_rows(block(x))
+        return x if self.last else spread_rows(Downsample(name="downsamplers_0", **kinds)(x))
 
 
 class Downsample(nn.Module):
@@ -77,9 +87,11 @@ class UpBlock(nn.Module):
         kinds = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         resnet = remat(ResnetBlock, self.remat, scanned=False)
         for layer in range(self.config.layers_per_block + 1):
-            name = f"resnets_{layer}"
-            x = resnet(self.features, self.config.norm_num_groups, name=name, **kinds)(x)
-        return x if self.last else Upsample(name="upsamplers_0", **kinds)(x)
+            block = resnet(
+                self.features, self.config.norm_num_groups, name=f"resnets_{layer}", **kinds
+            )
+            x = spread_rows(block(x))
+        return x if self.last else spread_rows(Upsample(name="upsamplers_0", **kinds)(x))
 
 
 class Encoder(nn.Module):
@@ -94,14 +106,14 @@ class Encoder(nn.Module):
     def __call__(self, images: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
         config, kinds = self.config, {"dtype": self.dtype, "param_dtype": self.param_dtype}
         depth = len(config.block_out_channels)
-        x = Conv(config.block_out_channels[0], name="conv_in", **kinds)(images)
+        x = spread_rows(Conv(config.block_out_channels[0], name="conv_in", **kinds)(images))
         for level, features in enumerate(config.block_out_channels):
             last = level == depth - 1
             down = DownBlock(
                 features, config, last, name=f"down_blocks_{level}", remat=self.remat, **kinds
             )
             x = down(x)
-        x = MidBlock(config, name="mid_block", remat=self.remat, **kinds)(x)
+        x = MidBlock(config, name="mid_block", remat=self.remat, **kinds)(gather_rows(x))
         x = nn.silu(GroupNorm(config.norm_num_groups, name="conv_norm_out", **kinds)(x))
         return Conv(2 * config.latent_channels, name="conv_out", **kinds)(x)
 
@@ -120,6 +132,7 @@ class Decoder(nn.Module):
         depth = len(config.block_out_channels)
         x = Conv(config.block_out_channels[-1], name="conv_in", **kinds)(latents)
         x = MidBlock(config, name="mid_block", remat=self.remat, **kinds)(x)
+        x = spread_rows(gather_rows(x))
         for level, features in enumerate(reversed(config.block_out_channels)):
             last = level == depth - 1
             up = UpBlock(
@@ -160,7 +173,7 @@ class AutoencoderKL(nn.Module):
     ) -> tuple[Float[Array, "b h2 w2 z"], Float[Array, "b h2 w2 z"]]:
         """Mean and log variance (clipped to [-30, 20]) of the latents of images in [-1, 1]."""
         images = nn.with_logical_constraint(images, ("batch", None, None, None))
-        moments = self.encoder(images.astype(self.dtype))
+        moments = self.encoder(spread_rows(images.astype(self.dtype)))
         if self.config.use_quant_conv:
             moments = self.quant_conv(moments)
         mean, log_variance = jnp.split(moments, 2, axis=-1)

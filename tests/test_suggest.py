@@ -1,0 +1,122 @@
+"""The search of `train_compile --suggest`: what is thought of, and in what order."""
+
+import dataclasses
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import onereward_jax
+from onereward_jax.common.config import load_config
+from onereward_jax.parallel import make_mesh
+from onereward_jax.train_compile import suggest
+from onereward_jax.train_compile.candidates import MOST_TENSOR, Candidate, candidates
+from onereward_jax.train_compile.estimate import WHOLE_STEP, Estimate, estimate
+from onereward_jax.train_compile.flops import Assumptions
+from onereward_jax.train_compile.jobs import Job, Main
+from onereward_jax.train_compile.topology import Topology
+from onereward_jax.training.state import TrainState
+
+CONFIGS = pathlib.Path(onereward_jax.__file__).parents[1] / "configs"
+V5P = Topology.named("v5p:2x2x4")
+PLAIN = Candidate(1, 8, 2, "full", samples=1, accumulate=1, moment="float32")
+
+
+def config_of(name):
+    return load_config(str(CONFIGS / f"{name}.py"))
+
+
+@pytest.mark.parametrize("stage", ["rl", "reward", "candidates"])
+def test_every_candidate_is_a_run(stage):
+    """All devices work, the batch is that of the config or more, and its fields are fields."""
+    config = config_of("flux_fill_dev")
+    found = list(candidates(config, stage, 16, slices=2))
+    assert len(set(found)) == len(found) > 8
+    for way in found:
+        changed = way.config(config, stage)
+        mesh, section = changed.mesh, changed[stage]
+        assert mesh.data * mesh.fsdp * mesh.tensor == 16
+        assert mesh.data % 2 == 0 and mesh.tensor <= MOST_TENSOR
+        assert section.batch_size % (way.parts * max(way.accumulate, 1)) == 0
+        if stage != "candidates":
+            assert section.batch_size >= config[stage].batch_size
+            assert section.optimizer.mu_dtype == way.moment
+    assert config == config_of("flux_fill_dev")
+
+
+def test_what_needs_no_less_than_what_did_not_fit_is_known():
+    assert PLAIN.needs_no_less(PLAIN)
+    assert dataclasses.replace(PLAIN, remat="none", samples=2).needs_no_less(PLAIN)
+    assert not PLAIN.needs_no_less(dataclasses.replace(PLAIN, remat="none"))
+    assert not dataclasses.replace(PLAIN, moment="bfloat16").needs_no_less(PLAIN)
+    assert not dataclasses.replace(PLAIN, fsdp=16, tensor=1).needs_no_less(PLAIN)
+
+
+def job_of(layers=4, width=2048):
+    """A stack of square layers that learns."""
+    mesh = make_mesh(1, 1, 1, devices=jax.devices()[:1])
+
+    def array(shape, *axes):
+        sharding = NamedSharding(mesh, P(*axes))
+        return jax.ShapeDtypeStruct(shape, jnp.float32, sharding=sharding)
+
+    weights = {"kernel": array((layers, width, width), None, "fsdp", "tensor")}
+    step = array(())
+    state = TrainState(step, weights, {"mu": weights, "nu": weights}, None, step)
+    main = Main(weights, jnp.bfloat16, tokens=1024, passes=3, learns=True)
+    flops = 3 * 2 * layers * width**2 * 1024 * 8
+    return Job(None, (state,), 8, main, flops, Assumptions())
+
+
+def test_memory_is_at_least_what_lies_on_a_device():
+    weights = 4 * 2048**2
+    # parameters, both moments and gradients; the copy that is computed with; the counters
+    expected = weights * (4 * 4 + 2) / 16 + 2 * 4 + WHOLE_STEP
+    assert estimate(job_of(), PLAIN, V5P).memory == pytest.approx(expected)
+    half = dataclasses.replace(PLAIN, moment="bfloat16")
+    assert estimate(job_of(), half, V5P).memory == pytest.approx(expected - weights * 2 / 16)
+    kept = dataclasses.replace(PLAIN, remat="none")
+    # inputs and outputs of four layers, split over two devices
+    assert estimate(job_of(), kept, V5P).memory == pytest.approx(
+        expected + 4 * 2 * 2048 / 2 * 1024 * 2
+    )
+
+
+def test_gathering_weights_for_few_tokens_takes_longer_than_computing():
+    job = job_of()
+    alone = dataclasses.replace(PLAIN, data=16, fsdp=1, tensor=1)
+    spread = dataclasses.replace(PLAIN, fsdp=16, tensor=1)
+    repeated = 4 / 3
+    least = job.minimum_flops / 8 / 16 / V5P.chip.flops * repeated
+    assert estimate(job, alone, V5P).sample_seconds == pytest.approx(least)
+    assert estimate(job, spread, V5P).sample_seconds > least
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    fits: bool
+
+
+def test_the_fastest_that_fits_is_taken_and_what_cannot_fit_is_not_compiled(monkeypatch):
+    ways = [
+        dataclasses.replace(PLAIN, remat="dots", samples=2),
+        dataclasses.replace(PLAIN, remat="none", samples=2),
+        dataclasses.replace(PLAIN, fsdp=16, tensor=1),
+        PLAIN,
+    ]
+    compiled = []
+
+    def compile_candidate(way, *_):
+        compiled.append(way)
+        return Outcome(way is ways[2])
+
+    ranking = [(way, Estimate(0.0, float(at))) for at, way in enumerate(ways)]
+    monkeypatch.setattr(suggest, "ranked", lambda *_: ranking)
+    monkeypatch.setattr(suggest, "compile_candidate", compile_candidate)
+    trials = suggest.search(config_of("flux_fill_dev"), "rl", V5P)
+    assert compiled == [ways[0], ways[2]]
+    assert suggest.best_of(trials).candidate is ways[2]
+    assert "--config.mesh.fsdp=16" in suggest.flags_of(ways[2], "rl")

@@ -26,13 +26,13 @@ from onereward_jax.reward import Scorer
 from onereward_jax.reward.loading import read_scorer
 from onereward_jax.stages.rl import editor_options, judge_options, rl_settings
 from onereward_jax.stages.settings import model_kinds, reward_options, reward_settings
-from onereward_jax.train_compile.flops import Assumptions
-from onereward_jax.train_compile.minimum import edit_minimum, reward_minimum, rl_minimum
 from onereward_jax.training.abstract_batches import (
     abstract_edits,
     abstract_pairs,
     abstract_rl_batch,
 )
+from onereward_jax.training.flops import Assumptions
+from onereward_jax.training.minimum import edit_minimum, reward_minimum, rl_minimum
 from onereward_jax.training.reward_step import (
     abstract_judge,
     abstract_reward_state,

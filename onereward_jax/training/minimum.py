@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from onereward_jax.policy.editor import Editor, Size
 from onereward_jax.policy.inputs import Condition, PromptEmbeds
 from onereward_jax.reward import QueryBatch, Scorer
-from onereward_jax.train_compile.flops import Assumptions, function_flops
+from onereward_jax.training.flops import Assumptions, function_flops
 from onereward_jax.training.rl_config import RLConfig, RLModels
 
 Shape = jax.ShapeDtypeStruct

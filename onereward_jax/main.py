@@ -21,6 +21,7 @@ from onereward_jax.common.config import check_overrides, check_tuples, load_conf
 from onereward_jax.common.mistakes import exit_with, is_sentence
 from onereward_jax.parallel import make_mesh
 from onereward_jax.stages import STAGES, Outcome, run_chain
+from onereward_jax.stages.watching import prepare_watching
 from onereward_jax.training.loop import Stopped, TooManyRefusedSteps
 
 STOPPED = 75
@@ -50,6 +51,7 @@ def main(argv: Sequence[str]) -> None:
         config = _CONFIG.value
         if config.distributed:
             jax.distributed.initialize()
+        prepare_watching(config)
         outcomes = run_chain(
             config, _WORKDIR.value, make_mesh(**config.mesh), STAGES, only=_STAGE.value
         )

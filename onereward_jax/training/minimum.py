@@ -81,6 +81,12 @@ def edit_minimum(
     )
 
 
+def full_attention_share(scorer: Scorer) -> float:
+    """Share of the vision tower's layers that attend over the whole picture."""
+    vision = scorer.model.config.vision_config
+    return len(vision.fullatt_block_indexes) / vision.depth
+
+
 _NONE = Assumptions()
 
 

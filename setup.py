@@ -46,6 +46,9 @@ MINI = [
     "scikit-learn>=1.7,<2",
 ]
 
+# A board on the web, for those who have an account.
+WANDB = ["wandb>=0.22,<1"]
+
 # The originals (torch, diffusers) that the tests compare with, and the tools of `.ci/run`.
 TEST = [
     "beartype>=0.23,<0.24",
@@ -81,6 +84,7 @@ setup(
         "tpu": ["jax[tpu]>=0.10.2,<0.11"],
         "cuda": ["jax[cuda12]>=0.10.2,<0.11"],
         "mini": MINI,
+        "wandb": WANDB,
         "test": TEST,
     },
 )

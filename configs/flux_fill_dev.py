@@ -44,6 +44,12 @@ def get_config() -> ConfigDict:
     mesh.fsdp = -1  # devices over which batch and weights are split; -1: all that are left
     mesh.tensor = 1  # devices over which heads and MLPs are split
 
+    config.watch = watch = ConfigDict()
+    watch.tensorboard = True  # event files beside each metrics.jsonl
+    watch.wandb = ""  # project of Weights & Biases (extra wandb); "": none
+    watch.profile_steps = (0, 0)  # first and last step traced by jax.profiler; (0, 0): none
+    watch.compilation_cache = "~/.cache/onereward_jax/compiled"  # of compiled steps; "": none
+
     config.models = models = ConfigDict()
     models.editor = "black-forest-labs/FLUX.1-Fill-dev"  # diffusers folder: path or hub id
     models.transformer = ""  # folder of a transformer in place of the editor's own; "": none

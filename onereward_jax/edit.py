@@ -22,6 +22,7 @@ from onereward_jax.common.mistakes import CommandParser, run_command
 from onereward_jax.inference import Editor, paste_back
 from onereward_jax.inference.pictures import editing_size
 from onereward_jax.inference.requests import Request, read_folder, read_request
+from onereward_jax.parallel.compilation_cache import use_compilation_cache
 from onereward_jax.policy.schedule import first_step
 from onereward_jax.stages.progress import announce, progress_bar
 from onereward_jax.tasks import COMMAND_TASKS, Task
@@ -173,4 +174,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    use_compilation_cache()
     main()

@@ -14,6 +14,7 @@ from pathlib import Path
 from onereward_jax.common.mistakes import CommandParser, run_command
 from onereward_jax.inference import Judge
 from onereward_jax.inference.pictures import open_picture
+from onereward_jax.parallel.compilation_cache import use_compilation_cache
 from onereward_jax.tasks import COMMAND_TASKS, Dimension
 
 
@@ -55,4 +56,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    use_compilation_cache()
     main()

@@ -21,6 +21,7 @@ from onereward_jax.common.mistakes import TRY_AGAIN, exit_with, is_sentence
 from onereward_jax.parallel import hosts, is_writer, make_mesh
 from onereward_jax.parallel.roll_call import Lost
 from onereward_jax.stages import STAGES, Outcome, run_chain
+from onereward_jax.stages.watching import prepare_watching
 from onereward_jax.training.loop import Stopped, TooManyRefusedSteps
 
 _STAGE_HELP = (
@@ -72,6 +73,7 @@ def _run(argv: Sequence[str]) -> None:
             )
         config = _CONFIG.value
         _join()
+        prepare_watching(config)
         outcomes = run_chain(
             config, _WORKDIR.value, make_mesh(**config.mesh), STAGES, only=_STAGE.value
         )

@@ -1,6 +1,7 @@
 """Eight virtual CPU devices and run-time shape checks for every test."""
 
 import os
+import tempfile
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = (
@@ -10,6 +11,11 @@ os.environ["XLA_FLAGS"] = (
 import jax
 import pytest
 from jaxtyping import install_import_hook
+
+# Commands that tests start share what they compile, and leave nothing in the home of the user.
+# JAX is imported: the test process itself compiles everything anew.
+_compiled = tempfile.TemporaryDirectory()
+os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled.name
 
 DEVICES = 8
 _checked = install_import_hook("onereward_jax", "beartype.beartype")

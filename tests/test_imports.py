@@ -37,7 +37,7 @@ LAYERS = (
 FOREIGN = ("torch", "diffusers", "tensorflow")
 """Needed by tests and benchmarks, never by the package."""
 
-REQUIREMENTS = ("RUNTIME", "MINI")
+REQUIREMENTS = ("RUNTIME", "MINI", "WANDB")
 """The lists of setup.py that the package itself may draw on."""
 
 EMPTY_NAMES = ("util", "utils", "helper", "helpers", "misc", "base", "common_utils")

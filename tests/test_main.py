@@ -230,7 +230,7 @@ def test_configs_serve_the_stages_they_name(path):
     table = {stage.name: stage for stage in STAGES}
     assert list(config.stages) == [name for name in table if name in config.stages]
     needed = {section for name in config.stages for section in table[name].sections}
-    run_wide = {"seed", "stages", "mesh"}
+    run_wide = {"seed", "stages", "mesh", "watch"}
     assert set(config) == needed | run_wide
     json.dumps(flatten_config(config))
 

@@ -15,9 +15,9 @@ from onereward_jax.parallel import make_mesh
 from onereward_jax.train_compile import suggest
 from onereward_jax.train_compile.candidates import MOST_TENSOR, Candidate, candidates
 from onereward_jax.train_compile.estimate import WHOLE_STEP, Estimate, estimate
-from onereward_jax.train_compile.flops import Assumptions
 from onereward_jax.train_compile.jobs import Job, Main
 from onereward_jax.train_compile.topology import Topology
+from onereward_jax.training.flops import Assumptions
 from onereward_jax.training.state import TrainState
 
 CONFIGS = pathlib.Path(onereward_jax.__file__).parents[1] / "configs"

@@ -14,10 +14,10 @@ import pytest
 import onereward_jax
 from onereward_jax.models.attention.splash import splash_attention
 from onereward_jax.parallel import make_mesh, mesh_jit
-from onereward_jax.train_compile.flops import Assumptions, count_flops, function_flops
 from onereward_jax.train_compile.hlo import Traffic, collective_traffic, largest_arrays
 from onereward_jax.train_compile.memory import shortage_of
 from onereward_jax.train_compile.topology import Topology
+from onereward_jax.training.flops import Assumptions, count_flops, function_flops
 
 ROOT = pathlib.Path(onereward_jax.__file__).parents[1]
 PRODUCT = 2 * 8 * 8 * 8

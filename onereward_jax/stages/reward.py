@@ -38,9 +38,12 @@ from onereward_jax.stages.candidates import STORE
 from onereward_jax.stages.data import open_triplets
 from onereward_jax.stages.settings import plain, reward_options, reward_settings
 from onereward_jax.stages.stage import Results, StageContext
+from onereward_jax.stages.watching import watching
 from onereward_jax.tasks import DIMENSIONS, TASKS, Dimension, Task
 from onereward_jax.training.checkpoint import About, Checkpointer
+from onereward_jax.training.flops import Assumptions
 from onereward_jax.training.loop import LoopConfig, Periodic, train
+from onereward_jax.training.minimum import full_attention_share, reward_minimum
 from onereward_jax.training.reward_step import (
     abstract_reward_state,
     first_reward_state,
@@ -48,7 +51,6 @@ from onereward_jax.training.reward_step import (
     make_reward_step,
 )
 from onereward_jax.training.state import TrainState
-from onereward_jax.training.writer import MetricsWriter
 
 PAIRS = "pairs.jsonl"
 
@@ -90,11 +92,20 @@ def run(context: StageContext) -> Results:
         if is_writer():
             table_path.write_text(json.dumps({"step": int(state.step), "rows": rows}, indent=1))
 
+    def minimum_flops() -> float:
+        pair = pairs["train"][0]
+        shapes = {
+            name: jax.ShapeDtypeStruct((config.batch_size, *np.shape(array)), array.dtype)
+            for name, array in pair.items()
+        }
+        assumptions = Assumptions(true_share=full_attention_share(judge.scorer))
+        return reward_minimum(judge.scorer, abstract.params, shapes, assumptions)
+
     with Checkpointer(context.folder / "checkpoints", about) as checkpointer:
         abstract = abstract_reward_state(judge.scorer, settings, mesh)
         resumes = checkpointer.latest_step() is not None
         state = checkpointer.restore(abstract, data) if resumes else first()
-        with MetricsWriter(context.folder, first_step=int(state.step)) as writer:
+        with watching(context, context.folder, int(state.step), minimum_flops) as (watch, writer):
             state = train(
                 step,
                 state,
@@ -107,6 +118,7 @@ def run(context: StageContext) -> Results:
                 writer,
                 name="reward",
                 periodic=[Periodic(config.evaluate_every, measure)],
+                watch=watch,
             )
     write_judge_folder(
         context.folder / "judge",

@@ -1,9 +1,10 @@
 """Stage `rl`: the editor learns through the judge's answer (stage 3, Algorithms 1 and 2).
 
-metrics.jsonl    rewards per task and dimension, monitors, norms
-samples/         what the judge saw: source | mask | policy | reference, every few steps
-policy/, ema/    transformers of the trained policy and of its average (diffusers layout), or
-                 their adapters where `config.rl.lora` is used
+    metrics.jsonl    rewards per task and dimension, monitors, norms; what the steps cost
+    events/          the same and the samples for TensorBoard
+    samples/         what the judge saw: source | mask | policy | reference, every few steps
+    policy/, ema/    transformers of the trained policy and of its average (diffusers layout), or
+                     their adapters where `config.rl.lora` is used
 """
 
 from __future__ import annotations
@@ -24,15 +25,19 @@ from onereward_jax.models.lora import LoraConfig, uniform_adapter
 from onereward_jax.parallel import gather, is_writer, local_rows, shard_batch, shard_whole
 from onereward_jax.policy import TextCache, load_editor, open_text_cache
 from onereward_jax.policy.adapters import init_adapter
+from onereward_jax.policy.loading import abstract_params
 from onereward_jax.reward import TEMPLATE_VERSION, Jitter, QueryTokenizer
 from onereward_jax.reward.loading import load_judge_params, read_judge
 from onereward_jax.stages.candidates import to_uint8
 from onereward_jax.stages.data import open_triplets
 from onereward_jax.stages.settings import model_kinds, optimizer_settings, plain
 from onereward_jax.stages.stage import Results, StageContext
+from onereward_jax.stages.watching import watching
 from onereward_jax.tasks import SAMPLING_PROBABILITIES, TASKS, Task
 from onereward_jax.training.checkpoint import About, Checkpointer
+from onereward_jax.training.flops import Assumptions
 from onereward_jax.training.loop import LoopConfig, Periodic, train
+from onereward_jax.training.minimum import full_attention_share, rl_minimum
 from onereward_jax.training.rl_config import Frozen, RLConfig, RLModels
 from onereward_jax.training.rl_step import (
     abstract_rl_state,
@@ -94,7 +99,7 @@ def run(context: StageContext) -> Results:
         )
     )
 
-    def save_samples(state: TrainState) -> None:
+    def save_samples(state: TrainState, writer: MetricsWriter) -> None:
         batch = {name: array for name, array in shown.items() if name != "valid"}
         images, references = gather(preview(state, frozen, shard_whole(batch, mesh), key))
         if not is_writer():
@@ -102,7 +107,13 @@ def run(context: StageContext) -> Results:
         columns = [shown["image"], np.repeat(shown["mask"], 3, -1) * 2 - 1, images, references]
         path = context.folder / "samples" / f"{int(state.step):06d}.png"
         path.parent.mkdir(exist_ok=True)
-        save_grid(path, columns)
+        writer.picture(int(state.step), "samples", save_grid(path, columns))
+
+    def minimum_flops() -> float:
+        parts = (abstract_params(editor, mesh).transformer, frozen.vae, frozen.judge)
+        rollout_steps = (settings.first_index + settings.last_index) / 2
+        assumptions = Assumptions(rollout_steps, full_attention_share(judge.scorer))
+        return rl_minimum(models, settings, parts, shown, assumptions)
 
     must_match = {"rl": plain(config), "query_template": TEMPLATE_VERSION}
     about = About(must_match=must_match, config=plain(context.config))
@@ -112,7 +123,7 @@ def run(context: StageContext) -> Results:
         state = checkpointer.restore(abstract, data) if resumes else first_state()
         # State and reference have copies of their own: a third one would be 4 bytes per weight.
         del weights
-        with MetricsWriter(context.folder, first_step=int(state.step)) as writer:
+        with watching(context, context.folder, int(state.step), minimum_flops) as (watch, writer):
             state = train(
                 lambda state, batch: step(state, frozen, batch, key),
                 state,
@@ -124,7 +135,10 @@ def run(context: StageContext) -> Results:
                 checkpointer,
                 writer,
                 name="rl",
-                periodic=[Periodic(config.sample_every, save_samples)],
+                periodic=[
+                    Periodic(config.sample_every, lambda state: save_samples(state, writer))
+                ],
+                watch=watch,
             )
     for name, trained in (("policy", state.params), ("ema", state.ema)):
         if adapts:
@@ -217,10 +231,16 @@ def make_transform(
     return transform
 
 
-def save_grid(path: Any, columns: list[np.ndarray]) -> None:
-    """A PNG with one row per sample and the given pictures [b, h, w, 3] in [-1, 1] side by side."""
+def save_grid(path: Any, columns: list[np.ndarray]) -> np.ndarray:
+    """A PNG with one row per sample and the given pictures [b, h, w, 3] in [-1, 1] side by side.
+
+    Returns:
+      Its pixels, uint8 [h, w, 3].
+    """
     rows = np.concatenate([np.concatenate(list(column)) for column in columns], axis=1)
-    Image.fromarray(to_uint8(rows)).save(path)
+    pixels = to_uint8(rows)
+    Image.fromarray(pixels).save(path)
+    return pixels
 
 
 def _probabilities(triplets: Triplets) -> dict[Task, float]:

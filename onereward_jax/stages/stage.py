@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import time
 from collections.abc import Callable, Mapping
 
 from jax.sharding import Mesh
@@ -24,12 +25,14 @@ class StageContext:
       config: the whole config; a stage reads only the sections it declared.
       workdir: the folder of the run.
       mesh: the devices of the run.
+      started: when this process began with the stage (`time.time()`).
     """
 
     stage: str
     config: FrozenConfigDict
     workdir: pathlib.Path
     mesh: Mesh
+    started: float = dataclasses.field(default_factory=time.time)
 
     @property
     def folder(self) -> pathlib.Path:

@@ -22,16 +22,20 @@ from onereward_jax.parallel import MeshFunction
 from onereward_jax.policy import read_editor
 from onereward_jax.policy.generate import make_generate
 from onereward_jax.policy.loading import abstract_params
-from onereward_jax.reward import Scorer
 from onereward_jax.reward.loading import read_scorer
 from onereward_jax.stages.rl import editor_options, judge_options, rl_settings
 from onereward_jax.stages.settings import model_kinds, reward_options, reward_settings
-from onereward_jax.train_compile.flops import Assumptions
-from onereward_jax.train_compile.minimum import edit_minimum, reward_minimum, rl_minimum
 from onereward_jax.training.abstract_batches import (
     abstract_edits,
     abstract_pairs,
     abstract_rl_batch,
+)
+from onereward_jax.training.flops import Assumptions
+from onereward_jax.training.minimum import (
+    edit_minimum,
+    full_attention_share,
+    reward_minimum,
+    rl_minimum,
 )
 from onereward_jax.training.reward_step import (
     abstract_judge,
@@ -189,12 +193,6 @@ def candidates_job(config: FrozenConfigDict, mesh: Mesh) -> Job:
         learns=False,
     )
     return Job(generate, arguments, config.candidates.batch_size, main, minimum, assumptions)
-
-
-def full_attention_share(scorer: Scorer) -> float:
-    """Share of the vision tower's layers that attend over the whole picture."""
-    vision = scorer.model.config.vision_config
-    return len(vision.fullatt_block_indexes) / vision.depth
 
 
 JOBS: dict[str, Callable[[FrozenConfigDict, Mesh], Job]] = {

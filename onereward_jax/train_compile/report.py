@@ -11,7 +11,6 @@ from jax.sharding import Mesh
 from rich.console import Console
 from rich.table import Table
 
-from onereward_jax.train_compile.flops import count_flops
 from onereward_jax.train_compile.hlo import Traffic, collective_traffic, largest_arrays
 from onereward_jax.train_compile.jobs import Job
 from onereward_jax.train_compile.memory import (
@@ -23,6 +22,7 @@ from onereward_jax.train_compile.memory import (
     shortage_of,
 )
 from onereward_jax.train_compile.topology import Topology
+from onereward_jax.training.flops import count_flops
 
 EFFORT = {"exec_time_optimization_effort": -1.0}
 """Skips the search for the fastest code, which takes most of a compilation and changes neither

@@ -7,7 +7,6 @@ import dataclasses
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -23,6 +22,7 @@ from onereward_jax.training import metrics as measures
 from onereward_jax.training.checkpoint import Checkpointer
 from onereward_jax.training.metrics import Metrics
 from onereward_jax.training.state import TrainState
+from onereward_jax.training.watch import Watch, in_one_line
 from onereward_jax.training.writer import MetricsWriter
 
 StepFn = Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, Metrics]]
@@ -77,6 +77,7 @@ def train(
     *,
     name: str,
     periodic: Sequence[Periodic] = (),
+    watch: Watch | None = None,
 ) -> TrainState:
     """Runs until `config.total_steps`.
 
@@ -93,6 +94,7 @@ def train(
       writer: gets the metrics every `log_every` steps.
       name: of the stage, for the progress bar.
       periodic: see `Periodic`.
+      watch: counts what the run costs; a new one by default.
 
     Returns:
       The last state.
@@ -106,13 +108,20 @@ def train(
     running: Metrics | None = None
     refusals = _Refusals(config.max_refused)
     add = jax.jit(measures.add)
-    since, started = number, time.monotonic()
-    with _bar(name, number, config.total_steps) as bar, _termination() as asked_to_stop:
+    watch, first = watch or Watch(), number + 1
+    with (
+        _bar(name, number, config.total_steps) as bar,
+        _termination() as asked_to_stop,
+        watch.running(number),
+    ):
         while number < config.total_steps:
-            batch = next(data)
-            placed = place(batch)
-            state, measured = step(state, placed)
+            with watch.waiting():
+                batch = next(data)
+                placed = place(batch)
             number += 1
+            state, measured = watch.run(step, number, state, placed)
+            if number == first and not bar.disable:
+                bar.write(f"{name}: {watch.first_step()}")
             bar.update()
             running = measured if running is None else add(running, measured)
             refusals.watch(number, placed["index"], measured["refused"])
@@ -122,17 +131,18 @@ def train(
 
             last = number == config.total_steps
             if last or number % config.log_every == 0:
-                named = measures.scalars(running)
-                named["steps_per_second"] = (number - since) / (time.monotonic() - started)
+                named = measures.scalars(running) | watch.read(number)
                 writer.write(number, named)
-                bar.set_postfix({"loss": f"{named.get('loss', float('nan')):.4f}"}, refresh=False)
-                running, since, started = None, number, time.monotonic()
+                bar.set_postfix_str(in_one_line(named), refresh=False)
+                running = None
             for task in periodic:
                 if last or number % task.every == 0:
-                    task.call(state)
+                    with watch.pausing():
+                        task.call(state)
             stopping = asked_to_stop()
             if last or stopping or number % config.checkpoint_every == 0:
-                checkpointer.save(state, data)
+                with watch.pausing():
+                    checkpointer.save(state, data)
             if stopping:
                 break
         refusals.settle()

@@ -1,14 +1,19 @@
-"""Where metrics go: a JSONL file, TensorBoard if wanted; written by process 0 only."""
+"""Where metrics go: a JSONL file and boards to look at; written by process 0 only."""
 
 from __future__ import annotations
 
 import json
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
 
 from onereward_jax.parallel import is_writer
+from onereward_jax.training.boards import Board
+
+METRICS = "metrics.jsonl"
 
 
 class MetricsWriter:
@@ -18,29 +23,24 @@ class MetricsWriter:
     between the last checkpoint and the crash) are cut off first, so that every step is there once.
     """
 
-    def __init__(self, folder: Path, *, first_step: int = 0, tensorboard: bool = False) -> None:
-        """Opens the files.
+    def __init__(
+        self, folder: Path, *, first_step: int = 0, boards: Sequence[Board] = ()
+    ) -> None:
+        """Opens the file.
 
         Args:
           folder: created if missing.
           first_step: the step the run starts or resumes from.
-          tensorboard: also write event files; needs the package tensorboardX.
-
-        Raises:
-          ModuleNotFoundError: tensorboardX is wanted and not installed.
+          boards: also shown everything; closed with the writer.
         """
         self._file = None
-        self._events: Any = None
+        self._boards = boards
         if not is_writer():
             return
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / "metrics.jsonl"
+        path = folder / METRICS
         _keep_until(path, first_step)
         self._file = path.open("a", encoding="utf-8")
-        if tensorboard:
-            from tensorboardX import SummaryWriter
-
-            self._events = SummaryWriter(str(folder), purge_step=first_step)
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         """Records the numbers of `step`."""
@@ -48,16 +48,20 @@ class MetricsWriter:
             return
         self._file.write(json.dumps({"step": step, **scalars}) + "\n")
         self._file.flush()
-        if self._events is not None:
-            for name, value in scalars.items():
-                self._events.add_scalar(name, value, step)
+        for board in self._boards:
+            board.scalars(step, scalars)
+
+    def picture(self, step: int, name: str, pixels: UInt8[np.ndarray, "h w 3"]) -> None:
+        """Shows a picture of `step` on the boards."""
+        for board in self._boards:
+            board.picture(step, name, pixels)
 
     def close(self) -> None:
-        """Closes the files."""
+        """Closes the file and the boards."""
         if self._file is not None:
             self._file.close()
-        if self._events is not None:
-            self._events.close()
+        for board in self._boards:
+            board.close()
 
     def __enter__(self) -> MetricsWriter:
         return self

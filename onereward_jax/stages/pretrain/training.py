@@ -11,11 +11,11 @@ from ml_collections import FrozenConfigDict
 from onereward_jax.parallel import MeshFunction, shard_batch
 from onereward_jax.stages.settings import plain
 from onereward_jax.stages.stage import StageContext
+from onereward_jax.stages.watching import watching
 from onereward_jax.training.checkpoint import About, Checkpointer
 from onereward_jax.training.loop import LoopConfig, train
 from onereward_jax.training.optim import OptimizerConfig
 from onereward_jax.training.state import TrainState
-from onereward_jax.training.writer import MetricsWriter
 
 
 def optimizer_config(section: FrozenConfigDict) -> OptimizerConfig:
@@ -59,7 +59,7 @@ def run_training(
     with Checkpointer(folder, about, keep=1) as checkpointer:
         resumes = checkpointer.latest_step() is not None
         state = checkpointer.restore(abstract, iterator) if resumes else create()
-        with MetricsWriter(folder, first_step=int(state.step)) as writer:
+        with watching(context, folder, int(state.step)) as (watch, writer):
             return train(
                 step,
                 state,
@@ -69,4 +69,5 @@ def run_training(
                 checkpointer,
                 writer,
                 name=name,
+                watch=watch,
             )

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from onereward_jax.policy.editor import Editor, Size
 from onereward_jax.policy.inputs import Condition, PromptEmbeds
 from onereward_jax.reward import QueryBatch, Scorer
-from onereward_jax.train_compile.flops import Assumptions, function_flops
+from onereward_jax.training.flops import Assumptions, function_flops
 from onereward_jax.training.rl_config import RLConfig, RLModels
 
 Shape = jax.ShapeDtypeStruct
@@ -79,6 +79,12 @@ def edit_minimum(
         + encodes * _encode(editor, vae, samples, size)
         + _decode(editor, vae, samples, size)
     )
+
+
+def full_attention_share(scorer: Scorer) -> float:
+    """Share of the vision tower's layers that attend over the whole picture."""
+    vision = scorer.model.config.vision_config
+    return len(vision.fullatt_block_indexes) / vision.depth
 
 
 _NONE = Assumptions()

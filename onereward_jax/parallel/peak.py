@@ -1,0 +1,28 @@
+"""What devices could do at most, by the names JAX gives them: the denominator of MFU.
+
+TPUs: https://docs.cloud.google.com/tpu/docs/v4, v5e, v5p, v6e and tpu7x (a chip of which is two
+devices). GPUs: NVIDIA's data sheets of A100, H100 and H200 in the SXM form, without sparsity.
+"""
+
+from __future__ import annotations
+
+from jax.sharding import Mesh
+
+PEAK_FLOPS = {
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5": 459e12,
+    "TPU v6 lite": 918e12,
+    "TPU7x": 1153.5e12,
+    "NVIDIA A100-SXM4-40GB": 312e12,
+    "NVIDIA A100-SXM4-80GB": 312e12,
+    "NVIDIA H100 80GB HBM3": 989e12,
+    "NVIDIA H200": 989e12,
+}
+"""`jax.Device.device_kind` -> bfloat16 operations per second, a multiply-add being two."""
+
+
+def peak_flops(mesh: Mesh) -> float | None:
+    """Operations per second of all devices of `mesh`; None where the kind is not in the table."""
+    peak = PEAK_FLOPS.get(mesh.devices.flat[0].device_kind)
+    return None if peak is None else peak * mesh.size

@@ -1,0 +1,88 @@
+"""Where people watch a run: TensorBoard's event files, Weights & Biases."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+from tensorboardX import SummaryWriter
+
+FLUSH_SECONDS = 10
+
+
+class TensorBoard:
+    """Event files, written without TensorFlow."""
+
+    def __init__(self, folder: Path, first_step: int) -> None:
+        """What earlier processes wrote behind `first_step` will not be shown."""
+        self._events = SummaryWriter(
+            str(folder),
+            purge_step=first_step + 1,
+            flush_secs=FLUSH_SECONDS,
+            # A file is named by the second it was opened in, which need not tell two apart.
+            filename_suffix=f".{first_step}",
+        )
+
+    def scalars(self, step: int, named: Mapping[str, float]) -> None:
+        """As curves; the part of a name before "/" is a group of curves."""
+        for name, value in named.items():
+            self._events.add_scalar(name, value, step)
+
+    def picture(self, step: int, name: str, pixels: UInt8[np.ndarray, "h w 3"]) -> None:
+        """On the page of images."""
+        self._events.add_image(name, pixels, step, dataformats="HWC")
+
+    def close(self) -> None:
+        """Writes what is left."""
+        self._events.close()
+
+
+class WeightsAndBiases:
+    """A run of Weights & Biases; one that is resumed goes on under its id."""
+
+    def __init__(
+        self, project: str, folder: Path, *, run: str, name: str, config: Mapping[str, Any]
+    ) -> None:
+        """
+        Args:
+          project: created if missing.
+          folder: for its files; exists.
+          run: id of the run, unique in the project.
+          name: shown to people.
+          config: shown beside the curves.
+
+        Raises:
+          ValueError: Weights & Biases refuses, for instance because nobody has logged in.
+          ModuleNotFoundError: the package is not installed.
+        """
+        import wandb
+
+        self._wandb = wandb
+        try:
+            self._run = wandb.init(
+                project=project, dir=folder, id=run, name=name, config=dict(config), resume="allow"
+            )
+        except wandb.Error as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"config.watch.wandb: Weights & Biases says: {reason}") from error
+        # Its own counter of steps never goes back, but a run after a crash does.
+        self._run.define_metric("*", step_metric="step")
+
+    def scalars(self, step: int, named: Mapping[str, float]) -> None:
+        """As curves over "step"."""
+        self._run.log({"step": step, **named})
+
+    def picture(self, step: int, name: str, pixels: UInt8[np.ndarray, "h w 3"]) -> None:
+        """As media."""
+        self._run.log({"step": step, name: self._wandb.Image(pixels)})
+
+    def close(self) -> None:
+        """Uploads what is left."""
+        self._run.finish()
+
+
+Board = TensorBoard | WeightsAndBiases
+"""What a `MetricsWriter` shows its numbers and pictures to."""

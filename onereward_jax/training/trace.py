@@ -1,0 +1,34 @@
+"""A trace of some steps by `jax.profiler`, for TensorBoard's profile page or Perfetto."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jax
+
+
+class StepTrace:
+    """Records steps `first` to `last`, counted from 1; none if a run resumes behind them."""
+
+    def __init__(self, folder: Path, first: int, last: int) -> None:
+        """`folder` gets `plugins/profile/<time>/`, with one file per host."""
+        self._folder, self._first, self._last = folder, first, last
+        self._recording = False
+
+    def before(self, step: int) -> None:
+        """Starts when `step` is the first one of those to come."""
+        if not self._recording and self._first <= step <= self._last:
+            jax.profiler.start_trace(self._folder)
+            self._recording = True
+
+    def after(self, step: int, outcome: object) -> None:
+        """Stops behind the last step, when the devices are done with its `outcome`."""
+        if self._recording and step >= self._last:
+            jax.block_until_ready(outcome)
+            self.close()
+
+    def close(self) -> None:
+        """Writes what was recorded, if the loop ended before `last`."""
+        if self._recording:
+            jax.profiler.stop_trace()
+            self._recording = False

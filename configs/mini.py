@@ -91,7 +91,7 @@ def get_config(variant: str = "") -> ConfigDict:
     reward.optimizer = optimizer(4e-4, warmup_steps=50, schedule="cosine")
     reward.between = True  # learn that the candidates neither best nor worst lie between these
     reward.mirror = 0.5  # how often both pictures of a pair are mirrored (not for text alignment)
-    reward.jitter = jitter(noise=0.2, shift=3, negative=0.5, grey=0.25)
+    reward.jitter = jitter(noise=0.2, shift=3, negative=0.5)
     reward.suffix_length = 40  # tokens of a query's last words with a quoted prompt
     reward.vocabulary = "full"  # P("Yes") over the "full" vocabulary or over {"yes_no"}
     reward.evaluate_every = 350  # steps between accuracy tables
@@ -101,15 +101,15 @@ def get_config(variant: str = "") -> ConfigDict:
 
     config.rl = rl = ConfigDict()
     rl.algorithm = "frozen"  # "frozen" reference (Algorithm 1) or "dynamic" (Algorithm 2)
-    rl.steps = 250  # updates of the policy
+    rl.steps = 200  # updates of the policy
     rl.batch_size = 8  # triplets per update
     rl.accumulate = 1  # micro-batches per update
-    rl.optimizer = optimizer(1.5e-4, warmup_steps=20, schedule="cosine")
+    rl.optimizer = optimizer(3e-5, warmup_steps=20, schedule="cosine")
     rl.lora = lora = ConfigDict()
     lora.rank = 0  # of an adapter trained in place of the whole transformer; 0: no adapter
     lora.alpha = 16.0  # the adapter counts alpha / rank times
     lora.targets = LORA_TARGETS  # adapted linear layers: regular expression of their full names
-    rl.reward_upper_bound = 0.7  # lambda of Eq. 5: no gradient above this P("Yes")
+    rl.reward_upper_bound = 0.65  # lambda of Eq. 5: no gradient above this P("Yes")
     rl.vocabulary = "full"  # as in reward
     rl.ema_decay = 0.98  # tau: of the policy's average, the reference of Algorithm 2
     rl.num_steps = 20  # points of the sampling grid
@@ -121,8 +121,8 @@ def get_config(variant: str = "") -> ConfigDict:
     rl.reference_cfg_scale = 2.0  # of the reference
     rl.negative_prompt = "nsfw"  # for true classifier-free guidance
     rl.task_per = "sample"  # draw the task per "sample" or per "iteration"
-    rl.flow_matching_weight = 3.0  # of the pre-training loss as a regulariser
-    rl.jitter = jitter(noise=0.2, shift=3, negative=0.5, grey=0.25)
+    rl.flow_matching_weight = 0.0  # of the pre-training loss as a regulariser
+    rl.jitter = jitter(noise=0.2, shift=3, negative=0.5)
     rl.checkpoint_every = 100  # steps between checkpoints
     rl.sample_every = 100  # steps between grids of sample images
     rl.log_every = 10  # steps between lines of the log

@@ -22,6 +22,9 @@ CLOSEST = 1.5
 GAIN = 0.25
 """Largest relative change of a colour channel when a crop for training is varied."""
 
+GAMMA = (0.4, 1.2)
+"""Range of the exponent of its brightness: most photographs to learn from are dark."""
+
 Tint = tuple[float, float, float]
 _NO_TINT: Tint = (1.0, 1.0, 1.0)
 
@@ -84,7 +87,7 @@ def crop_photo(
     """A random square crop of a random photograph of `split`, and the photograph's name.
 
     Crops are mirrored half of the time. Those for training, where photographs are few, also vary
-    in colour: channels are scaled by up to `GAIN` and sometimes swapped.
+    in colour: channels are scaled by up to `GAIN` and sometimes swapped, and brightened by `GAMMA`.
     """
     photo = _drawn_by_weight(split)
     photo = photo[rng.integers(len(photo))]
@@ -110,8 +113,10 @@ def _vary_colours(
     rng: np.random.Generator, pixels: UInt8[np.ndarray, "h w 3"]
 ) -> UInt8[np.ndarray, "h w 3"]:
     chance, *gains = rng.random(5)
+    low, high = np.log(GAMMA)
+    pixels = 255.0 * (pixels / 255.0) ** np.exp(rng.uniform(low, high))
     if chance < 0.5:
-        return pixels
+        return pixels.astype(np.uint8)
     if chance < 0.65:
         pixels = pixels[..., rng.permutation(3)]
     brightness = 1 + GAIN * (2 * gains[3] - 1)

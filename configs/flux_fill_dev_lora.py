@@ -16,7 +16,8 @@ def get_config() -> ConfigDict:
     """The experiment."""
     config = runpy.run_path(str(BASE))["get_config"]()
     rl = config.rl
-    rl.lora.rank = 64  # of the adapter
-    rl.lora.alpha = 64.0  # the adapter counts alpha / rank times
+    lora = rl.lora
+    lora.rank = 64  # of the adapter
+    lora.alpha = 64.0  # the adapter counts alpha / rank times
     rl.optimizer.learning_rate = 1e-4  # the peak; adapters take larger steps than whole weights
     return config

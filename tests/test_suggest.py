@@ -11,11 +11,13 @@ from jax.sharding import PartitionSpec as P
 
 import onereward_jax
 from onereward_jax.common.config import load_config
-from onereward_jax.parallel import make_mesh
+from onereward_jax.parallel import make_mesh, mesh_jit
 from onereward_jax.train_compile import suggest
 from onereward_jax.train_compile.candidates import MOST_TENSOR, Candidate, candidates
 from onereward_jax.train_compile.estimate import WHOLE_STEP, Estimate, estimate
 from onereward_jax.train_compile.jobs import Job, Main
+from onereward_jax.train_compile.memory import Shortage
+from onereward_jax.train_compile.report import Report
 from onereward_jax.train_compile.topology import Topology
 from onereward_jax.training.flops import Assumptions
 from onereward_jax.training.state import TrainState
@@ -55,7 +57,7 @@ def test_what_needs_no_less_than_what_did_not_fit_is_known():
     assert not dataclasses.replace(PLAIN, fsdp=16, tensor=1).needs_no_less(PLAIN)
 
 
-def job_of(layers=4, width=2048):
+def job_of(layers=4, width=2048, tokens=1024):
     """A stack of square layers that learns."""
     mesh = make_mesh(1, 1, 1, devices=jax.devices()[:1])
 
@@ -66,9 +68,9 @@ def job_of(layers=4, width=2048):
     weights = {"kernel": array((layers, width, width), None, "fsdp", "tensor")}
     step = array(())
     state = TrainState(step, weights, {"mu": weights, "nu": weights}, None, step)
-    main = Main(weights, jnp.bfloat16, tokens=1024, passes=3, learns=True)
-    flops = 3 * 2 * layers * width**2 * 1024 * 8
-    return Job(None, (state,), 8, main, flops, Assumptions())
+    main = Main(weights, jnp.bfloat16, tokens=tokens, passes=3.0, learns=True)
+    flops = 3.0 * 2 * layers * width**2 * tokens * 8
+    return Job(mesh_jit(lambda: 0, mesh), (state,), 8, main, flops, Assumptions())
 
 
 def test_memory_is_at_least_what_lies_on_a_device():
@@ -86,7 +88,7 @@ def test_memory_is_at_least_what_lies_on_a_device():
 
 
 def test_gathering_weights_for_few_tokens_takes_longer_than_computing():
-    job = job_of()
+    job = job_of(tokens=128)
     alone = dataclasses.replace(PLAIN, data=16, fsdp=1, tensor=1)
     spread = dataclasses.replace(PLAIN, fsdp=16, tensor=1)
     repeated = 4 / 3
@@ -95,9 +97,12 @@ def test_gathering_weights_for_few_tokens_takes_longer_than_computing():
     assert estimate(job, spread, V5P).sample_seconds > least
 
 
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    fits: bool
+def report_of(fits):
+    rest = {field.name: 0.0 for field in dataclasses.fields(Report)}
+    words = {"stage": "rl", "topology": V5P.name, "mesh": {}, "collectives": {}, "memory": None}
+    counts = {"slices": 1, "devices": 16, "batch_size": 8}
+    shortage = None if fits else Shortage(needed=2**40, buffers=())
+    return Report(**rest | words | counts | {"shortage": shortage})
 
 
 def test_the_fastest_that_fits_is_taken_and_what_cannot_fit_is_not_compiled(monkeypatch):
@@ -111,7 +116,7 @@ def test_the_fastest_that_fits_is_taken_and_what_cannot_fit_is_not_compiled(monk
 
     def compile_candidate(way, *_):
         compiled.append(way)
-        return Outcome(way is ways[2])
+        return report_of(fits=way is ways[2])
 
     ranking = [(way, Estimate(0.0, float(at))) for at, way in enumerate(ways)]
     monkeypatch.setattr(suggest, "ranked", lambda *_: ranking)

@@ -14,8 +14,9 @@ import pytest
 import onereward_jax
 from onereward_jax.models.attention.splash import splash_attention
 from onereward_jax.parallel import make_mesh, mesh_jit
+from onereward_jax.train_compile.arrays import largest_arrays_of
 from onereward_jax.train_compile.hlo import Traffic, collective_traffic, largest_arrays
-from onereward_jax.train_compile.memory import shortage_of
+from onereward_jax.train_compile.memory import SHOWN_BUFFERS, Shortage, shortage_of
 from onereward_jax.train_compile.topology import Topology
 from onereward_jax.training.flops import Assumptions, count_flops, function_flops
 
@@ -121,9 +122,9 @@ ENTRY %main (a: f32[4,8]) -> f32[4,8] {
 
 def test_collectives_count_as_often_as_their_loops_run():
     assert collective_traffic(MODULE, unknown_trips=2.0) == {
-        "all-gather": Traffic(21.0, 21.0 * 16 * 8 * 4, 16 * 8 * 4),
-        "all-reduce": Traffic(1.0, 4.0 * 8 * (4 + 2), 4 * 8 * (4 + 2)),
-        "collective-permute": Traffic(1.0, 4.0 * 8 * 4, 4 * 8 * 4),
+        "all-gather": Traffic(21.0, 21.0 * 16 * 8 * 4, 16.0 * 8 * 4),
+        "all-reduce": Traffic(1.0, 4.0 * 8 * (4 + 2), 4.0 * 8 * (4 + 2)),
+        "collective-permute": Traffic(1.0, 4.0 * 8 * 4, 4.0 * 8 * 4),
     }
 
 
@@ -149,6 +150,35 @@ space hbm. Used 26.50G of 15.75G hbm. Exceeded hbm capacity by 10.75G.
         "512.00M f32[16384,8192]",
     )
     assert shortage_of("INVALID_ARGUMENT: something else") is None
+
+
+def test_the_compiler_is_understood_when_it_gives_up_early():
+    message = """RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO \
+temporaries (17.34G) exceeds available HBM (15.75G)."""
+    assert shortage_of(message) == Shortage(needed=int(17.34 * 2**30), buffers=())
+
+
+def test_the_largest_arrays_of_a_trace_are_named():
+    def step(x):
+        with jax.named_scope("decode"):
+            wide = jax.lax.scan(lambda c, _: (jnp.sin(c), jnp.outer(c, c)), x, None, length=2)[1]
+        return jnp.sum(wide) + jnp.sum(jnp.tile(x, 2))
+
+    jaxpr = jax.make_jaxpr(step)(jnp.zeros(1024)).jaxpr
+    largest, second = largest_arrays_of(jaxpr, 2)
+    assert largest.startswith("0.01G float32[2,1024,1024] over all devices (decode")
+    assert second.startswith("0.00G float32[1024,1024]")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs the extra tpu")
+def test_a_step_that_does_not_fit_says_so_and_what_is_large():
+    flags = ["--topology=v5e:2x2", "--config.mesh.data=1", "--config.rl.batch_size=16384"]
+    outcome = compile_mini(*flags)
+    assert outcome.returncode == 1, outcome.stderr
+    assert "does not fit" in outcome.stdout
+    _, _, buffers = outcome.stdout.partition("The largest buffers:")
+    assert len(buffers.strip().splitlines()) == SHOWN_BUFFERS
 
 
 def test_the_largest_arrays_of_a_module_are_named():

@@ -3,8 +3,8 @@
 TPUs: the specification tables of https://docs.cloud.google.com/tpu/docs/v4, v5e, v5p, v6e and
 tpu7x. They give the bandwidth of the links between chips (ICI) as the sum of both directions,
 400, 1200, 800 and 1200 GB/s a chip for the last four; of v4 they give none, and its figure here
-is unchecked. `memory` is what libtpu 0.0.42.1 says a program may use when one is too large
-("Used ... of 15.75G hbm"); the system keeps a little of what the tables give.
+is unchecked. `memory` is what libtpu 0.0.42.1 says of all five when a program is too large
+("exceeds available HBM (15.75G)"); the system keeps a little of what the tables give.
 
 GPUs: NVIDIA's data sheets of A100, H100 and H200 in the SXM form, without sparsity; memory and its
 bandwidth as in `cuda`. Between hosts they have one port each of 200 Gbit/s (A100) or 400 Gbit/s,
@@ -49,11 +49,12 @@ class Chip:
 
 def _gpu(generation: str, flops: float, link: float, host: float) -> Chip:
     gpu = GPUS[generation]
-    return Chip("cuda", flops, GPU_MEMORY_FRACTION * gpu.memory, gpu.bandwidth, link, host)
+    return Chip("cuda", flops, GPU_MEMORY_FRACTION * gpu.memory, float(gpu.bandwidth), link, host)
 
 
 CHIPS = {
-    "v4": Chip("tpu", 275e12, 31.75 * GIB, 1200e9, 300e9),
+    # Two devices a chip, as libtpu describes it: half of 275 TFLOP/s, 1200 GB/s and 300 GB/s each.
+    "v4": Chip("tpu", 137.5e12, 15.25 * GIB, 600e9, 150e9),
     "v5e": Chip("tpu", 197e12, 15.75 * GIB, 819e9, 200e9),
     "v5p": Chip("tpu", 459e12, 95.74 * GIB, 2765e9, 600e9),
     "v6e": Chip("tpu", 918e12, 31.25 * GIB, 1638e9, 400e9),

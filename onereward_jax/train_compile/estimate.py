@@ -51,21 +51,21 @@ def estimate(job: Job, candidate: Candidate, topology: Topology) -> Estimate:
     devices, batch_size = math.prod(sizes.values()), candidate.batch_size
     main, width = job.main, jnp.dtype(job.main.dtype).itemsize
 
-    fixed = sum(_shard_bytes(leaf, sizes) for leaf in jax.tree.leaves(job.arguments))
+    fixed = math.fsum(_shard_bytes(leaf, sizes) for leaf in jax.tree.leaves(job.arguments))
     if main.learns:
         trained = job.arguments[0].params
-        fixed += sum(_shard_bytes(leaf, sizes) for leaf in jax.tree.leaves(trained))
+        fixed += math.fsum(_shard_bytes(leaf, sizes) for leaf in jax.tree.leaves(trained))
         if candidate.moment == "bfloat16":
-            fixed -= sum(_shard_bytes(leaf, sizes) for leaf in jax.tree.leaves(trained)) / 2
+            fixed -= math.fsum(_shard_bytes(leaf, sizes) for leaf in jax.tree.leaves(trained)) / 2
     kernels = [leaf for leaf in jax.tree.leaves(main.weights) if len(leaf.shape) >= 2]
-    copied = sum(_shard_bytes(leaf, sizes, width) for leaf in kernels)
+    copied = math.fsum(_shard_bytes(leaf, sizes, width) for leaf in kernels)
     kept = _kept_features(kernels, candidate.remat) if main.learns else 0.0
     activations = kept / candidate.tensor * candidate.samples * main.tokens * width
     memory = fixed + copied + activations + WHOLE_STEP
 
     passes = main.passes + (REPEATED[candidate.remat] if main.learns else 0.0)
     flops = job.minimum_flops / job.batch_size * batch_size / devices * passes / main.passes
-    whole = sum(math.prod(leaf.shape) * width for leaf in kernels) / candidate.tensor
+    whole = math.fsum(math.prod(leaf.shape) * width for leaf in kernels) / candidate.tensor
     gathered = whole * (1 - 1 / candidate.fsdp) * max(candidate.accumulate, 1)
     summed = _summed_features(kernels) * main.tokens * width * batch_size / candidate.parts
     summed *= 2 * (1 - 1 / candidate.tensor)
@@ -93,15 +93,15 @@ def _kept_features(kernels: list[Any], remat: str) -> float:
     """Numbers per token that wait for the backward pass: outputs of products, and their inputs."""
     if remat == "full":
         return 0.0
-    outputs = sum(_copies(leaf) * leaf.shape[-1] for leaf in kernels)
-    inputs = sum(_copies(leaf) * leaf.shape[-2] for leaf in kernels)
-    return outputs + (inputs if remat == "none" else 0)
+    outputs = math.fsum(_copies(leaf) * leaf.shape[-1] for leaf in kernels)
+    inputs = math.fsum(_copies(leaf) * leaf.shape[-2] for leaf in kernels)
+    return outputs + (inputs if remat == "none" else 0.0)
 
 
 def _summed_features(kernels: list[Any]) -> float:
     """Numbers per token that the devices of the axis `tensor` have to add up."""
     rows = (leaf for leaf in kernels if "tensor" in tuple(_spec(leaf))[-2:-1])
-    return sum(_copies(leaf) * leaf.shape[-1] for leaf in rows)
+    return math.fsum(_copies(leaf) * leaf.shape[-1] for leaf in rows)
 
 
 def _copies(leaf: Any) -> int:

@@ -161,7 +161,7 @@ def reward_job(config: FrozenConfigDict, mesh: Mesh) -> Job:
     minimum = reward_minimum(scorer, state.params, pairs, assumptions)
     # Both orders of a pair: two sequences.
     tokens = 2 * (scorer.layout.prefix_length + scorer.layout.packed_length)
-    main = Main(state.params, scorer.model.dtype, tokens, passes=3, learns=True)
+    main = Main(state.params, scorer.model.dtype, tokens, passes=3.0, learns=True)
     return Job(step, (state, pairs), config.reward.batch_size, main, minimum, assumptions)
 
 

@@ -9,7 +9,7 @@ import jax
 
 from onereward_jax.train_compile.chips import GIB
 
-_USED = re.compile(r"Used ([\d.]+)([KMGT]) of ([\d.]+)([KMGT])")
+_USED = re.compile(r"(?:Used |required for HLO temporaries \()([\d.]+)([KMGT])\b")
 _BUFFER = re.compile(
     r"^\s*\d+\. Size: ([\d.]+[KMGT]?)B?\s*$(.*?)(?=^\s*\d+\. Size: |\Z)", re.MULTILINE | re.DOTALL
 )
@@ -39,7 +39,7 @@ class Shortage:
 
     Attributes:
       needed: bytes that the step would take; 0 if the compiler does not say.
-      buffers: the largest buffers, "size shape (operation)".
+      buffers: the largest buffers, "size shape (operation)"; none where the compiler does not say.
     """
 
     needed: int
@@ -58,7 +58,11 @@ def memory_of(compiled: jax.stages.Compiled) -> Memory:
 
 
 def shortage_of(message: str) -> Shortage | None:
-    """Reads an error of the compiler; None if it is about something other than memory."""
+    """Reads an error of the compiler; None if it is about something other than memory.
+
+    libtpu 0.0.42.1 gives up before it plans memory, and says what all arrays of a device take, the
+    arguments and the results included, but not which; others list the largest.
+    """
     if "RESOURCE_EXHAUSTED" not in message and "Ran out of memory" not in message:
         return None
     used = _USED.search(message)

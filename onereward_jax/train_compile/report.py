@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from rich.console import Console
 from rich.table import Table
 
+from onereward_jax.train_compile.arrays import largest_arrays_of
 from onereward_jax.train_compile.hlo import Traffic, collective_traffic, largest_arrays
 from onereward_jax.train_compile.jobs import Job
 from onereward_jax.train_compile.memory import (
@@ -93,6 +94,9 @@ def compile_report(job: Job, stage: str, topology: Topology, mesh: Mesh) -> Repo
         shortage = shortage_of(str(error))
         if shortage is None:
             raise
+        if not shortage.buffers:
+            buffers = largest_arrays_of(traced.jaxpr.jaxpr, SHOWN_BUFFERS)
+            shortage = dataclasses.replace(shortage, buffers=buffers)
     seconds = time.perf_counter() - start
     chip = topology.chip
     if shortage is None:

@@ -50,7 +50,7 @@ def _equation_flops(equation: core.JaxprEqn, assumptions: Assumptions) -> float:
     if name == "pallas_call":
         # Conditions in a kernel are about the blocks to leave out: none without a mask.
         assumptions = dataclasses.replace(assumptions, true_share=1.0)
-    inner = [count_flops(jaxpr, assumptions) for jaxpr in _inner_jaxprs(parameters)]
+    inner = [count_flops(jaxpr, assumptions) for jaxpr in inner_jaxprs(parameters)]
     if name == "scan":
         return parameters["length"] * math.fsum(inner)
     if name == "while":
@@ -76,7 +76,7 @@ def _convolution_flops(equation: core.JaxprEqn) -> float:
     return 2.0 * math.prod(out) * inputs * window / math.prod(parameters["lhs_dilation"])
 
 
-def _inner_jaxprs(parameters: dict[str, Any]) -> list[core.Jaxpr]:
+def inner_jaxprs(parameters: dict[str, Any]) -> list[core.Jaxpr]:
     """The jaxprs among the parameters of an equation, conditions of loops left out."""
     found = []
     for name, value in parameters.items():

@@ -101,7 +101,7 @@ def test_after_kill_9_the_others_stop_and_a_restart_goes_on(alone, tmp_path, vic
 def test_a_process_that_does_not_come_is_named(tmp_path):
     found = run_all("late", tmp_path)
     assert found[0] == 75 and found[1] != 0
-    assert "process 1 of 2 (" in said(tmp_path, 0)
+    assert "process 1 (" in said(tmp_path, 0)
     assert "did not come to 'dinner' within 2 s" in said(tmp_path, 0)
 
 

@@ -218,7 +218,7 @@ def ending_together(orderly: Container[int], silence: float) -> Iterator[None]:
     except SystemExit as ending:
         if several():
             code = ending.code if isinstance(ending.code, int) else CRASHED
-            if code not in orderly:
+            if code not in orderly or isinstance(ending.__context__, Lost):
                 _depart(code, str(ending.__context__ or ""))
             _part()
         raise
@@ -238,7 +238,11 @@ def ending_together(orderly: Container[int], silence: float) -> Iterator[None]:
 
 def _part() -> None:
     """The end of a run that all processes end alike."""
-    wait_for_all("the end")
+    try:
+        wait_for_all("the end")
+    except Lost as lost:
+        print(f"error: {lost}", file=sys.stderr)
+        _depart(lost.code, str(lost))
     jax.distributed.shutdown()
 
 

@@ -59,7 +59,7 @@ def call_roll(address: str, count: int, index: int, seconds: float, code: int) -
 
 
 def names_of(missing: Sequence[int], count: int, hosts: Mapping[int, str] | None = None) -> str:
-    """Processes in words: "process 3 of 4 (host-3)" or "processes 1, 2 of 4"."""
+    """Processes in words: "process 3 (host-3) of 4" or "processes 1, 2 of 4"."""
     hosts = hosts or {}
     named = [f"{one} ({hosts[one]})" if one in hosts else str(one) for one in missing[:8]]
     if len(missing) > len(named):

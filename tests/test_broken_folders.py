@@ -292,3 +292,44 @@ def test_without_a_network_the_cache_of_the_hub_serves_and_the_rest_is_one_sente
         "owner/other may be, cannot be reached: name a local folder, or try again with a network"
     )
     assert odd == "config.models.judge: the hub's owner/model has no folder odd"
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("transformer/config.json", {"num_attention_heads": "two"}, "num_attention_heads is 'two'"),
+        ("transformer/config.json", {"joint_attention_dim": 1.5}, "joint_attention_dim is 1.5, a "),
+        ("transformer/config.json", {"axes_dims_rope": 8}, "axes_dims_rope is 8, a list"),
+        ("vae/config.json", {"latent_channels": None}, "latent_channels is None, a whole number"),
+        ("vae/config.json", {"norm_num_groups": 0}, "norm_num_groups is 0, a whole number from 1"),
+        ("vae/config.json", {"scaling_factor": "x"}, "scaling_factor is 'x', a number expected"),
+        ("vae/config.json", {"block_out_channels": []}, r"block_out_channels is \[\]"),
+        ("scheduler/scheduler_config.json", {"shift": None}, "scheduler: shift is None, a number"),
+        ("scheduler/scheduler_config.json", [], "scheduler_config.json holds a list"),
+    ],
+)
+def test_values_of_the_wrong_kind_in_an_editor_are_named(tmp_path, file, content, message):
+    folder = Path(shutil.copytree(EDITOR, tmp_path / "editor"))
+    found = json.loads((folder / file).read_text())
+    (folder / file).write_text(json.dumps(found | content if content else content))
+    with pytest.raises(ValueError, match=message):
+        read_editor(folder)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("config.json", {"text_config": 3}, "text_config is 3, no JSON object"),
+        ("preprocessor_config.json", {"merge_size": 0}, "merge_size is 0, a whole number from 1"),
+        ("preprocessor_config.json", {"image_mean": None}, "image_mean is None, a list"),
+        ("preprocessor_config.json", {"image_std": [1]}, "image_std is not one number per channel"),
+        ("onereward_query.json", {}, "the judge was trained with query template 'None'"),
+    ],
+)
+def test_values_of_the_wrong_kind_in_a_judge_are_named(tmp_path, file, content, message):
+    folder = Path(shutil.copytree(JUDGE, tmp_path / "judge"))
+    path = folder / file
+    found = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps(found | content))
+    with pytest.raises(ValueError, match=message):
+        read_judge(folder, (64, 64))

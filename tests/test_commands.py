@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch_pipeline
 from PIL import Image
 
 from onereward_jax import Editor, edit, judge
+from onereward_jax.convert.sources import PACKAGE
 from onereward_jax.inference import paste_back
 from onereward_jax.parallel import make_mesh
 from onereward_jax.tasks import FIXED_PROMPTS, Task
@@ -101,6 +103,9 @@ def test_the_judge_that_comes_along_answers_in_both_orders(tmp_path: Path, capsy
         ({"strength": "0"}, "strength 0.0 leaves none of 50 steps"),
         ({"steps": "many"}, "argument --steps: invalid int value: 'many'; --help explains"),
         ({"stesp": "3"}, "unrecognized arguments: --stesp=3; --help explains"),
+        ({"height": "-64"}, "height is -64, at least 1 expected"),
+        ({"seed": "99999999999"}, "seed is 99999999999, a number of 32 bits"),
+        ({"prompt": "\udcff"}, r"the prompt '\\udcff' is not Unicode text"),
         ({"image": "."}, "--mask: the pictures of a folder have theirs in metadata.jsonl"),
     ],
 )
@@ -117,6 +122,53 @@ def test_mistakes_end_in_one_sentence(
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1 and lines[0].startswith("error: ")
     assert re.search(message, lines[0])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'\n{"image": "caf\xe9.png"}', "metadata.jsonl, line 2: not UTF-8 "),
+        ('{"image": "a.png"}'.encode("utf-16"), "metadata.jsonl, line 1: not UTF-8 "),
+        (b"[" * 100_000, "metadata.jsonl, line 1: not JSON: "),
+        (b'["a.png"]', 'line 1: a JSON object with the field "image" expected'),
+        (b'\xef\xbb\xbf{"image": "gone.png", "mask": "mask.png", "prompt": "x"}', "gone.png"),
+        (b'{"image": "a.png", "task": "extend", "pad": "99999999,0,0,0"}', "than Pillow opens"),
+    ],
+    ids=["Latin-1", "UTF-16", "nested", "list", "UTF-8 with a mark", "huge"],
+)
+def test_folders_that_cannot_be_read_end_in_one_sentence(
+    tmp_path: Path, capsys, content: bytes, message: str
+) -> None:
+    save_all(tmp_path)
+    (tmp_path / "metadata.jsonl").write_bytes(content)
+    with pytest.raises(SystemExit) as ending:
+        files = [f"--image={tmp_path}", f"--out={tmp_path / 'out'}"]
+        edit.main(["--model=mini_models/editor", *files])
+    assert ending.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and message in line
+
+
+@pytest.mark.parametrize("command", ["edit", "judge"])
+def test_a_model_without_a_vocabulary_ends_in_one_sentence(
+    tmp_path: Path, capsys, command: str
+) -> None:
+    save_all(tmp_path)
+    names = {"edit": ("editor", "tokenizer"), "judge": ("judge", ".")}
+    model = tmp_path / "model"
+    shutil.copytree(PACKAGE / "mini_models" / names[command][0], model)
+    (model / names[command][1] / "tokenizer.json").unlink()
+    options = {
+        "edit": [f"--image={tmp_path / 'a.png'}", f"--mask={tmp_path / 'mask.png'}",
+                 "--prompt=x", f"--out={tmp_path / 'out.png'}"],
+        "judge": [f"--a={tmp_path / 'a.png'}", f"--b={tmp_path / 'a.png'}",
+                  "--task=fill", "--dimension=structure"],
+    }  # fmt: skip
+    with pytest.raises(SystemExit) as ending:
+        {"edit": edit, "judge": judge}[command].main([f"--model={model}", *options[command]])
+    assert ending.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and "holds no vocabulary: none of tokenizer.json" in line
 
 
 @pytest.mark.parametrize("command", ["edit", "judge"])

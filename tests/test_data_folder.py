@@ -122,3 +122,13 @@ def test_sizes_splits_and_metadata_are_asked_for(folder):
         FolderSource(folder, 24)
     with pytest.raises(ValueError, match='no row for the split "train"'):
         FolderSource(folder, 16)
+
+
+def test_metadata_that_is_not_utf_8_is_named_with_its_line(folder):
+    text = json.dumps(FILL) + '\n{"image": "café.png"}\n'
+    (folder / "metadata.jsonl").write_bytes(text.encode("latin-1"))
+    with pytest.raises(ValueError, match=r"metadata\.jsonl, line 2: not UTF-8"):
+        FolderSource(folder, 16)
+    rows = "\n".join(json.dumps({**FILL, "split": split}) for split in ("train", "test"))
+    (folder / "metadata.jsonl").write_bytes(b"\xef\xbb\xbf" + rows.encode())
+    assert len(FolderSource(folder, 16).rows) == 2

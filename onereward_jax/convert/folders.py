@@ -208,6 +208,8 @@ def read_preprocessor(folder: str | Path) -> dict[str, Any]:
     else:
         path = folder / "processor_config.json"
         found = read_json(path).get("image_processor", {})
+    if not isinstance(found, dict) or not isinstance(found.get("size") or {}, dict):
+        raise ValueError(f"{path}: size or image_processor is no JSON object")
     size = found.get("size") or {}
     areas = {"min_pixels": size.get("shortest_edge"), "max_pixels": size.get("longest_edge")}
     result = {**areas, **found}

@@ -4,7 +4,8 @@
     adapter_model.safetensors with adapter_config.json   peft's own folder
 
 Names are `transformer.<module>.lora_A.weight` [r, in] and `.lora_B.weight` [out, r] (also
-`lora_down`, `lora_up`); diffusers' models leave the prefix away, peft's write another. Where the
+`lora_down`, `lora_up`); diffusers' models leave the prefix away, peft's write another, kohya's and
+XLabs' trainers have their own (`lora_names`). Where the
 scale alpha / r is said: the metadata `lora_adapter_metadata`, adapter_config.json, or tensors
 `<module>.alpha`; 1 where nothing says it.
 """
@@ -29,6 +30,7 @@ from safetensors.numpy import save_file
 
 from onereward_jax.convert.atomic import atomic_folder
 from onereward_jax.convert.layouts import Layout
+from onereward_jax.convert.lora_names import diffusers_names
 from onereward_jax.convert.names import entry_of, unbox
 from onereward_jax.convert.tensor_files import DTYPES, read_json
 from onereward_jax.models import lora
@@ -123,7 +125,9 @@ def load_adapter(source: str | Path, abstract_params: PyTree, layout: Layout) ->
     names = published_modules(abstract_params, layout)
     kernels = lora.kernels_of(abstract_params)
     shapes = {name: kernels[module].shape[-2:] for module, found in names.items() for name in found}
+    tensors, odd = diffusers_names(tensors, shapes)
     modules, problems = _sort_tensors(tensors, shapes)
+    problems += odd
     problems += [f"{name} is not supported" for name in UNSUPPORTED if settings.get(name)]
     if problems:
         raise ValueError("\n  ".join([f"adapter {path} does not fit the model:", *problems]))

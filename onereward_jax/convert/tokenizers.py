@@ -42,7 +42,8 @@ def load_tokenizer(folder: str | Path) -> transformers.PreTrainedTokenizerBase:
     try:
         return transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
     except Exception as error:  # the tokenizers library raises no narrower one
-        raise ValueError(f"no tokenizer can be read from {folder}: {error}") from error
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"no tokenizer can be read from {folder}: {reason}") from error
 
 
 def load_tokenizers(folder: str | Path) -> EditorTokenizers:

@@ -59,8 +59,8 @@ class FolderSource:
 
     Raises:
       FileNotFoundError: there is no metadata.
-      ValueError: the size is not a multiple of 16, a split is empty, or rows are bad: all of them
-        are reported at once, each with its line number and the reason.
+      ValueError: the size is not a multiple of 16, the metadata is not UTF-8, a split is empty, or
+        rows are bad: all of them are reported at once, each with its line number and the reason.
     """
 
     folder: pathlib.Path
@@ -79,7 +79,7 @@ class FolderSource:
     def _checked_rows(self) -> tuple[Row, ...]:
         path = self.folder / METADATA
         rows, errors, images = [], [], {}
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        for number, line in enumerate(metadata_lines(path), 1):
             if not line.strip():
                 continue
             try:
@@ -141,11 +141,26 @@ class FolderSource:
             raise RowError(f"{name} cannot be read: {error}") from error
 
 
+def metadata_lines(path: pathlib.Path) -> list[str]:
+    """The lines of a `metadata.jsonl`; the mark that some editors begin UTF-8 with is dropped.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: it is not UTF-8, naming the first line that is not.
+    """
+    data = path.read_bytes()
+    try:
+        return data.decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        number = data.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"{path}, line {number}: not UTF-8 ({error.reason})") from error
+
+
 def _parse(number: int, line: str, images: dict[str, int]) -> Row:
     """A row from its line. `images` numbers the images seen, to split by image. Raises RowError."""
     try:
         fields: Any = json.loads(line)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise RowError(f"not JSON: {error}") from error
     if not isinstance(fields, dict):
         raise RowError("not a JSON object")

@@ -47,11 +47,20 @@ class Padding(NamedTuple):
 
 
 def extended(picture: Image.Image, padding: Padding) -> tuple[Image.Image, Image.Image]:
-    """(canvas, mask): the picture on a larger canvas, and white in the mask where it was added."""
+    """(canvas, mask): the picture on a larger canvas, and white in the mask where it was added.
+
+    Raises:
+      ValueError: the canvas is larger than any picture that Pillow opens without a warning.
+    """
     size = (
         padding.left + picture.width + padding.right,
         padding.top + picture.height + padding.bottom,
     )
+    if size[0] * size[1] > Image.MAX_IMAGE_PIXELS:
+        raise ValueError(
+            f"pad makes a picture of {size[0]}x{size[1]} pixels, more than Pillow opens "
+            f"({Image.MAX_IMAGE_PIXELS})"
+        )
     canvas, mask = Image.new("RGB", size, GREY), Image.new("L", size, WHITE)
     canvas.paste(picture.convert("RGB"), padding[:2])
     mask.paste(0, (*padding[:2], padding.left + picture.width, padding.top + picture.height))

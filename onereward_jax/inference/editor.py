@@ -172,6 +172,9 @@ class Editor:
         seeds = range(seed, seed + batch) if isinstance(seed, int) else list(seed)
         if len(seeds) != batch:
             raise ValueError(f"seed has {len(seeds)} numbers for a batch of {batch}")
+        for one in seeds:
+            if not -(2**31) <= one < 2**31:
+                raise ValueError(f"seed is {one}, a number of 32 bits with sign expected")
         size, pixels, edited = self._pixels(images, masks, height, width)
         sigmas = self.functions.sigmas(num_inference_steps, size, strength)
         self._check_latents(latents, batch, size)

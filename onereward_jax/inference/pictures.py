@@ -53,8 +53,11 @@ def editing_size(
       multiple: pixels per side of a token (16 for FLUX).
 
     Raises:
-      ValueError: a side is shorter than a token.
+      ValueError: a side is shorter than a token, or a wished one is not positive.
     """
+    for name, side in (("height", height), ("width", width)):
+        if side is not None and side < 1:
+            raise ValueError(f"{name} is {side}, at least 1 expected")
     asked = (height or picture.height, width or picture.width)
     size = (asked[0] - asked[0] % multiple, asked[1] - asked[1] % multiple)
     if not all(size):

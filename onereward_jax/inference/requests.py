@@ -17,7 +17,7 @@ from typing import Any
 
 from PIL import Image
 
-from onereward_jax.data.folder_source import METADATA
+from onereward_jax.data.folder_source import METADATA, metadata_lines
 from onereward_jax.inference.canvas import Padding, extended
 from onereward_jax.inference.pictures import check_shapes, editing_size, mask_pixels, open_picture
 from onereward_jax.tasks import FIXED_PROMPTS, Task, task_named
@@ -85,13 +85,14 @@ def read_folder(folder: Path) -> list[Request]:
 
     Raises:
       FileNotFoundError: there is no metadata, or a file it names does not exist.
-      ValueError: a line is not a request, or as `read_request`; the message names the line.
+      ValueError: a line is not UTF-8 or not a request, or as `read_request`; the message names
+        the line.
     """
     path = folder / METADATA
     if not path.is_file():
         raise FileNotFoundError(f"{folder} is a folder without {METADATA}")
     requests = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(metadata_lines(path), 1):
         if not line.strip():
             continue
         try:
@@ -116,7 +117,7 @@ def _fields(line: str) -> dict[str, Any]:
     """A line's fields, all of them texts."""
     try:
         fields = json.loads(line)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"not JSON: {error}") from error
     if not isinstance(fields, dict) or "image" not in fields:
         raise ValueError('a JSON object with the field "image" expected')

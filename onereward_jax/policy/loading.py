@@ -10,7 +10,6 @@ the place of the folder's own.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from onereward_jax.convert import (
     load_params,
     load_tokenizers,
 )
+from onereward_jax.convert.tensor_files import read_json
 from onereward_jax.models.clip import ClipTextConfig, ClipTextModel
 from onereward_jax.models.flux import FluxConfig, FluxTransformer
 from onereward_jax.models.t5 import T5Config, T5Encoder
@@ -85,14 +85,7 @@ def read_schedule(folder: str | Path) -> NoiseSchedule:
     Raises:
       FileNotFoundError, ValueError: missing, unreadable or unsupported `scheduler_config.json`.
     """
-    path = Path(folder) / "scheduler_config.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
-    return NoiseSchedule.from_dict(config)
+    return NoiseSchedule.from_dict(read_json(Path(folder) / "scheduler_config.json"))
 
 
 def load_editor(

@@ -20,6 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32
 
+from onereward_jax.common.fields import check_fields
+
 Sigma = float | np.floating | Float[Array, ""] | Float[Array, "b"]
 """A noise level in [0, 1], one for all samples or one each."""
 
@@ -69,6 +71,7 @@ class NoiseSchedule:
         for field, expected in _UNSUPPORTED.items():
             if config.get(field, expected) != expected:
                 raise ValueError(f"scheduler {field} = {config[field]!r} is not supported")
+        check_fields("scheduler", cls, config)
         known = {field.name for field in dataclasses.fields(cls)}
         return cls(**{key: value for key, value in config.items() if key in known})
 

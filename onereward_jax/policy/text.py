@@ -122,6 +122,9 @@ def _tokenize(
     name: str,
 ) -> Int32[np.ndarray, "b k"]:
     """Ids padded and cut to `length`."""
+    for prompt in prompts:
+        if not prompt.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in prompt):
+            raise ValueError(f"the prompt {prompt!r} is not Unicode text")
     whole = tokenizer(list(prompts), verbose=False).input_ids
     for prompt, ids in zip(prompts, whole, strict=True):
         if len(ids) > length:

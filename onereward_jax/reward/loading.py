@@ -81,7 +81,7 @@ def read_judge(
     folder = Path(folder)
     model, processor = _read_model(folder, dtype=dtype, param_dtype=param_dtype, remat=remat)
     if (folder / QUERY_FILE).is_file():
-        check_template_version(json.loads((folder / QUERY_FILE).read_text())["template_version"])
+        check_template_version(str(read_json(folder / QUERY_FILE).get("template_version")))
     queries = QueryTokenizer(
         load_tokenizer(folder), processor.tokens_per_image(*size), suffix_length
     )

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32
 
+from onereward_jax.common.fields import check_fields
 from onereward_jax.models.qwen2_5_vl import Grid
 
 BICUBIC = -0.5
@@ -61,11 +62,16 @@ class ImageProcessor:
         names = {field.name for field in dataclasses.fields(cls)}
         values = {key: value for key, value in config.items() if key in names}
         size = config.get("size") or {}
+        if not isinstance(size, Mapping):
+            raise ValueError(f"preprocessor_config: size is {size!r}, a JSON object expected")
         for ours, edge in (("min_pixels", "shortest_edge"), ("max_pixels", "longest_edge")):
             chosen = values.pop(ours, None) or size.get(edge)
             if chosen:
                 values[ours] = chosen
+        check_fields("preprocessor_config", cls, values)
         for field in ("image_mean", "image_std"):
+            if len(values.get(field, "rgb")) != 3:
+                raise ValueError(f"preprocessor_config: {field} is not one number per channel")
             if field in values:
                 values[field] = tuple(values[field])
         return cls(**values)

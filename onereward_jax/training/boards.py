@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
-from tensorboardX import SummaryWriter
 
 FLUSH_SECONDS = 10
 
@@ -18,6 +17,9 @@ class TensorBoard:
 
     def __init__(self, folder: Path, first_step: int) -> None:
         """What earlier processes wrote behind `first_step` will not be shown."""
+        # It imports torch where that is installed: only for those who watch.
+        from tensorboardX import SummaryWriter
+
         self._events = SummaryWriter(
             str(folder),
             purge_step=first_step + 1,

@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from onereward_jax.common.fields import check_fields
+
 ACTIVATIONS = ("quick_gelu", "gelu")
 
 LEGACY_EOS_TOKEN_ID = 2
@@ -64,7 +66,6 @@ class ClipTextConfig:
             raise ValueError(
                 f"CLIP config: model_type is {config['model_type']!r}, not 'clip_text_model'"
             )
-        if not isinstance(config.get("eos_token_id", 0), int):
-            raise ValueError(f"CLIP config: eos_token_id {config['eos_token_id']!r} is no integer")
+        check_fields("CLIP config", cls, config)
         names = {field.name for field in dataclasses.fields(cls)}
         return cls(**{name: value for name, value in config.items() if name in names})

@@ -10,6 +10,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from onereward_jax.common.fields import check_fields
+
 Grid = tuple[int, int, int]
 """Patches of one image along (time, height, width): a row of `image_grid_thw`."""
 
@@ -147,6 +149,10 @@ class Qwen2_5_VLConfig:
         model_type = config.get("model_type", "qwen2_5_vl")
         if model_type != "qwen2_5_vl":
             raise ValueError(f"Qwen2.5-VL config: model_type is {model_type!r}, not 'qwen2_5_vl'")
+        for part in ("text_config", "vision_config"):
+            if not isinstance(config.get(part) or {}, Mapping):
+                raise ValueError(f"Qwen2.5-VL config: {part} is {config[part]!r}, no JSON object")
+        check_fields("Qwen2.5-VL config", cls, {"image_token_id": config.get("image_token_id", 0)})
         text = config.get("text_config") or config
         tied = config.get("tie_word_embeddings", False) or text.get("tie_word_embeddings", False)
         return cls(
@@ -180,9 +186,12 @@ def _text_config(values: Mapping[str, Any]) -> TextConfig:
     if "rope_theta" in rope:
         known["rope_theta"] = rope["rope_theta"]
     if "mrope_section" in rope:
-        known["mrope_section"] = tuple(rope["mrope_section"])
+        known["mrope_section"] = rope["mrope_section"]
     if known.get("num_key_value_heads", 0) is None:
         known["num_key_value_heads"] = known["num_attention_heads"]
+    check_fields("text_config", TextConfig, known)
+    if "mrope_section" in known:
+        known["mrope_section"] = tuple(known["mrope_section"])
     return TextConfig(**known)
 
 
@@ -191,6 +200,7 @@ def _vision_config(values: Mapping[str, Any]) -> VisionConfig:
     rope = values.get("rope_parameters") or {}
     _require("vision_config.rope_parameters", rope, "rope_type", ("axial",))
     known = _known(VisionConfig, values)
+    check_fields("vision_config", VisionConfig, known)
     known["fullatt_block_indexes"] = tuple(
         known.get("fullatt_block_indexes", VisionConfig.fullatt_block_indexes)
     )

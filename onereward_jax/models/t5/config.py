@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from onereward_jax.common.fields import check_fields
+
 # feed_forward_proj -> (gated, activation). Only "gated-gelu" means the tanh approximation.
 FEED_FORWARDS = {
     "relu": (False, "relu"),
@@ -74,5 +76,6 @@ class T5Config:
         """
         if config.get("model_type", "t5") != "t5":
             raise ValueError(f"T5 config: model_type is {config['model_type']!r}, not 't5'")
+        check_fields("T5 config", cls, config)
         names = {field.name for field in dataclasses.fields(cls)}
         return cls(**{name: value for name, value in config.items() if name in names})

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from onereward_jax.common.fields import check_fields
+
 
 @dataclasses.dataclass(frozen=True)
 class VaeConfig:
@@ -45,8 +47,13 @@ class VaeConfig:
             raise ValueError(f"VAE config: act_fn {config['act_fn']!r} is unsupported, only 'silu'")
         names = {field.name for field in dataclasses.fields(cls)}
         values = {key: value for key, value in config.items() if key in names}
-        values["block_out_channels"] = tuple(values["block_out_channels"])
         values["shift_factor"] = values.get("shift_factor") or 0.0
+        check_fields("VAE config", cls, values)
+        # Its length is that of the lists of kinds above.
+        channels = values.get("block_out_channels", cls.block_out_channels)
+        if not channels or min(channels) < 1:
+            raise ValueError(f"VAE config: block_out_channels is {channels!r}, numbers expected")
+        values["block_out_channels"] = tuple(channels)
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,0 +1,61 @@
+"""Values of configuration files, checked against the dataclass that will hold them."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+
+def check_fields(where: str, cls: type, values: Mapping[str, Any]) -> None:
+    """Makes sure that `values` are of the kinds that the fields of the dataclass `cls` have.
+
+    An integer stands for a float. Integers are sizes and counts, so they are at least 1; those
+    called `*_id` and those in tuples are at least 0.
+
+    Args:
+      where: whose values these are, for the message.
+      cls: a dataclass; names in `values` that it does not have are passed over.
+
+    Raises:
+      ValueError: naming the first field that does not hold what it should.
+    """
+    kinds = typing.get_type_hints(cls)
+    for name, value in values.items():
+        kind = kinds.get(name)
+        if kind is None:
+            continue
+        least = 0 if name.endswith("_id") else 1
+        if not _holds(kind, value, least):
+            raise ValueError(f"{where}: {name} is {value!r}, {_called(kind, least)} expected")
+
+
+def _holds(kind: Any, value: Any, least: int) -> bool:
+    if isinstance(kind, types.UnionType):
+        return any(_holds(one, value, least) for one in typing.get_args(kind))
+    if typing.get_origin(kind) is tuple:
+        inner = typing.get_args(kind)[0]
+        return isinstance(value, tuple | list) and all(_holds(inner, one, 0) for one in value)
+    if kind is bool or not isinstance(kind, type) or isinstance(value, bool):
+        return kind is not int and kind is not float and isinstance(value, kind)
+    if kind is int:
+        return isinstance(value, int) and value >= least
+    if kind is float:
+        return isinstance(value, int | float)
+    return isinstance(value, kind)
+
+
+def _called(kind: Any, least: int) -> str:
+    if isinstance(kind, types.UnionType):
+        return " or ".join(_called(one, least) for one in typing.get_args(kind))
+    if typing.get_origin(kind) is tuple:
+        return f"a list ({_called(typing.get_args(kind)[0], 0)} each)"
+    names = {
+        int: f"a whole number from {least}",
+        float: "a number",
+        bool: "true or false",
+        str: "a text",
+        types.NoneType: "null",
+    }
+    return names.get(kind, f"a {kind.__name__}")

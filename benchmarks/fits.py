@@ -29,8 +29,8 @@ TOPOLOGIES = {
 GUESSES = {
     ("flux_fill_dev", "rl"): {"v5p": 1, "v6e": 2, "v5e": 3},
     ("flux_fill_dev_dynamic", "rl"): {"v5p": 1, "v6e": 2, "v5e": 3},
-    ("flux_fill_dev_lora", "rl"): {"v5p": 0, "v6e": 1, "v5e": 2},
-    ("qwen2_5_vl_7b_reward", "reward"): {"v5p": 0, "v6e": 2, "v5e": 3},
+    ("flux_fill_dev_lora", "rl"): {"v5p": 0, "v6e": 0, "v5e": 1},
+    ("qwen2_5_vl_7b_reward", "reward"): {"v5p": 0, "v6e": 1, "v5e": 2},
     ("flux_fill_dev", "candidates"): {"v5p": 0, "v6e": 0, "v5e": 1},
 }
 """Row -> where the search begins, in `TOPOLOGIES`."""
@@ -40,6 +40,9 @@ BATCHES = {"rl": 8, "reward": 16, "candidates": 1}
 
 MOST_TENSOR = 4
 """The judge has four key-value heads."""
+
+LEAST_TENSOR = {"rl": 2, "reward": 1, "candidates": 1}
+"""The rows of a picture are spread over that axis in the VAE, whose gradient takes gigabytes."""
 
 HEAD = """# What fits where
 
@@ -106,6 +109,7 @@ def fields_of(stage: str, devices: int) -> dict[str, int]:
     batch_size = BATCHES[stage]
     learns = stage != "candidates"
     tensor = min(MOST_TENSOR, math.ceil(devices / batch_size)) if learns else 1
+    tensor = max(tensor, LEAST_TENSOR[stage])
     fsdp = devices // tensor
     fields = {"mesh.fsdp": fsdp, "mesh.tensor": tensor}
     fields[f"{stage}.batch_size"] = max(batch_size, fsdp)

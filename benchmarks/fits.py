@@ -60,14 +60,23 @@ of its devices.
 
 def main(wanted: list[str]) -> None:
     """Compiles what is missing of the wanted rows (all, if none is named), then prints the page."""
-    for config, stage in GUESSES:
-        for generation in TOPOLOGIES:
-            if not wanted or f"{config}/{stage}/{generation}" in wanted:
-                measure(config, stage, generation)
+    rows = {f"{config}/{stage}/{name}": (config, stage, name) for config, stage, name in all_rows()}
+    unknown = [name for name in wanted if name not in rows and name != "none"]
+    if unknown:
+        raise SystemExit(
+            f"there is no row {unknown[0]!r}: choose none or some of {', '.join(rows)}"
+        )
+    for name, asked in rows.items():
+        if not wanted or name in wanted:
+            measure(*asked)
     print(HEAD)
-    for config, stage in GUESSES:
-        for generation in TOPOLOGIES:
-            print(row(config, stage, generation))
+    for asked in rows.values():
+        print(row(*asked))
+
+
+def all_rows() -> list[tuple[str, str, str]]:
+    """(config, stage, generation) in the order of the table."""
+    return [(config, stage, name) for config, stage in GUESSES for name in TOPOLOGIES]
 
 
 def measure(config: str, stage: str, generation: str) -> None:

@@ -1,8 +1,8 @@
 """What a candidate takes, reckoned from shapes: only good enough to say what to compile first.
 
 Memory is a bound from below (arguments, gradients, the copy of the weights in the compute dtype,
-activations kept for the backward pass of the main model); time is that of the matrix units or of
-the links, whichever is longer, with all weights gathered in each pass.
+activations kept for the backward pass of the main model); time is that of the matrix units, of the
+links or of the memory, whichever is longest, with all weights gathered and read in each pass.
 """
 
 from __future__ import annotations
@@ -66,11 +66,16 @@ def estimate(job: Job, candidate: Candidate, topology: Topology) -> Estimate:
     passes = main.passes + (REPEATED[candidate.remat] if main.learns else 0.0)
     flops = job.minimum_flops / job.batch_size * batch_size / devices * passes / main.passes
     whole = math.fsum(math.prod(leaf.shape) * width for leaf in kernels) / candidate.tensor
-    gathered = whole * (1 - 1 / candidate.fsdp) * max(candidate.accumulate, 1)
+    whole *= max(candidate.accumulate, 1)
+    gathered = whole * (1 - 1 / candidate.fsdp)
     summed = _summed_features(kernels) * main.tokens * width * batch_size / candidate.parts
     summed *= 2 * (1 - 1 / candidate.tensor)
-    links = passes * (gathered + summed) / topology.link_bandwidth
-    return Estimate(memory, max(flops / topology.chip.flops, links) / batch_size)
+    seconds = max(
+        flops / topology.chip.flops,
+        passes * (gathered + summed) / topology.link_bandwidth,
+        passes * whole / topology.chip.memory_bandwidth,
+    )
+    return Estimate(memory, seconds / batch_size)
 
 
 def _shard_bytes(leaf: Any, sizes: dict[str, int], width: int | None = None) -> float:

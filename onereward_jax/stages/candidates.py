@@ -10,7 +10,6 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float32
 from ml_collections import FrozenConfigDict
@@ -22,6 +21,7 @@ from onereward_jax.policy import Editor, TextCache, load_editor, open_text_cache
 from onereward_jax.policy.generate import EditBatch, make_generate
 from onereward_jax.stages.data import open_triplets
 from onereward_jax.stages.progress import progress_bar
+from onereward_jax.stages.settings import compute_dtype
 from onereward_jax.stages.stage import Results, StageContext
 from onereward_jax.tasks import SAMPLING_PROBABILITIES
 
@@ -44,7 +44,7 @@ def run(context: StageContext) -> Results:
         context.base_model("editor"),
         context.mesh,
         transformer=context.base_transformer(),
-        dtype=jnp.dtype(context.config.models.dtype),
+        dtype=compute_dtype(context.config),
     )
     triplets = {split: open_triplets(context, split) for split in ("train", "test")}
     plans = [

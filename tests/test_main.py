@@ -18,6 +18,7 @@ from onereward_jax.common.config import check_overrides, check_tuples, flatten_c
 from onereward_jax.parallel import make_mesh
 from onereward_jax.stages import STAGES, Stage, StageContext, run_chain
 from onereward_jax.stages.record import read_record
+from onereward_jax.stages.settings import model_kinds
 
 ROOT = pathlib.Path(onereward_jax.__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
@@ -166,9 +167,12 @@ def test_stages_left_out_of_the_config_are_not_waited_for(config, tmp_path):
     assert run(config, tmp_path) == {"count": True, "total": True}
 
 
-def test_a_damaged_record_names_the_file(config, tmp_path):
+@pytest.mark.parametrize(
+    "content", [b"{", b"[1]", b'"\xe9"', b"[]", b'{"status": "complete", "inputs": 3}']
+)
+def test_a_damaged_record_names_the_file(config, tmp_path, content):
     run(config, tmp_path)
-    (tmp_path / "count" / "stage.json").write_text("{")
+    (tmp_path / "count" / "stage.json").write_bytes(content)
     with pytest.raises(ValueError, match=r"count/stage\.json is damaged"):
         run(config, tmp_path)
 
@@ -222,6 +226,13 @@ def test_tuples_keep_the_type_of_their_elements():
     config.candidates.num_steps = (4, "x")
     with pytest.raises(ValueError, match=r"config\.candidates\.num_steps: 'x' is not of type int"):
         check_tuples(config, defaults)
+
+
+def test_dtypes_are_those_that_models_have():
+    config = get_config("mini")
+    config.models.dtype = "bflot16"
+    with pytest.raises(ValueError, match="config.models.dtype is 'bflot16': choose one of float32"):
+        model_kinds(FrozenConfigDict(config))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

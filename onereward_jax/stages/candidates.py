@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
 
-import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jaxtyping import Float32
@@ -26,6 +25,7 @@ from onereward_jax.policy.generate import EditBatch, make_generate
 from onereward_jax.stages.data import open_triplets
 from onereward_jax.stages.disturb import disturbed
 from onereward_jax.stages.progress import progress_bar
+from onereward_jax.stages.settings import compute_dtype
 from onereward_jax.stages.stage import Results, StageContext
 from onereward_jax.tasks import SAMPLING_PROBABILITIES
 from onereward_jax.training.loop import Stopped
@@ -50,7 +50,7 @@ def run(context: StageContext) -> Results:
         context.base_model("editor"),
         context.mesh,
         transformer=context.base_transformer(),
-        dtype=jnp.dtype(context.config.models.dtype),
+        dtype=compute_dtype(context.config),
         paste_back=context.config.models.paste_back,
     )
     triplets = {split: open_triplets(context, split) for split in ("train", "test")}

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import jax.numpy as jnp
-
 from onereward_jax.policy import PromptEmbeds, embed_prompts, load_text_encoder, write_text_cache
 from onereward_jax.stages.data import open_triplets
 from onereward_jax.stages.progress import progress_bar
+from onereward_jax.stages.settings import compute_dtype
 from onereward_jax.stages.stage import Results, StageContext
 from onereward_jax.tasks import FIXED_PROMPTS, NEGATIVE_PROMPTS
 
 
 def run(context: StageContext) -> Results:
     """Writes the text cache `prompts`; returns how many prompts it has."""
-    config, dtype = context.config.embed, jnp.dtype(context.config.models.dtype)
+    config, dtype = context.config.embed, compute_dtype(context.config)
     encoder, params = load_text_encoder(
         context.base_model("editor"),
         context.mesh,

@@ -11,7 +11,6 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import UInt8
 
@@ -31,7 +30,7 @@ from onereward_jax.reward.loading import load_judge_params, read_judge
 from onereward_jax.stages.candidates import to_uint8
 from onereward_jax.stages.data import open_triplets
 from onereward_jax.stages.progress import progress_bar
-from onereward_jax.stages.settings import plain
+from onereward_jax.stages.settings import compute_dtype, plain
 from onereward_jax.stages.stage import Results, StageContext
 from onereward_jax.tasks import DIMENSIONS, TASKS, Dimension, Task
 
@@ -108,7 +107,7 @@ def _edits(
         context.base_model("editor"),
         mesh,
         transformer=transformer,
-        dtype=jnp.dtype(context.config.models.dtype),
+        dtype=compute_dtype(context.config),
         paste_back=context.config.models.paste_back,
     )
     trained = load_trained(context.output("rl") / config.weights, transformer, editor, mesh)

@@ -55,8 +55,11 @@ def read_record(folder: pathlib.Path) -> StageRecord | None:
     if not path.is_file():
         return None
     try:
-        return StageRecord(**json.loads(path.read_text()))
-    except (json.JSONDecodeError, TypeError) as error:
+        record = StageRecord(**json.loads(path.read_text(encoding="utf-8")))
+        if not all(isinstance(part, dict) for part in (record.inputs, record.results)):
+            raise TypeError("inputs and results are JSON objects")
+        return record
+    except (ValueError, TypeError) as error:
         raise ValueError(
             f"{path} is damaged ({error}): remove it to run the stage again"
         ) from error

@@ -30,7 +30,7 @@ from onereward_jax.reward import TEMPLATE_VERSION, Jitter, QueryTokenizer
 from onereward_jax.reward.loading import load_judge_params, read_judge
 from onereward_jax.stages.candidates import to_uint8
 from onereward_jax.stages.data import open_triplets
-from onereward_jax.stages.settings import model_kinds, optimizer_settings, plain
+from onereward_jax.stages.settings import compute_dtype, model_kinds, optimizer_settings, plain
 from onereward_jax.stages.stage import Results, StageContext
 from onereward_jax.stages.watching import watching
 from onereward_jax.tasks import SAMPLING_PROBABILITIES, TASKS, Task
@@ -170,7 +170,7 @@ def judge_options(config: FrozenConfigDict) -> dict[str, Any]:
     return {
         "suffix_length": config.reward.suffix_length,
         "answers_only": config.rl.vocabulary == "yes_no",
-        "param_dtype": jnp.dtype(config.models.dtype),
+        "param_dtype": compute_dtype(config),
         **model_kinds(config),
     }
 

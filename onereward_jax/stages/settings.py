@@ -11,10 +11,28 @@ from onereward_jax.reward import Jitter
 from onereward_jax.training.optim import OptimizerConfig
 from onereward_jax.training.reward_step import RewardConfig
 
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+def dtype_named(name: str, field: str) -> jnp.dtype:
+    """The dtype that a field of the config names.
+
+    Raises:
+      ValueError: it is none of `DTYPES`.
+    """
+    if name not in DTYPES:
+        raise ValueError(f"{field} is {name!r}: choose one of {', '.join(DTYPES)}")
+    return jnp.dtype(name)
+
+
+def compute_dtype(config: FrozenConfigDict) -> jnp.dtype:
+    """`config.models.dtype`; raises as `dtype_named`."""
+    return dtype_named(config.models.dtype, "config.models.dtype")
+
 
 def model_kinds(config: FrozenConfigDict) -> dict[str, Any]:
     """How a model that is trained computes: keyword arguments of its reader."""
-    return {"dtype": jnp.dtype(config.models.dtype), "remat": config.models.remat}
+    return {"dtype": compute_dtype(config), "remat": config.models.remat}
 
 
 def reward_options(config: FrozenConfigDict) -> dict[str, Any]:

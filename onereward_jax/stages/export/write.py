@@ -30,7 +30,7 @@ from onereward_jax.policy.adapters import load_trained
 from onereward_jax.reward.loading import load_judge_params, read_judge, write_template_version
 from onereward_jax.stages.data import open_triplets
 from onereward_jax.stages.export.model_card import DataFacts, Origin, editor_card, judge_card
-from onereward_jax.stages.settings import plain
+from onereward_jax.stages.settings import DTYPES, plain
 from onereward_jax.stages.stage import Results, StageContext
 from onereward_jax.tasks import TASKS
 
@@ -43,10 +43,11 @@ def run(context: StageContext) -> Results:
     """Writes editor, judge and their cards; returns where they are.
 
     Raises:
-      ValueError: `config.export.weights` or `config.export.editor` is none of the choices.
+      ValueError: `config.export.weights`, `.editor` or `.dtype` is none of the choices.
     """
     config = context.config.export
-    for field, choices in (("weights", WEIGHTS), ("editor", tuple(EDITORS))):
+    checked = (("weights", WEIGHTS), ("editor", tuple(EDITORS)), ("dtype", DTYPES))
+    for field, choices in checked:
         if config[field] not in choices:
             raise ValueError(
                 f"config.export.{field} is {config[field]!r}: choose one of {', '.join(choices)}"

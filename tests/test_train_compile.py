@@ -173,7 +173,7 @@ def test_the_largest_arrays_of_a_trace_are_named():
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs the extra tpu")
 def test_a_step_that_does_not_fit_says_so_and_what_is_large():
-    flags = ["--topology=v5e:2x2", "--config.mesh.data=1", "--config.rl.batch_size=16384"]
+    flags = ["--topology=v5e:2x2", "--config.rl.batch_size=16384"]
     outcome = compile_mini(*flags)
     assert outcome.returncode == 1, outcome.stderr
     assert "does not fit" in outcome.stdout

@@ -7,6 +7,7 @@ activations and one more with respect to weights.
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import jax
@@ -62,7 +63,14 @@ def reward_minimum(
     """Of a step of `training.reward_step`; shapes of parameters and of a batch."""
     size, samples = pairs["winner"].shape[1:3], pairs["winner"].shape[0]
     asked = _queries(pairs)
-    return 3 * _score(scorer, "score_both_orders", judge, samples, size, asked, assumptions)
+    both = Shape((2 * samples, *size, 3), jnp.float32)
+    # Pictures get no gradient: what prepares them runs forward only, and the first layer of the
+    # tower has a gradient of its weights alone.
+    prepare = function_flops(scorer.processor, both, assumptions=_NONE)
+    patches = jax.eval_shape(scorer.processor, both)
+    project = 2.0 * math.prod(patches.shape) * scorer.model.config.vision_config.hidden_size
+    score = _score(scorer, "score_both_orders", judge, samples, size, asked, assumptions)
+    return 3 * score - 2 * prepare - project
 
 
 def edit_minimum(

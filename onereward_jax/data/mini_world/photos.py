@@ -87,7 +87,8 @@ def crop_photo(
     """A random square crop of a random photograph of `split`, and the photograph's name.
 
     Crops are mirrored half of the time. Those for training, where photographs are few, also vary
-    in colour: channels are scaled by up to `GAIN` and sometimes swapped, and brightened by `GAMMA`.
+    in colour: channels are swapped and scaled by up to `GAIN`, all are brightened by `GAMMA`. Nothing
+    is then to be learnt from most of them being warm and dark.
     """
     photo = _drawn_by_weight(split)
     photo = photo[rng.integers(len(photo))]
@@ -115,10 +116,9 @@ def _vary_colours(
     chance, *gains = rng.random(5)
     low, high = np.log(GAMMA)
     pixels = 255.0 * (pixels / 255.0) ** np.exp(rng.uniform(low, high))
+    pixels = pixels[..., rng.permutation(3)]
     if chance < 0.5:
         return pixels.astype(np.uint8)
-    if chance < 0.65:
-        pixels = pixels[..., rng.permutation(3)]
     brightness = 1 + GAIN * (2 * gains[3] - 1)
     scale = brightness * (1 + GAIN * (2 * np.array(gains[:3], np.float32) - 1))
     return np.minimum(pixels * scale.astype(np.float32), 255).astype(np.uint8)

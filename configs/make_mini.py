@@ -1,9 +1,10 @@
 """Training the mini models that come with the package, from nothing (launch/make_mini.sh).
 
 Variants, as in `--config=configs/make_mini.py:smoke`:
-  (none)  the recipe of the shipped models. (Of these, autoencoder and judge saw scenes in which
-          objects and words lay anywhere; the editor, made later, saw them on the grid of
-          `mini_world.fill`, as a new run does.)
+  (none)  the recipe of the shipped models. (These saw photographs as they are, for the most part: a
+          new run sees them with `photos` balanced in brightness and colour. Autoencoder and judge
+          also saw scenes in which objects and words lay anywhere; the editor, made later, saw them
+          on the grid of `mini_world.fill`, as a new run does.)
   smoke   a handful of steps: everything runs, nothing is learnt
 """
 

@@ -87,8 +87,8 @@ def crop_photo(
     """A random square crop of a random photograph of `split`, and the photograph's name.
 
     Crops are mirrored half of the time. Those for training, where photographs are few, also vary
-    in colour: channels are swapped and scaled by up to `GAIN`, all are brightened by `GAMMA`. Nothing
-    is then to be learnt from most of them being warm and dark.
+    in colour: channels are swapped and scaled by up to `GAIN`, all are brightened by `GAMMA`, so
+    that nothing is learnt from most of them being warm and dark.
     """
     photo = _drawn_by_weight(split)
     photo = photo[rng.integers(len(photo))]

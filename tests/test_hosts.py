@@ -1,6 +1,7 @@
 """Several processes as one run: meeting, waiting, stopping, and the same numbers as one alone."""
 
 import concurrent.futures
+import shutil
 import signal
 import time
 
@@ -15,7 +16,7 @@ from onereward_jax.training.checkpoint import Checkpointer
 from onereward_jax.training.writer import read_metrics
 
 COUNT, SILENCE, STEPS = 2, 30, 12
-PATIENCE = 240
+PATIENCE = 600
 """Seconds for what takes ten on a machine with nothing else to do."""
 
 
@@ -72,6 +73,17 @@ def test_several_processes_learn_what_one_learns_and_one_reads_their_checkpoint(
     with Checkpointer(tmp_path / "checkpoints", ABOUT) as checkpointer:
         state = checkpointer.restore(abstract(make_mesh(data=1, fsdp=4, tensor=2)), batches)
     assert int(state.step) == STEPS and batches.get_state()["next_index"] == STEPS
+
+
+@pytest.mark.slow
+def test_two_processes_go_on_from_the_checkpoint_of_four(alone, tmp_path):
+    assert run_all("train", tmp_path, 4) == [0] * 4, said(tmp_path, 0)
+    for path in (tmp_path / "checkpoints").glob("*"):
+        if path.name.isdecimal() and int(path.name) > STEPS // 2:
+            shutil.rmtree(path)
+    assert run_all("train", tmp_path, 2) == [0] * 2, said(tmp_path, 0)
+    assert losses(tmp_path) == pytest.approx(alone, rel=1e-6)
+    assert f"{STEPS // 2}/{STEPS}" in said(tmp_path, 0)  # where the progress bar began
 
 
 def test_sigterm_to_one_process_stops_all_at_the_same_step(tmp_path):

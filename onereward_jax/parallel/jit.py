@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 from jax.sharding import Mesh
 
+from onereward_jax.parallel.hosts import several, wait_for_all
 from onereward_jax.parallel.rules import RULES
 
 TPU_OPTIONS = {"xla_jf_spmd_threshold_for_windowed_einsum_mib": "1000000"}
@@ -42,8 +43,15 @@ class MeshFunction:
     mesh: Mesh
 
     def __call__(self, *args: Any) -> Any:
-        """Runs it, compiling at first."""
+        """Runs it, compiling at first.
+
+        Of several processes some may find it compiled in a cache, and gloo gives the others half a
+        minute to come. So all wait until it is compiled everywhere.
+        """
         with logical_axes(self.mesh):
+            if several() and not self.compilations():
+                self.jitted.lower(*args).compile()
+                wait_for_all("the first call of a function", seconds=None)
             return self.jitted(*args)
 
     def trace(self, *args: Any) -> jax.stages.Traced:

@@ -20,10 +20,12 @@ from tqdm import tqdm
 
 from onereward_jax.common.mistakes import CommandParser, run_command
 from onereward_jax.inference import Editor, paste_back
+from onereward_jax.inference.editor import check_seeds
 from onereward_jax.inference.pictures import editing_size
 from onereward_jax.inference.requests import Request, read_folder, read_request
 from onereward_jax.parallel.compilation_cache import use_compilation_cache
 from onereward_jax.policy.schedule import first_step
+from onereward_jax.policy.text import check_prompt
 from onereward_jax.stages.progress import announce, progress_bar
 from onereward_jax.tasks import COMMAND_TASKS, Task
 
@@ -72,6 +74,8 @@ def run(options: argparse.Namespace) -> None:
     for name, least in (("batch_size", 1), ("feather", 0)):
         if getattr(options, name) < least:
             raise ValueError(f"--{name} is {getattr(options, name)}, at least {least} expected")
+    check_seeds((options.seed, options.seed + len(requests) - 1))
+    check_prompt(options.negative_prompt)
     editor = Editor.from_pretrained(options.model, dtype=options.dtype)
     edit_files(editor, options, requests, outputs)
     announce(f"written: {options.out}" + ("" if len(outputs) == 1 else f" ({len(outputs)} files)"))
@@ -122,6 +126,8 @@ def plan(options: argparse.Namespace) -> tuple[list[Request], list[Path]]:
     if not options.image.is_dir():
         if options.out.suffix.lower() not in Image.registered_extensions():
             raise ValueError(f"--out: {options.out} is not the name of a picture, as in edited.png")
+        if options.out.is_dir():
+            raise ValueError(f"--out: {options.out} is a folder, but one picture is a file")
         task = options.task or Task.FILL.value
         request = read_request(options.image, options.mask, options.prompt, task, options.pad)
         return [request], [options.out]

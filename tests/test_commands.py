@@ -38,6 +38,7 @@ def save_all(folder: Path) -> None:
     mask.save(folder / "mask.png")
     Image.new("L", SIZE).save(folder / "black.png")
     (folder / "text.png").write_text("text")
+    (folder / "folder.png").mkdir()
 
 
 def test_a_folder_is_edited_as_its_rows_are_one_by_one(tmp_path: Path, capsys) -> None:
@@ -105,6 +106,8 @@ def test_the_judge_that_comes_along_answers_in_both_orders(tmp_path: Path, capsy
         ({"stesp": "3"}, "unrecognized arguments: --stesp=3; --help explains"),
         ({"height": "-64"}, "height is -64, at least 1 expected"),
         ({"seed": "99999999999"}, "seed is 99999999999, a number of 32 bits"),
+        ({"negative_prompt": "\udcff"}, r"the prompt '\\udcff' is not Unicode text"),
+        ({"out": "folder.png"}, "--out: folder.png is a folder, but one picture is a file"),
         ({"prompt": "\udcff"}, r"the prompt '\\udcff' is not Unicode text"),
         ({"image": "."}, "--mask: the pictures of a folder have theirs in metadata.jsonl"),
     ],

@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -172,9 +172,7 @@ class Editor:
         seeds = range(seed, seed + batch) if isinstance(seed, int) else list(seed)
         if len(seeds) != batch:
             raise ValueError(f"seed has {len(seeds)} numbers for a batch of {batch}")
-        for one in seeds:
-            if not -(2**31) <= one < 2**31:
-                raise ValueError(f"seed is {one}, a number of 32 bits with sign expected")
+        check_seeds(seeds)
         size, pixels, edited = self._pixels(images, masks, height, width)
         sigmas = self.functions.sigmas(num_inference_steps, size, strength)
         self._check_latents(latents, batch, size)
@@ -265,3 +263,10 @@ def _aligned(**arguments: Any) -> list[list[Any]]:
         if len(values) not in (1, batch):
             raise ValueError(f"{name}: {len(values)} values for a batch of {batch}")
     return [values * (batch if len(values) == 1 else 1) for values in lists.values()]
+
+
+def check_seeds(seeds: Iterable[int]) -> None:
+    """Raises ValueError unless every seed is a number of 32 bits with sign."""
+    for seed in seeds:
+        if not -(2**31) <= seed < 2**31:
+            raise ValueError(f"seed is {seed}, a number of 32 bits with sign expected")

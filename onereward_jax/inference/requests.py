@@ -20,6 +20,7 @@ from PIL import Image
 from onereward_jax.data.folder_source import METADATA, metadata_lines
 from onereward_jax.inference.canvas import Padding, extended
 from onereward_jax.inference.pictures import check_shapes, editing_size, mask_pixels, open_picture
+from onereward_jax.policy.text import check_prompt
 from onereward_jax.tasks import FIXED_PROMPTS, Task, task_named
 
 FIELDS = ("image", "mask", "prompt", "task", "pad")
@@ -56,9 +57,10 @@ def read_request(
 
     Raises:
       FileNotFoundError: a file does not exist.
-      ValueError: a file cannot be read as a picture, the task is unknown, or mask, pad and prompt
-        do not fit the task.
+      ValueError: a file cannot be read as a picture, the prompt is no text, the task is unknown,
+        or mask, pad and prompt do not fit the task.
     """
+    check_prompt(prompt)
     kind = task_named(task, prompt)
     words = prompt or FIXED_PROMPTS.get(kind)
     if words is None:

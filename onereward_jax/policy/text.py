@@ -115,6 +115,16 @@ def embed_prompts(
         yield batch, PromptEmbeds(*(np.asarray(part)[: len(batch)] for part in embeds))
 
 
+def check_prompt(prompt: str) -> None:
+    """Makes sure that a prompt is text: a command line that is not UTF-8 makes half characters.
+
+    Raises:
+      ValueError: it is not.
+    """
+    if any("\ud800" <= letter <= "\udfff" for letter in prompt):
+        raise ValueError(f"the prompt {prompt!r} is not Unicode text")
+
+
 def _tokenize(
     tokenizer: transformers.PreTrainedTokenizerBase,
     prompts: Sequence[str],
@@ -123,8 +133,7 @@ def _tokenize(
 ) -> Int32[np.ndarray, "b k"]:
     """Ids padded and cut to `length`."""
     for prompt in prompts:
-        if not prompt.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in prompt):
-            raise ValueError(f"the prompt {prompt!r} is not Unicode text")
+        check_prompt(prompt)
     whole = tokenizer(list(prompts), verbose=False).input_ids
     for prompt, ids in zip(prompts, whole, strict=True):
         if len(ids) > length:

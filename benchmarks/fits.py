@@ -105,7 +105,7 @@ def report_of(config: str, stage: str, topology: str) -> dict:
     ]
     print(" ".join(command[1:]), file=sys.stderr, flush=True)
     outcome = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, cwd=ROOT)
-    if outcome.returncode not in (0, 1):
+    if outcome.returncode not in (0, 1) or not outcome.stdout:
         raise SystemExit(f"{' '.join(command)} failed")
     report = {"config": config, **json.loads(outcome.stdout)}
     with RESULTS.open("a", encoding="utf-8") as file:

@@ -34,6 +34,14 @@ def dtypes(tree):
     return {str(leaf.dtype) for leaf in jax.tree.leaves(tree)}
 
 
+def forward_operations():
+    """Of FLUX on one sample: 2 per weight and token but for those of the vectors, and attention."""
+    tokens, width, blocks = 4096 + 512, 3072, 19 + 38
+    double, single = 12 * width**2, 12 * width**2
+    attention = 2 * 2 * tokens * width
+    return tokens * (19 * 2 * double + 38 * 2 * single + blocks * attention)
+
+
 def test_the_architectures_are_those_of_the_published_models():
     editor = read_editor(ARCHITECTURES / "FLUX.1-Fill-dev")
     fill = FluxConfig(in_channels=384, out_channels=64, guidance_embeds=True)
@@ -64,6 +72,16 @@ def test_what_does_not_learn_is_held_in_half_precision():
     assert count(kernels) > 0.99 * count(frozen.reference)
 
 
+def test_the_step_of_an_adapter_at_real_sizes():
+    """What learns is small, its base is held once, and gradients of the base do not count."""
+    adapter, whole = job("flux_fill_dev_lora", "rl"), job("flux_fill_dev", "rl")
+    state, frozen, *_ = adapter.arguments
+    assert count(state.params) < 0.1 * count(frozen.base)
+    assert frozen.reference is None and dtypes(frozen.base) == {"bfloat16"}
+    spared = (whole.minimum_flops - adapter.minimum_flops) / whole.batch_size
+    assert spared == pytest.approx(forward_operations(), rel=0.02)
+
+
 @pytest.mark.parametrize("name", ["flux_fill_dev", "qwen2_5_vl_7b_reward"])
 def test_reward_step_at_real_sizes(name):
     reward = job(name, "reward")
@@ -74,14 +92,9 @@ def test_reward_step_at_real_sizes(name):
 
 
 def test_the_least_operations_are_those_of_the_published_sizes():
-    """Forward of the reference, 2 operations per weight and token but for those of the vectors."""
     step = job("flux_fill_dev", "rl")
-    tokens, width, blocks = 4096 + 512, 3072, 19 + 38
-    double, single = 12 * width**2, 12 * width**2
-    attention = 2 * 2 * tokens * width
-    forward = tokens * (19 * 2 * double + 38 * 2 * single + blocks * attention)
     config = load_config(str(CONFIGS / "flux_fill_dev.py")).rl
     forwards = 2 * config.num_steps + (config.t1 + config.t2) / 2 + 3
-    transformer = config.batch_size * forwards * forward
+    transformer = config.batch_size * forwards * forward_operations()
     # VAE and judge are the rest
     assert transformer < step.minimum_flops < 1.1 * transformer

@@ -136,14 +136,15 @@ def rl_job(config: FrozenConfigDict, mesh: Mesh) -> Job:
     key = jax.eval_shape(lambda: jax.random.key(0))
     rollout_steps = (settings.first_index + settings.last_index) / 2
     assumptions = Assumptions(rollout_steps, full_attention_share(models.scorer))
-    params = (state.params, frozen.vae, frozen.judge)
+    transformer = frozen.base if settings.lora else state.params
+    params = (transformer, frozen.vae, frozen.judge)
     minimum = rl_minimum(models, settings, params, batch, assumptions)
     arguments = (state, frozen, batch, key)
     main = Main(
-        weights=frozen.base if settings.lora else state.params,
+        weights=transformer,
         dtype=models.editor.transformer.dtype,
         tokens=models.editor.token_count(size) + config.embed.max_length,
-        passes=settings.num_steps + rollout_steps + 3,
+        passes=settings.num_steps + rollout_steps + (2 if settings.lora else 3),
         learns=True,
     )
     return Job(step, arguments, config.rl.batch_size, main, minimum, assumptions)

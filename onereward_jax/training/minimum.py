@@ -29,7 +29,8 @@ def rl_minimum(
 
     Args:
       models, config: as of `make_rl_step`.
-      params: shapes of (transformer, vae, judge).
+      params: shapes of (transformer, vae, judge); of an adapter, whose own operations do not count,
+        the transformer below it.
       batch: shapes of a batch.
       assumptions: `loop_trips` is the mean number of steps of the policy's rollout.
     """
@@ -41,11 +42,13 @@ def rl_minimum(
     def branches(scale: float) -> int:
         return 1 if scale == 1.0 else 2
 
+    # An adapter's base has no gradients of weights either.
+    differentiated = 2 if config.lora else 3
     forwards = (
         config.num_steps * branches(config.reference_true_cfg_scale)
         + assumptions.loop_trips * branches(config.policy_true_cfg_scale)
-        + 3 * branches(config.prediction_true_cfg_scale)
-        + (3 if config.flow_matching_weight else 0)
+        + differentiated * branches(config.prediction_true_cfg_scale)
+        + (differentiated if config.flow_matching_weight else 0)
     )
     encode = _encode(models.editor, vae, samples, size)
     decode = _decode(models.editor, vae, samples, size)

@@ -1,7 +1,7 @@
 """flux_fill_dev.py with a low-rank adapter in place of the whole transformer.
 
 Master weights, moments, average and gradients are those of the adapter alone, and the editor
-without it is the reference: the step fits on a fraction of the chips.
+without it is the reference, so there is no second transformer.
 """
 
 import pathlib

@@ -124,7 +124,7 @@ def test_mesh_of_eight_gives_the_same_embeddings(pair):
     "change, message",
     [
         ({"hidden_act": "relu"}, "hidden_act 'relu'"),
-        ({"eos_token_id": [2, 3]}, r"eos_token_id \[2, 3\]"),
+        ({"eos_token_id": [2, 3]}, r"eos_token_id is \[2, 3\]"),
         ({"num_attention_heads": 5}, "num_attention_heads 5 must divide hidden_size 24"),
         ({"model_type": "clip"}, "model_type is 'clip'"),
     ],

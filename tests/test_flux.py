@@ -216,7 +216,7 @@ def test_rotary_scores_depend_on_relative_positions_only():
     [
         ({"axes_dims_rope": (4, 4, 4)}, "axes_dims_rope .* must add up to attention_head_dim 16"),
         ({"axes_dims_rope": (5, 5, 6)}, "axes_dims_rope .* must be even"),
-        ({"num_layers": 0}, "num_layers 0"),
+        ({"num_layers": 0}, "num_layers is 0"),
         ({"qk_norm": "layer_norm"}, "unsupported field 'qk_norm'"),
         ({"_class_name": "UNet2DModel"}, "_class_name is 'UNet2DModel'"),
     ],

@@ -299,10 +299,16 @@ def test_the_rollout_carries_no_gradient():
 
 def test_draws_depend_on_run_and_step_only_and_reach_both_ends():
     models, images = tiny_models.models(), jnp.asarray(tiny_models.rl_batch()["image"])
-    first = draw(models, KEY, jnp.int32(0), images)
-    assert same(first, draw(models, KEY, jnp.int32(0), images))
+
+    def drawn(step):
+        found = draw(models, KEY, jnp.int32(step), images)
+        return found._replace(jitter_keys=jax.random.key_data(found.jitter_keys))
+
+    first = drawn(0)
+    assert same(first, drawn(0))
     assert not np.array_equal(first.reference_noise, first.policy_noise)
-    following = draw(models, KEY, jnp.int32(1), images)
+    following = drawn(1)
+    assert not np.array_equal(first.jitter_keys, following.jitter_keys)
     assert not np.array_equal(first.policy_noise, following.policy_noise)
     indices = jax.vmap(lambda step: draw_index(CONFIG, KEY, step))(jnp.arange(64))
     assert set(np.asarray(indices).tolist()) == {0, 1, 2}

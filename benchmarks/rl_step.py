@@ -37,6 +37,7 @@ from onereward_jax.models.flux import FluxTransformer
 from onereward_jax.models.qwen2_5_vl import Qwen2_5_VL, Qwen2_5_VLConfig, init_params
 from onereward_jax.models.vae import AutoencoderKL
 from onereward_jax.parallel import make_mesh, mesh_jit, shard_batch
+from onereward_jax.parallel.virtual_devices import give_threads
 from onereward_jax.policy import Editor, NoiseSchedule
 from onereward_jax.policy.loading import init_params as init_editor
 from onereward_jax.reward import ImageProcessor, QueryTokenizer, Scorer, template_texts
@@ -192,6 +193,7 @@ def part_times(
 def main() -> None:
     """Prints sizes, times and shares."""
     models, queries = make_models()
+    give_threads()
     mesh = make_mesh(-1, 1, 1)
     config = RLConfig(
         num_steps=REFERENCE_STEPS,

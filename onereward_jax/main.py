@@ -20,6 +20,7 @@ from onereward_jax.common.config import check_overrides, check_tuples, load_conf
 from onereward_jax.common.mistakes import TRY_AGAIN, exit_with, is_sentence
 from onereward_jax.parallel import hosts, is_writer, make_mesh
 from onereward_jax.parallel.roll_call import Lost
+from onereward_jax.parallel.virtual_devices import give_threads
 from onereward_jax.stages import STAGES, Outcome, run_chain
 from onereward_jax.stages.watching import prepare_watching
 from onereward_jax.training.loop import Stopped, TooManyRefusedSteps
@@ -72,6 +73,7 @@ def _run(argv: Sequence[str]) -> None:
                 f"--workdir={_WORKDIR.value} is no folder: mount the bucket, as launch/host.sh does"
             )
         config = _CONFIG.value
+        give_threads()
         _join()
         prepare_watching(config)
         outcomes = run_chain(

@@ -25,6 +25,9 @@ _checked = install_import_hook("onereward_jax", "beartype.beartype")
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Fail, never skip, when the virtual devices are missing."""
+    from onereward_jax.parallel.virtual_devices import give_threads
+
+    give_threads()
     if jax.device_count() != DEVICES:
         found = jax.device_count()
         pytest.exit(f"tests need {DEVICES} virtual devices, found {found}", returncode=3)

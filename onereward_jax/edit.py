@@ -37,6 +37,9 @@ def parser() -> CommandParser:
     options = CommandParser(prog="python -m onereward_jax.edit", description=__doc__)
     add = options.add_argument
     add("--model", required=True, help="folder of the editor (diffusers layout)")
+    add("--transformer", help="folder of a transformer in place of the editor's own")
+    add("--lora", action="append", default=[], type=weighted, metavar="PATH[:WEIGHT]",
+        help="adapter added to the transformer, file or folder; may be repeated")  # fmt: skip
     add("--image", required=True, type=Path, help="picture, or folder with metadata.jsonl")
     add("--mask", type=Path, help="picture whose white pixels are edited")
     add("--prompt", default="", help="what to draw; remove and extend do without")
@@ -63,6 +66,15 @@ def parser() -> CommandParser:
     return options
 
 
+def weighted(text: str) -> tuple[str, float]:
+    """(path, weight) from "path:weight", or with weight 1 from "path"."""
+    path, colon, weight = text.rpartition(":")
+    try:
+        return (path, float(weight)) if colon else (text, 1.0)
+    except ValueError:
+        return text, 1.0
+
+
 def run(options: argparse.Namespace) -> None:
     """Checks everything that can be, loads the editor, edits and writes.
 
@@ -76,7 +88,12 @@ def run(options: argparse.Namespace) -> None:
             raise ValueError(f"--{name} is {getattr(options, name)}, at least {least} expected")
     check_seeds((options.seed, options.seed + len(requests) - 1))
     check_prompt(options.negative_prompt)
-    editor = Editor.from_pretrained(options.model, dtype=options.dtype)
+    editor = Editor.from_pretrained(
+        options.model,
+        transformer=options.transformer,
+        adapters=options.lora,
+        dtype=options.dtype,
+    )
     edit_files(editor, options, requests, outputs)
     announce(f"written: {options.out}" + ("" if len(outputs) == 1 else f" ({len(outputs)} files)"))
 

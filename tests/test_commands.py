@@ -76,6 +76,12 @@ def test_a_folder_is_edited_as_its_rows_are_one_by_one(tmp_path: Path, capsys) -
         assert np.abs(found - np.asarray(image, int)).max() > 1
 
 
+def test_adapters_have_a_path_and_maybe_a_weight() -> None:
+    given = ["--lora=runs/a", "--lora=b.safetensors:0.5", "--lora=hub/c:d"]
+    options = edit.parser().parse_args(["--model=-", "--image=-", "--out=-", *given])
+    assert options.lora == [("runs/a", 1.0), ("b.safetensors", 0.5), ("hub/c:d", 1.0)]
+
+
 def test_the_judge_that_comes_along_answers_in_both_orders(tmp_path: Path, capsys) -> None:
     for name in "ab":
         picture(ord(name), (64, 64)).save(tmp_path / f"{name}.png")

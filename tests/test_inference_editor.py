@@ -8,11 +8,14 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import torch
 import torch_pipeline
 from diffusers import FluxFillPipeline
+from peft import LoraConfig
 from PIL import Image
 
 from onereward_jax import Editor
+from onereward_jax.convert.lora import ADAPTER_FILE
 from onereward_jax.inference.pictures import image_pixels, mask_pixels
 from onereward_jax.parallel import make_mesh
 from onereward_jax.policy.generate import seeded_noise
@@ -154,6 +157,43 @@ def test_a_sample_does_not_depend_on_its_batch_or_its_devices(worlds, tmp_path) 
     alone = wide(tmp_path / "grey.png", mask, PROMPTS[0], seed=3, **options)
     second = wide(mask, mask, PROMPTS[1], seed=[4], **options)
     np.testing.assert_allclose(np.concatenate([alone, second]), both, **TOLERANCE)
+
+
+def test_another_transformer_and_adapters_take_part(worlds, tmp_path: Path) -> None:
+    """As if a folder had been written with the transformer, and the LoRAs added to its kernels."""
+    pipeline, one = worlds[True].pipeline, make_mesh(devices=jax.devices()[:1])
+    pipeline.save_pretrained(tmp_path / "editor")
+    torch.manual_seed(1)
+    other = torch_pipeline.whole_pipeline(True).transformer
+    other.save_pretrained(tmp_path / "other")
+    for name, rank in (("first", 2), ("second", 3)):
+        settings = LoraConfig(
+            r=rank, lora_alpha=4, init_lora_weights=False, target_modules="all-linear"
+        )
+        other.add_adapter(settings, adapter_name=name)
+        other.save_lora_adapter(tmp_path / name, adapter_name=name)
+    other.set_adapters(["first", "second"], [0.5, -1.0])
+    adapters = [(tmp_path / "first", 0.5), (tmp_path / "second" / ADAPTER_FILE, -1.0)]
+    ours = Editor.from_pretrained(
+        tmp_path / "editor", transformer=tmp_path / "other", adapters=adapters, mesh=one
+    )
+    arguments = dict(prompt=PROMPTS[0], num_inference_steps=2, true_cfg_scale=1.0)
+    image, mask = picture(48, 32, 0), picture(48, 32, 1, "L")
+    start = np.asarray(seeded_noise(ours.functions, np.arange(1), (32, 48)))
+    pipeline = FluxFillPipeline(**pipeline.components | {"transformer": other})
+    reference = torch_pipeline.run_guided(
+        pipeline, image=[image], mask_image=[mask], latents=start, output_type="np",
+        negative_prompt=["nsfw"], guidance_scale=1.0, strength=1.0, height=32, width=48,
+        **arguments | {"prompt": [PROMPTS[0]]},
+    )  # fmt: skip
+    found = ours(image, mask, latents=start, output_type="np", **arguments)
+    np.testing.assert_allclose(found, reference.images, **TOLERANCE)
+    plain = worlds[True].editor(image, mask, latents=start, output_type="np", **arguments)
+    assert np.abs(found - plain).max() > 0.1
+    with pytest.raises(ValueError, match="transformer: .*first holds a LoRA"):
+        Editor.from_pretrained(tmp_path / "editor", transformer=tmp_path / "first")
+    with pytest.raises(FileNotFoundError, match="lora: there is no folder .*third"):
+        Editor.from_pretrained(tmp_path / "editor", adapters=[(tmp_path / "third", 1.0)])
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from onereward_jax.convert.layouts import CLIP, FLUX, QWEN2_5_VL, T5, VAE, Layou
 from onereward_jax.convert.load import load_params
 from onereward_jax.convert.lora import find_targets, is_adapter, load_adapter, save_adapter
 from onereward_jax.convert.save import save_params
-from onereward_jax.convert.sources import resolve_folder
+from onereward_jax.convert.sources import resolve_adapter, resolve_folder
 from onereward_jax.convert.tensor_files import read_config
 from onereward_jax.convert.tokenizers import EditorTokenizers, load_tokenizer, load_tokenizers
 
@@ -36,6 +36,7 @@ __all__ = [
     "preprocessor_config",
     "read_config",
     "read_preprocessor",
+    "resolve_adapter",
     "resolve_folder",
     "save_adapter",
     "save_params",

@@ -9,6 +9,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import GatedRepoError, HTTPError, RepositoryNotFoundError
 
 from onereward_jax.convert.layouts import DIFFUSERS, TRANSFORMERS
+from onereward_jax.convert.lora import ADAPTER_FILE, PEFT_FILE
 
 PACKAGE = Path(__file__).parents[1]
 
@@ -21,7 +22,7 @@ WEIGHTS = tuple(
 """Weight files under the names that are read here. Repositories hold more: FLUX.1-Fill-dev has its
 24 GB a second time, in one file of another layout at its top."""
 
-WANTED = (*WEIGHTS, "*.json", "*.txt", "*.jinja", "*.model", "*.md")
+WANTED = (*WEIGHTS, ADAPTER_FILE, PEFT_FILE, "*.json", "*.txt", "*.jinja", "*.model", "*.md")
 """What is fetched from the hub: no pickles, no code."""
 
 
@@ -50,6 +51,12 @@ def resolve_folder(name: str | Path, what: str) -> Path:
     if not folder.is_dir():
         raise FileNotFoundError(f"{what}: the hub's {repository} has no folder {inside}")
     return folder
+
+
+def resolve_adapter(name: str | Path, what: str) -> Path:
+    """The file of an adapter, or the local folder that holds it; else as `resolve_folder`."""
+    given = Path(name).expanduser()
+    return given if given.is_file() else resolve_folder(name, what)
 
 
 def wanted_files(inside: str = "") -> list[str]:

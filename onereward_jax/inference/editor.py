@@ -23,7 +23,7 @@ from jaxtyping import Array, Float32
 from PIL import Image
 
 from onereward_jax import policy
-from onereward_jax.convert import resolve_folder
+from onereward_jax.convert import is_adapter, resolve_adapter, resolve_folder
 from onereward_jax.inference.pictures import (
     Picture,
     check_shapes,
@@ -37,6 +37,7 @@ from onereward_jax.inference.pictures import (
 from onereward_jax.inference.placing import compute_dtype, fill_up
 from onereward_jax.inference.steps import make_steps
 from onereward_jax.parallel import batch_sharding, make_mesh
+from onereward_jax.policy.adapters import merge_adapters
 from onereward_jax.policy.editor import Size
 from onereward_jax.policy.packing import PATCH
 from onereward_jax.policy.text import TextEncoder, TextParams, make_embed
@@ -82,6 +83,8 @@ class Editor:
         cls,
         path: str | os.PathLike[str],
         *,
+        transformer: str | os.PathLike[str] | None = None,
+        adapters: Sequence[tuple[str | os.PathLike[str], float]] = (),
         mesh: Mesh | None = None,
         dtype: Any = None,
         max_sequence_length: int | None = None,
@@ -90,6 +93,9 @@ class Editor:
 
         Args:
           path: of the folder, or "mini_models/editor" for the small one that comes along.
+          transformer: folder of a transformer alone, in place of the editor's own, such as
+            OneReward's or `rl/ema` of a run.
+          adapters: (LoRA, weight): file or folder, and how much of it is added to the kernels.
           mesh: where weights and samples go; default: all devices share both (`fsdp`).
           dtype: of weights and computation, bfloat16 or float32; the VAE has float32 always.
             Default: float32 on CPU, bfloat16 elsewhere.
@@ -98,9 +104,14 @@ class Editor:
 
         Raises:
           FileNotFoundError, ValueError: as `convert.resolve_folder`, `policy.load_editor` and
-            `policy.load_text_encoder`.
+            `policy.load_text_encoder`; an adapter that does not fit, or given as `transformer`.
         """
         folder = resolve_folder(path, "model")
+        if transformer is not None:
+            transformer = resolve_folder(transformer, "transformer")
+            if is_adapter(transformer):
+                raise ValueError(f"transformer: {transformer} holds a LoRA: give it as that")
+        loras = [(resolve_adapter(source, "lora"), weight) for source, weight in adapters]
         mesh = make_mesh() if mesh is None else mesh
         kinds = dict.fromkeys(("dtype", "param_dtype"), compute_dtype(dtype))
         encoder, text_params = policy.load_text_encoder(folder, mesh, **kinds)
@@ -108,7 +119,11 @@ class Editor:
             encoder.tokenizers.t5.model_max_length, LONGEST_PROMPT
         )
         encoder = dataclasses.replace(encoder, max_sequence_length=length)
-        return cls(*policy.load_editor(folder, mesh, **kinds), encoder, text_params, mesh)
+        functions, params = policy.load_editor(folder, mesh, transformer=transformer, **kinds)
+        if loras:
+            merged = merge_adapters(params.transformer, loras, mesh)
+            params = params._replace(transformer=merged)
+        return cls(functions, params, encoder, text_params, mesh)
 
     @property
     def multiple(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -62,8 +63,25 @@ def load_trained(
     abstract = abstract_params(editor, mesh).transformer
     if not is_adapter(folder):
         return load_params(folder, abstract, FLUX)
-    factors = combine([(load_adapter(folder, abstract, FLUX), 1.0)])
     params = load_params(base_transformer, abstract, FLUX)
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+    return merge_adapters(params, [(folder, 1.0)], mesh)
+
+
+def merge_adapters(
+    transformer: PyTree, adapters: Sequence[tuple[str | Path, float]], mesh: Mesh
+) -> PyTree:
+    """A transformer's parameters with adapters added to its kernels; the given ones are used up.
+
+    Args:
+      transformer: parameters on `mesh`.
+      adapters: (file or folder, weight), see `convert.load_adapter`.
+      mesh: where they are.
+
+    Raises:
+      FileNotFoundError, ValueError: as `convert.load_adapter`.
+    """
+    loaded = [(load_adapter(source, transformer, FLUX), weight) for source, weight in adapters]
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, transformer)
     # Donated: the base is read from its folder again when it is wanted.
-    return mesh_jit(merge, mesh, donate_argnums=0, out_shardings=shardings)(params, factors)
+    put_on = mesh_jit(merge, mesh, donate_argnums=0, out_shardings=shardings)
+    return put_on(transformer, combine(loaded))

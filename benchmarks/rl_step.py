@@ -53,7 +53,7 @@ from onereward_jax.training.rl_step import first_rl_state, make_rl_step
 from onereward_jax.training.update import apply_gradients
 
 SIDE, BATCH, REFERENCE_STEPS, POLICY_STEPS = 64, 8, 20, 15
-KEY = jax.random.key(0)
+SEED = 0
 
 
 def make_models() -> tuple[RLModels, QueryTokenizer]:
@@ -109,16 +109,16 @@ def step_times(
     models: RLModels, config: RLConfig, frozen: Frozen, transformer: Any, batch: Any, mesh: Any
 ) -> tuple[float, float]:
     """(compile, step) in seconds, for the step that training runs."""
-    state = first_rl_state(config, transformer, mesh)
+    key, state = jax.random.key(SEED), first_rl_state(config, transformer, mesh)
     step = make_rl_step(models, config, mesh)
     start = time.perf_counter()
-    state, metrics = step(state, frozen, batch, KEY)
+    state, metrics = step(state, frozen, batch, key)
     jax.block_until_ready(metrics)
     first = time.perf_counter() - start
     times = []
     for _ in range(ARGUMENTS.repeats):
         start = time.perf_counter()
-        state, metrics = step(state, frozen, batch, KEY)
+        state, metrics = step(state, frozen, batch, key)
         jax.block_until_ready(metrics)
         times.append(time.perf_counter() - start)
     median = float(np.median(times))
@@ -130,7 +130,7 @@ def part_times(
 ) -> Iterator[tuple[str, float]]:
     """Name and seconds of each part of the step."""
     editor, size = models.editor, (SIDE, SIDE)
-    draws = draw(models, KEY, jnp.int32(0), batch["image"])
+    draws = draw(models, jax.random.key(SEED), jnp.int32(0), batch["image"])
     index = jnp.int32(POLICY_STEPS)
     sigmas = jnp.asarray(editor.sigmas(config.num_steps, size))
 
@@ -192,8 +192,8 @@ def part_times(
 
 def main() -> None:
     """Prints sizes, times and shares."""
-    models, queries = make_models()
     give_threads()
+    models, queries = make_models()
     mesh = make_mesh(-1, 1, 1)
     config = RLConfig(
         num_steps=REFERENCE_STEPS,
@@ -201,9 +201,11 @@ def main() -> None:
         last_index=POLICY_STEPS,
         optimizer=OptimizerConfig(learning_rate=1e-5),
     )
-    params = init_editor(models.editor, KEY, mesh)
+    params = init_editor(models.editor, jax.random.key(SEED), mesh)
     other = init_editor(models.editor, jax.random.key(1), mesh)
-    judge = mesh_jit(lambda key: nn.meta.unbox(init_params(models.scorer.model, key)), mesh)(KEY)
+    judge = mesh_jit(lambda key: nn.meta.unbox(init_params(models.scorer.model, key)), mesh)(
+        jax.random.key(SEED)
+    )
     frozen = Frozen(other.transformer, params.vae, judge)
     print(f"{os.cpu_count()} CPU cores, {jax.device_count()} devices, batch {BATCH}, {SIDE}x{SIDE}")
     for name, tree in (("policy", params.transformer), ("vae", params.vae), ("judge", judge)):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from onereward_jax.inference.editor import check_seeds
 from onereward_jax.inference.pictures import editing_size
 from onereward_jax.inference.requests import Request, read_folder, read_request
 from onereward_jax.parallel.compilation_cache import use_compilation_cache
+from onereward_jax.parallel.virtual_devices import give_threads
 from onereward_jax.policy.schedule import first_step
 from onereward_jax.policy.text import check_prompt
 from onereward_jax.stages.progress import announce, progress_bar
@@ -67,12 +69,19 @@ def parser() -> CommandParser:
 
 
 def weighted(text: str) -> tuple[str, float]:
-    """(path, weight) from "path:weight", or with weight 1 from "path"."""
-    path, colon, weight = text.rpartition(":")
+    """(path, weight) from "path:weight", or with weight 1 from "path".
+
+    Raises:
+      argparse.ArgumentTypeError: the weight is infinite or no number.
+    """
+    path, colon, end = text.rpartition(":")
     try:
-        return (path, float(weight)) if colon else (text, 1.0)
-    except ValueError:
+        weight = float(end) if colon else 1.0
+    except ValueError:  # the colon is part of the path
         return text, 1.0
+    if not math.isfinite(weight):
+        raise argparse.ArgumentTypeError(f"the weight of {path} is {end}, a number expected")
+    return (path if colon else text), weight
 
 
 def run(options: argparse.Namespace) -> None:
@@ -198,4 +207,5 @@ def main(argv: list[str] | None = None) -> None:
 
 if __name__ == "__main__":
     use_compilation_cache()
+    give_threads()
     main()

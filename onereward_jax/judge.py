@@ -15,6 +15,7 @@ from onereward_jax.common.mistakes import CommandParser, run_command
 from onereward_jax.inference import Judge
 from onereward_jax.inference.pictures import open_picture
 from onereward_jax.parallel.compilation_cache import use_compilation_cache
+from onereward_jax.parallel.virtual_devices import give_threads
 from onereward_jax.tasks import COMMAND_TASKS, Dimension
 
 
@@ -57,4 +58,5 @@ def main(argv: list[str] | None = None) -> None:
 
 if __name__ == "__main__":
     use_compilation_cache()
+    give_threads()
     main()

@@ -243,6 +243,11 @@ def test_only_what_is_read_is_fetched():
     assert inside == {name for name in found if name.startswith("transformer/")}
 
 
+def test_adapters_are_fetched_too():
+    files = ["pytorch_lora_weights.safetensors", "adapter_model.safetensors", "lora.ckpt"]
+    assert list(filter_repo_objects(files, allow_patterns=wanted_files())) == files[:2]
+
+
 def test_paths_are_never_asked_of_the_hub(tmp_path, monkeypatch):
     assert resolve_folder("mini_models/editor", "--model") == EDITOR
     monkeypatch.chdir(tmp_path)

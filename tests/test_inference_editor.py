@@ -13,6 +13,7 @@ import torch_pipeline
 from diffusers import FluxFillPipeline
 from peft import LoraConfig
 from PIL import Image
+from safetensors.numpy import save_file
 
 from onereward_jax import Editor
 from onereward_jax.convert.lora import ADAPTER_FILE
@@ -190,10 +191,19 @@ def test_another_transformer_and_adapters_take_part(worlds, tmp_path: Path) -> N
     np.testing.assert_allclose(found, reference.images, **TOLERANCE)
     plain = worlds[True].editor(image, mask, latents=start, output_type="np", **arguments)
     assert np.abs(found - plain).max() > 0.1
-    with pytest.raises(ValueError, match="transformer: .*first holds a LoRA"):
+    with pytest.raises(ValueError, match="transformer: .*first is a LoRA"):
         Editor.from_pretrained(tmp_path / "editor", transformer=tmp_path / "first")
     with pytest.raises(FileNotFoundError, match="lora: there is no folder .*third"):
         Editor.from_pretrained(tmp_path / "editor", adapters=[(tmp_path / "third", 1.0)])
+    # found before weights are read: there are none
+    (tmp_path / "other" / "diffusion_pytorch_model.safetensors").unlink()
+    save_file({"other.lora_A.weight": np.zeros((1, 2))}, tmp_path / "wrong.safetensors")
+    with pytest.raises(ValueError, match="wrong.safetensors does not fit the model"):
+        Editor.from_pretrained(
+            tmp_path / "editor",
+            transformer=tmp_path / "other",
+            adapters=[(tmp_path / "wrong.safetensors", 1.0)],
+        )
 
 
 @pytest.mark.parametrize(

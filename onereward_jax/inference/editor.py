@@ -37,7 +37,7 @@ from onereward_jax.inference.pictures import (
 from onereward_jax.inference.placing import compute_dtype, fill_up
 from onereward_jax.inference.steps import make_steps
 from onereward_jax.parallel import batch_sharding, make_mesh
-from onereward_jax.policy.adapters import merge_adapters
+from onereward_jax.policy.adapters import load_factors, merge_into
 from onereward_jax.policy.editor import Size
 from onereward_jax.policy.packing import PATCH
 from onereward_jax.policy.text import TextEncoder, TextParams, make_embed
@@ -110,10 +110,13 @@ class Editor:
         if transformer is not None:
             transformer = resolve_folder(transformer, "transformer")
             if is_adapter(transformer):
-                raise ValueError(f"transformer: {transformer} holds a LoRA: give it as that")
+                raise ValueError(f"transformer: {transformer} is a LoRA: give it as --lora")
         loras = [(resolve_adapter(source, "lora"), weight) for source, weight in adapters]
         mesh = make_mesh() if mesh is None else mesh
         kinds = dict.fromkeys(("dtype", "param_dtype"), compute_dtype(dtype))
+        if loras:  # first: one that does not fit is found before minutes of loading
+            static = policy.read_editor(folder, transformer=transformer, **kinds)
+            factors = load_factors(loras, static, mesh)
         encoder, text_params = policy.load_text_encoder(folder, mesh, **kinds)
         length = max_sequence_length or min(
             encoder.tokenizers.t5.model_max_length, LONGEST_PROMPT
@@ -121,7 +124,7 @@ class Editor:
         encoder = dataclasses.replace(encoder, max_sequence_length=length)
         functions, params = policy.load_editor(folder, mesh, transformer=transformer, **kinds)
         if loras:
-            merged = merge_adapters(params.transformer, loras, mesh)
+            merged = merge_into(params.transformer, factors, mesh)
             params = params._replace(transformer=merged)
         return cls(functions, params, encoder, text_params, mesh)
 

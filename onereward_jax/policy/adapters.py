@@ -63,25 +63,30 @@ def load_trained(
     abstract = abstract_params(editor, mesh).transformer
     if not is_adapter(folder):
         return load_params(folder, abstract, FLUX)
-    params = load_params(base_transformer, abstract, FLUX)
-    return merge_adapters(params, [(folder, 1.0)], mesh)
+    factors = load_factors([(folder, 1.0)], editor, mesh)
+    return merge_into(load_params(base_transformer, abstract, FLUX), factors, mesh)
 
 
-def merge_adapters(
-    transformer: PyTree, adapters: Sequence[tuple[str | Path, float]], mesh: Mesh
-) -> PyTree:
-    """A transformer's parameters with adapters added to its kernels; the given ones are used up.
+def load_factors(
+    adapters: Sequence[tuple[str | Path, float]], editor: Editor, mesh: Mesh
+) -> Factors:
+    """Factors of the weighted sum of adapters; needs no weights of their base.
 
     Args:
-      transformer: parameters on `mesh`.
-      adapters: (file or folder, weight), see `convert.load_adapter`.
-      mesh: where they are.
+      adapters: (file or folder, weight).
+      editor: the static half of the editor that they are for.
+      mesh: where the factors go.
 
     Raises:
       FileNotFoundError, ValueError: as `convert.load_adapter`.
     """
-    loaded = [(load_adapter(source, transformer, FLUX), weight) for source, weight in adapters]
+    abstract = abstract_params(editor, mesh).transformer
+    return combine([(load_adapter(source, abstract, FLUX), weight) for source, weight in adapters])
+
+
+def merge_into(transformer: PyTree, factors: Factors, mesh: Mesh) -> PyTree:
+    """The transformer on `mesh` with A B in its kernels; the given one is used up."""
     shardings = jax.tree.map(lambda leaf: leaf.sharding, transformer)
     # Donated: the base is read from its folder again when it is wanted.
     put_on = mesh_jit(merge, mesh, donate_argnums=0, out_shardings=shardings)
-    return put_on(transformer, combine(loaded))
+    return put_on(transformer, factors)

@@ -50,6 +50,10 @@ def get_config(variant: str = "") -> ConfigDict:
 
     pretrain.judge = training(steps=5000, batch_size=16, learning_rate=1e-3)
     pretrain.judge.pairs = 16000  # different pairs of damaged pictures
+    pretrain.judge.jitter = jitter = ConfigDict()  # as configs/mini.py has it
+    jitter.noise = 0.2
+    jitter.shift = 3
+    jitter.negative = 0.5
     if variant == "smoke":
         smoke(pretrain)
     elif variant:

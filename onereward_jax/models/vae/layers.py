@@ -53,19 +53,14 @@ class Conv(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
         around = self.size // 2
-        return nn.Conv(
-            self.features,
-            (self.size, self.size),
-            strides=self.stride,
+        kernel, bias = conv_params(self, (self.size, self.size, x.shape[-1], self.features))
+        return jax.lax.conv_general_dilated(
+            x.astype(self.dtype),
+            kernel.astype(self.dtype),
+            window_strides=(self.stride, self.stride),
             padding=self.padding or ((around, around), (around, around)),
-            dtype=self.dtype,
-            param_dtype=self.param_dtype,
-            kernel_init=nn.with_logical_partitioning(
-                nn.initializers.lecun_normal(), (None, None, "conv_in", "conv_out")
-            ),
-            bias_init=nn.with_logical_partitioning(nn.initializers.zeros, ("conv_out",)),
-            parent=self.scope,
-        )(x)
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        ) + bias.astype(self.dtype)
 
 
 class GroupNorm(nn.Module):
@@ -164,7 +159,60 @@ class Upsample(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-        batch, height, width, channels = x.shape
-        x = jnp.broadcast_to(x[:, :, None, :, None], (batch, height, 2, width, 2, channels))
-        x = x.reshape(batch, 2 * height, 2 * width, channels)
-        return Conv(channels, name="conv", dtype=self.dtype, param_dtype=self.param_dtype)(x)
+        kinds = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        return DoublingConv(x.shape[-1], name="conv", **kinds)(x)
+
+
+class DoublingConv(nn.Module):
+    """The 3 x 3 convolution, with bias, of an image whose pixels are doubled, at 4/9 of its cost.
+
+    Of the three rows (columns) of pixels that the kernel covers two are always copies of one
+    another, so each of the four kinds of output pixel, at even or odd rows and columns, is a 2 x 2
+    convolution of the image before doubling, and the doubled image is never made.
+    """
+
+    features: int
+    dtype: jnp.dtype = jnp.float32
+    param_dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
+        kernel, bias = conv_params(self, (3, 3, x.shape[-1], self.features))
+
+        def pixels(row: int, column: int) -> Float[Array, "b h w d"]:
+            return jax.lax.conv_general_dilated(
+                x.astype(self.dtype),
+                _fold(_fold(kernel, 0, row), 1, column).astype(self.dtype),
+                window_strides=(1, 1),
+                padding=[(1 - row, row), (1 - column, column)],
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            )
+
+        rows = [jnp.stack([pixels(row, column) for column in (0, 1)], axis=3) for row in (0, 1)]
+        batch, height, width, _ = x.shape
+        doubled = jnp.stack(rows, axis=2).reshape(batch, 2 * height, 2 * width, self.features)
+        return doubled + bias.astype(self.dtype)
+
+
+def _fold(kernel: Float[Array, "..."], axis: int, odd: int) -> Float[Array, "..."]:
+    """The kernel as even or odd output pixels see it: three taps along `axis` become two."""
+    first, middle, last = jnp.split(kernel, 3, axis)
+    taps = [first + middle, last] if odd else [first, middle + last]
+    return jnp.concatenate(taps, axis)
+
+
+def conv_params(
+    module: nn.Module, shape: tuple[int, int, int, int]
+) -> tuple[Float[Array, "h w i o"], Float[Array, "o"]]:
+    """Kernel and bias of a convolution."""
+    init = nn.with_logical_partitioning
+    kernel = module.param(
+        "kernel",
+        init(nn.initializers.lecun_normal(), (None, None, "conv_in", "conv_out")),
+        shape,
+        module.param_dtype,
+    )
+    bias = module.param(
+        "bias", init(nn.initializers.zeros, ("conv_out",)), shape[-1:], module.param_dtype
+    )
+    return kernel, bias

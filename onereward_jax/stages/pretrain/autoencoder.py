@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import flax.linen as nn
 import grain
@@ -13,7 +14,7 @@ from jax.sharding import Mesh
 from jaxtyping import Float32, PyTree
 
 from onereward_jax.common.rng import stream
-from onereward_jax.convert import VAE, save_params
+from onereward_jax.convert import VAE, load_params, read_config, save_params
 from onereward_jax.data.mini_world import make_scene
 from onereward_jax.models.vae import AutoencoderKL, VaeConfig
 from onereward_jax.parallel import abstract_arrays, mesh_jit
@@ -76,6 +77,14 @@ def train_autoencoder(context: StageContext) -> Results:
     seen = next(iter(pictures(seed + 2, "train", size).batch(CALIBRATION)))["image"]
     save_params(folder, params, VAE, config=_calibrated(vae, params, seen).to_dict())
     return {"vae_psnr_held_out_db": round(psnr(vae, params, held_out), 2)}
+
+
+def read_autoencoder(folder: Path) -> tuple[AutoencoderKL, PyTree]:
+    """The model that `train_autoencoder` wrote to `folder`, and its parameters."""
+    vae = AutoencoderKL(VaeConfig.from_dict(read_config(folder)))
+    image = jnp.zeros((1, 64, 64, 3))
+    shapes = jax.eval_shape(lambda: vae.init(jax.random.key(0), image)["params"])
+    return vae, load_params(folder, nn.meta.unbox(shapes), VAE)
 
 
 def psnr(vae: AutoencoderKL, params: PyTree, images: Float32[np.ndarray, "n h w 3"]) -> float:

@@ -14,22 +14,15 @@ from jax.sharding import Mesh
 from jaxtyping import PyTree
 
 from onereward_jax.common.rng import stream
-from onereward_jax.convert import (
-    VAE,
-    EditorTokenizers,
-    Weights,
-    load_params,
-    read_config,
-    write_editor_folder,
-)
+from onereward_jax.convert import EditorTokenizers, Weights, write_editor_folder
 from onereward_jax.convert.mini_tokenizers import clip_tokenizer, t5_tokenizer
 from onereward_jax.data.mini_world import prompts as all_prompts
 from onereward_jax.models.clip import ClipTextConfig, ClipTextModel
 from onereward_jax.models.flux import FluxConfig, FluxTransformer
 from onereward_jax.models.t5 import T5Config, T5Encoder
-from onereward_jax.models.vae import AutoencoderKL, VaeConfig
 from onereward_jax.parallel import abstract_arrays, mesh_jit
 from onereward_jax.policy import Editor, NoiseSchedule, TextEncoder
+from onereward_jax.stages.pretrain.autoencoder import read_autoencoder
 from onereward_jax.stages.pretrain.latents import scene_latents
 from onereward_jax.stages.pretrain.training import optimizer_config, run_training
 from onereward_jax.stages.stage import Results, StageContext
@@ -70,8 +63,7 @@ def train_editor(context: StageContext) -> Results:
     """Trains transformer and text encoders; writes the folder `editor` (diffusers layout)."""
     config, mesh = context.config, context.mesh
     section = config.pretrain.editor
-    vae_config = VaeConfig.from_dict(read_config(context.folder / "vae"))
-    vae = AutoencoderKL(vae_config)
+    vae, vae_params = read_autoencoder(context.folder / "vae")
     editor = Editor(FluxTransformer(FLUX_CONFIG), vae, NoiseSchedule.from_dict(SCHEDULER))
     text = text_encoder()
     prompts = all_prompts()
@@ -79,7 +71,6 @@ def train_editor(context: StageContext) -> Results:
     init, abstract_params = _initialiser(editor, text, config.seed, mesh)
     abstract = abstract_state(abstract_params, optimizer, mesh, with_ema=True)
 
-    vae_params = load_params(context.folder / "vae", _abstract_vae(vae), VAE)
     scenes = scene_latents(
         context.folder / "scenes.safetensors",
         editor,
@@ -189,12 +180,6 @@ def _initialiser(
     abstract = abstract_arrays(boxed, mesh)
     shardings = shardings_of(abstract)
     return mesh_jit(lambda: nn.meta.unbox(init()), mesh, out_shardings=shardings), abstract
-
-
-def _abstract_vae(vae: AutoencoderKL) -> PyTree:
-    """Shapes of the autoencoder's parameters."""
-    image = jnp.zeros((1, 64, 64, 3))
-    return nn.meta.unbox(jax.eval_shape(lambda: vae.init(jax.random.key(0), image)["params"]))
 
 
 def _hugging_face(config: object, architecture: str | None = None) -> dict[str, object]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Array, Float32, UInt8
 from PIL import Image, ImageFilter
 from safetensors.numpy import load_file, save_file
 from tqdm import tqdm
@@ -18,6 +18,11 @@ from onereward_jax.tasks import DIMENSIONS, TASKS, Dimension, Task
 Picture = Float32[np.ndarray, "s s 3"]
 """RGB in [0, 255]."""
 
+Reconstruct = Callable[[Float32[np.ndarray, "n s s 3"]], Float32[Array, "n s s 3"]]
+"""Images in [-1, 1] as an autoencoder gives them back."""
+
+RECONSTRUCT_BATCH = 64
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SyntheticPair:
@@ -25,11 +30,13 @@ class SyntheticPair:
 
     Attributes:
       winner, loser: uint8.
+      mask: 255 where they may differ.
       task, dimension, prompt: of the query.
     """
 
     winner: UInt8[np.ndarray, "s s 3"]
     loser: UInt8[np.ndarray, "s s 3"]
+    mask: UInt8[np.ndarray, "s s"]
     task: Task
     dimension: Dimension
     prompt: str
@@ -39,7 +46,7 @@ def synthetic_pair(rng: np.random.Generator, split: str, size: int) -> Synthetic
     """A scene twice: both versions are damaged in other respects, the loser in the asked one."""
     task = Task(str(rng.choice(list(Task), p=(0.5, 0.15, 0.1, 0.25))))
     scene = make_scene(rng, task, split, size)
-    dimension = Dimension(str(rng.choice(DIMENSIONS[task])))
+    dimension = Dimension(str(rng.choice(DIMENSIONS[task], p=_shares(task))))
     strengths = np.sort(rng.uniform(0, 1, 2) ** 0.7)
     if strengths[1] - strengths[0] < 0.25:
         strengths = np.array([strengths[0] * 0.5, min(1.0, strengths[1] + 0.25)])
@@ -56,13 +63,37 @@ def synthetic_pair(rng: np.random.Generator, split: str, size: int) -> Synthetic
         for picture, strength in zip(pictures, strengths)
     ]
     winner, loser = (np.clip(picture, 0, 255).astype(np.uint8) for picture in pictures)
-    return SyntheticPair(winner, loser, task, dimension, scene.prompt)
+    return SyntheticPair(winner, loser, scene.mask, task, dimension, scene.prompt)
+
+
+def _shares(task: Task) -> list[float]:
+    """How often each dimension is asked for: half of the questions are about a prompt, if any."""
+    dimensions = DIMENSIONS[task]
+    if Dimension.TEXT_ALIGNMENT not in dimensions:
+        return [1 / len(dimensions)] * len(dimensions)
+    other = 0.5 / (len(dimensions) - 1)
+    return [0.5 if one is Dimension.TEXT_ALIGNMENT else other for one in dimensions]
 
 
 def pair_table(
-    path: Path, *, count: int, split: str, size: int, seed: int
+    path: Path,
+    *,
+    count: int,
+    split: str,
+    size: int,
+    seed: int,
+    reconstruct: Reconstruct,
 ) -> dict[str, np.ndarray]:
     """Many synthetic pairs, from `path` if it is there.
+
+    Args:
+      path: of the safetensors file.
+      count: of pairs.
+      split: of the photographs.
+      size: of pictures in pixels.
+      seed: of the pairs.
+      reconstruct: what the autoencoder gives back for images in [-1, 1]. Every other pair is seen
+        through it inside the mask, as everything is that the editor paints.
 
     Returns:
       winner, loser uint8 [count, size, size, 3]; task, dimension int32 [count], indices into
@@ -73,17 +104,26 @@ def pair_table(
         return load_file(path)
     rng, numbers = np.random.default_rng(seed), {text: n for n, text in enumerate(prompts())}
     made = [synthetic_pair(rng, split, size) for _ in tqdm(range(count), desc=f"{split} pairs")]
+    for start in tqdm(range(0, count, 2 * RECONSTRUCT_BATCH), desc="reconstructions"):
+        _reconstruct(made[start : start + 2 * RECONSTRUCT_BATCH : 2], reconstruct)
     table = {
         "winner": np.stack([pair.winner for pair in made]),
         "loser": np.stack([pair.loser for pair in made]),
         "task": np.int32([TASKS.index(pair.task) for pair in made]),
-        "dimension": np.int32(
-            [DIMENSIONS[pair.task].index(pair.dimension) for pair in made]
-        ),
+        "dimension": np.int32([DIMENSIONS[pair.task].index(pair.dimension) for pair in made]),
         "prompt": np.int32([numbers[pair.prompt] for pair in made]),
     }
     save_file(table, path)
     return table
+
+
+def _reconstruct(pairs: Sequence[SyntheticPair], reconstruct: Reconstruct) -> None:
+    """Has the pairs' own arrays show, inside the mask, what the autoencoder makes of them."""
+    pictures = [picture for pair in pairs for picture in (pair.winner, pair.loser)]
+    masks = [pair.mask for pair in pairs for _ in range(2)]
+    seen = np.asarray(reconstruct(np.float32(pictures) / 127.5 - 1.0))
+    for picture, mask, new in zip(pictures, masks, np.rint(seen.clip(-1, 1) * 127.5 + 127.5)):
+        picture[mask > 0] = new[mask > 0]
 
 
 def _structure(

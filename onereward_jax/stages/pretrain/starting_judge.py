@@ -5,6 +5,7 @@ seen the world. What people (or the oracle) prefer it learns later, in the stage
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -21,9 +22,11 @@ from onereward_jax.convert.mini_tokenizers import qwen_tokenizer
 from onereward_jax.data.mini_world import prompts
 from onereward_jax.models.qwen2_5_vl import Qwen2_5_VL, Qwen2_5_VLConfig, init_params
 from onereward_jax.parallel import logical_shardings, mesh_jit, shard_batch
-from onereward_jax.reward import ImageProcessor, QueryTokenizer, Scorer, template_texts
-from onereward_jax.stages.pretrain.damage import pair_table
+from onereward_jax.reward import ImageProcessor, Jitter, QueryTokenizer, Scorer, template_texts
+from onereward_jax.stages.pretrain.autoencoder import read_autoencoder
+from onereward_jax.stages.pretrain.damage import Reconstruct, pair_table
 from onereward_jax.stages.pretrain.training import optimizer_config, run_training
+from onereward_jax.stages.settings import plain
 from onereward_jax.stages.stage import Results, StageContext
 from onereward_jax.tasks import DIMENSIONS, TASKS
 from onereward_jax.training.metrics import scalars
@@ -109,7 +112,10 @@ def train_judge(context: StageContext) -> Results:
     queries = QueryTokenizer(tokenizer, processor.tokens_per_image(size, size), SUFFIX_TOKENS)
     model = Qwen2_5_VL(Qwen2_5_VLConfig.from_dict(model_config))
     scorer = Scorer(model, processor, queries.layout)
-    reward = RewardConfig(optimizer=optimizer_config(section))
+    reward = RewardConfig(
+        optimizer=optimizer_config(section), jitter=Jitter(**plain(section.jitter))
+    )
+    reconstruct = _autoencoder(context.folder / "vae")
     train_pairs, held_out = (
         _with_queries(
             pair_table(
@@ -118,6 +124,7 @@ def train_judge(context: StageContext) -> Results:
                 split=split,
                 size=size,
                 seed=config.seed,
+                reconstruct=reconstruct,
             ),
             queries,
         )
@@ -151,9 +158,13 @@ def train_judge(context: StageContext) -> Results:
     return {f"judge_{name}": round(value, 3) for name, value in measured.items()}
 
 
-def _with_queries(
-    table: dict[str, np.ndarray], queries: QueryTokenizer
-) -> dict[str, np.ndarray]:
+def _autoencoder(folder: Path) -> Reconstruct:
+    """What comes back from the most likely latents of images."""
+    vae, params = read_autoencoder(folder)
+    return functools.partial(jax.jit(vae.apply), {"params": params})
+
+
+def _with_queries(table: dict[str, np.ndarray], queries: QueryTokenizer) -> dict[str, np.ndarray]:
     """The table with tokenised questions instead of prompts, as `reward_step.Pairs`."""
     known = prompts()
     tasks = [TASKS[task] for task in table["task"]]

@@ -150,7 +150,8 @@ def test_mesh_of_eight_splits_the_weights_and_gives_the_same_velocity(random_mod
             assert ways == 4 or odd, f"{name} is split {ways} ways over fsdp x tensor"
 
 
-def test_recomputed_activations_give_the_same_gradient(random_model):
+@pytest.mark.parametrize("policy", ["full", "dots", "attention", "offload"])
+def test_recomputed_activations_give_the_same_gradient(random_model, policy):
     config, params, inputs = random_model
 
     def gradient(policy):
@@ -159,8 +160,9 @@ def test_recomputed_activations_give_the_same_gradient(random_model):
         return jax.make_jaxpr(jax.grad(objective))(params), jax.jit(jax.grad(objective))(params)
 
     plain_program, plain = gradient("none")
-    program, recomputed = gradient("full")
+    program, recomputed = gradient(policy)
     assert "remat" in str(program) and "remat" not in str(plain_program)
+    assert ("<host>" in str(program)) == (policy == "offload")
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), recomputed, plain
     )

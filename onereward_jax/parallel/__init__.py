@@ -13,10 +13,11 @@ from onereward_jax.parallel.batch import (
 from onereward_jax.parallel.hosts import is_writer, wait_for_all
 from onereward_jax.parallel.jit import MeshFunction, logical_axes, mesh_jit
 from onereward_jax.parallel.mesh import MESH_AXES, make_mesh
-from onereward_jax.parallel.remat import remat
+from onereward_jax.parallel.remat import ATTENTION, remat
 from onereward_jax.parallel.rules import RULES, abstract_arrays, logical_shardings
 
 __all__ = [
+    "ATTENTION",
     "MESH_AXES",
     "RULES",
     "MeshFunction",

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import flax.linen as nn
 import jax
+from jax.ad_checkpoint import checkpoint_name
+
+ATTENTION = "attention"
+"""Name (`jax.ad_checkpoint.checkpoint_name`) of what attention gives."""
+
+BLOCK_INPUT = "block_input"
+"""Name of what goes into a block."""
 
 POLICIES = {
     "full": jax.checkpoint_policies.nothing_saveable,
+    "offload": jax.checkpoint_policies.save_and_offload_only_these_names(
+        names_which_can_be_saved=[],
+        names_which_can_be_offloaded=[BLOCK_INPUT],
+        offload_src="device",
+        offload_dst="pinned_host",
+    ),
+    "attention": jax.checkpoint_policies.save_only_these_names(ATTENTION),
     "dots": jax.checkpoint_policies.checkpoint_dots_with_no_batch_dims,
 }
 
@@ -16,7 +32,8 @@ def remat(block: type[nn.Module], policy: str, *, scanned: bool = True) -> type[
 
     Args:
       block: the module class of one layer.
-      policy: "none" keeps all activations, "full" keeps only the block's input, "dots" keeps
+      policy: "none" keeps all activations, "full" keeps only the block's input, "offload" keeps
+        that in the memory of the host, "attention" keeps the input and what attention gave, "dots"
         the outputs of matrix products with weights.
       scanned: it is to be given to `nn.scan`. Otherwise the compiler has to be kept from finding
         out that what is computed again has been computed before.
@@ -28,4 +45,17 @@ def remat(block: type[nn.Module], policy: str, *, scanned: bool = True) -> type[
         return block
     if policy not in POLICIES:
         raise ValueError(f"remat policy {policy!r}: choose one of none, {', '.join(POLICIES)}")
+    if policy == "offload":
+        block = _with_named_input(block)
     return nn.remat(block, policy=POLICIES[policy], prevent_cse=not scanned)
+
+
+def _with_named_input(block: type[nn.Module]) -> type[nn.Module]:
+    """`block` whose first argument bears the name `BLOCK_INPUT`."""
+
+    class Named(block):
+        def __call__(self, inputs: Any, *rest: Any) -> Any:
+            named = jax.tree.map(lambda array: checkpoint_name(array, BLOCK_INPUT), inputs)
+            return super().__call__(named, *rest)
+
+    return Named

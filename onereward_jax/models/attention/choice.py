@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float
 
 from onereward_jax.models.attention.blockwise import LOGIT_BYTES, blockwise_attention
 from onereward_jax.models.attention.splash import splash_attention
+from onereward_jax.parallel import ATTENTION
 
 LEAST_SPLASH = 512
 """Tokens from which the splash kernel is worth its padding; the windows of a vision tower are
@@ -33,6 +35,8 @@ def attention(
 ) -> Float[Array, "b lq h d"]:
     """Softmax(q kᵀ · scale + bias) v, with the softmax in float32.
 
+    What it gives bears the name `parallel.ATTENTION` for rematerialisation policies.
+
     Args:
       q, k, v: queries, keys, values; h may be a multiple of g (grouped-query attention).
       mask: True where a query may look at a key.
@@ -40,20 +44,22 @@ def attention(
       scale: default 1/√d.
       is_causal: query i sees keys 0..i.
     """
-    options = {"scale": scale, "is_causal": is_causal}
     platform = _platform()
     if platform == "tpu" and mask is None and bias is None and _suits_splash(q, k):
-        return splash_attention(q, k, v, **options)
-    if platform in ("gpu", "cuda") and _suits_cudnn(q, k):
-        return jax.nn.dot_product_attention(
-            q, k, v, bias=bias, mask=mask, implementation="cudnn", **options
-        )
+        return splash_attention(q, k, v, scale=scale, is_causal=is_causal)
+    options = {"mask": mask, "scale": scale, "is_causal": is_causal}
     logit_bytes = q.shape[2] * q.shape[1] * k.shape[1] * jnp.dtype(jnp.float32).itemsize
-    if bias is None and logit_bytes > LOGIT_BYTES:
-        return blockwise_attention(q, k, v, mask=mask, **options)
-    return jax.nn.dot_product_attention(
-        q, k, v, bias=bias, mask=mask, implementation="xla", **options
-    )
+    if platform in ("gpu", "cuda") and _suits_cudnn(q, k):
+        mixed = jax.nn.dot_product_attention(
+            q, k, v, bias=bias, implementation="cudnn", **options
+        )
+    elif bias is None and logit_bytes > LOGIT_BYTES:
+        mixed = blockwise_attention(q, k, v, **options)
+    else:
+        mixed = jax.nn.dot_product_attention(
+            q, k, v, bias=bias, implementation="xla", **options
+        )
+    return checkpoint_name(mixed, ATTENTION)
 
 
 def _platform() -> str | None:

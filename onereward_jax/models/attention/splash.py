@@ -11,7 +11,7 @@ from jax.experimental.pallas.ops.tpu import splash_attention as splash
 from jax.sharding import AbstractMesh, PartitionSpec
 from jaxtyping import Array, Float, Int32
 
-from onereward_jax.parallel import RULES
+from onereward_jax.parallel import ATTENTION, RULES
 
 BLOCK = 512
 """Queries and keys per block, the largest; sequences are padded to a multiple."""
@@ -83,6 +83,7 @@ def _kernel(
         head_shards=1,
         q_seq_shards=1,
         interpret=interpret,
+        residual_checkpoint_name=ATTENTION,
     )
 
 

@@ -56,7 +56,7 @@ def get_config() -> ConfigDict:
     models.judge = "Qwen/Qwen2.5-VL-7B-Instruct"  # transformers folder, likewise
     models.paste_back = False  # keep the source's own pixels where the mask is 0
     models.dtype = "bfloat16"  # of computation
-    models.remat = "full"  # what the backward pass computes again: "none", "dots", "full"
+    models.remat = "full"  # computed again: "none", "dots", "attention", "offload", "full"
 
     config.data = data = ConfigDict()
     data.source = "folder"  # "mini": composed scenes; "folder": your images; "tfds": a ready set
@@ -193,13 +193,10 @@ def optimizer(learning_rate: float, warmup_steps: int) -> ConfigDict:
     return section
 
 
-def jitter(
-    noise: float = 0.0, shift: int = 0, negative: float = 0.0, grey: float = 0.0
-) -> ConfigDict:
+def jitter(noise: float = 0.0, shift: int = 0, negative: float = 0.0) -> ConfigDict:
     """What is done to the pictures of a pair before the judge looks at them."""
     section = ConfigDict()
     section.noise = noise  # most standard deviation of noise on both, for values in [-1, 1]
     section.shift = shift  # most pixels by which each is moved
-    section.negative = negative  # how often the brightness of both is turned over, hues kept
-    section.grey = grey  # how often both lose their colours
+    section.negative = negative  # how often brightness is turned over, where no prompt counts
     return section

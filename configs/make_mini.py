@@ -1,10 +1,11 @@
 """Training the mini models that come with the package, from nothing (launch/make_mini.sh).
 
 Variants, as in `--config=configs/make_mini.py:smoke`:
-  (none)  the recipe of the shipped models. (These saw photographs as they are, for the most part: a
-          new run sees them with `photos` balanced in brightness and colour. Autoencoder and judge
-          also saw scenes in which objects and words lay anywhere; the editor, made later, saw them
-          on the grid of `mini_world.fill`, as a new run does.)
+  (none)  the recipe of the shipped models. (The judge's refinement is as it says. What was made
+          before it, autoencoder, editor and the judge's first training, saw photographs as they
+          are, for the most part, where a new run sees them balanced in brightness and colour; and
+          autoencoder and judge also saw scenes in which objects and words lay anywhere, not on the
+          grid of `mini_world.fill`.)
   smoke   a handful of steps: everything runs, nothing is learnt
 """
 
@@ -50,10 +51,13 @@ def get_config(variant: str = "") -> ConfigDict:
 
     pretrain.judge = training(steps=5000, batch_size=16, learning_rate=1e-3)
     pretrain.judge.pairs = 16000  # different pairs of damaged pictures
-    pretrain.judge.jitter = jitter = ConfigDict()  # as configs/mini.py has it
-    jitter.noise = 0.2
-    jitter.shift = 3
-    jitter.negative = 0.5
+    pretrain.judge.words_weight = 0.0  # of foretelling a question's words from the pictures
+    pretrain.judge.jitter = jitter()  # none: what is clear to see is learnt first
+
+    pretrain.judge_refined = training(steps=2000, batch_size=16, learning_rate=5e-4)
+    pretrain.judge_refined.pairs = 32000  # half of them as the autoencoder gives them back
+    pretrain.judge_refined.words_weight = 3.0  # as above: what a prompt names is learnt this way
+    pretrain.judge_refined.jitter = jitter(noise=0.2, shift=3, negative=0.5)  # as in mini.py
     if variant == "smoke":
         smoke(pretrain)
     elif variant:
@@ -74,11 +78,20 @@ def training(steps: int, batch_size: int, learning_rate: float) -> ConfigDict:
     return section
 
 
+def jitter(noise: float = 0.0, shift: int = 0, negative: float = 0.0) -> ConfigDict:
+    """What is done to the pictures of a pair before the judge looks at them."""
+    section = ConfigDict()
+    section.noise = noise  # most standard deviation of noise on both, for values in [-1, 1]
+    section.shift = shift  # most pixels by which each is moved
+    section.negative = negative  # how often brightness is turned over, where no prompt counts
+    return section
+
+
 def smoke(pretrain: ConfigDict) -> None:
     """Make everything as small as it can be."""
     pretrain.checkpoint_every = 2
     pretrain.log_every = 1
-    for part in (pretrain.vae, pretrain.editor, pretrain.judge):
+    for part in (pretrain.vae, pretrain.judge, pretrain.judge_refined, pretrain.editor):
         part.update(steps=4, batch_size=8, warmup_steps=1)
     pretrain.editor.scenes = 64
-    pretrain.judge.pairs = 64
+    pretrain.judge.pairs = pretrain.judge_refined.pairs = 64

@@ -45,7 +45,7 @@ def get_config(variant: str = "") -> ConfigDict:
     models.judge = "mini_models/judge"  # transformers folder, likewise
     models.paste_back = True  # keep the source's own pixels where the mask is 0
     models.dtype = "float32"  # of computation; "bfloat16" on TPU and GPU
-    models.remat = "none"  # what the backward pass computes again: "none", "dots", "full"
+    models.remat = "none"  # computed again: "none", "dots", "attention", "offload", "full"
 
     config.data = data = ConfigDict()
     data.source = "mini"  # "mini": composed scenes; "folder": your images; "tfds": a ready set
@@ -189,15 +189,12 @@ def optimizer(
     return section
 
 
-def jitter(
-    noise: float = 0.0, shift: int = 0, negative: float = 0.0, grey: float = 0.0
-) -> ConfigDict:
+def jitter(noise: float = 0.0, shift: int = 0, negative: float = 0.0) -> ConfigDict:
     """What is done to the pictures of a pair before the judge looks at them."""
     section = ConfigDict()
     section.noise = noise  # most standard deviation of noise on both, for values in [-1, 1]
     section.shift = shift  # most pixels by which each is moved
-    section.negative = negative  # how often the brightness of both is turned over, hues kept
-    section.grey = grey  # how often both lose their colours
+    section.negative = negative  # how often brightness is turned over, where no prompt counts
     return section
 
 

@@ -73,6 +73,15 @@ DIMENSIONS: dict[Task, tuple[Dimension, ...]] = {
 MAX_DIMENSIONS = max(len(dimensions) for dimensions in DIMENSIONS.values())
 """Size of the dimension axis of batched queries; shorter E_k are padded and masked."""
 
+QUOTES_PROMPT: tuple[tuple[bool, ...], ...] = tuple(
+    tuple(
+        column < len(dimensions) and dimensions[column] is Dimension.TEXT_ALIGNMENT
+        for column in range(MAX_DIMENSIONS)
+    )
+    for dimensions in DIMENSIONS.values()
+)
+"""Task x dimension, as in arrays: whether the question quotes the prompt."""
+
 SAMPLING_PROBABILITIES: dict[Task, float] = {
     Task.FILL: 0.5,
     Task.EXTEND_WITH_PROMPT: 0.125,

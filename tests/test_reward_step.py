@@ -135,6 +135,18 @@ def test_all_of_the_judge_learns_what_it_is_shown(history):
     )
 
 
+def test_words_are_learnt_as_much_as_asked(history):
+    """Their loss is reported, falls, and leaves the first loss of Eq. 3 as it was."""
+    config = dataclasses.replace(CONFIG, words_weight=1.0)
+    state, found = first_state(SINGLE), []
+    for _ in range(4):
+        state, metrics = step_of(config, SINGLE)(state, shard_batch(pairs(), mesh_of(SINGLE)))
+        found.append(scalars(metrics))
+    assert found[0]["loss"] == pytest.approx(history[0][1]["loss"], rel=1e-5)
+    assert found[-1]["words_loss"] < 0.95 * found[0]["words_loss"]
+    assert "words_loss" not in history[0][1]
+
+
 def test_the_same_on_a_mesh_and_in_parts(history):
     sizes, config = (2, 2, 2), dataclasses.replace(CONFIG, microbatches=2)
     state = first_state(sizes)

@@ -39,7 +39,7 @@ CONFIG = RLConfig(
     policy_true_cfg_scale=1.5,
     prediction_true_cfg_scale=3.0,
     flow_matching_weight=0.1,
-    jitter=Jitter(noise=0.1, shift=1),
+    jitter=Jitter(noise=0.1, shift=1, negative=0.5),
     optimizer=OPTIMIZER,
 )
 KEY = jax.random.key(7)
@@ -152,7 +152,12 @@ def plain_loss(params, batch, sigmas, index, noises):
     queries = QueryBatch(
         batch["query_prefix"], batch["query_suffix"], batch["query_suffix_mask"]
     )
-    seen = jitter_pairs(noises["jitter_keys"], *images, CONFIG.jitter)
+    seen = jitter_pairs(
+        noises["jitter_keys"],
+        *images,
+        jnp.array(["text_alignment" in DIMENSIONS[TASKS[task]] for task in batch["task"]]),
+        CONFIG.jitter,
+    )
     probability = jnp.exp(models.scorer.score(frozen.judge, *seen, queries)[0])
 
     target = editor.encode_image(frozen.vae, batch["target"])

@@ -170,6 +170,30 @@ def test_answers_and_image_gradient_equal_transformers(judge, images, shared) ->
     np.testing.assert_allclose(gradient, np.asarray(expected), atol=atol)
 
 
+def test_words_are_foretold_as_by_transformers(judge, images) -> None:
+    """All tokens of a suffix but the first; padding and other questions tell nothing."""
+    queries, pad = judge.queries, judge.scorer.layout.pad_id
+    score = jax.jit(judge.scorer.score_both_orders_and_words)
+    *_, found = score(judge.params, *images, queries)
+    patches = [torch.tensor(np.asarray(PROCESSOR(part))) for part in images]
+    for row, order in np.ndindex(found.shape):
+        likelihoods = []
+        for column in np.flatnonzero(queries.dimension_mask[row]):
+            prefix = queries.prefix[row][queries.prefix[row] != pad]
+            suffix = queries.suffix[row, column][queries.suffix_mask[row, column]]
+            ids = torch.tensor(np.concatenate([prefix, suffix]), dtype=torch.long)[None]
+            with torch.no_grad():
+                logits = judge.theirs(
+                    input_ids=ids,
+                    pixel_values=torch.cat([part[row] for part in patches[:: 1 - 2 * order]]),
+                    image_grid_thw=torch.tensor([PROCESSOR.grid(SIDE, SIDE)] * 2),
+                    mm_token_type_ids=(ids == judge.theirs.config.image_token_id).int(),
+                ).logits[0]
+            log_p = torch.log_softmax(logits[len(prefix) : -1], -1).numpy()
+            likelihoods += list(log_p[np.arange(len(suffix) - 1), suffix[1:]])
+        assert found[row, order] == pytest.approx(np.mean(likelihoods), rel=2e-4)
+
+
 def test_padding_and_neighbours_do_not_change_an_answer(judge, images, shared) -> None:
     """Longer prefixes and suffixes, other ids in the padding, samples in another order."""
     queries, layout = judge.queries, judge.scorer.layout

@@ -72,7 +72,8 @@ class Scorer:
 
         def answer(model: Qwen2_5_VL) -> Answers:
             tokens = [model.image_tokens(part, grid) for part in patches]
-            return self._log_probabilities(model, self._last_hidden(model, tokens, queries, grid))
+            hidden, suffixes = self._hidden(model, tokens, queries, grid)
+            return self._log_probabilities(model, _at_the_end(hidden, suffixes))
 
         return self.model.apply({"params": params}, method=answer)
 
@@ -88,20 +89,38 @@ class Scorer:
         Returns:
           Log-probabilities [b, 2, e]: 0 is image a first, 1 is image b first.
         """
+        return self.score_both_orders_and_words(params, images_a, images_b, queries)[:2]
+
+    def score_both_orders_and_words(
+        self,
+        params: PyTree,
+        images_a: Float[Array, "b h w 3"],
+        images_b: Float[Array, "b h w 3"],
+        queries: QueryBatch,
+    ) -> tuple[Float32[Array, "b 2 e"], Float32[Array, "b 2 e"], Float32[Array, "b 2"]]:
+        """`score_both_orders`, and how well the questions' own words are foretold from the images.
+
+        Returns:
+          log P("Yes") and log P("No") as there; mean log-likelihood of a suffix token after those
+          before it, the first ones left out.
+        """
         self._check(images_a, images_b, queries)
         grid = self.processor.grid(*images_a.shape[1:3])
         # neighbours in the batch, so that a pair stays on its device
         pairs = jnp.stack([self.processor(images_a), self.processor(images_b)], axis=1)
         twice = jax.tree.map(lambda ids: jnp.repeat(ids, 2, axis=0), queries)
 
-        def answer(model: Qwen2_5_VL) -> Answers:
+        def answer(model: Qwen2_5_VL) -> tuple[Answers, Float32[Array, "twice"]]:
             tokens = model.image_tokens(pairs.reshape(-1, *pairs.shape[2:]), grid)
             forth = tokens.reshape(-1, 2, *tokens.shape[1:])
             ordered = [tokens, forth[:, ::-1].reshape(tokens.shape)]
-            return self._log_probabilities(model, self._last_hidden(model, ordered, twice, grid))
+            hidden, suffixes = self._hidden(model, ordered, twice, grid)
+            answers = self._log_probabilities(model, _at_the_end(hidden, suffixes))
+            return answers, _foretold(model.logits(hidden), suffixes)
 
-        yes, no = self.model.apply({"params": params}, method=answer)
-        return yes.reshape(-1, 2, yes.shape[-1]), no.reshape(-1, 2, no.shape[-1])
+        (yes, no), words = self.model.apply({"params": params}, method=answer)
+        dimensions = yes.shape[-1]
+        return yes.reshape(-1, 2, dimensions), no.reshape(-1, 2, dimensions), words.reshape(-1, 2)
 
     def score_plain(
         self,
@@ -158,14 +177,14 @@ class Scorer:
                 f"{(layout.prefix_length, layout.suffix_length)}"
             )
 
-    def _last_hidden(
+    def _hidden(
         self,
         model: Qwen2_5_VL,
         tokens: Sequence[Float[Array, "b m c"]],
         queries: QueryBatch,
         grid: Grid,
-    ) -> Float[Array, "b e c"]:
-        """Hidden state at the last real token of every suffix: where the answer begins."""
+    ) -> tuple[Float[Array, "b s c"], PackedSuffixes]:
+        """Hidden states of the packed suffixes' tokens, and the suffixes."""
         prefix = jnp.asarray(queries.prefix)
         real_prefix = prefix != self.layout.pad_id
         suffixes = pack(queries, self.layout.packed_length)
@@ -175,8 +194,7 @@ class Scorer:
             self._position_ids(real_prefix, suffixes, grid),
             suffixes.mask(real_prefix),
         )
-        at = self.layout.prefix_length + suffixes.last
-        return jnp.take_along_axis(hidden, at[:, :, None], axis=1)
+        return hidden[:, self.layout.prefix_length :], suffixes
 
     def _position_ids(
         self, real_prefix: Bool[Array, "b lp"], suffixes: PackedSuffixes, grid: Grid
@@ -203,3 +221,21 @@ class Scorer:
         logits = model.logits(hidden)
         total = jax.nn.logsumexp(logits, axis=-1)
         return logits[..., answers[0]] - total, logits[..., answers[1]] - total
+
+
+def _at_the_end(
+    hidden: Float[Array, "b s c"], suffixes: PackedSuffixes
+) -> Float[Array, "b e c"]:
+    """Hidden state at the last real token of every suffix: where the answer begins."""
+    return jnp.take_along_axis(hidden, suffixes.last[:, :, None], axis=1)
+
+
+def _foretold(
+    logits: Float32[Array, "b s v"], suffixes: PackedSuffixes
+) -> Float32[Array, "b"]:
+    """Mean log-likelihood of the tokens that follow another one of their suffix."""
+    log_p = jax.nn.log_softmax(logits[:, :-1])
+    found = jnp.take_along_axis(log_p, suffixes.ids[:, 1:, None], axis=-1)[..., 0]
+    real = jnp.arange(1, suffixes.ids.shape[1]) <= suffixes.last.max(axis=1, keepdims=True)
+    follows = real & (suffixes.offset[:, 1:] > 0)
+    return jnp.sum(jnp.where(follows, found, 0.0), axis=1) / jnp.maximum(follows.sum(axis=1), 1)

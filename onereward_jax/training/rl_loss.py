@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Float32, PyTree
 
 from onereward_jax.policy import predict_x0
 from onereward_jax.reward import QueryBatch, jitter_pairs
+from onereward_jax.tasks import QUOTES_PROMPT
 from onereward_jax.training.flow_matching import flow_matching_loss
 from onereward_jax.training.rl_config import Frozen, RLConfig, RLModels
 from onereward_jax.training.rl_rollout import Batch, Draws, Rollout, embeds_of
@@ -104,7 +105,10 @@ def judge_prediction(
 ) -> Judged:
     """Everything from the policy's weights to the loss of each sample."""
     image = predict_image(models, config, policy, frozen.vae, batch, rollout)
-    seen = jitter_pairs(draws.jitter_keys, image, rollout.reference_image, config.jitter)
+    prompted = jnp.asarray(QUOTES_PROMPT).any(axis=1)[batch["task"]]
+    seen = jitter_pairs(
+        draws.jitter_keys, image, rollout.reference_image, prompted, config.jitter
+    )
     probability = judge_images(models, frozen.judge, *seen, batch)
     loss = hinge_loss(probability, batch["dimension_mask"], config.reward_upper_bound)
     matching = jnp.zeros_like(loss)

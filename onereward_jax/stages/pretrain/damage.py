@@ -42,11 +42,16 @@ class SyntheticPair:
     prompt: str
 
 
-def synthetic_pair(rng: np.random.Generator, split: str, size: int) -> SyntheticPair:
-    """A scene twice: both versions are damaged in other respects, the loser in the asked one."""
+def synthetic_pair(
+    rng: np.random.Generator, split: str, size: int, prompt_share: float
+) -> SyntheticPair:
+    """A scene twice: both versions are damaged in other respects, the loser in the asked one.
+
+    `prompt_share` of the questions are about the prompt, where there is one.
+    """
     task = Task(str(rng.choice(list(Task), p=(0.5, 0.15, 0.1, 0.25))))
     scene = make_scene(rng, task, split, size)
-    dimension = Dimension(str(rng.choice(DIMENSIONS[task], p=_shares(task))))
+    dimension = Dimension(str(rng.choice(DIMENSIONS[task], p=_shares(task, prompt_share))))
     strengths = np.sort(rng.uniform(0, 1, 2) ** 0.7)
     if strengths[1] - strengths[0] < 0.25:
         strengths = np.array([strengths[0] * 0.5, min(1.0, strengths[1] + 0.25)])
@@ -66,13 +71,13 @@ def synthetic_pair(rng: np.random.Generator, split: str, size: int) -> Synthetic
     return SyntheticPair(winner, loser, scene.mask, task, dimension, scene.prompt)
 
 
-def _shares(task: Task) -> list[float]:
-    """How often each dimension is asked for: half of the questions are about a prompt, if any."""
+def _shares(task: Task, prompt_share: float) -> list[float]:
+    """How often each dimension is asked for."""
     dimensions = DIMENSIONS[task]
     if Dimension.TEXT_ALIGNMENT not in dimensions:
         return [1 / len(dimensions)] * len(dimensions)
-    other = 0.5 / (len(dimensions) - 1)
-    return [0.5 if one is Dimension.TEXT_ALIGNMENT else other for one in dimensions]
+    other = (1 - prompt_share) / (len(dimensions) - 1)
+    return [prompt_share if one is Dimension.TEXT_ALIGNMENT else other for one in dimensions]
 
 
 def pair_table(
@@ -82,7 +87,8 @@ def pair_table(
     split: str,
     size: int,
     seed: int,
-    reconstruct: Reconstruct,
+    prompt_share: float,
+    reconstruct: Reconstruct | None = None,
 ) -> dict[str, np.ndarray]:
     """Many synthetic pairs, from `path` if it is there.
 
@@ -92,8 +98,9 @@ def pair_table(
       split: of the photographs.
       size: of pictures in pixels.
       seed: of the pairs.
-      reconstruct: what the autoencoder gives back for images in [-1, 1]. Every other pair is seen
-        through it inside the mask, as everything is that the editor paints.
+      prompt_share: of the questions to a picture with a prompt that are about the prompt.
+      reconstruct: what an autoencoder gives back for images in [-1, 1]. With it every other pair
+        is seen through it inside the mask, as everything is that the editor paints.
 
     Returns:
       winner, loser uint8 [count, size, size, 3]; task, dimension int32 [count], indices into
@@ -103,9 +110,13 @@ def pair_table(
     if path.is_file():
         return load_file(path)
     rng, numbers = np.random.default_rng(seed), {text: n for n, text in enumerate(prompts())}
-    made = [synthetic_pair(rng, split, size) for _ in tqdm(range(count), desc=f"{split} pairs")]
-    for start in tqdm(range(0, count, 2 * RECONSTRUCT_BATCH), desc="reconstructions"):
-        _reconstruct(made[start : start + 2 * RECONSTRUCT_BATCH : 2], reconstruct)
+    made = [
+        synthetic_pair(rng, split, size, prompt_share)
+        for _ in tqdm(range(count), desc=f"{split} pairs")
+    ]
+    if reconstruct:
+        for start in tqdm(range(0, count, 2 * RECONSTRUCT_BATCH), desc="reconstructions"):
+            _reconstruct(made[start : start + 2 * RECONSTRUCT_BATCH : 2], reconstruct)
     table = {
         "winner": np.stack([pair.winner for pair in made]),
         "loser": np.stack([pair.loser for pair in made]),

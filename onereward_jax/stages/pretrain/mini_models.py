@@ -1,7 +1,7 @@
 """Stage `pretrain`: the mini world's base editor and judge, trained from nothing.
 
 A real run starts from FLUX.1-Fill-dev and Qwen2.5-VL; the mini world has to make its own. The three
-parts are ordinary resumable trainings: autoencoder, editor with its text encoders, judge.
+parts are ordinary resumable trainings: autoencoder, judge, editor with its text encoders.
 """
 
 from __future__ import annotations
@@ -23,6 +23,6 @@ def run(context: StageContext) -> Results:
     if jax.process_count() > 1:
         raise ValueError("the stage pretrain runs in one process: leave --distributed out")
     autoencoder = train_autoencoder(context)
-    editor = train_editor(context)
     judge = train_judge(context)
-    return {**autoencoder, **editor, **judge}
+    editor = train_editor(context)
+    return {**autoencoder, **judge, **editor}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from onereward_jax.models.attention import attention
@@ -194,7 +195,7 @@ class DoublingConv(nn.Module):
         return doubled + bias.astype(self.dtype)
 
 
-def _fold(kernel: Float[Array, "..."], axis: int, odd: int) -> Float[Array, "..."]:
+def _fold(kernel: Float[Array | np.ndarray, "..."], axis: int, odd: int) -> Float[Array, "..."]:
     """The kernel as even or odd output pixels see it: three taps along `axis` become two."""
     first, middle, last = jnp.split(kernel, 3, axis)
     taps = [first + middle, last] if odd else [first, middle + last]
@@ -203,7 +204,7 @@ def _fold(kernel: Float[Array, "..."], axis: int, odd: int) -> Float[Array, "...
 
 def conv_params(
     module: nn.Module, shape: tuple[int, int, int, int]
-) -> tuple[Float[Array, "h w i o"], Float[Array, "o"]]:
+) -> tuple[Float[Array | np.ndarray, "h w i o"], Float[Array | np.ndarray, "o"]]:
     """Kernel and bias of a convolution."""
     init = nn.with_logical_partitioning
     kernel = module.param(

@@ -106,7 +106,8 @@ def test_the_truth_measures_perfect(word):
     assert found.psnr == MAX_PSNR
     assert found.ssim == pytest.approx(1.0)
     assert found.drift == pytest.approx(0.0, abs=1e-3)
-    assert found.saturation_excess == found.edge_density_excess == pytest.approx(0.0, abs=1e-3)
+    assert found.saturation_excess == pytest.approx(0.0, abs=1e-3)
+    assert found.edge_density_excess == pytest.approx(0.0, abs=1e-3)
     assert found.word_accuracy == 1.0
 
 

@@ -121,7 +121,7 @@ def get_config(variant: str = "") -> ConfigDict:
     rl.reference_cfg_scale = 2.0  # of the reference
     rl.negative_prompt = "nsfw"  # for true classifier-free guidance
     rl.task_per = "sample"  # draw the task per "sample" or per "iteration"
-    rl.flow_matching_weight = 1.0  # of the pre-training loss as a regulariser
+    rl.flow_matching_weight = 0.25  # of the pre-training loss as a regulariser
     rl.jitter = jitter(noise=0.2, shift=3, negative=0.5)
     rl.checkpoint_every = 100  # steps between checkpoints
     rl.sample_every = 100  # steps between grids of sample images

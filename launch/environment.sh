@@ -14,6 +14,10 @@ set -euo pipefail
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
+# Memory of CPU computations comes in large pages where glibc may ask for them: each run of a compiled
+# step takes its temporary memory anew, and small pages cost a quarter of a mini step.
+export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}
+
 # Install only when setup.py, the version or the extras changed since the last time.
 activate_environment() {
   local extras=$1 folder=${VENV:-$repository/.venv} python=${PYTHON:-python3}

@@ -128,7 +128,7 @@ def test_one_compilation_serves_every_t(history):
 def plain_loss(params, batch, sigmas, index, noises):
     """Algorithm 1 written out for all samples at once: (loss, P("Yes"))."""
     models, frozen = tiny_models.models(), jax.device_put(tiny_models.frozen())
-    editor = models.editor
+    editor, tasks = models.editor, np.asarray(batch["task"])
     transformer = functools.partial(_velocity, editor.transformer)
     condition = editor.encode_condition(frozen.vae, batch["image"], batch["mask"])
 
@@ -155,7 +155,7 @@ def plain_loss(params, batch, sigmas, index, noises):
     seen = jitter_pairs(
         noises["jitter_keys"],
         *images,
-        jnp.array(["text_alignment" in DIMENSIONS[TASKS[task]] for task in batch["task"]]),
+        jnp.array(["text_alignment" in DIMENSIONS[TASKS[task]] for task in tasks]),
         CONFIG.jitter,
     )
     probability = jnp.exp(models.scorer.score(frozen.judge, *seen, queries)[0])
@@ -165,7 +165,7 @@ def plain_loss(params, batch, sigmas, index, noises):
     noisy = (1.0 - sigma) * target + sigma * noise
     velocity = transformer(params, noisy, condition, batch, sigma[:, 0, 0], "")
     losses = 0.1 * jnp.mean((velocity - (noise - target)) ** 2, axis=(1, 2))
-    for sample, task in enumerate(np.asarray(batch["task"])):
+    for sample, task in enumerate(tasks):
         count = len(DIMENSIONS[TASKS[task]])
         hinges = [jnp.maximum(0.0, 0.95 - probability[sample, e]) for e in range(count)]
         losses = losses.at[sample].add(sum(hinges) / count)

@@ -18,7 +18,7 @@ from onereward_jax.data.mini_world.scene import Picture
 from onereward_jax.data.mini_world.sprites import Sprite, silhouette, sprite_picture
 
 RADIUS = (2, 5)
-"""How far a mask that follows an outline stays away from it, in (64×64) pixels."""
+"""How far a box or an outline stays away from what it is drawn around, in (64×64) pixels."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,9 +65,9 @@ class PlacedObject:
         unit = picture_size / 64
         least, most = (max(1, round(radius * unit)) for radius in RADIUS)
         draw = rng.random()
-        if draw < 0.4:
-            return box_mask(picture_size, grow(rng, self.box, least, 2 * most))
-        if draw < 0.7:
+        if draw < 0.5:
+            return box_mask(picture_size, grow(rng, self.box, least, most))
+        if draw < 0.8:
             return self.outline_mask(picture_size, int(rng.integers(least, most + 1)))
         stroked = stroke_mask(rng, picture_size, self.box)
         return stroked | self.outline_mask(picture_size, least)

@@ -64,7 +64,8 @@ def train_editor(context: StageContext) -> Results:
     config, mesh = context.config, context.mesh
     section = config.pretrain.editor
     vae, vae_params = read_autoencoder(context.folder / "vae")
-    editor = Editor(FluxTransformer(FLUX_CONFIG), vae, NoiseSchedule.from_dict(SCHEDULER))
+    transformer = FluxTransformer(FLUX_CONFIG, remat="dots")
+    editor = Editor(transformer, vae, NoiseSchedule.from_dict(SCHEDULER))
     text = text_encoder()
     prompts = all_prompts()
     optimizer = make_optimizer(optimizer_config(section))

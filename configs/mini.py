@@ -111,6 +111,7 @@ def get_config(variant: str = "") -> ConfigDict:
     lora.targets = LORA_TARGETS  # adapted linear layers: regular expression of their full names
     rl.reward_upper_bound = 0.65  # lambda of Eq. 5: no gradient above this P("Yes")
     rl.vocabulary = "full"  # as in reward
+    rl.judge_int8 = False  # keep the judge's linear layers at one byte per weight
     rl.ema_decay = 0.98  # tau: of the policy's average, the reference of Algorithm 2
     rl.num_steps = 20  # points of the sampling grid
     rl.t1 = 16  # first grid index at which the rollout may end in the differentiable step

@@ -11,13 +11,13 @@ import tiny_models
 
 from onereward_jax.parallel import make_mesh, shard_batch
 from onereward_jax.reward import Jitter, QueryBatch
+from onereward_jax.reward.loading import abstract_judge
 from onereward_jax.tasks import DIMENSIONS, TASKS, Dimension, Task
 from onereward_jax.training.metrics import scalars
 from onereward_jax.training.optim import OptimizerConfig
 from onereward_jax.training.reward_step import (
     Answers,
     RewardConfig,
-    abstract_judge,
     first_reward_state,
     make_answers,
     make_reward_step,

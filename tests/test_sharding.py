@@ -17,13 +17,12 @@ from onereward_jax.common.config import load_config
 from onereward_jax.parallel import make_mesh
 from onereward_jax.policy import read_editor
 from onereward_jax.policy.loading import abstract_params
-from onereward_jax.reward.loading import read_scorer
+from onereward_jax.reward.loading import abstract_judge, read_scorer
 from onereward_jax.stages.rl import rl_settings
 from onereward_jax.train_compile.hlo import collective_traffic
 from onereward_jax.train_compile.jobs import ARCHITECTURES
 from onereward_jax.training.reward_step import (
     RewardConfig,
-    abstract_judge,
     abstract_reward_state,
     make_reward_step,
 )

@@ -20,8 +20,9 @@ from onereward_jax.convert import (
     read_preprocessor,
 )
 from onereward_jax.convert.tensor_files import read_json
+from onereward_jax.models.int8 import abstract_quantized, quantize
 from onereward_jax.models.qwen2_5_vl import Qwen2_5_VL, Qwen2_5_VLConfig, init_params
-from onereward_jax.parallel import abstract_arrays
+from onereward_jax.parallel import abstract_arrays, mesh_jit
 from onereward_jax.reward.preprocess import ImageProcessor
 from onereward_jax.reward.query import (
     ANSWERS,
@@ -141,10 +142,27 @@ def _read_model(
     return model, ImageProcessor.from_dict(read_preprocessor(folder))
 
 
-def load_judge_params(folder: str | Path, scorer: Scorer, mesh: Mesh) -> PyTree:
-    """The weights in `folder`, laid out over `mesh`; raises as `convert.load_params`."""
+def abstract_judge(scorer: Scorer, mesh: Mesh, *, int8: bool = False) -> PyTree:
+    """Shapes and shardings of what `load_judge_params` gives."""
     boxed = jax.eval_shape(functools.partial(init_params, scorer.model), jax.random.key(0))
-    return load_params(Path(folder), abstract_arrays(boxed, mesh), QWEN2_5_VL)
+    abstract = abstract_arrays(boxed, mesh)
+    return abstract_quantized(abstract) if int8 else abstract
+
+
+def load_judge_params(
+    folder: str | Path, scorer: Scorer, mesh: Mesh, *, int8: bool = False
+) -> PyTree:
+    """The weights in `folder`, laid out over `mesh`; raises as `convert.load_params`.
+
+    Args:
+      folder, scorer, mesh: of the judge; where it goes.
+      int8: linear layers at one byte per weight, for a judge that does not learn: `Quantized`.
+    """
+    params = load_params(Path(folder), abstract_judge(scorer, mesh), QWEN2_5_VL)
+    if not int8:
+        return params
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_judge(scorer, mesh, int8=True))
+    return mesh_jit(quantize, mesh, out_shardings=shardings)(params)
 
 
 def write_template_version(folder: str | Path) -> None:

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32, Int
 
+from onereward_jax.models.int8 import variables
 from onereward_jax.models.qwen2_5_vl import (
     Grid,
     Qwen2_5_VL,
@@ -59,7 +60,7 @@ class Scorer:
         pass for the reference image, which needs no gradient.
 
         Args:
-          params: of the model.
+          params: of the model, or `models.int8.Quantized`.
           images_a, images_b: in [-1, 1].
           queries: questions; where `queries.dimension_mask` is False the answer means nothing.
 
@@ -75,7 +76,7 @@ class Scorer:
             hidden, suffixes = self._hidden(model, tokens, queries, grid)
             return self._log_probabilities(model, _at_the_end(hidden, suffixes))
 
-        return self.model.apply({"params": params}, method=answer)
+        return self.model.apply(variables(params), method=answer)
 
     def score_both_orders(
         self,
@@ -118,7 +119,7 @@ class Scorer:
             answers = self._log_probabilities(model, _at_the_end(hidden, suffixes))
             return answers, _foretold(model.logits(hidden), suffixes)
 
-        (yes, no), words = self.model.apply({"params": params}, method=answer)
+        (yes, no), words = self.model.apply(variables(params), method=answer)
         dimensions = yes.shape[-1]
         return yes.reshape(-1, 2, dimensions), no.reshape(-1, 2, dimensions), words.reshape(-1, 2)
 
@@ -144,7 +145,7 @@ class Scorer:
         ids = jnp.take_along_axis(ids, jnp.argsort(~real, axis=1, stable=True), axis=1)
         pairs = jnp.stack([self.processor(images_a), self.processor(images_b)], axis=1)
         patches = jnp.repeat(pairs, dimensions, axis=0)
-        logits = self.model.apply({"params": params}, ids, patches, grid, self.layout.image_starts)
+        logits = self.model.apply(variables(params), ids, patches, grid, self.layout.image_starts)
         last = jnp.sum(real, axis=1) - 1
         answer = jnp.take_along_axis(logits, last[:, None, None], axis=1)
         answer = answer.reshape(batch, dimensions, -1)

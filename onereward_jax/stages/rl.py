@@ -68,7 +68,7 @@ def run(context: StageContext) -> Results:
     frozen = Frozen(
         reference=first_reference(models, settings, weights.transformer, mesh),
         vae=weights.vae,
-        judge=load_judge_params(judge_folder, judge.scorer, mesh),
+        judge=load_judge_params(judge_folder, judge.scorer, mesh, int8=config.judge_int8),
         base=weights.transformer if adapts else None,
     )
     step, preview = make_rl_step(models, settings, mesh), make_preview(models, settings, mesh)

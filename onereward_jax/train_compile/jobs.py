@@ -22,7 +22,7 @@ from onereward_jax.parallel import MeshFunction
 from onereward_jax.policy import read_editor
 from onereward_jax.policy.generate import make_generate
 from onereward_jax.policy.loading import abstract_params
-from onereward_jax.reward.loading import read_scorer
+from onereward_jax.reward.loading import abstract_judge, read_scorer
 from onereward_jax.stages.rl import editor_options, judge_options, rl_settings
 from onereward_jax.stages.settings import model_kinds, reward_options, reward_settings
 from onereward_jax.training.abstract_batches import (
@@ -37,11 +37,7 @@ from onereward_jax.training.minimum import (
     reward_minimum,
     rl_minimum,
 )
-from onereward_jax.training.reward_step import (
-    abstract_judge,
-    abstract_reward_state,
-    make_reward_step,
-)
+from onereward_jax.training.reward_step import abstract_reward_state, make_reward_step
 from onereward_jax.training.rl_config import Frozen, RLModels
 from onereward_jax.training.rl_step import abstract_rl_state, make_rl_step
 from onereward_jax.training.rl_weights import abstract_reference
@@ -129,7 +125,7 @@ def rl_job(config: FrozenConfigDict, mesh: Mesh) -> Job:
     frozen = Frozen(
         reference=abstract_reference(models, settings, mesh),
         vae=abstract_params(models.editor, mesh).vae,
-        judge=abstract_judge(models.scorer, mesh),
+        judge=abstract_judge(models.scorer, mesh, int8=config.rl.judge_int8),
         base=abstract_params(models.editor, mesh).transformer if settings.lora else None,
     )
     step = make_rl_step(models, settings, mesh)

@@ -8,7 +8,6 @@ Single letters: b pairs, h, w image height and width, lp, ls query lengths.
 from __future__ import annotations
 
 import dataclasses
-import functools
 from typing import NamedTuple
 
 import jax
@@ -17,16 +16,15 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Float32, Int32, PyTree
 
 from onereward_jax.common.rng import stream
-from onereward_jax.models.qwen2_5_vl import init_params
 from onereward_jax.parallel import (
     MeshFunction,
-    abstract_arrays,
     batch_sharding,
     check_microbatches,
     mesh_jit,
     replicated,
 )
 from onereward_jax.reward import Jitter, QueryBatch, Scorer, jitter_pairs
+from onereward_jax.reward.loading import abstract_judge
 from onereward_jax.tasks import MAX_DIMENSIONS, QUOTES_PROMPT
 from onereward_jax.training.accumulate import sum_over_microbatches
 from onereward_jax.training.metrics import Mean, Metrics, by_task, mean_of
@@ -171,12 +169,6 @@ def make_answers(scorer: Scorer, mesh: Mesh) -> MeshFunction:
         mesh,
         out_shardings=batch_sharding(mesh),
     )
-
-
-def abstract_judge(scorer: Scorer, mesh: Mesh) -> PyTree:
-    """Shapes and shardings of the judge's parameters."""
-    boxed = jax.eval_shape(functools.partial(init_params, scorer.model), jax.random.key(0))
-    return abstract_arrays(boxed, mesh)
 
 
 def abstract_reward_state(scorer: Scorer, config: RewardConfig, mesh: Mesh) -> TrainState:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from onereward_jax.models.int8 import rescaled
 from onereward_jax.parallel import RULES
 
 CHANNELS = ("batch", "sequence", "act_embed")
@@ -35,17 +36,31 @@ def dense(
     dtype: Any,
     param_dtype: Any,
     name: str,
-) -> nn.Dense:
+) -> Dense:
     """A linear layer whose kernel [in, out] has the logical axes `axes`."""
-    return nn.Dense(
-        features,
-        use_bias=use_bias,
-        dtype=dtype,
-        param_dtype=param_dtype,
-        kernel_init=normal(stddev, axes),
-        bias_init=nn.with_logical_partitioning(nn.initializers.zeros, axes[1:]),
-        name=name,
-    )
+    return Dense(features, axes, stddev, use_bias, dtype, param_dtype, name=name)
+
+
+class Dense(nn.Module):
+    """x @ kernel + bias; the kernel may be quantised, see `models/int8.py`."""
+
+    features: int
+    axes: tuple[str, str]
+    stddev: float
+    use_bias: bool
+    dtype: Any
+    param_dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*b i"]) -> Float[Array, "*b o"]:
+        shape = (x.shape[-1], self.features)
+        kernel = self.param("kernel", normal(self.stddev, self.axes), shape, self.param_dtype)
+        output = rescaled(self, x.astype(self.dtype) @ kernel.astype(self.dtype))
+        if not self.use_bias:
+            return output
+        zeros = nn.with_logical_partitioning(nn.initializers.zeros, self.axes[1:])
+        bias = self.param("bias", zeros, (self.features,), self.param_dtype)
+        return output + bias.astype(self.dtype)
 
 
 class RMSNorm(nn.Module):

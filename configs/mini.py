@@ -114,7 +114,7 @@ def get_config(variant: str = "") -> ConfigDict:
     rl.judge_int8 = False  # keep the judge's linear layers at one byte per weight
     rl.ema_decay = 0.98  # tau: of the policy's average, the reference of Algorithm 2
     rl.num_steps = 20  # points of the sampling grid
-    rl.t1 = 16  # first grid index at which the rollout may end in the differentiable step
+    rl.t1 = 18  # first grid index at which the rollout may end in the differentiable step
     rl.t2 = 19  # last one
     rl.guidance_scale = 1.0  # embedded guidance, policy and reference
     rl.policy_cfg_scale = 2.0  # true classifier-free guidance of the policy; 1: none
@@ -122,7 +122,7 @@ def get_config(variant: str = "") -> ConfigDict:
     rl.reference_cfg_scale = 2.0  # of the reference
     rl.negative_prompt = "nsfw"  # for true classifier-free guidance
     rl.task_per = "sample"  # draw the task per "sample" or per "iteration"
-    rl.flow_matching_weight = 0.25  # of the pre-training loss as a regulariser
+    rl.flow_matching_weight = 0.5  # of the pre-training loss as a regulariser
     rl.jitter = jitter(noise=0.2, shift=3, negative=0.5)
     rl.checkpoint_every = 100  # steps between checkpoints
     rl.sample_every = 100  # steps between grids of sample images

@@ -45,7 +45,7 @@ def get_config(variant: str = "") -> ConfigDict:
     models.judge = "mini_models/judge"  # transformers folder, likewise
     models.paste_back = True  # keep the source's own pixels where the mask is 0
     models.dtype = "float32"  # of computation; "bfloat16" on TPU and GPU
-    models.remat = "none"  # computed again: "none", "dots", "attention", "offload", "full"
+    models.remat = "dots"  # computed again: "none", "dots", "attention", "offload", "full"
 
     config.data = data = ConfigDict()
     data.source = "mini"  # "mini": composed scenes; "folder": your images; "tfds": a ready set

@@ -102,6 +102,18 @@ def test_complete_stages_are_skipped_until_something_they_depend_on_changes(conf
     assert run(config, tmp_path) == everything
 
 
+def test_how_layers_save_memory_is_no_reason_to_run_again(config, tmp_path):
+    chain = (dataclasses.replace(CHAIN[0], sections=("count", "models")), *CHAIN[1:])
+    config.models = {"remat": "none", "dtype": "float32"}
+    run(config, tmp_path, chain=chain)
+    config.models.remat = "full"
+    nothing = dict.fromkeys(("count", "double", "total"), False)
+    assert run(config, tmp_path, chain=chain) == nothing
+    assert run(config, tmp_path, only="double", chain=chain) == {"double": False}
+    config.models.dtype = "bfloat16"
+    assert run(config, tmp_path, chain=chain)["count"]
+
+
 def test_another_version_of_what_a_stage_uses_makes_it_run_again(config, tmp_path):
     def with_template(version: str) -> tuple[Stage, ...]:
         versioned = dataclasses.replace(CHAIN[1], versions={"template": version})

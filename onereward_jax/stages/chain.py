@@ -134,7 +134,7 @@ class _Chain:
         inputs = self.inputs(stage)
         folder = self.workdir / stage.name
         record = self.record(stage)
-        if record and record.status == COMPLETE and record.inputs == inputs:
+        if record and record.status == COMPLETE and not changes(record.inputs, inputs):
             announce(f"{stage.name}: complete and unchanged; remove {folder} to run it again")
             return Outcome(stage.name, False, record)
         if stop_requested():
@@ -167,7 +167,7 @@ def _prepare_folder(
     stage: Stage, folder: pathlib.Path, record: StageRecord | None, inputs: dict[str, Any]
 ) -> None:
     """Leave in `folder` only what the stage may go on from, and mark it as started."""
-    same = record is not None and record.inputs == inputs
+    same = record is not None and not changes(record.inputs, inputs)
     has_output = folder.exists() and any(entry.name != FILE for entry in folder.iterdir())
     if has_output and not same:
         kept = _set_aside(folder)

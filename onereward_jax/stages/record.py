@@ -12,6 +12,9 @@ FILE = "stage.json"
 STARTED = "started"
 COMPLETE = "complete"
 
+HOW_ONLY = frozenset({"config.models.remat"})
+"""Inputs that say how a stage computes, not what comes out: changing them makes nothing stale."""
+
 
 @dataclasses.dataclass(frozen=True)
 class StageRecord:
@@ -34,11 +37,14 @@ class StageRecord:
 
 
 def changes(old: dict[str, Any], new: dict[str, Any]) -> str:
-    """The inputs that differ, as `name: old -> new; ...`; the first three by name. "" for none."""
+    """The inputs that differ, as `name: old -> new; ...`; the first three by name. "" for none.
+
+    Those in `HOW_ONLY` do not count.
+    """
     absent = "(none)"
     differing = [
         f"{name}: {old.get(name, absent)} -> {new.get(name, absent)}"
-        for name in sorted(old.keys() | new.keys())
+        for name in sorted((old.keys() | new.keys()) - HOW_ONLY)
         if old.get(name, absent) != new.get(name, absent)
     ]
     more = f"; and {len(differing) - 3} more" if len(differing) > 3 else ""

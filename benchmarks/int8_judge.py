@@ -21,6 +21,7 @@ from ml_collections import FrozenConfigDict
 from onereward_jax.common.config import load_config
 from onereward_jax.parallel import gather, make_mesh, shard_whole
 from onereward_jax.reward.loading import load_judge_params, read_judge
+from onereward_jax.stages.data import open_triplets
 from onereward_jax.stages.reward import PairSource
 from onereward_jax.stages.rl import judge_options
 from onereward_jax.stages.stage import StageContext
@@ -39,9 +40,9 @@ def main() -> None:
     config = FrozenConfigDict(load_config(ARGUMENTS.config))
     mesh = make_mesh(1, 1, 1, devices=jax.devices()[:1])
     context = StageContext("reward", config, ARGUMENTS.workdir, mesh)
-    folder, size = context.folder / "judge", config.data.image_size
-    judge = read_judge(folder, (size, size), **judge_options(config))
-    pairs = PairSource(context, "test", judge.queries)
+    folder, size = context.folder / "judge", (config.data.image_size,) * 2
+    judge = read_judge(folder, size, **judge_options(config))
+    pairs = PairSource(context, "test", open_triplets(context, "test"), {size: judge.queries})
     answers = make_answers(judge.scorer, mesh)
     found = {}
     for int8 in (False, True):

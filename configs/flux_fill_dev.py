@@ -61,7 +61,8 @@ def get_config() -> ConfigDict:
     config.data = data = ConfigDict()
     data.source = "folder"  # "mini": composed scenes; "folder": your images; "tfds": a ready set
     data.path = "triplets"  # of the folder or the TFDS set
-    data.image_size = 1024  # height and width in pixels
+    data.image_size = 1024  # height and width of a square picture in pixels
+    data.aspect_ratios = (1.0,)  # width / height; each picture of a folder takes the nearest one
     data.train = ConfigDict()  # triplets to learn from, per task
     data.train.fill = 20000
     data.train.extend_with_prompt = 5000
@@ -92,6 +93,7 @@ def get_config() -> ConfigDict:
 
     config.annotate = annotate = ConfigDict()
     annotate.by = "people"  # "oracle" (mini data only) or "people"
+    annotate.path = ""  # of people's answers; "": write the questions and stop
     annotate.noise_rate = 0.0  # of the oracle
     annotate.margin = 0.0  # of the oracle
 

@@ -50,7 +50,8 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data = data = ConfigDict()
     data.source = "mini"  # "mini": composed scenes; "folder": your images; "tfds": a ready set
     data.path = ""  # of the folder or the TFDS set; not used by "mini"
-    data.image_size = 64  # height and width in pixels
+    data.image_size = 64  # height and width of a square picture in pixels
+    data.aspect_ratios = (1.0,)  # width / height; each picture of a folder takes the nearest one
     data.train = ConfigDict()  # triplets to learn from, per task
     data.train.fill = 2000
     data.train.extend_with_prompt = 500
@@ -81,6 +82,7 @@ def get_config(variant: str = "") -> ConfigDict:
 
     config.annotate = annotate = ConfigDict()
     annotate.by = "oracle"  # "oracle" (mini data only) or "people"
+    annotate.path = ""  # of people's answers; "": write the questions and stop
     annotate.noise_rate = 0.05  # how often the oracle names a pair the wrong way round
     annotate.margin = 0.1  # least difference of scores for a pair; below it: no preference
 

@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Bool
 from PIL import Image, ImageOps
 
+from onereward_jax.data.buckets import Size, bucket_sizes, nearest_bucket
 from onereward_jax.data.example import Example
 from onereward_jax.data.mini_world.masks import bounding_box
 from onereward_jax.data.mini_world.photos import Split
@@ -53,23 +54,28 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class FolderSource:
-    """The folder's triplets, cropped to squares and scaled to `image_size`.
+    """The folder's triplets, each cropped and scaled to the nearest of a few sizes.
+
+    Attributes:
+      folder: with `metadata.jsonl`.
+      image_size, aspect_ratios: see `bucket_sizes`.
 
     Every row and picture is read and checked when the source is made.
 
     Raises:
       FileNotFoundError: there is no metadata.
-      ValueError: the size is not a multiple of 16, the metadata is not UTF-8, a split is empty, or
+      ValueError: `bucket_sizes` says why not, the metadata is not UTF-8, a split is empty, or
         rows are bad: all of them are reported at once, each with its line number and the reason.
     """
 
     folder: pathlib.Path
     image_size: int
+    aspect_ratios: tuple[float, ...] = (1.0,)
+    sizes: tuple[Size, ...] = dataclasses.field(init=False)
     rows: tuple[Row, ...] = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
-        if self.image_size % 16:
-            raise ValueError(f"image_size must be a multiple of 16, found {self.image_size}")
+        object.__setattr__(self, "sizes", bucket_sizes(self.image_size, self.aspect_ratios))
         object.__setattr__(self, "rows", self._checked_rows())
 
     def examples(self, split: Split) -> Iterator[Example]:
@@ -106,15 +112,17 @@ class FolderSource:
         for name, picture in (("mask", mask), ("target", target)):
             if picture.size != image.size:
                 raise RowError(f"{name} is {_by(picture.size)} pixels, image {_by(image.size)}")
-        window = _square_around_mask(np.asarray(mask) >= 128)
+        height, width = nearest_bucket(image.size[::-1], self.sizes)
+        window = _window_around_mask(np.asarray(mask) >= 128, width / height)
         pixels = {
-            name: np.asarray(picture.resize((self.image_size,) * 2, Image.LANCZOS, box=window))
+            name: np.asarray(picture.resize((width, height), Image.LANCZOS, box=window))
             for name, picture in (("image", image), ("mask", mask), ("target", target))
         }
         edited = pixels["mask"] >= 128
         if edited.all() or not edited.any():
             part = "all" if edited.all() else "nothing"
-            raise RowError(f"mask {row.mask} covers {part} of the picture once cropped to a square")
+            shape = "a square" if width == height else f"{width}:{height}"
+            raise RowError(f"mask {row.mask} covers {part} of the picture once cropped to {shape}")
         # Scaling blurs across the mask's edge, but outside the mask an edit must change nothing.
         after = np.where(edited[..., None], pixels["target"], pixels["image"])
         return Example(
@@ -186,16 +194,21 @@ def _parse(number: int, line: str, images: dict[str, int]) -> Row:
     return Row(number, fields["image"], fields["mask"], prompt, task, fields.get("target"), split)
 
 
-def _square_around_mask(edited: Bool[np.ndarray, "h w"]) -> tuple[int, int, int, int]:
-    """(left, top, right, bottom) of the largest square, as central to the mask as possible."""
+def _window_around_mask(
+    edited: Bool[np.ndarray, "h w"], ratio: float
+) -> tuple[int, int, int, int]:
+    """(left, top, right, bottom) of the largest window, as central to the mask as possible.
+
+    Its width is `ratio` times its height.
+    """
     if not edited.any():
         raise RowError("the mask is empty")
     height, width = edited.shape
-    side = min(height, width)
+    rows, columns = min(height, round(width / ratio)), min(width, round(height * ratio))
     y0, x0, y1, x1 = bounding_box(edited)
-    top = min(max((y0 + y1 - side) // 2, 0), height - side)
-    left = min(max((x0 + x1 - side) // 2, 0), width - side)
-    return left, top, left + side, top + side
+    top = min(max((y0 + y1 - rows) // 2, 0), height - rows)
+    left = min(max((x0 + x1 - columns) // 2, 0), width - columns)
+    return left, top, left + columns, top + rows
 
 
 def _by(size: tuple[int, int]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from onereward_jax.data.buckets import Size
 from onereward_jax.data.example import Example
 from onereward_jax.data.mini_world.photos import Split
 from onereward_jax.data.mini_world.scenes import make_scene
@@ -28,6 +29,11 @@ class MiniWorldSource:
     counts: Mapping[Split, Mapping[Task, int]]
     image_size: int = 64
     seed: int = 0
+
+    @property
+    def sizes(self) -> tuple[Size, ...]:
+        """Scenes are squares."""
+        return ((self.image_size, self.image_size),)
 
     def examples(self, split: Split) -> Iterator[Example]:
         """All examples of a split, task by task."""

@@ -1,7 +1,11 @@
-"""Batches of triplets: tasks drawn with probability p_k (Algorithm 1), and an exact resume."""
+"""Batches of triplets: tasks drawn with probability p_k (Algorithm 1), and an exact resume.
+
+All pictures of a batch are of one size; where a data set has several, each batch draws its own.
+"""
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Protocol, SupportsIndex, runtime_checkable
@@ -10,6 +14,7 @@ import grain
 import numpy as np
 from jaxtyping import Int32, Integer
 
+from onereward_jax.data.buckets import Size
 from onereward_jax.tasks import SAMPLING_PROBABILITIES, TASKS, Task
 
 ENDLESS = 2**48
@@ -24,6 +29,7 @@ class TripletSequence(Protocol):
     """What batches are made of: `triplets.Triplets`."""
 
     tasks: Int32[np.ndarray, "n"]
+    sizes: Int32[np.ndarray, "n 2"]
 
     def __len__(self) -> int: ...
 
@@ -68,9 +74,10 @@ def train_batches(
 ) -> grain.DatasetIterator:
     """Endless batches of this process; see `to_batch` for what is in one.
 
-    The samples of a batch do not depend on how many processes share it. `get_state` of the
-    iterator and `set_state` of a new one resume exactly; the state is the same in all processes
-    and fits any other number of them.
+    The size of a batch's pictures is drawn so that, over many batches, tasks come with p_k and the
+    examples of a task equally often. The samples of a batch do not depend on how many processes
+    share it. `get_state` of the iterator and `set_state` of a new one resume exactly; the state is
+    the same in all processes and fits any other number of them.
 
     Args:
       triplets: what to draw from.
@@ -85,17 +92,16 @@ def train_batches(
     Raises:
       ValueError: a task to be drawn has no examples.
     """
-    streams = _task_streams(triplets, mixing, seed)
-    tasks, probabilities = list(streams), [mixing.probabilities[task] for task in streams]
-    draws = (
-        grain.MapDataset.range(ENDLESS)
-        .seed(seed)
-        .random_map(lambda _, rng: tasks[rng.choice(len(tasks), p=probabilities)])
-    )
-    # All samples that share a draw: a whole batch, or one sample alone.
+    # All samples that share the draw of a task: a whole batch, or one sample alone.
     group = batch_size if mixing.task_per == "iteration" else 1
-    samples = grain.MapDataset.range(ENDLESS).map(
-        lambda number: to_sample(triplets, int(streams[draws[number // group]][number]))
+    chances = _chances(triplets, mixing)
+    rows_of_size = {
+        size: _mixed_tasks(triplets, size, of_tasks, group, seed)
+        for size, of_tasks in chances.items()
+    }
+    shares = {size: sum(of_tasks.values()) for size, of_tasks in chances.items()}
+    samples = one_at_a_time(rows_of_size, shares, batch_size, seed).map(
+        lambda row: to_sample(triplets, int(row))
     )
     batches = batches_of_rows(samples, batch_size, rows, batch_fn=to_batch)
     if transform is not None:
@@ -132,7 +138,8 @@ def eval_batches(
     indices: Sequence[int] | Integer[np.ndarray, "n"] | None = None,
     transform: Transform | None = None,
 ) -> Iterator[Batch]:
-    """The examples in order, once. Every batch is full: the last one repeats its last sample.
+    """The examples once, size by size and in order. Every batch is full: the last one of a size
+    repeats its last sample.
 
     A batch has, beside what `to_batch` says, `valid`, bool [b]: False for such repetitions.
 
@@ -143,12 +150,22 @@ def eval_batches(
       transform: as in `train_batches`.
     """
     chosen = np.arange(len(triplets)) if indices is None else np.asarray(indices, np.int64)
-    for start in range(0, len(chosen), batch_size):
-        part = chosen[start : start + batch_size]
+    for part in same_size_parts(triplets.sizes[chosen], chosen, batch_size):
         valid = np.arange(batch_size) < len(part)
         padded = np.pad(part, (0, batch_size - len(part)), mode="edge")
         batch = to_batch([to_sample(triplets, int(index)) for index in padded]) | {"valid": valid}
         yield batch if transform is None else transform(batch)
+
+
+def same_size_parts(
+    sizes: Integer[np.ndarray, "n 2"], items: Integer[np.ndarray, "n"], batch_size: int
+) -> Iterator[Integer[np.ndarray, "m"]]:
+    """`items` in parts of at most `batch_size`, each of one size; in order within a size."""
+    firsts = np.unique(sizes, axis=0, return_index=True)[1]
+    for size in sizes[np.sort(firsts)]:
+        found = items[(sizes == size).all(axis=1)]
+        for start in range(0, len(found), batch_size):
+            yield found[start : start + batch_size]
 
 
 def to_sample(triplets: TripletSequence, index: int) -> dict[str, Any]:
@@ -176,15 +193,72 @@ def to_batch(samples: Sequence[dict[str, Any]]) -> Batch:
     return batch
 
 
-def _task_streams(
-    triplets: TripletSequence, mixing: Mixing, seed: int
-) -> dict[Task, grain.MapDataset]:
-    """Endless, shuffled indices of the examples of each task that can be drawn."""
-    streams = {}
+def one_at_a_time(
+    streams: Mapping[Size, grain.MapDataset],
+    shares: Mapping[Size, float],
+    batch_size: int,
+    seed: int,
+) -> grain.MapDataset:
+    """Endless samples, every `batch_size` of them from one and the same of the streams.
+
+    Args:
+      streams: endless samples of each size.
+      shares: how often each size is drawn; they sum to 1.
+      batch_size: samples per draw.
+      seed: of the draws.
+    """
+    sizes = list(streams)
+    if len(sizes) == 1:
+        return streams[sizes[0]]
+    probabilities = [shares[size] for size in sizes]
+    draws = (
+        grain.MapDataset.range(ENDLESS)
+        .seed(seed + 1 + len(TASKS))
+        .random_map(lambda _, rng: sizes[rng.choice(len(sizes), p=probabilities)])
+    )
+    return grain.MapDataset.range(ENDLESS).map(
+        lambda number: streams[draws[number // batch_size]][number]
+    )
+
+
+def sizes_of(triplets: TripletSequence) -> list[Size]:
+    """The sizes of pictures that occur, the most frequent one first."""
+    counts = collections.Counter((int(height), int(width)) for height, width in triplets.sizes)
+    return [size for size, _ in counts.most_common()]
+
+
+def _chances(triplets: TripletSequence, mixing: Mixing) -> dict[Size, dict[Task, float]]:
+    """P(size, task): p_k, spread over the sizes as the examples of task k are."""
+    chances: dict[Size, dict[Task, float]] = {size: {} for size in sizes_of(triplets)}
     for task in (task for task in TASKS if mixing.probabilities.get(task, 0) > 0):
         indices = triplets.with_task(task)
         if not len(indices):
             raise ValueError(f"{triplets!r} has no example of {task.value}, which is to be drawn")
-        ordered = grain.MapDataset.source(indices).seed(seed + 1 + TASKS.index(task))
-        streams[task] = ordered.shuffle().repeat(None)
-    return streams
+        sizes, counts = np.unique(triplets.sizes[indices], axis=0, return_counts=True)
+        for (height, width), count in zip(sizes.tolist(), counts):
+            share = float(mixing.probabilities[task] * count / len(indices))
+            chances[height, width][task] = share
+    return {size: of_tasks for size, of_tasks in chances.items() if of_tasks}
+
+
+def _mixed_tasks(
+    triplets: TripletSequence, size: Size, chances: Mapping[Task, float], group: int, seed: int
+) -> grain.MapDataset:
+    """Endless row numbers of one size: a task for each `group` of them, its examples shuffled."""
+    has_size = (triplets.sizes == size).all(axis=1)
+    streams = {}
+    for task in chances:
+        indices = triplets.with_task(task)
+        ordered = grain.MapDataset.source(indices[has_size[indices]])
+        streams[task] = ordered.seed(seed + 1 + TASKS.index(task)).shuffle().repeat(None)
+    tasks, probabilities = list(streams), np.array(list(chances.values()))
+    draws = (
+        grain.MapDataset.range(ENDLESS)
+        .seed(seed)
+        .random_map(
+            lambda _, rng: tasks[rng.choice(len(tasks), p=probabilities / probabilities.sum())]
+        )
+    )
+    return grain.MapDataset.range(ENDLESS).map(
+        lambda number: streams[draws[number // group]][number]
+    )

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, SupportsIndex, runtime_checkable
 
 import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import Int32
+from PIL import Image
 
+from onereward_jax.data.buckets import Size
 from onereward_jax.data.example import Example
 from onereward_jax.data.mini_world.photos import Split
 from onereward_jax.tasks import TASKS, Task
@@ -23,8 +26,8 @@ class TripletSource(Protocol):
     """Where triplets come from: `MiniWorldSource` or `FolderSource`."""
 
     @property
-    def image_size(self) -> int:
-        """Height and width of all pictures in pixels."""
+    def sizes(self) -> Sequence[Size]:
+        """The sizes that pictures come in."""
 
     def examples(self, split: Split) -> Iterator[Example]:
         """The examples of a split, the same ones in the same order at every call."""
@@ -41,9 +44,10 @@ class TripletsBuilder(tfds.core.GeneratorBasedBuilder):
         super().__init__(file_format="array_record", **kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
-        size = self._source.image_size
+        sizes = self._source.sizes
+        size = sizes[0] if len(sizes) == 1 else (None, None)
         pictures = {
-            name: tfds.features.Image(shape=(size, size, channels), encoding_format="png")
+            name: tfds.features.Image(shape=(*size, channels), encoding_format="png")
             for name, channels in _PICTURES.items()
         }
         texts = {name: tfds.features.Text() for name in _TEXTS}
@@ -82,6 +86,7 @@ class Triplets:
 
     Attributes:
       tasks: index into `tasks.TASKS` of every example.
+      sizes: height and width of every example's pictures.
     """
 
     def __init__(self, folder: pathlib.Path, split: Split) -> None:
@@ -106,6 +111,7 @@ class Triplets:
         undecoded = dict.fromkeys(_PICTURES, tfds.decode.SkipDecoding())
         self._texts = builder.as_data_source(split, decoders=undecoded)
         self.tasks = np.array([TASKS.index(Task(name)) for name in self.column("task")], np.int32)
+        self.sizes = np.array([self._size(index) for index in range(len(self.tasks))], np.int32)
 
     def __len__(self) -> int:
         return len(self.tasks)
@@ -120,6 +126,11 @@ class Triplets:
     def column(self, name: str) -> list[str]:
         """A text field of all examples, read without decoding a picture."""
         return [self._texts[index][name].decode() for index in range(len(self._texts))]
+
+    def _size(self, index: int) -> Size:
+        """Of an example's pictures, from the head of its file."""
+        with Image.open(io.BytesIO(self._texts[index]["image"])) as picture:
+            return picture.size[::-1]
 
     def with_task(self, task: Task) -> Int32[np.ndarray, "n"]:
         """The indices of all examples of a task."""

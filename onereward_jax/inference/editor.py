@@ -24,6 +24,7 @@ from PIL import Image
 
 from onereward_jax import policy
 from onereward_jax.convert import is_adapter, resolve_adapter, resolve_folder
+from onereward_jax.data.buckets import Size
 from onereward_jax.inference.pictures import (
     Picture,
     check_shapes,
@@ -38,7 +39,6 @@ from onereward_jax.inference.placing import compute_dtype, fill_up
 from onereward_jax.inference.steps import make_steps
 from onereward_jax.parallel import batch_sharding, make_mesh
 from onereward_jax.policy.adapters import load_factors, merge_into
-from onereward_jax.policy.editor import Size
 from onereward_jax.policy.packing import PATCH
 from onereward_jax.policy.text import TextEncoder, TextParams, make_embed
 

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Int, PRNGKeyArray
 
+from onereward_jax.data.buckets import Size
 from onereward_jax.models.flux import FluxTransformer
 from onereward_jax.models.lora import variables
 from onereward_jax.models.vae import AutoencoderKL
@@ -25,9 +26,6 @@ from onereward_jax.policy import conditioning, packing, sampler
 from onereward_jax.policy.inputs import Condition, PromptEmbeds
 from onereward_jax.policy.sampler import Grid, Scale, VelocityFn
 from onereward_jax.policy.schedule import NoiseSchedule, Sigma, add_noise
-
-Size = tuple[int, int]
-"""(height, width) of an image in pixels; static."""
 
 
 class EditorParams(NamedTuple):

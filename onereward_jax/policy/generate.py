@@ -10,8 +10,9 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Float32, Int
 
+from onereward_jax.data.buckets import Size
 from onereward_jax.parallel import MeshFunction, batch_sharding, mesh_jit
-from onereward_jax.policy.editor import Editor, EditorParams, Size
+from onereward_jax.policy.editor import Editor, EditorParams
 from onereward_jax.policy.inputs import PromptEmbeds
 
 

@@ -17,6 +17,7 @@ from ml_collections import FrozenConfigDict
 from PIL import Image
 
 from onereward_jax.annotation import Candidate, PreferenceStore
+from onereward_jax.data.pipeline import same_size_parts, sizes_of
 from onereward_jax.data.triplets import Triplets
 from onereward_jax.parallel import gather, is_writer, shard_whole
 from onereward_jax.parallel.hosts import several, stop_requested
@@ -45,7 +46,7 @@ class Plan:
 
 def run(context: StageContext) -> Results:
     """Makes what is missing; returns how many candidates there are."""
-    config, size = context.config.candidates, (context.config.data.image_size,) * 2
+    config = context.config.candidates
     editor, params = load_editor(
         context.base_model("editor"),
         context.mesh,
@@ -60,18 +61,24 @@ def run(context: StageContext) -> Results:
         for plan in plan_candidates(config, split, source, context.config.seed)
     ]
     cache = open_text_cache(context.output("embed") / "prompts")
-    generate = make_generate(editor, size, context.mesh)
+    sizes = {size for source in triplets.values() for size in sizes_of(source)}
+    generate = {size: make_generate(editor, size, context.mesh) for size in sizes}
     with _open_store(context) as store:
         missing = _missing(plans, store)
         # neighbours with the same number of steps share a batch
         missing.sort(key=lambda plan: plan.candidate.num_inference_steps)
+        shapes = np.array([triplets[plan.split].sizes[plan.row] for plan in missing], np.int32)
+        parts = same_size_parts(shapes.reshape(-1, 2), np.arange(len(missing)), config.batch_size)
         with progress_bar(
             "candidates", len(plans), initial=len(plans) - len(missing), unit="picture"
         ) as bar:
-            for start in range(0, len(missing), config.batch_size):
-                part = missing[start : start + config.batch_size]
-                batch, steps = _batch(part, config, triplets, cache, editor, size)
-                images = gather(generate(params, shard_whole(batch, context.mesh), np.int32(steps)))
+            for numbers in parts:
+                part = [missing[number] for number in numbers]
+                batch, steps = _batch(part, config, triplets, cache, editor)
+                made = generate[batch.image.shape[1:3]](
+                    params, shard_whole(batch, context.mesh), np.int32(steps)
+                )
+                images = gather(made)
                 if store is not None:
                     _save(context, part, batch.mask, images)
                     store.add_candidates(plan.candidate for plan in part)
@@ -146,12 +153,13 @@ def _batch(
     triplets: dict[str, Triplets],
     cache: TextCache,
     editor: Editor,
-    size: tuple[int, int],
 ) -> tuple[EditBatch, int]:
-    """Plans as a full batch (the last one repeated), and the steps of its longest grid."""
+    """Plans of one size as a full batch (the last one repeated), and the steps of its longest grid.
+    """
     plans = [*plans, *[plans[-1]] * (config.batch_size - len(plans))]
     drawn = [plan.candidate for plan in plans]
     examples = [triplets[plan.split][plan.row] for plan in plans]
+    size = examples[0]["image"].shape[:2]
     grids = [editor.sigmas(one.num_inference_steps, size, one.noise_strength) for one in drawn]
     batch = EditBatch(
         image=np.stack([np.float32(example["image"]) / 127.5 - 1.0 for example in examples]),

@@ -34,9 +34,11 @@ def open_triplets(context: StageContext, split: str) -> Triplets:
 def _source(context: StageContext) -> TripletSource:
     data = context.config.data
     if data.source == "folder":
-        return FolderSource(Path(data.path), data.image_size)
+        return FolderSource(Path(data.path), data.image_size, tuple(data.aspect_ratios))
     if data.source != "mini":
         raise ValueError(f"config.data.source is {data.source!r}: choose mini, folder or tfds")
+    if tuple(data.aspect_ratios) != (1.0,):
+        raise ValueError("config.data.aspect_ratios is for folders: mini scenes are squares")
     counts = {
         split: {Task(task): count for task, count in data[split].items() if count}
         for split in ("train", "test")

@@ -7,6 +7,7 @@ report/pictures.png   its pictures
 
 from __future__ import annotations
 
+import collections
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,10 +15,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from onereward_jax.data.pipeline import eval_batches
+from onereward_jax.data.pipeline import eval_batches, sizes_of
 from onereward_jax.data.triplets import Triplets
 from onereward_jax.evaluation.gsb import Comparison, GoodSameBad, Verdict, good_same_bad
-from onereward_jax.evaluation.image_metrics import mean_metrics, measure
+from onereward_jax.evaluation.image_metrics import ImageMetrics, mean_metrics, measure
 from onereward_jax.evaluation.judge_accuracy import JudgeAccuracy
 from onereward_jax.evaluation.oracle import Oracle, Triplet, WordReader, verdict
 from onereward_jax.evaluation.report import Curve, GridRow, ReportInputs, write_report
@@ -50,7 +51,7 @@ Pictures = dict[int, UInt8[np.ndarray, "h w 3"]]
 
 
 def run(context: StageContext) -> Results:
-    """Generates, compares, reports; returns Good - Bad by the oracle in % per task."""
+    """Generates, compares, reports; returns Good - Bad in % per task, by the oracle if it can."""
     triplets = open_triplets(context, "test")
     rows = [
         int(row)
@@ -58,42 +59,59 @@ def run(context: StageContext) -> Results:
         for row in triplets.with_task(task)[: context.config.evaluate.triplets[task.value]]
     ]
     base, policy = _edits(context, triplets, rows)
-    by_judge = good_same_bad(
-        _judge_verdicts(context, triplets, rows, policy, base), context.config.seed
-    )
+    verdicts = _judge_verdicts(context, triplets, rows, policy, base)
     if not is_writer():
         return {}
-    oracle, reader = Oracle.mini_world(), WordReader()
     truths = {row: Triplet.from_example(triplets[row]) for row in rows}
-    threshold = context.config.evaluate.same_margin
-    comparisons, measured = [], {"base": {}, "policy": {}}
-    with progress_bar("oracle", len(rows), unit="triplet") as bar:
-        for row, truth in truths.items():
-            scores = [oracle.scores(pictures[row], truth) for pictures in (policy, base)]
-            comparisons.append(Comparison(str(row), truth.task, verdict(*scores, threshold)))
-            for name, pictures in (("base", base), ("policy", policy)):
-                found = measure(pictures[row], truth, reader)
-                measured[name].setdefault(truth.task, []).append(found)
-            bar.update()
-    by_oracle = good_same_bad(comparisons, context.config.seed)
+    compared = {"by the judge": verdicts}
+    if context.config.data.source == "mini":  # only there is the truth of a scene known
+        by_oracle = _oracle_verdicts(context, truths, policy, base)
+        compared = {"by the oracle": by_oracle, **compared}
+    gsb = {by: good_same_bad(found, context.config.seed) for by, found in compared.items()}
     rewards, monitors = _curves(context.output("rl") / "metrics.jsonl")
     write_report(
         context.folder / "report",
         ReportInputs(
             title="OneReward: " + context.workdir.name,
             rewards=rewards,
-            gsb={"by the oracle": by_oracle, "by the judge": by_judge},
+            gsb=gsb,
             judge=_judge_table(context.output("reward") / "accuracy.json"),
             monitors=monitors,
             metrics={
-                name: {task: mean_metrics(found) for task, found in by_task.items()}
-                for name, by_task in measured.items()
+                "base": _mean_metrics(base, truths),
+                "policy": _mean_metrics(policy, truths),
             },
             grids=_grids(triplets, rows, base, policy, context.config.evaluate.pictures),
             settings=plain(context.config),
         ),
     )
-    return _headline(by_oracle) | {"report": str(context.folder / "report" / "index.html")}
+    first = next(iter(gsb.values()))
+    return _headline(first) | {"report": str(context.folder / "report" / "index.html")}
+
+
+def _oracle_verdicts(
+    context: StageContext, truths: Mapping[int, Triplet], policy: Pictures, base: Pictures
+) -> list[Comparison]:
+    """Good / Same / Bad by the oracle's scores, averaged over dimensions."""
+    oracle, threshold = Oracle.mini_world(), context.config.evaluate.same_margin
+    verdicts = []
+    with progress_bar("oracle", len(truths), unit="triplet") as bar:
+        for row, truth in truths.items():
+            scores = [oracle.scores(pictures[row], truth) for pictures in (policy, base)]
+            verdicts.append(Comparison(str(row), truth.task, verdict(*scores, threshold)))
+            bar.update()
+    return verdicts
+
+
+def _mean_metrics(
+    pictures: Pictures, truths: Mapping[int, Triplet]
+) -> dict[Task, ImageMetrics]:
+    """Plain measurements of an editor's pictures, averaged per task."""
+    words = any(truth.kind == "word" for truth in truths.values())
+    reader, measured = WordReader() if words else None, collections.defaultdict(list)
+    for row, truth in truths.items():
+        measured[truth.task].append(measure(pictures[row], truth, reader))
+    return {task: mean_metrics(found) for task, found in measured.items()}
 
 
 def _edits(
@@ -101,7 +119,6 @@ def _edits(
 ) -> tuple[Pictures, Pictures]:
     """What the base and the trained editor make of the triplets, from the same noise."""
     config, mesh = context.config.evaluate, context.mesh
-    size = (context.config.data.image_size,) * 2
     transformer = context.base_transformer()
     editor, base = load_editor(
         context.base_model("editor"),
@@ -113,12 +130,13 @@ def _edits(
     trained = load_trained(context.output("rl") / config.weights, transformer, editor, mesh)
     editors = (base, EditorParams(transformer=trained, vae=base.vae))
     cache = open_text_cache(context.output("embed") / "prompts")
-    generate = make_generate(editor, size, mesh)
-    grid = editor.sigmas(config.num_steps, size)
+    generate = {size: make_generate(editor, size, mesh) for size in sizes_of(triplets)}
     found: tuple[Pictures, Pictures] = ({}, {})
     with progress_bar("edits", 2 * len(rows), unit="picture") as bar:
         for batch in eval_batches(triplets, config.batch_size, indices=rows):
             count = len(batch["index"])
+            size = batch["image"].shape[1:3]
+            grid = editor.sigmas(config.num_steps, size)
             negative = [config.negative_prompt] * count
             edit = EditBatch(
                 image=batch["image"],
@@ -131,9 +149,8 @@ def _edits(
                 noise_seed=batch["index"] + context.config.seed * len(triplets),
             )
             for pictures, params in zip(found, editors):
-                images = gather(
-                    generate(params, shard_whole(edit, mesh), np.int32(config.num_steps))
-                )
+                made = generate[size](params, shard_whole(edit, mesh), np.int32(config.num_steps))
+                images = gather(made)
                 for row, image, valid in zip(batch["index"], images, batch["valid"]):
                     if valid:
                         pictures[int(row)] = to_uint8(image)
@@ -150,13 +167,14 @@ def _judge_verdicts(
 ) -> list[Comparison]:
     """Good / Same / Bad by the judge: its preference in both orders, averaged over dimensions."""
     config, mesh = context.config.evaluate, context.mesh
-    folder, size = context.output("reward") / "judge", context.config.data.image_size
-    judge = read_judge(folder, (size, size), suffix_length=context.config.reward.suffix_length)
-    params = load_judge_params(folder, judge.scorer, mesh)
-    ask = mesh_jit(judge.scorer.score, mesh)
+    folder, length = context.output("reward") / "judge", context.config.reward.suffix_length
+    judges = {size: read_judge(folder, size, suffix_length=length) for size in sizes_of(triplets)}
+    params = load_judge_params(folder, next(iter(judges.values())).scorer, mesh)
+    ask = {size: mesh_jit(judge.scorer.score, mesh) for size, judge in judges.items()}
     verdicts = []
     for batch in eval_batches(triplets, config.batch_size, indices=rows):
-        asked = judge.queries.encode([TASKS[t] for t in batch["task"]], list(batch["prompt"]))
+        size, tasks = batch["image"].shape[1:3], [TASKS[task] for task in batch["task"]]
+        asked = judges[size].queries.encode(tasks, list(batch["prompt"]))
         inputs = shard_whole(
             {
                 "policy": _stack(policy, batch["index"]),
@@ -166,8 +184,8 @@ def _judge_verdicts(
             mesh,
         )
         queries = QueryBatch(*(inputs[name] for name in QueryBatch._fields))
-        forth = gather(ask(params, inputs["policy"], inputs["base"], queries))
-        back = gather(ask(params, inputs["base"], inputs["policy"], queries))
+        forth = gather(ask[size](params, inputs["policy"], inputs["base"], queries))
+        back = gather(ask[size](params, inputs["base"], inputs["policy"], queries))
         first, second = (1.0 / (1.0 + np.exp(no - yes)) for yes, no in (forth, back))
         preference = (first + 1.0 - second) / 2.0
         weights = asked.dimension_mask / asked.dimension_mask.sum(1, keepdims=True)

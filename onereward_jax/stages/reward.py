@@ -11,17 +11,25 @@ import collections
 import dataclasses
 import functools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import grain
 import jax
 import numpy as np
+from jaxtyping import Array
 from PIL import Image
 
 from onereward_jax.annotation import Preference, PreferenceStore
 from onereward_jax.convert import Weights, read_config, read_preprocessor, write_judge_folder
-from onereward_jax.data.pipeline import batches_of_rows
+from onereward_jax.data.buckets import Size
+from onereward_jax.data.pipeline import (
+    batches_of_rows,
+    one_at_a_time,
+    same_size_parts,
+    sizes_of,
+)
+from onereward_jax.data.triplets import Triplets
 from onereward_jax.evaluation.judge_accuracy import judge_accuracy_table
 from onereward_jax.parallel import (
     MeshFunction,
@@ -57,27 +65,42 @@ PAIRS = "pairs.jsonl"
 
 def run(context: StageContext) -> Results:
     """Trains the judge and measures it; returns its mean accuracy per kind of task."""
-    config, mesh, size = context.config.reward, context.mesh, context.config.data.image_size
-    start = context.base_model("judge")
-    judge = read_judge(start, (size, size), **reward_options(context.config))
+    config, mesh, start = context.config.reward, context.mesh, context.base_model("judge")
+    triplets = {split: open_triplets(context, split) for split in ("train", "test")}
+    sizes = list(dict.fromkeys(size for split in triplets.values() for size in sizes_of(split)))
+    judges = {size: read_judge(start, size, **reward_options(context.config)) for size in sizes}
+    scorer = judges[sizes[0]].scorer  # for what does not depend on the size
     if is_writer():
         with PreferenceStore(context.output("annotate") / STORE) as store:
             store.export_jsonl(context.folder / PAIRS)
     wait_for_all("the pairs")
     pairs = {
-        split: PairSource(context, split, judge.queries, between)
+        split: PairSource(
+            context,
+            split,
+            triplets[split],
+            {size: judge.queries for size, judge in judges.items()},
+            between,
+        )
         for split, between in (("train", config.between), ("test", False))
     }
     settings = reward_settings(context.config)
-    step = make_reward_step(judge.scorer, settings, mesh)
-    answers = make_answers(judge.scorer, mesh)
+    steps, answers = (
+        {size: make(judge.scorer) for size, judge in judges.items()}
+        for make in (
+            lambda scorer: make_reward_step(scorer, settings, mesh),
+            lambda scorer: make_answers(scorer, mesh),
+        )
+    )
 
     def first() -> TrainState:
-        return first_reward_state(settings, load_judge_params(start, judge.scorer, mesh), mesh)
+        return first_reward_state(settings, load_judge_params(start, scorer, mesh), mesh)
 
-    ordered = grain.MapDataset.source(pairs["train"]).seed(context.config.seed).shuffle()
-    drawn = ordered.repeat(None).random_map(
-        functools.partial(maybe_mirrored, probability=config.mirror)
+    drawn = (
+        shuffled_pairs(pairs["train"], config.batch_size, context.config.seed)
+        .map(pairs["train"].__getitem__)
+        .seed(context.config.seed)
+        .random_map(functools.partial(maybe_mirrored, probability=config.mirror))
     )
     data = iter(
         batches_of_rows(
@@ -98,16 +121,16 @@ def run(context: StageContext) -> Results:
             name: jax.ShapeDtypeStruct((config.batch_size, *np.shape(array)), array.dtype)
             for name, array in pair.items()
         }
-        assumptions = Assumptions(true_share=full_attention_share(judge.scorer))
-        return reward_minimum(judge.scorer, abstract.params, shapes, assumptions)
+        assumptions = Assumptions(true_share=full_attention_share(scorer))
+        return reward_minimum(judges[_size(shapes)].scorer, abstract.params, shapes, assumptions)
 
     with Checkpointer(context.folder / "checkpoints", about) as checkpointer:
-        abstract = abstract_reward_state(judge.scorer, settings, mesh)
+        abstract = abstract_reward_state(scorer, settings, mesh)
         resumes = checkpointer.latest_step() is not None
         state = checkpointer.restore(abstract, data) if resumes else first()
         with watching(context, context.folder, int(state.step), minimum_flops) as (watch, writer):
             state = train(
-                step,
+                lambda state, batch: steps[_size(batch)](state, batch),
                 state,
                 data,
                 lambda batch: shard_batch(batch, mesh),
@@ -136,7 +159,12 @@ class PairSource:
     """The decided preferences of a split as `reward_step.Pairs`, one at a time; a grain source."""
 
     def __init__(
-        self, context: StageContext, split: str, queries: QueryTokenizer, between: bool = False
+        self,
+        context: StageContext,
+        split: str,
+        triplets: Triplets,
+        queries: Mapping[Size, QueryTokenizer],
+        between: bool = False,
     ) -> None:
         """Reads the stage's copy of the store; pictures are read when they are asked for.
 
@@ -145,7 +173,8 @@ class PairSource:
         Args:
           context: of the stage.
           split: "train" or "test".
-          queries: of the judge.
+          triplets: of this split.
+          queries: of the judge, for each size of pictures.
           between: with the pairs that follow: whoever names the best and the worst has said that
             the others are worse than the one and better than the other.
 
@@ -167,28 +196,33 @@ class PairSource:
             ]
         if not self._preferences:
             raise ValueError(f"{context.output('annotate') / STORE}: no decided pair of {split}")
-        triplets = open_triplets(context, split)
-        prompts = dict(zip(triplets.column("id"), triplets.column("prompt"), strict=True))
         self._folder, self._pictures = context.output("candidates"), pictures
-        self._asked = queries.encode_dimensions(
-            [one.task for one in self._preferences],
-            [one.dimension for one in self._preferences],
-            [prompts[one.triplet_id.removeprefix(f"{split}/")] for one in self._preferences],
-        )
+        rows = {f"{split}/{name}": row for row, name in enumerate(triplets.column("id"))}
+        of_triplet = np.array([rows[one.triplet_id] for one in self._preferences])
+        self.sizes, prompts = triplets.sizes[of_triplet], triplets.column("prompt")
+        self._asked: dict[int, tuple[np.ndarray, ...]] = {}
+        for part in same_size_parts(self.sizes, np.arange(len(self)), len(self)):
+            asked = queries[tuple(self.sizes[part[0]].tolist())].encode_dimensions(
+                [self._preferences[index].task for index in part],
+                [self._preferences[index].dimension for index in part],
+                [prompts[of_triplet[index]] for index in part],
+            )
+            self._asked |= zip(part.tolist(), zip(*asked))
 
     def __len__(self) -> int:
         return len(self._preferences)
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         one = self._preferences[index]
+        prefix, suffix, suffix_mask = self._asked[int(index)]
         return {
             "winner": self._picture(one, one.winner),
             "loser": self._picture(one, one.loser),
             "task": np.int32(TASKS.index(one.task)),
             "dimension": np.int32(DIMENSIONS[one.task].index(one.dimension)),
-            "query_prefix": self._asked.prefix[index],
-            "query_suffix": self._asked.suffix[index],
-            "query_suffix_mask": self._asked.suffix_mask[index],
+            "query_prefix": prefix,
+            "query_suffix": suffix,
+            "query_suffix_mask": suffix_mask,
             "index": np.int32(index),
         }
 
@@ -199,6 +233,21 @@ class PairSource:
     def _picture(self, one: Preference, candidate: int) -> np.ndarray:
         path: Path = self._folder / self._pictures[one.triplet_id, candidate]
         return np.float32(Image.open(path)) / 127.5 - 1.0
+
+
+def shuffled_pairs(pairs: PairSource, batch_size: int, seed: int) -> grain.MapDataset:
+    """Endless indices of pairs, `batch_size` after another with pictures of the same size."""
+    streams, shares = {}, {}
+    for part in same_size_parts(pairs.sizes, np.arange(len(pairs)), len(pairs)):
+        size = tuple(pairs.sizes[part[0]].tolist())
+        streams[size] = grain.MapDataset.source(part).seed(seed).shuffle().repeat(None)
+        shares[size] = len(part) / len(pairs)
+    return one_at_a_time(streams, shares, batch_size, seed)
+
+
+def _size(batch: Mapping[str, Array | jax.ShapeDtypeStruct | np.ndarray]) -> Size:
+    """Of the pictures of a batch of pairs."""
+    return batch["winner"].shape[1:3]
 
 
 def implied(preference: Preference, count: int) -> Iterator[Preference]:
@@ -224,7 +273,7 @@ def maybe_mirrored(
 
 
 def measure_accuracy(
-    answers: MeshFunction,
+    answers: Mapping[Size, MeshFunction],
     state: TrainState,
     pairs: PairSource,
     batch_size: int,
@@ -232,14 +281,13 @@ def measure_accuracy(
 ) -> list[dict[str, object]]:
     """One row per task and dimension, with the fields of `JudgeAccuracy`."""
     cells = [pairs.cell(index) for index in range(len(pairs))]
-    probabilities = []
-    for start in range(0, len(pairs), batch_size):
-        chosen = [min(start + offset, len(pairs) - 1) for offset in range(batch_size)]
-        elements = [pairs[index] for index in chosen]
+    probabilities = np.empty((len(pairs), 2), np.float32)
+    for part in same_size_parts(pairs.sizes, np.arange(len(pairs)), batch_size):
+        elements = [pairs[index] for index in np.resize(part, batch_size)]
         batch = {name: np.stack([one[name] for one in elements]) for name in elements[0]}
-        both = gather(answers(state.params, shard_whole(batch, mesh)))
-        probabilities.append(1.0 / (1.0 + np.exp(both.no - both.yes)))
-    winner_first, loser_first = np.concatenate(probabilities)[: len(pairs)].T
+        both = gather(answers[_size(batch)](state.params, shard_whole(batch, mesh)))
+        probabilities[part] = (1.0 / (1.0 + np.exp(both.no - both.yes)))[: len(part)]
+    winner_first, loser_first = probabilities.T
     table = judge_accuracy_table(
         [task for task, _ in cells],
         [dimension for _, dimension in cells],

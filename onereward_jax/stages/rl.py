@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -19,7 +19,8 @@ from ml_collections import FrozenConfigDict
 from PIL import Image
 
 from onereward_jax.convert import FLUX, read_config, save_adapter, save_params
-from onereward_jax.data.pipeline import Mixing, eval_batches, train_batches
+from onereward_jax.data.buckets import Size
+from onereward_jax.data.pipeline import Mixing, eval_batches, sizes_of, train_batches
 from onereward_jax.data.triplets import Triplets
 from onereward_jax.models.lora import LoraConfig, uniform_adapter
 from onereward_jax.parallel import gather, is_writer, local_rows, shard_batch, shard_whole
@@ -55,32 +56,38 @@ ALGORITHMS = {"frozen": "frozen", "dynamic": "ema"}
 
 def run(context: StageContext) -> Results:
     """Trains the policy and writes it; returns the last measured reward."""
-    config, mesh, size = context.config.rl, context.mesh, context.config.data.image_size
+    config, mesh = context.config.rl, context.mesh
     settings = rl_settings(config)
     base, transformer = context.base_model("editor"), context.base_transformer()
     adapts = settings.lora is not None
     editor, weights = load_editor(
         base, mesh, transformer=transformer, **editor_options(context.config)
     )
-    judge_folder = context.output("reward") / "judge"
-    judge = read_judge(judge_folder, (size, size), **judge_options(context.config))
-    models = RLModels(editor, judge.scorer)
+    triplets = open_triplets(context, "train")
+    sizes, judge_folder = sizes_of(triplets), context.output("reward") / "judge"
+    judges = {
+        size: read_judge(judge_folder, size, **judge_options(context.config)) for size in sizes
+    }
+    each = {size: RLModels(editor, judge.scorer) for size, judge in judges.items()}
+    models = each[sizes[0]]  # for what is done once, and for samples of the most frequent size
     frozen = Frozen(
         reference=first_reference(models, settings, weights.transformer, mesh),
         vae=weights.vae,
-        judge=load_judge_params(judge_folder, judge.scorer, mesh, int8=config.judge_int8),
+        judge=load_judge_params(judge_folder, models.scorer, mesh, int8=config.judge_int8),
         base=weights.transformer if adapts else None,
     )
-    step, preview = make_rl_step(models, settings, mesh), make_preview(models, settings, mesh)
+    steps = {size: make_rl_step(one, settings, mesh) for size, one in each.items()}
+    preview = make_preview(models, settings, mesh)
     key = jax.random.key(context.config.seed)
 
     def first_state() -> TrainState:
         trained = init_adapter(editor, settings.lora, key, mesh) if adapts else weights.transformer
         return first_rl_state(settings, trained, mesh)
 
-    triplets = open_triplets(context, "train")
     transform = make_transform(
-        open_text_cache(context.output("embed") / "prompts"), judge.queries, config.negative_prompt
+        open_text_cache(context.output("embed") / "prompts"),
+        {size: judge.queries for size, judge in judges.items()},
+        config.negative_prompt,
     )
     data = train_batches(
         triplets,
@@ -112,7 +119,7 @@ def run(context: StageContext) -> Results:
     def minimum_flops() -> float:
         parts = (abstract_params(editor, mesh).transformer, frozen.vae, frozen.judge)
         rollout_steps = (settings.first_index + settings.last_index) / 2
-        assumptions = Assumptions(rollout_steps, full_attention_share(judge.scorer))
+        assumptions = Assumptions(rollout_steps, full_attention_share(models.scorer))
         return rl_minimum(models, settings, parts, shown, assumptions)
 
     must_match = {"rl": plain(config), "query_template": TEMPLATE_VERSION}
@@ -125,7 +132,7 @@ def run(context: StageContext) -> Results:
         del weights
         with watching(context, context.folder, int(state.step), minimum_flops) as (watch, writer):
             state = train(
-                lambda state, batch: step(state, frozen, batch, key),
+                lambda state, batch: steps[batch["image"].shape[1:3]](state, frozen, batch, key),
                 state,
                 data,
                 lambda batch: shard_batch(batch, mesh),
@@ -205,15 +212,18 @@ def rl_settings(config: FrozenConfigDict) -> RLConfig:
 
 
 def make_transform(
-    cache: TextCache, queries: QueryTokenizer, negative_prompt: str
+    cache: TextCache, queries: Mapping[Size, QueryTokenizer], negative_prompt: str
 ) -> Callable[[dict[str, Any]], dict[str, np.ndarray]]:
-    """Turns the prompts of a batch into what `rl_step` takes: embeddings and queries."""
+    """Turns the prompts of a batch into what `rl_step` takes: embeddings and queries.
+
+    `queries` are made by the tokenizer for the size of the batch's pictures.
+    """
     negative = cache.lookup([negative_prompt])
 
     def transform(batch: dict[str, Any]) -> dict[str, np.ndarray]:
-        prompts = list(batch["prompt"])
+        size, prompts = batch["image"].shape[1:3], list(batch["prompt"])
         embeds = cache.lookup(prompts)
-        asked = queries.encode([TASKS[task] for task in batch["task"]], prompts)
+        asked = queries[size].encode([TASKS[task] for task in batch["task"]], prompts)
         rest = {name: array for name, array in batch.items() if name != "prompt"}
         return rest | {
             "prompt_embeds": embeds.prompt_embeds,
@@ -250,7 +260,9 @@ def _probabilities(triplets: Triplets) -> dict[Task, float]:
 
 
 def _one_of_each(triplets: Triplets, count: int) -> list[int]:
-    """Some triplets of every task in turn."""
-    by_task = [triplets.with_task(task).tolist() for task in _probabilities(triplets)]
+    """Some triplets of every task in turn, with pictures of the most frequent size."""
+    usual = (triplets.sizes == sizes_of(triplets)[0]).all(axis=1)
+    found = [triplets.with_task(task) for task in _probabilities(triplets)]
+    by_task = [kept.tolist() for rows in found if len(kept := rows[usual[rows]])]
     turns = [row for rows in zip(*by_task) for row in rows]
     return turns[:count]

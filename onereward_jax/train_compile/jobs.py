@@ -8,6 +8,7 @@ not there.
 from __future__ import annotations
 
 import dataclasses
+import math
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -18,6 +19,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from onereward_jax.convert.sources import PACKAGE
+from onereward_jax.data.buckets import Size, bucket_sizes
 from onereward_jax.parallel import MeshFunction
 from onereward_jax.policy import read_editor
 from onereward_jax.policy.generate import make_generate
@@ -104,9 +106,15 @@ def model_folder(config: FrozenConfigDict, name: str) -> pathlib.Path:
     )
 
 
+def largest_size(config: FrozenConfigDict) -> Size:
+    """Of the sizes that pictures come in, the one with the most pixels."""
+    sizes = bucket_sizes(config.data.image_size, config.data.aspect_ratios)
+    return max(sizes, key=math.prod)
+
+
 def rl_job(config: FrozenConfigDict, mesh: Mesh) -> Job:
     """The step of the stage `rl`."""
-    size = (config.data.image_size,) * 2
+    size = largest_size(config)
     models = RLModels(
         read_editor(model_folder(config, "editor"), **editor_options(config)),
         read_scorer(model_folder(config, "judge"), size, **judge_options(config)),
@@ -148,7 +156,7 @@ def rl_job(config: FrozenConfigDict, mesh: Mesh) -> Job:
 
 def reward_job(config: FrozenConfigDict, mesh: Mesh) -> Job:
     """The step of the stage `reward`."""
-    size = (config.data.image_size,) * 2
+    size = largest_size(config)
     scorer = read_scorer(model_folder(config, "judge"), size, **reward_options(config))
     settings = reward_settings(config)
     pairs = abstract_pairs(scorer.layout, config.reward.batch_size, size, mesh)
@@ -164,7 +172,7 @@ def reward_job(config: FrozenConfigDict, mesh: Mesh) -> Job:
 
 def candidates_job(config: FrozenConfigDict, mesh: Mesh) -> Job:
     """The call of the stage `candidates`."""
-    size = (config.data.image_size,) * 2
+    size = largest_size(config)
     kinds = model_kinds(config)
     editor = read_editor(model_folder(config, "editor"), dtype=kinds["dtype"])
     batch = abstract_edits(

@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from onereward_jax.data.buckets import Size
 from onereward_jax.models.flux import FluxConfig
 from onereward_jax.parallel import batch_sharding
 from onereward_jax.policy import PromptEmbeds
-from onereward_jax.policy.editor import Size
 from onereward_jax.policy.generate import EditBatch
 from onereward_jax.reward import QueryLayout
 from onereward_jax.tasks import MAX_DIMENSIONS

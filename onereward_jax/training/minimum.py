@@ -13,7 +13,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from onereward_jax.policy.editor import Editor, Size
+from onereward_jax.data.buckets import Size
+from onereward_jax.policy.editor import Editor
 from onereward_jax.policy.inputs import Condition, PromptEmbeds
 from onereward_jax.reward import QueryBatch, Scorer
 from onereward_jax.training.flops import Assumptions, function_flops

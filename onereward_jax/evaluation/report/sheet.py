@@ -30,7 +30,8 @@ def picture_sheet(grids: Mapping[Task, Sequence[GridRow]]) -> UInt8[np.ndarray, 
     shown = {task: list(grids[task]) for task in TASKS if grids.get(task)}
     if not shown:
         raise ValueError("a sheet of pictures needs at least one picture")
-    height, width = next(iter(shown.values()))[0].source.shape[:2]
+    sizes = [one.source.shape[:2] for triplets in shown.values() for one in triplets]
+    height, width = map(max, zip(*sizes))
     factor = max(1, SIDE // min(height, width))
     cell_width, cell_height = width * factor + GAP, height * factor + GAP + LABEL
     block = len(COLUMNS) * cell_width + 3 * GAP
@@ -46,7 +47,8 @@ def picture_sheet(grids: Mapping[Task, Sequence[GridRow]]) -> UInt8[np.ndarray, 
             draw.text((x, HEADER), name, fill=INK, font=font)
             for row, triplet in enumerate(triplets):
                 picture = Image.fromarray(getattr(triplet, name)).convert("RGB")
-                enlarged = picture.resize((width * factor, height * factor), Image.NEAREST)
+                larger = picture.width * factor, picture.height * factor
+                enlarged = picture.resize(larger, Image.NEAREST)
                 sheet.paste(enlarged, (x, 2 * HEADER + row * cell_height))
         for row, triplet in enumerate(triplets):
             below = 2 * HEADER + (row + 1) * cell_height - LABEL - GAP

@@ -24,6 +24,7 @@ from onereward_jax.convert import (
     write_judge_folder,
 )
 from onereward_jax.convert.tensor_files import read_json
+from onereward_jax.data.pipeline import sizes_of
 from onereward_jax.parallel import is_writer
 from onereward_jax.policy import read_editor
 from onereward_jax.policy.adapters import load_trained
@@ -94,8 +95,8 @@ def _write_editor(context: StageContext, folder: Path) -> None:
 
 
 def _write_judge(context: StageContext, folder: Path) -> None:
-    config, size = context.config.export, (context.config.data.image_size,) * 2
-    trained = context.output("reward") / "judge"
+    config, trained = context.config.export, context.output("reward") / "judge"
+    size = sizes_of(open_triplets(context, "train"))[0]  # any: weights are the same for all
     params = load_judge_params(trained, read_judge(trained, size).scorer, context.mesh)
     write_judge_folder(
         folder,

@@ -1,0 +1,45 @@
+"""Aspect-ratio buckets: the few sizes that pictures come in, for one compiled step each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+Size = tuple[int, int]
+"""Height and width in pixels."""
+
+MULTIPLE = 16
+"""Pixels of a FLUX token along each side: 8 of the autoencoder times 2 of the patches."""
+
+
+def bucket_sizes(image_size: int, aspect_ratios: Sequence[float]) -> tuple[Size, ...]:
+    """The size of every bucket: about as many pixels as a square of `image_size`.
+
+    Args:
+      image_size: side of the square; a multiple of 16.
+      aspect_ratios: width over height; ratios that come to the same size are one bucket.
+
+    Raises:
+      ValueError: the side is not a multiple of 16, there is no ratio, or one leaves a side of less
+        than 16 pixels or is not a positive number.
+    """
+    if image_size % MULTIPLE or image_size <= 0:
+        raise ValueError(f"image_size must be a multiple of {MULTIPLE}, found {image_size}")
+    if not aspect_ratios:
+        raise ValueError("aspect_ratios is empty: name at least one, 1.0 for squares")
+    sizes = []
+    for ratio in aspect_ratios:
+        if not 0 < ratio < math.inf:
+            raise ValueError(f"aspect_ratios: {ratio} is not a positive number (width over height)")
+        sides = image_size / math.sqrt(ratio), image_size * math.sqrt(ratio)
+        height, width = (MULTIPLE * round(side / MULTIPLE) for side in sides)
+        if not height or not width:
+            raise ValueError(f"aspect_ratios: {ratio} is too extreme for image_size {image_size}")
+        sizes.append((height, width))
+    return tuple(dict.fromkeys(sizes))
+
+
+def nearest_bucket(size: Size, buckets: Sequence[Size]) -> Size:
+    """The bucket that cuts least off a picture of `size`: the nearest in shape."""
+    shape = math.log(size[1] / size[0])
+    return min(buckets, key=lambda bucket: abs(math.log(bucket[1] / bucket[0]) - shape))

@@ -1,0 +1,308 @@
+"""Pictures of several shapes: sizes, homogeneous batches, and a whole run on somebody's folder."""
+
+import collections
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import FrozenConfigDict
+from PIL import Image
+
+import onereward_jax
+from onereward_jax.annotation import Candidate, PreferenceStore
+from onereward_jax.data.buckets import bucket_sizes, nearest_bucket
+from onereward_jax.data.folder_source import FolderSource
+from onereward_jax.data.pipeline import Mixing, eval_batches, sizes_of, train_batches
+from onereward_jax.data.triplets import Triplets, write_triplets
+from onereward_jax.parallel import make_mesh
+from onereward_jax.reward.loading import read_judge
+from onereward_jax.stages import annotate
+from onereward_jax.stages.candidates import STORE
+from onereward_jax.stages.reward import PAIRS, PairSource, shuffled_pairs
+from onereward_jax.stages.stage import StageContext
+from onereward_jax.tasks import TASKS, Task
+
+ROOT = pathlib.Path(onereward_jax.__file__).parents[1]
+JUDGE = ROOT / "onereward_jax" / "mini_models" / "judge"
+SIZE, RATIOS = 64, (1.0, 1.5)
+SQUARE, WIDE = (64, 64), (48, 80)
+SHAPES = {"square": (40, 40), "wide": (60, 40)}
+"""(width, height) of the files."""
+
+COUNTS = {
+    (Task.FILL, "square"): 6,
+    (Task.FILL, "wide"): 2,
+    (Task.EXTEND_WITH_PROMPT, "square"): 2,
+    (Task.EXTEND_WITHOUT_PROMPT, "wide"): 2,
+    (Task.REMOVAL, "square"): 2,
+    (Task.REMOVAL, "wide"): 4,
+}
+"""Of each split."""
+
+
+def write_folder(folder, prompt="a red apple"):
+    """A folder of blocks of colour on noise, some wider than high."""
+    rng, rows = np.random.default_rng(0), []
+    for split in ("train", "test"):
+        for (task, shape), count in COUNTS.items():
+            for number in range(count):
+                name = f"{split}-{task}-{shape}-{number}"
+                width, height = SHAPES[shape]
+                pixels = rng.integers(0, 255, (height // 4, width // 4, 3), np.uint8)
+                picture = Image.fromarray(pixels).resize((width, height))
+                picture.save(folder / f"{name}.png")
+                mask = Image.new("L", (width, height))
+                mask.paste(255, (width // 2, 8, width // 2 + 16, 30))
+                mask.save(folder / f"{name}-mask.png")
+                row = {"image": f"{name}.png", "mask": f"{name}-mask.png", "task": task.value}
+                rows.append(row | {"split": split, "prompt": prompt})
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_folder(tmp_path_factory.mktemp("pictures"))
+
+
+@pytest.fixture(scope="module")
+def triplets(folder, tmp_path_factory):
+    written = tmp_path_factory.mktemp("data")
+    write_triplets(written, FolderSource(folder, SIZE, RATIOS))
+    return Triplets(written, "train")
+
+
+def take(batches, count):
+    return [next(batches) for _ in range(count)]
+
+
+def size_of(batch):
+    return batch["image"].shape[1:3]
+
+
+def test_buckets_have_about_the_pixels_of_the_square_and_sides_that_tokens_fit_into():
+    sizes = bucket_sizes(1024, (1.0, 4 / 3, 3 / 4, 16 / 9, 9 / 16))
+    assert sizes[0] == (1024, 1024)
+    assert sizes[1] == sizes[2][::-1] and sizes[3] == sizes[4][::-1]
+    for height, width in sizes:
+        assert height % 16 == width % 16 == 0
+        assert abs(height * width / 1024**2 - 1) < 0.02
+    assert bucket_sizes(SIZE, RATIOS) == (SQUARE, WIDE)
+    assert bucket_sizes(SIZE, (1.0, 1.01)) == (SQUARE,)
+
+
+@pytest.mark.parametrize(
+    ("size", "ratios", "message"),
+    [
+        (40, (1.0,), "multiple of 16"),
+        (32, (), "aspect_ratios is empty"),
+        (32, (1.0, -2.0), "-2.0 is not a positive number"),
+        (32, (float("nan"),), "nan is not a positive number"),
+        (32, (50.0,), "50.0 is too extreme for image_size 32"),
+    ],
+)
+def test_buckets_that_cannot_be_are_refused(size, ratios, message):
+    with pytest.raises(ValueError, match=message):
+        bucket_sizes(size, ratios)
+
+
+def test_a_picture_goes_where_least_is_cut_off():
+    sizes = bucket_sizes(1024, (1.0, 1.5, 2 / 3))
+    found = [nearest_bucket(size, sizes) for size in ((700, 720), (600, 900), (4000, 1000))]
+    assert found == [sizes[0], sizes[1], sizes[2]]
+
+
+def test_files_are_cropped_to_their_bucket_and_stored_with_their_size(triplets):
+    assert set(map(tuple, triplets.sizes.tolist())) == {SQUARE, WIDE}
+    for row, size in enumerate(triplets.sizes):
+        example = triplets[row]
+        assert example["image"].shape == example["target"].shape == (*size, 3)
+        assert example["mask"].shape == (*size, 1)
+        assert 0 < (example["mask"] > 0).mean() < 0.5
+        wide = "-wide-" in example["photo"]
+        assert tuple(size) == (WIDE if wide else SQUARE)
+    assert sizes_of(triplets) == [SQUARE, WIDE]
+
+
+class Blank:
+    """Triplets whose pictures are not worth reading, fifty for each of some others."""
+
+    def __init__(self, triplets):
+        self.tasks, self.sizes = np.tile(triplets.tasks, 50), np.tile(triplets.sizes, (50, 1))
+
+    def __len__(self):
+        return len(self.tasks)
+
+    def with_task(self, task):
+        return np.flatnonzero(self.tasks == TASKS.index(task)).astype(np.int32)
+
+    def __getitem__(self, index):
+        blank = np.zeros((*self.sizes[index], 3), np.uint8)
+        return {"image": blank, "target": blank, "mask": blank[..., :1], "prompt": ""}
+
+
+@pytest.mark.parametrize("task_per", ["sample", "iteration"])
+def test_batches_are_of_one_size_and_tasks_come_as_often_as_they_should(triplets, task_per):
+    triplets = Blank(triplets)
+    batches = take(train_batches(triplets, 4, 0, mixing=Mixing(task_per=task_per)), 1500)
+    drawn = collections.Counter()
+    for batch in batches:
+        assert (triplets.sizes[batch["index"]] == size_of(batch)).all()
+        assert task_per == "sample" or len(set(batch["task"])) == 1
+        drawn.update((TASKS[task], size_of(batch)) for task in batch["task"])
+    of_task = collections.Counter()
+    for (task, _), count in COUNTS.items():
+        of_task[task] += count
+    for (task, shape), count in COUNTS.items():
+        expected = Mixing().probabilities[task] * count / of_task[task]
+        share = drawn.pop((task, SQUARE if shape == "square" else WIDE)) / 6000
+        assert share == pytest.approx(expected, abs=0.03)
+    assert not drawn
+
+
+def test_processes_share_the_size_of_a_batch(triplets):
+    whole = take(train_batches(triplets, 4, seed=2), 12)
+    for rows in ([0, 1], [2, 3]):
+        part = take(train_batches(triplets, 4, seed=2, rows=np.array(rows)), 12)
+        for ours, theirs in zip(part, whole):
+            np.testing.assert_array_equal(ours["index"], theirs["index"][rows])
+            assert size_of(ours) == size_of(theirs)
+
+
+def test_a_resumed_iterator_goes_on_with_the_same_sizes(triplets):
+    batches = train_batches(triplets, 4, seed=3)
+    take(batches, 5)
+    state = batches.get_state()
+    expected = [batch["index"].tolist() for batch in take(batches, 8)]
+    resumed = train_batches(triplets, 4, seed=3)
+    resumed.set_state(state)
+    assert [batch["index"].tolist() for batch in take(resumed, 8)] == expected
+
+
+def test_evaluation_reads_every_example_once_in_batches_of_one_size(triplets):
+    seen = []
+    for batch in eval_batches(triplets, 4):
+        assert len(batch["index"]) == 4
+        assert (triplets.sizes[batch["index"]] == size_of(batch)).all()
+        seen += batch["index"][batch["valid"]].tolist()
+    assert sorted(seen) == list(range(len(triplets)))
+
+
+@pytest.fixture(scope="module")
+def annotated(folder, tmp_path_factory):
+    """A work folder with data and candidates; what the stage `annotate` says without answers."""
+    workdir = tmp_path_factory.mktemp("run")
+    write_triplets(workdir / "data", FolderSource(folder, SIZE, RATIOS))
+    rng, pictures = np.random.default_rng(0), workdir / "candidates"
+    pictures.mkdir()
+    with PreferenceStore(pictures / STORE) as store:
+        for split in ("train", "test"):
+            triplets = Triplets(workdir / "data", split)
+            for row, name in enumerate(triplets.column("id")):
+                for index in range(2):
+                    picture = f"{split}-{name}-{index}.png"
+                    pixels = rng.integers(0, 255, (*triplets.sizes[row], 3), np.uint8)
+                    Image.fromarray(pixels).save(pictures / picture)
+                    settings = (2, 1.0, 1.0, "", 1.0, 0)
+                    store.add_candidates([Candidate(f"{split}/{name}", index, picture, *settings)])
+    context = context_of(workdir)
+    with pytest.raises(ValueError, match="let them add best and worst to its lines") as said:
+        annotate.run(context)
+    questions = workdir / "questions" / "questions.jsonl"
+    assert str(questions) in str(said.value)
+    lines = [json.loads(line) for line in questions.read_text().splitlines()]
+    for line in lines:
+        for picture in (line["image"], line["mask"], *line["candidates"]):
+            assert (questions.parent / picture).is_file()
+    answers = workdir / "answers.jsonl"
+    answers.write_text("\n".join(json.dumps(line | {"best": 1, "worst": 0}) for line in lines))
+    (workdir / "annotate").mkdir()
+    assert annotate.run(context_of(workdir, answers)) == {"pairs": len(lines), "undecided": 0}
+    return workdir
+
+
+def context_of(workdir, answers="", stage="annotate", by="people"):
+    config = {
+        "annotate": {"by": by, "path": str(answers)},
+        "data": {"source": "folder", "path": ""},
+        "seed": 0,
+        "stages": ("data", "candidates", "annotate", "reward"),
+    }
+    mesh = make_mesh(data=jax.device_count(), fsdp=1)
+    return StageContext(stage, FrozenConfigDict(config), workdir, mesh)
+
+
+def test_pairs_that_people_decided_come_in_batches_of_one_size(annotated):
+    context = context_of(annotated, stage="reward")
+    context.folder.mkdir()
+    with PreferenceStore(annotated / "annotate" / STORE) as store:
+        store.export_jsonl(context.folder / PAIRS)
+    triplets = Triplets(annotated / "data", "train")
+    judges = {size: read_judge(JUDGE, size, suffix_length=40) for size in sizes_of(triplets)}
+    queries = {size: judge.queries for size, judge in judges.items()}
+    pairs = PairSource(context, "train", triplets, queries)
+    drawn, sizes = shuffled_pairs(pairs, 4, seed=0), collections.Counter()
+    for start in range(0, 400, 4):
+        batch = [pairs[int(drawn[start + offset])] for offset in range(4)]
+        (size,) = {pair["winner"].shape[:2] for pair in batch}
+        prefix = queries[size].layout.prefix_length
+        assert {pair["query_prefix"].shape for pair in batch} == {(prefix,)}
+        sizes[size] += 1
+    share = (pairs.sizes == SQUARE).all(1).mean()
+    assert sizes[SQUARE] / 100 == pytest.approx(share, abs=0.15)
+
+
+def test_the_oracle_is_not_asked_about_other_peoples_pictures(annotated):
+    with pytest.raises(ValueError, match="knows the mini world only: choose people"):
+        annotate.run(context_of(annotated, by="oracle"))
+
+
+@pytest.mark.slow
+def test_a_folder_of_several_shapes_goes_through_the_whole_method(tmp_path):
+    """Every stage on somebody's pictures, judged by people."""
+    pictures, workdir = tmp_path / "pictures", tmp_path / "run"
+    pictures.mkdir()
+    write_folder(pictures)
+
+    def run(*flags, code=0):
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "onereward_jax.main", "--config=configs/mini.py:smoke"),
+                *(f"--workdir={workdir}", f"--config.data.path={pictures}"),
+                *("--config.data.source=folder", "--config.annotate.by=people"),
+                f"--config.data.aspect_ratios={RATIOS}",
+                *flags,
+            ],
+            cwd=ROOT,
+            env=os.environ,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == code, done.stderr
+        return done.stdout + done.stderr
+
+    assert "let them add best and worst to its lines" in run(code=2)
+    questions = workdir / "questions" / "questions.jsonl"
+    lines = [json.loads(line) for line in questions.read_text().splitlines()]
+    for line in lines:
+        for picture in (line["image"], line["mask"], *line["candidates"]):
+            assert (questions.parent / picture).is_file()
+    answers = tmp_path / "answers.jsonl"
+    answered = [line | {"best": 1, "worst": 0, "annotator": "ann"} for line in lines]
+    answers.write_text("\n".join(map(json.dumps, answered)))
+    run(f"--config.annotate.path={answers}")
+
+    rows = [json.loads(line) for line in (workdir / "rl" / "metrics.jsonl").open()]
+    assert len(rows) == 4 and all(np.isfinite(row["loss"]) for row in rows)
+    summary = json.loads((workdir / "evaluate" / "report" / "summary.json").read_text())
+    assert list(summary["gsb"]) == ["by the judge"]
+    found = summary["gsb"]["by the judge"]
+    assert {task: sum(found[task][kind] for kind in ("good", "same", "bad")) for task in found} == {
+        "fill": 8, "extend_with_prompt": 2, "extend_without_prompt": 2, "removal": 6
+    }  # fmt: skip

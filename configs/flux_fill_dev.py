@@ -192,7 +192,7 @@ def optimizer(learning_rate: float, warmup_steps: int) -> ConfigDict:
     section.eps = 1e-8  # Adam's
     section.weight_decay = 0.0  # decoupled, on kernels, embeddings and adapters
     section.clip_norm = 1.0  # largest global norm of the gradient
-    section.mu_dtype = "float32"  # of the first moment
+    section.moments = "float32"  # Adam's: "float32", "bfloat16" (the first), "int8" (both)
     return section
 
 

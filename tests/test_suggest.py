@@ -24,7 +24,7 @@ from onereward_jax.training.state import TrainState
 
 CONFIGS = pathlib.Path(onereward_jax.__file__).parents[1] / "configs"
 V5P = Topology.named("v5p:2x2x4")
-PLAIN = Candidate(1, 8, 2, "full", samples=1, accumulate=1, moment="float32")
+PLAIN = Candidate(1, 8, 2, "full", samples=1, accumulate=1, moments="float32")
 
 
 def config_of(name):
@@ -45,7 +45,7 @@ def test_every_candidate_is_a_run(stage):
         assert section.batch_size % (way.parts * max(way.accumulate, 1)) == 0
         if stage != "candidates":
             assert section.batch_size >= config[stage].batch_size
-            assert section.optimizer.mu_dtype == way.moment
+            assert section.optimizer.moments == way.moments
     assert config == config_of("flux_fill_dev")
 
 
@@ -53,7 +53,7 @@ def test_what_needs_no_less_than_what_did_not_fit_is_known():
     assert PLAIN.needs_no_less(PLAIN)
     assert dataclasses.replace(PLAIN, remat="none", samples=2).needs_no_less(PLAIN)
     assert not PLAIN.needs_no_less(dataclasses.replace(PLAIN, remat="none"))
-    assert not dataclasses.replace(PLAIN, moment="bfloat16").needs_no_less(PLAIN)
+    assert not dataclasses.replace(PLAIN, moments="bfloat16").needs_no_less(PLAIN)
     assert not dataclasses.replace(PLAIN, fsdp=16, tensor=1).needs_no_less(PLAIN)
 
 
@@ -78,7 +78,7 @@ def test_memory_is_at_least_what_lies_on_a_device():
     # parameters, both moments and gradients; the copy that is computed with; the counters
     expected = weights * (4 * 4 + 2) / 16 + 2 * 4 + WHOLE_STEP
     assert estimate(job_of(), PLAIN, V5P).memory == pytest.approx(expected)
-    half = dataclasses.replace(PLAIN, moment="bfloat16")
+    half = dataclasses.replace(PLAIN, moments="bfloat16")
     assert estimate(job_of(), half, V5P).memory == pytest.approx(expected - weights * 2 / 16)
     kept = dataclasses.replace(PLAIN, remat="none")
     # inputs and outputs of four layers, split over two devices

@@ -1,4 +1,4 @@
-"""Ways to run a stage on a topology: mesh shape, rematerialisation, batch, dtype of the moment."""
+"""Ways to run a stage on a topology: mesh shape, rematerialisation, batch, moments."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from collections.abc import Iterator
 
 from ml_collections import ConfigDict
 
+from onereward_jax.training.optim import MOMENTS
+
 MOST_TENSOR = 4
 """Devices over which heads are split at most: the judge has four key-value heads."""
 
@@ -17,7 +19,6 @@ SAMPLES = (1, 2, 4)
 """Samples of a device at a time that are tried."""
 
 REMAT = ("none", "dots", "full")
-MOMENTS = ("float32", "bfloat16")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Candidate:
       remat: policy of `parallel.remat`.
       samples: that a device works on at a time.
       accumulate: microbatches of a step; 0 where the stage has none.
-      moment: dtype of the optimiser's first moment; "" where the stage has no optimiser.
+      moments: how the optimiser keeps its moments; "" where the stage has none.
     """
 
     data: int
@@ -38,7 +39,7 @@ class Candidate:
     remat: str
     samples: int
     accumulate: int
-    moment: str
+    moments: str
 
     @property
     def parts(self) -> int:
@@ -61,7 +62,7 @@ class Candidate:
         if self.accumulate:
             fields["models.remat"] = self.remat
             fields[f"{stage}.accumulate"] = self.accumulate
-            fields[f"{stage}.optimizer.mu_dtype"] = self.moment
+            fields[f"{stage}.optimizer.moments"] = self.moments
         return fields
 
     def config(self, base: ConfigDict, stage: str) -> ConfigDict:
@@ -76,7 +77,7 @@ class Candidate:
             (self.data, self.fsdp, self.tensor) == (other.data, other.fsdp, other.tensor)
             and self.samples >= other.samples
             and REMAT.index(self.remat) <= REMAT.index(other.remat)
-            and MOMENTS.index(self.moment or "float32") <= MOMENTS.index(other.moment or "float32")
+            and _moments_rank(self) <= _moments_rank(other)
         )
 
 
@@ -95,12 +96,16 @@ def candidates(config: ConfigDict, stage: str, devices: int, slices: int) -> Ite
         data = devices // (tensor * fsdp)
         if data % slices:
             continue
-        for samples, policy, moment in itertools.product(SAMPLES, remat, moments):
+        for samples, policy, kept in itertools.product(SAMPLES, remat, moments):
             at_a_time = data * fsdp * samples
             accumulate = math.ceil(section.batch_size / at_a_time) if learns else 0
             if learns and samples > 1 and at_a_time > section.batch_size:
                 continue
-            yield Candidate(data, fsdp, tensor, policy, samples, accumulate, moment)
+            yield Candidate(data, fsdp, tensor, policy, samples, accumulate, kept)
+
+
+def _moments_rank(way: Candidate) -> int:
+    return MOMENTS.index(way.moments or MOMENTS[0])
 
 
 def _divisors(number: int) -> list[int]:

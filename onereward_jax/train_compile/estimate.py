@@ -55,8 +55,8 @@ def estimate(job: Job, candidate: Candidate, topology: Topology) -> Estimate:
     if main.learns:
         trained = job.arguments[0].params
         fixed += math.fsum(_shard_bytes(leaf, sizes) for leaf in jax.tree.leaves(trained))
-        if candidate.moment == "bfloat16":
-            fixed -= math.fsum(_shard_bytes(leaf, sizes) for leaf in jax.tree.leaves(trained)) / 2
+        spared = {"float32": 0, "bfloat16": 2, "int8": 6}[candidate.moments]  # of 8 bytes
+        fixed -= math.fsum(_shard_bytes(leaf, sizes, spared) for leaf in jax.tree.leaves(trained))
     kernels = [leaf for leaf in jax.tree.leaves(main.weights) if len(leaf.shape) >= 2]
     copied = math.fsum(_shard_bytes(leaf, sizes, width) for leaf in kernels)
     kept = _kept_features(kernels, candidate.remat) if main.learns else 0.0

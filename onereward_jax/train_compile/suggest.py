@@ -94,7 +94,7 @@ def print_trials(trials: list[Trial], stage: str, topology: Topology, console: C
     """What was compiled, and the flags to use."""
     capacity = f"of {gib(topology.chip.memory):.1f} GiB"
     table = Table(title=f"{stage} on {topology.name}: what was compiled, {capacity} a device")
-    for name in ("data x fsdp x tensor", "batch", "remat", "moment", "GiB", "s/sample", "MFU"):
+    for name in ("data x fsdp x tensor", "batch", "remat", "moments", "GiB", "s/sample", "MFU"):
         table.add_column(name)
     for trial in trials:
         way, report = trial.candidate, trial.report
@@ -103,7 +103,7 @@ def print_trials(trials: list[Trial], stage: str, topology: Topology, console: C
             f"{way.data} x {way.fsdp} x {way.tensor}",
             f"{way.batch_size} = {max(way.accumulate, 1)} x {way.parts} x {way.samples}",
             way.remat if way.accumulate else "",
-            way.moment,
+            way.moments,
             f"{gib(needed):.1f}" + ("" if fits else " needed"),
             f"{report.step_seconds / report.batch_size:.2f}" if fits else "",
             f"{report.mfu:.0%}" if fits else "",

@@ -10,11 +10,13 @@ import optax
 from jaxtyping import PyTree
 
 from onereward_jax.models.lora import FACTOR_A, FACTOR_B
+from onereward_jax.training.int8_moments import scale_by_int8_adam
 
 DECAYED = ("kernel", "embedding", FACTOR_A, FACTOR_B)
 """Names of the parameters that weight decay pulls at: neither biases nor norm scales."""
 
 SCHEDULES = ("constant", "cosine")
+MOMENTS = ("float32", "bfloat16", "int8")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +32,8 @@ class OptimizerConfig:
       b1, b2, eps: Adam's.
       weight_decay: decoupled, on kernels, embeddings and adapters only.
       clip_norm: largest global norm of the gradient.
-      mu_dtype: dtype of the first moment ("bfloat16" saves memory).
+      moments: how Adam's two moments are kept: "float32", "bfloat16" (the first of them, the second
+        in float32), or "int8" (both at a byte per weight, see `int8_moments`).
     """
 
     learning_rate: float = 1e-5
@@ -43,7 +46,7 @@ class OptimizerConfig:
     eps: float = 1e-8
     weight_decay: float = 0.0
     clip_norm: float = 1.0
-    mu_dtype: str = "float32"
+    moments: str = "float32"
 
     def __post_init__(self) -> None:
         """Checks the fields.
@@ -53,6 +56,8 @@ class OptimizerConfig:
         """
         if self.schedule not in SCHEDULES:
             raise ValueError(f"schedule {self.schedule!r}: choose one of {', '.join(SCHEDULES)}")
+        if self.moments not in MOMENTS:
+            raise ValueError(f"moments {self.moments!r}: choose one of {', '.join(MOMENTS)}")
         if self.schedule == "cosine" and self.total_steps <= self.warmup_steps:
             raise ValueError(
                 f"total_steps is {self.total_steps}: the cosine schedule needs more than "
@@ -93,16 +98,15 @@ def decay_mask(params: PyTree) -> PyTree:
 
 
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
-    """The whole chain from raw gradients to updates."""
+    """The whole chain from raw gradients to updates: a clip, then AdamW."""
+    adam = {"b1": config.b1, "b2": config.b2, "eps": config.eps}
+    if config.moments == "int8":
+        scale = scale_by_int8_adam(**adam)
+    else:
+        scale = optax.scale_by_adam(**adam, mu_dtype=jnp.dtype(config.moments))
     return optax.chain(
         optax.clip_by_global_norm(config.clip_norm),
-        optax.adamw(
-            make_schedule(config),
-            b1=config.b1,
-            b2=config.b2,
-            eps=config.eps,
-            weight_decay=config.weight_decay,
-            mask=decay_mask,
-            mu_dtype=jnp.dtype(config.mu_dtype),
-        ),
+        scale,
+        optax.add_decayed_weights(config.weight_decay, decay_mask),
+        optax.scale_by_learning_rate(make_schedule(config)),
     )

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int32, PyTree
 
 from onereward_jax.parallel import mesh_jit, replicated
@@ -58,7 +58,8 @@ def abstract_state(
     Args:
       abstract_params: shapes and shardings of the parameters (arrays or `jax.ShapeDtypeStruct`),
         e.g. from `policy.loading.abstract_params`. Moments and average lie where their
-        parameters lie, counters everywhere.
+        parameters lie, counters everywhere; axes along which a moment has one element only are
+        not split.
       optimizer: decides what `opt_state` holds.
       mesh: the mesh.
       with_ema: whether there is an average.
@@ -75,7 +76,7 @@ def abstract_state(
         params=params,
         opt_state=optax.tree_map_params(
             optimizer,
-            lambda _moment, sharding: sharding,
+            _fitting,
             shapes.opt_state,
             params,
             transform_non_params=lambda _counter: everywhere,
@@ -88,6 +89,13 @@ def abstract_state(
         shapes,
         shardings,
     )
+
+
+def _fitting(moment: jax.ShapeDtypeStruct, sharding: NamedSharding) -> NamedSharding:
+    """The sharding of a parameter, for an array that may be shorter along some axes."""
+    axes = (*sharding.spec, *[None] * (len(moment.shape) - len(sharding.spec)))
+    spec = [axis if length > 1 else None for axis, length in zip(axes, moment.shape)]
+    return NamedSharding(sharding.mesh, PartitionSpec(*spec), memory_kind=sharding.memory_kind)
 
 
 def shardings_of(abstract: PyTree) -> PyTree:

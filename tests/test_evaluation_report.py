@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from onereward_jax.evaluation import Comparison, ImageMetrics, JudgeAccuracy, Verdict, good_same_bad
+from onereward_jax.evaluation.gains import Gain, gains
 from onereward_jax.evaluation.report import Curve, GridRow, ReportInputs, write_report
 from onereward_jax.evaluation.report.sheet import COLUMNS, GAP, HEADER, LABEL, picture_sheet
-from onereward_jax.tasks import DIMENSIONS, TASKS, Task
+from onereward_jax.tasks import DIMENSIONS, TASKS, Dimension, Task
 
 
 def synthetic_inputs(title: str = "Policy <mini> & base") -> ReportInputs:
@@ -36,6 +37,10 @@ def synthetic_inputs(title: str = "Policy <mini> & base") -> ReportInputs:
         title=title,
         rewards={key: curve(rng.uniform(0.3, 0.5), rng.uniform(0.7, 0.9), 0.05) for key in keys},
         gsb={"policy (EMA) vs base, by the oracle": good_same_bad(comparisons)},
+        gains={
+            key: Gain(80, 0.7, 0.5, 0.62, 0.1, 0.14) if key[0] is Task.FILL else Gain(80, 0.4)
+            for key in keys
+        },
         judge={
             key: JudgeAccuracy(200, rng.uniform(0.7, 0.9), rng.uniform(0.6, 0.8), 0.031, 0.2)
             for key in keys
@@ -111,7 +116,7 @@ def test_the_page_is_whole_and_loads_nothing(report):
     assert "@import" not in text
     assert "url(http" not in text
     assert parsed.images == 5 * 2 * len(TASKS)
-    assert len(parsed.headings) == 6
+    assert len(parsed.headings) == 7
     assert "Policy &lt;mini&gt; &amp; base" in text
     assert text.count("<svg") == 3
 
@@ -150,14 +155,37 @@ def test_the_same_inputs_give_the_same_bytes(report, tmp_path):
         assert (tmp_path / name).read_bytes() == (page.parent / name).read_bytes()
 
 
+def test_gains_are_told_by_task_and_dimension():
+    rng, dimensions = np.random.default_rng(0), DIMENSIONS[Task.FILL]
+    tasks = dict.fromkeys(range(40), Task.FILL) | {40: Task.REMOVAL, 41: Task.REMOVAL}
+    quality = Dimension.REMOVAL_QUALITY
+    preferences = {row: dict.fromkeys(dimensions, 0.25 + 0.5 * (row % 2)) for row in range(40)}
+    preferences |= {40: {quality: 0.9}, 41: {quality: 0.7}}
+    scores = {
+        row: ({e: 0.6 + rng.normal(0, 0.05) for e in dimensions}, dict.fromkeys(dimensions, 0.5))
+        for row in range(40)
+    }
+    scores |= {row: ({quality: 0.2}, {quality: 0.4}) for row in (40, 41)}
+    found = gains(tasks, preferences, scores)
+    assert set(found) == {(Task.FILL, e) for e in dimensions} | {(Task.REMOVAL, quality)}
+    gain = found[Task.FILL, Dimension.STRUCTURE]
+    assert gain.triplets == 40 and gain.preference == pytest.approx(0.5)
+    assert gain.base == pytest.approx(0.5) and gain.policy == pytest.approx(0.6, abs=0.03)
+    assert 0.07 < gain.low < gain.policy - gain.base < gain.high < 0.13
+    worse = found[Task.REMOVAL, quality]
+    assert (worse.triplets, worse.preference) == (2, pytest.approx(0.8))
+    assert worse.low == worse.high == pytest.approx(-0.2)
+    assert gains(tasks, preferences, {})[Task.REMOVAL, quality] == Gain(2, worse.preference)
+
+
 def test_what_was_not_measured_is_left_out(tmp_path):
-    empty = ReportInputs("Nothing yet", {}, {}, {}, {}, {}, {}, {})
+    empty = ReportInputs("Nothing yet", *({},) * 8)
     assert _Page(write_report(tmp_path, empty).read_text("utf-8")).headings == []
 
     unmeasured = Curve(np.arange(3), np.full(3, math.nan))
     page = write_report(
         tmp_path,
-        ReportInputs("NaN", {(Task.FILL, DIMENSIONS[Task.FILL][0]): unmeasured}, *({},) * 6),
+        ReportInputs("NaN", {(Task.FILL, DIMENSIONS[Task.FILL][0]): unmeasured}, *({},) * 7),
     )
     assert _Page(page.read_text("utf-8")).headings == ["Reward over training"]
     summary = json.loads((tmp_path / "summary.json").read_text("utf-8"))

@@ -83,7 +83,7 @@ def root(tmp_path_factory) -> Path:
     ]
     (work / "reward" / "accuracy.json").write_text(json.dumps({"rows": rows}))
     write_triplets(work / "data", MiniWorldSource(COUNTS, image_size=32, seed=1))
-    empty = dict(rewards={}, judge={}, monitors={}, metrics={}, grids={}, settings={})
+    empty = dict(rewards={}, gains={}, judge={}, monitors={}, metrics={}, grids={}, settings={})
     inputs = ReportInputs(title="mini", gsb={"by the oracle": {Task.FILL: GSB}}, **empty)
     (work / "evaluate" / "report").mkdir(parents=True)
     text = json.dumps(summarize(inputs))

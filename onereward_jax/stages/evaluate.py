@@ -17,6 +17,7 @@ from jaxtyping import UInt8
 
 from onereward_jax.data.pipeline import eval_batches, sizes_of
 from onereward_jax.data.triplets import Triplets
+from onereward_jax.evaluation.gains import ByDimension, gains
 from onereward_jax.evaluation.gsb import Comparison, GoodSameBad, Verdict, good_same_bad
 from onereward_jax.evaluation.image_metrics import ImageMetrics, mean_metrics, measure
 from onereward_jax.evaluation.judge_accuracy import JudgeAccuracy
@@ -59,15 +60,26 @@ def run(context: StageContext) -> Results:
         for row in triplets.with_task(task)[: context.config.evaluate.triplets[task.value]]
     ]
     base, policy = _edits(context, triplets, rows)
-    verdicts = _judge_verdicts(context, triplets, rows, policy, base)
+    preferences = _judge_preferences(context, triplets, rows, policy, base)
     if not is_writer():
         return {}
+    config, seed = context.config.evaluate, context.config.seed
     truths = {row: Triplet.from_example(triplets[row]) for row in rows}
-    compared = {"by the judge": verdicts}
-    if context.config.data.source == "mini":  # only there is the truth of a scene known
-        by_oracle = _oracle_verdicts(context, truths, policy, base)
-        compared = {"by the oracle": by_oracle, **compared}
-    gsb = {by: good_same_bad(found, context.config.seed) for by, found in compared.items()}
+    tasks = {row: truth.task for row, truth in truths.items()}
+    # only in the mini world is the truth of a scene known
+    known = context.config.data.source == "mini"
+    scores = _oracle_scores(truths, policy, base) if known else {}
+    verdicts = {
+        "by the oracle": {row: verdict(*pair, config.same_margin) for row, pair in scores.items()},
+        "by the judge": {
+            row: preferred(found, config.judge_same_margin) for row, found in preferences.items()
+        },
+    }
+    gsb = {
+        by: good_same_bad((Comparison(str(row), tasks[row], found[row]) for row in found), seed)
+        for by, found in verdicts.items()
+        if found
+    }
     rewards, monitors = _curves(context.output("rl") / "metrics.jsonl")
     write_report(
         context.folder / "report",
@@ -75,6 +87,7 @@ def run(context: StageContext) -> Results:
             title="OneReward: " + context.workdir.name,
             rewards=rewards,
             gsb=gsb,
+            gains=gains(tasks, preferences, scores, seed),
             judge=_judge_table(context.output("reward") / "accuracy.json"),
             monitors=monitors,
             metrics={
@@ -89,18 +102,24 @@ def run(context: StageContext) -> Results:
     return _headline(first) | {"report": str(context.folder / "report" / "index.html")}
 
 
-def _oracle_verdicts(
-    context: StageContext, truths: Mapping[int, Triplet], policy: Pictures, base: Pictures
-) -> list[Comparison]:
-    """Good / Same / Bad by the oracle's scores, averaged over dimensions."""
-    oracle, threshold = Oracle.mini_world(), context.config.evaluate.same_margin
-    verdicts = []
+def preferred(preference: ByDimension, margin: float) -> Verdict:
+    """What a judge says who prefers the first picture this much, in [0, 1] for each dimension."""
+    lead = float(np.mean(list(preference.values()))) - 0.5
+    if abs(lead) <= margin:
+        return Verdict.SAME
+    return Verdict.GOOD if lead > 0 else Verdict.BAD
+
+
+def _oracle_scores(
+    truths: Mapping[int, Triplet], policy: Pictures, base: Pictures
+) -> dict[int, tuple[ByDimension, ByDimension]]:
+    """The oracle's scores of both results for each triplet."""
+    oracle, scores = Oracle.mini_world(), {}
     with progress_bar("oracle", len(truths), unit="triplet") as bar:
         for row, truth in truths.items():
-            scores = [oracle.scores(pictures[row], truth) for pictures in (policy, base)]
-            verdicts.append(Comparison(str(row), truth.task, verdict(*scores, threshold)))
+            scores[row] = tuple(oracle.scores(pictures[row], truth) for pictures in (policy, base))
             bar.update()
-    return verdicts
+    return scores
 
 
 def _mean_metrics(
@@ -158,20 +177,20 @@ def _edits(
     return found
 
 
-def _judge_verdicts(
+def _judge_preferences(
     context: StageContext,
     triplets: Triplets,
     rows: Sequence[int],
     policy: Pictures,
     base: Pictures,
-) -> list[Comparison]:
-    """Good / Same / Bad by the judge: its preference in both orders, averaged over dimensions."""
+) -> dict[int, ByDimension]:
+    """The judge's probability that the policy's result is the better one, asked in both orders."""
     config, mesh = context.config.evaluate, context.mesh
     folder, length = context.output("reward") / "judge", context.config.reward.suffix_length
     judges = {size: read_judge(folder, size, suffix_length=length) for size in sizes_of(triplets)}
     params = load_judge_params(folder, next(iter(judges.values())).scorer, mesh)
     ask = {size: mesh_jit(judge.scorer.score, mesh) for size, judge in judges.items()}
-    verdicts = []
+    preferences = {}
     for batch in eval_batches(triplets, config.batch_size, indices=rows):
         size, tasks = batch["image"].shape[1:3], [TASKS[task] for task in batch["task"]]
         asked = judges[size].queries.encode(tasks, list(batch["prompt"]))
@@ -188,15 +207,10 @@ def _judge_verdicts(
         back = gather(ask[size](params, inputs["base"], inputs["policy"], queries))
         first, second = (1.0 / (1.0 + np.exp(no - yes)) for yes, no in (forth, back))
         preference = (first + 1.0 - second) / 2.0
-        weights = asked.dimension_mask / asked.dimension_mask.sum(1, keepdims=True)
-        lead = (preference * weights).sum(1) - 0.5
-        for row, task, value, valid in zip(batch["index"], batch["task"], lead, batch["valid"]):
+        for row, task, values, valid in zip(batch["index"], tasks, preference, batch["valid"]):
             if valid:
-                answer = Verdict.GOOD if value > 0 else Verdict.BAD
-                if abs(value) <= config.judge_same_margin:
-                    answer = Verdict.SAME
-                verdicts.append(Comparison(str(row), TASKS[task], answer))
-    return verdicts
+                preferences[int(row)] = dict(zip(DIMENSIONS[task], values.tolist()))
+    return preferences
 
 
 def _stack(pictures: Pictures, rows: Sequence[int]) -> np.ndarray:

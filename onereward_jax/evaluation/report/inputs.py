@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Num, UInt8
 
+from onereward_jax.evaluation.gains import Gain
 from onereward_jax.evaluation.gsb import GoodSameBad
 from onereward_jax.evaluation.image_metrics import ImageMetrics
 from onereward_jax.evaluation.judge_accuracy import JudgeAccuracy
@@ -50,15 +51,17 @@ class ReportInputs:
     """What to report; an empty mapping leaves its section out.
 
     `rewards`: P(Yes | policy, reference, q) over RL steps, Figure 6. `gsb`: per named comparison
-    ("policy vs base by the oracle"), Figure 7. `judge`: held-out accuracy, Table 1. `monitors`:
-    named curves beside the reward (saturation, edge density, drift, zero-gradient share, ...).
-    `metrics`: per editor and task, means over held-out triplets. `grids`: pictures per task.
-    `settings`: the run's configuration, nested mappings allowed, JSON values.
+    ("by the oracle"), Figure 7. `gains`: the same comparison dimension by dimension. `judge`:
+    held-out accuracy, Table 1. `monitors`: named curves beside the reward (saturation, edge
+    density, drift, zero-gradient share, ...). `metrics`: per editor and task, means over held-out
+    triplets. `grids`: pictures per task. `settings`: the run's configuration, nested mappings
+    allowed, JSON values.
     """
 
     title: str
     rewards: Mapping[tuple[Task, Dimension], Curve]
     gsb: Mapping[str, Mapping[Task, GoodSameBad]]
+    gains: Mapping[tuple[Task, Dimension], Gain]
     judge: Mapping[tuple[Task, Dimension], JudgeAccuracy]
     monitors: Mapping[str, Curve]
     metrics: Mapping[str, Mapping[Task, ImageMetrics]]

@@ -26,10 +26,14 @@ def summarize(inputs: ReportInputs) -> dict[str, Any]:
     rewards: dict[str, dict[str, Any]] = {}
     for (task, dimension), curve in inputs.rewards.items():
         rewards.setdefault(str(task), {})[str(dimension)] = summarize_curve(curve)
+    gains: dict[str, dict[str, Any]] = {}
+    for (task, dimension), gain in inputs.gains.items():
+        gains.setdefault(str(task), {})[str(dimension)] = gain
     summary = {
         "title": inputs.title,
         "rewards": rewards,
         "gsb": inputs.gsb,
+        "gains": gains,
         "judge": judge,
         "monitors": {name: summarize_curve(curve) for name, curve in inputs.monitors.items()},
         "metrics": inputs.metrics,

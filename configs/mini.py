@@ -106,7 +106,7 @@ def get_config(variant: str = "") -> ConfigDict:
     rl.steps = 200  # updates of the policy
     rl.batch_size = 8  # triplets per update
     rl.accumulate = 1  # micro-batches per update
-    rl.optimizer = optimizer(3e-5, warmup_steps=20, schedule="cosine")
+    rl.optimizer = optimizer(6e-5, warmup_steps=20, schedule="cosine")
     rl.lora = lora = ConfigDict()
     lora.rank = 0  # of an adapter trained in place of the whole transformer; 0: no adapter
     lora.alpha = 16.0  # the adapter counts alpha / rank times

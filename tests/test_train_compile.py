@@ -76,6 +76,21 @@ def test_kernels_of_tpus_count_on_every_device():
     assert count_flops(traced.jaxpr.jaxpr, Assumptions()) == 2 * 2 * (2 * 512 * 512 * 2 * 128)
 
 
+def test_attention_of_cudnn_counts_and_its_gradient_forms_the_logits_again(monkeypatch):
+    kernels = "jax._src.cudnn.fused_attention_stablehlo.check_cudnn_version"
+    monkeypatch.setattr(kernels, lambda: 91000)
+    queries = jax.ShapeDtypeStruct((2, 256, 4, 64), jnp.bfloat16)
+    keys = jax.ShapeDtypeStruct((2, 384, 2, 64), jnp.bfloat16)
+    attend = functools.partial(jax.nn.dot_product_attention, implementation="cudnn")
+    product = 2 * 2 * 256 * 4 * 384 * 64
+    assert count(attend, queries, keys, keys) == 2 * product
+
+    def loss(q, k, v):
+        return jnp.sum(attend(q, k, v).astype(jnp.float32))
+
+    assert count(jax.grad(loss, argnums=(0, 1, 2)), queries, keys, keys) == 7 * product
+
+
 MODULE = """
 HloModule step
 
@@ -112,6 +127,8 @@ ENTRY %main (a: f32[4,8]) -> f32[4,8] {
   %init = (s32[], f32[4,8]) tuple(%zero, %a)
   %first = (s32[], f32[4,8]) while(%init), condition=%known, body=%body
   %second = (s32[], f32[4,8]) while(%first), condition=%unknown, body=%body
+  %third = (s32[], f32[4,8]) while(%second), condition=%unknown, body=%body, \
+backend_config={"known_trip_count":{"n":"5"}}
   %half = bf16[4,8]{1,0} convert(%a)
   %sums = (f32[4,8], bf16[4,8]) all-reduce(%a, /*index=1*/%half), to_apply=%add
   %start = (f32[4,8], f32[4,8]) collective-permute-start(%a), source_target_pairs={{0,1}}
@@ -122,7 +139,7 @@ ENTRY %main (a: f32[4,8]) -> f32[4,8] {
 
 def test_collectives_count_as_often_as_their_loops_run():
     assert collective_traffic(MODULE, unknown_trips=2.0) == {
-        "all-gather": Traffic(21.0, 21.0 * 16 * 8 * 4, 16.0 * 8 * 4),
+        "all-gather": Traffic(26.0, 26.0 * 16 * 8 * 4, 16.0 * 8 * 4),
         "all-reduce": Traffic(1.0, 4.0 * 8 * (4 + 2), 4.0 * 8 * (4 + 2)),
         "collective-permute": Traffic(1.0, 4.0 * 8 * 4, 4.0 * 8 * 4),
     }

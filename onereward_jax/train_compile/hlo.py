@@ -1,7 +1,8 @@
 """What an optimised HLO module sends between devices and holds, read from its text.
 
-A collective inside a loop counts as often as the loop runs: the constant that the loop's
-condition compares its counter with. Where there is no such constant, the caller says.
+A collective inside a loop counts as often as the loop runs: as the compiler says, or else the
+constant that the loop's condition compares its counter with. Where there is neither, the caller
+says.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ _ARRAY = re.compile(r"\b([a-z]\w*)\[([\d,]*)\]")
 _OPERAND = re.compile(r"%[\w.\-]+")
 _CALLED = re.compile(r"\b(?:body|to_apply|calls|true_computation|false_computation)=%?([\w.\-]+)")
 _CONDITION = re.compile(r"\bcondition=%?([\w.\-]+)")
+_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 _BRANCHES = re.compile(r"\bbranch_computations=\{([^}]*)\}")
 _FUSED = re.compile(r" fusion\(.*\bcalls=%?([\w.\-]+)")
 _SCOPE = re.compile(r'op_name="([^"]+)"')
@@ -59,7 +61,8 @@ class _Computation:
 
     Attributes:
       own: kind and bytes of its collectives.
-      called: computation, share of the times that this one runs, and condition if it is a loop.
+      called: computation, how often for each time that this one runs, and the condition if it is
+        a loop that the compiler does not say that of.
       constants: its 32-bit integers.
     """
 
@@ -86,12 +89,11 @@ def collective_traffic(text: str, unknown_trips: float) -> dict[str, Traffic]:
             calls[kind] += times
             moved[kind] += times * size
             largest[kind] = max(largest[kind], size)
-        for called, share, condition in computation.called:
-            trips = 1.0
+        for called, trips, condition in computation.called:
             if condition is not None:
                 bounds = computations[condition].constants
                 trips = float(bounds[0]) if len(bounds) == 1 else unknown_trips
-            visit(called, times * share * trips)
+            visit(called, times * trips)
 
     visit(entry, 1.0)
     return {kind: Traffic(calls[kind], size, largest[kind]) for kind, size in moved.most_common()}
@@ -144,9 +146,10 @@ def _parse(text: str) -> tuple[str, dict[str, _Computation]]:
         if collective:
             current.own.append((collective[1], _moved(definition, collective, shapes)))
             continue
-        condition = _CONDITION.search(definition)
-        loop = condition[1] if condition else None
-        current.called += [(called, 1.0, loop) for called in _CALLED.findall(definition)]
+        condition, trips = _CONDITION.search(definition), _TRIPS.search(definition)
+        loop = condition[1] if condition and not trips else None
+        times = float(trips[1]) if trips else 1.0
+        current.called += [(called, times, loop) for called in _CALLED.findall(definition)]
         for branches in _BRANCHES.findall(definition):
             names = [branch.strip().lstrip("%") for branch in branches.split(",")]
             current.called += [(branch, 1.0 / len(names), None) for branch in names]

@@ -1,9 +1,9 @@
 """Floating-point operations of a traced function, counted where they are: in its jaxpr.
 
 XLA's own count sees the body of a loop once and a Pallas kernel not at all. Here bodies are
-counted as often as they run, kernels once per grid point, and what is computed again in a
-backward pass is counted again. Matrix products and convolutions only: the rest is a fraction
-of a per cent, and not what the matrix units do.
+counted as often as they run, Pallas kernels once per grid point, cuDNN's attention by its sizes,
+and what is computed again in a backward pass is counted again. Matrix products and convolutions
+only: the rest is a fraction of a per cent, and not what the matrix units do.
 """
 
 from __future__ import annotations
@@ -14,6 +14,10 @@ from typing import Any
 
 import jax
 from jax.extend import core
+
+CUDNN_PRODUCTS = {"dot_product_attention_fwd_wrapper": 2, "dot_product_attention_bwd_wrapper": 5}
+"""Products of the size queries x keys x width: logits and mixture; backwards the logits once more,
+and the gradients of weights, values, queries and keys."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +51,9 @@ def _equation_flops(equation: core.JaxprEqn, assumptions: Assumptions) -> float:
         return 2.0 * math.prod(out) * math.prod(left[axis] for axis in contracted)
     if name == "conv_general_dilated":
         return _convolution_flops(equation)
+    if name in CUDNN_PRODUCTS:
+        queries, keys = (variable.aval.shape for variable in equation.invars[:2])
+        return 2.0 * CUDNN_PRODUCTS[name] * math.prod(queries) * keys[1]
     if name == "pallas_call":
         # Conditions in a kernel are about the blocks to leave out: none without a mask.
         assumptions = dataclasses.replace(assumptions, true_share=1.0)

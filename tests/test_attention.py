@@ -9,6 +9,7 @@ import pytest
 
 from onereward_jax.models.attention import attention
 from onereward_jax.models.attention.blockwise import blockwise_attention
+from onereward_jax.models.attention.cudnn import cudnn_attention
 from onereward_jax.models.attention.splash import splash_attention
 from onereward_jax.parallel import make_mesh, mesh_jit
 
@@ -61,3 +62,38 @@ def test_the_kernel_of_tpus_gives_the_same_on_a_mesh(is_causal):
     mesh = make_mesh(1, 2, 2, devices=jax.devices()[:4])
     found = mesh_jit(functools.partial(value_and_gradients, kernel), mesh)(qkv, cotangent)
     assert_same(found, value_and_gradients(plain, qkv, cotangent))
+
+
+@pytest.mark.parametrize(("queries", "keys"), [(4, 8), (5, 8), (4, 9), (5, 9)])
+@pytest.mark.parametrize("given", ["mask", "mask of a row", "bias", "both", "none"])
+def test_what_is_added_for_cudnn_changes_nothing(queries, keys, given):
+    """Its gradients want even numbers where there is a mask or a bias."""
+    rng = np.random.default_rng(0)
+    (q, k, v), cotangent = arrays(keys, heads=4, kv_heads=2, width=8)
+    q, cotangent = q[:, :queries], cotangent[:, :queries]
+    options = {}
+    if "mask" in given or given == "both":
+        rows = 1 if given == "mask of a row" else queries
+        mask = rng.random((2, 1, rows, keys)) < 0.7
+        mask[..., 0] = True
+        options["mask"] = jnp.asarray(mask)
+    if given in ("bias", "both"):
+        options["bias"] = jnp.asarray(rng.normal(size=(1, 4, queries, keys)).astype(np.float32))
+    plain = functools.partial(attention, **options)
+    padded = functools.partial(cudnn_attention, implementation="xla", **options)
+    found = value_and_gradients(padded, (q, k, v), cotangent)
+    assert_same(found, value_and_gradients(plain, (q, k, v), cotangent))
+
+
+def test_cudnn_is_asked_for_even_numbers_where_there_is_a_mask(monkeypatch):
+    version = "jax._src.cudnn.fused_attention_stablehlo.check_cudnn_version"
+    monkeypatch.setattr(version, lambda: 91000)
+    queries = jax.ShapeDtypeStruct((1, 137, 4, 64), jnp.bfloat16)
+    keys = jax.ShapeDtypeStruct((1, 2913, 2, 64), jnp.bfloat16)
+    mask = jax.ShapeDtypeStruct((1, 1, 137, 2913), jnp.bool_)
+
+    def loss(q, k, v, mask):
+        return jnp.sum(cudnn_attention(q, k, v, mask=mask).astype(jnp.float32))
+
+    text = str(jax.make_jaxpr(jax.grad(loss))(queries, keys, keys, mask))
+    assert "bf16[1,138,4,64]" in text and "bf16[1,2914,2,64]" in text

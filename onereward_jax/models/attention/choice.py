@@ -12,15 +12,13 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float
 
 from onereward_jax.models.attention.blockwise import LOGIT_BYTES, blockwise_attention
+from onereward_jax.models.attention.cudnn import cudnn_attention, suits_cudnn
 from onereward_jax.models.attention.splash import splash_attention
 from onereward_jax.parallel import ATTENTION
 
 LEAST_SPLASH = 512
 """Tokens from which the splash kernel is worth its padding; the windows of a vision tower are
 shorter."""
-
-CUDNN_HEAD = 128
-"""Widest head of cuDNN's flash attention on every GPU that has it."""
 
 
 def attention(
@@ -49,10 +47,8 @@ def attention(
         return splash_attention(q, k, v, scale=scale, is_causal=is_causal)
     options = {"mask": mask, "scale": scale, "is_causal": is_causal}
     logit_bytes = q.shape[2] * q.shape[1] * k.shape[1] * jnp.dtype(jnp.float32).itemsize
-    if platform in ("gpu", "cuda") and _suits_cudnn(q, k):
-        mixed = jax.nn.dot_product_attention(
-            q, k, v, bias=bias, implementation="cudnn", **options
-        )
+    if platform in ("gpu", "cuda") and suits_cudnn(q, k):
+        mixed = cudnn_attention(q, k, v, bias=bias, **options)
     elif bias is None and logit_bytes > LOGIT_BYTES:
         mixed = blockwise_attention(q, k, v, **options)
     else:
@@ -73,8 +69,3 @@ def _suits_splash(q: Float[Array, "b lq h d"], k: Float[Array, "b lk g d"]) -> b
     length, width = q.shape[1], q.shape[3]
     return length == k.shape[1] and length >= LEAST_SPLASH and width <= 256
 
-
-def _suits_cudnn(q: Float[Array, "b lq h d"], k: Float[Array, "b lk g d"]) -> bool:
-    """Half precision and narrow heads; short sequences gain nothing."""
-    half = q.dtype in (jnp.bfloat16, jnp.float16)
-    return half and q.shape[3] <= CUDNN_HEAD and q.shape[3] % 8 == 0 and k.shape[1] >= 128

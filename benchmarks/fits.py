@@ -2,10 +2,12 @@
 
     python benchmarks/fits.py > docs/fits.md
 
-Compiles ahead of time; no TPU is needed. Every outcome is kept in benchmarks/fits.jsonl, so that an
-interrupted run goes on where it was, and what is there is not compiled again: delete the lines that
-a change has made untrue. Rows may be named, as in `flux_fill_dev/rl/v5p`; `none` compiles nothing.
-Rows that were never compiled are said to be missing.
+Compiles ahead of time; no TPU and no GPU is needed, but the extras `tpu` and `cuda` are, each in an
+environment of its own: name the rows of GPUs in the one, those of TPUs in the other. Every outcome
+is kept in benchmarks/fits.jsonl, so that an interrupted run goes on where it was, and what is there
+is not compiled again: delete the lines that a change has made untrue. Rows may be named, as in
+`flux_fill_dev/rl/v5p`; `none` compiles nothing. Rows that were never compiled are said to be
+missing.
 """
 
 from __future__ import annotations
@@ -23,15 +25,16 @@ TOPOLOGIES = {
     "v5p": ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4"),
     "v6e": ("2x2", "2x4", "4x4", "4x8", "8x8"),
     "v5e": ("2x2", "2x4", "4x4", "4x8", "8x8"),
+    "h100": ("1x8", "2x8", "4x8", "8x8"),
 }
-"""Four to 64 chips."""
+"""Four to 64 chips; of GPUs, one to eight hosts of eight."""
 
 GUESSES = {
-    ("flux_fill_dev", "rl"): {"v5p": 1, "v6e": 2, "v5e": 3},
-    ("flux_fill_dev_dynamic", "rl"): {"v5p": 1, "v6e": 2, "v5e": 3},
-    ("flux_fill_dev_lora", "rl"): {"v5p": 0, "v6e": 0, "v5e": 1},
-    ("qwen2_5_vl_7b_reward", "reward"): {"v5p": 0, "v6e": 1, "v5e": 2},
-    ("flux_fill_dev", "candidates"): {"v5p": 0, "v6e": 0, "v5e": 1},
+    ("flux_fill_dev", "rl"): {"v5p": 1, "v6e": 2, "v5e": 3, "h100": 0},
+    ("flux_fill_dev_dynamic", "rl"): {"v5p": 1, "v6e": 2, "v5e": 3, "h100": 0},
+    ("flux_fill_dev_lora", "rl"): {"v5p": 0, "v6e": 0, "v5e": 1, "h100": 0},
+    ("qwen2_5_vl_7b_reward", "reward"): {"v5p": 0, "v6e": 1, "v5e": 2, "h100": 0},
+    ("flux_fill_dev", "candidates"): {"v5p": 0, "v6e": 0, "v5e": 1, "h100": 0},
 }
 """Row -> where the search begins, in `TOPOLOGIES`."""
 
@@ -48,11 +51,11 @@ HEAD = """# What fits where
 
 Made by `python benchmarks/fits.py`, which compiles each step ahead of time at the sizes of the
 published models (1024x1024 pixels, FLUX.1-Fill-dev, Qwen2.5-VL-7B-Instruct): nothing here has run
-on these chips. The smallest topology of 4, 8, 16, 32 or 64 chips that the compiler finds room on,
-with one sample of a device at a time (`accumulate` makes the batch of the config of them). *Mesh*
-is fsdp x tensor; memory and operations are those of a device; *step s* is the roofline's bound from
-below, *MFU* what it would mean; *one smaller* is what the next smaller topology would need for each
-of its devices.
+on these chips. The smallest topology of 4, 8, 16, 32 or 64 chips (of H100s 8 to 64, in hosts of
+eight) that the compiler finds room on, with one sample of a device at a time (`accumulate` makes
+the batch of the config of them). *Mesh* is fsdp x tensor; memory and operations are those of a
+device; *step s* is the roofline's bound from below, *MFU* what it would mean; *one smaller* is what
+the next smaller topology would need for each of its devices.
 
 | config | stage | topology | mesh | batch | peak GiB | of | TFLOP | step s | MFU | one smaller |
 |---|---|---|---|---|---|---|---|---|---|---|"""

@@ -266,11 +266,34 @@ def test_mistakes_end_in_one_sentence(flags, message):
     assert outcome.stderr.startswith(f"error: {message}") and outcome.stderr.count("\n") == 1
 
 
+def test_a_crash_is_not_taken_for_a_step_that_does_not_fit():
+    code = """
+import sys
+from onereward_jax.train_compile import __main__ as program
+
+def crash(topology):
+    raise NotImplementedError("no such kernel")
+
+program.report = crash
+program.parse_flags(["train_compile", "--config=configs/mini.py", "--topology=v5e:2x2"])
+program.main([])
+"""
+    outcome = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert outcome.returncode == 70
+    assert "NotImplementedError: no such kernel" in outcome.stderr
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs the extra tpu")
 @pytest.mark.parametrize("stage", ["rl", "reward", "candidates"])
-def test_the_mini_config_compiles_for_a_tpu(stage):
-    flags = ["--topology=v5e:2x2", f"--stage={stage}", "--json", "--config.models.dtype=bfloat16"]
+@pytest.mark.parametrize(
+    ("topology", "package"), [("v5e:2x2", "libtpu"), ("h100:1x4", "jax_cuda12_plugin")]
+)
+def test_the_mini_config_compiles_for_tpus_and_gpus(topology, package, stage):
+    pytest.importorskip(package, reason="needs the extra tpu or cuda")
+    flags = [f"--topology={topology}", f"--stage={stage}", "--json"]
+    flags.append("--config.models.dtype=bfloat16")
     outcome = compile_mini(*flags, "--config.mesh.data=1", "--config.mesh.fsdp=-1")
     assert outcome.returncode == 0, outcome.stderr
     report = json.loads(outcome.stdout)

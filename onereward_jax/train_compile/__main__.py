@@ -4,7 +4,7 @@
 
 With --suggest the mesh, the batch and what is computed again are searched for instead of taken from
 the config. Exit code 0: the step fits. 1: it does not. 2: the command line or the config is at
-fault.
+fault. 70: this program or the compiler is.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import traceback
 from collections.abc import Sequence
 
 import jax
@@ -27,7 +28,7 @@ from onereward_jax.train_compile.report import compile_report, print_report
 from onereward_jax.train_compile.suggest import best_of, flags_of, print_trials, search
 from onereward_jax.train_compile.topology import Topology
 
-DOES_NOT_FIT, USER_ERROR = 1, 2
+DOES_NOT_FIT, USER_ERROR, CRASHED = 1, 2, 70
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="The experiment: a file of configs/, with :variant where it has some."
@@ -57,6 +58,10 @@ def main(argv: Sequence[str]) -> None:
         fits = suggest(topology) if _SUGGEST.value else report(topology)
     except (ValueError, OSError, ModuleNotFoundError) as error:
         exit_with(error)
+    except Exception:  # noqa: BLE001
+        # Python's own code for it would say that the step does not fit
+        traceback.print_exc()
+        sys.exit(CRASHED)
     sys.exit(0 if fits else DOES_NOT_FIT)
 
 

@@ -1,11 +1,13 @@
 """The paper's setting: FLUX.1-Fill-dev as the editor, Qwen2.5-VL-7B-Instruct as the judge.
 
-Algorithm 1 at 1024x1024; flux_fill_dev_dynamic.py is Algorithm 2. Name your images and the mesh on
-the command line, and the folders of both models if you have them already (otherwise the Hugging
-Face hub is asked, see docs/import.md):
+Algorithm 1 at 1024x1024; flux_fill_dev_dynamic.py is Algorithm 2. Name your images on the command
+line, and the folders of both models if you have them already (otherwise the Hugging Face hub is
+asked, see docs/import.md):
 
-    --config=configs/flux_fill_dev.py --config.data.path=... --config.mesh.fsdp=8
-    --config.mesh.tensor=4 --config.models.editor=... --config.models.judge=...
+    --config=configs/flux_fill_dev.py --config.data.path=... --config.models.editor=...
+    --config.models.judge=...
+
+The mesh is made for 8, 16, 32 or 64 devices: one sample of the paper's batch on each 1, 2, 4 or 8.
 
 Batch sizes, learning rates, guidance and N are the paper's; what it leaves open is our reading.
 `python -m onereward_jax.train_compile` says beforehand on how many chips it fits.
@@ -41,8 +43,8 @@ def get_config() -> ConfigDict:
 
     config.mesh = mesh = ConfigDict()
     mesh.data = 1  # devices over which only the batch is split
-    mesh.fsdp = -1  # devices over which batch and weights are split; -1: all that are left
-    mesh.tensor = 1  # devices over which heads and MLPs are split
+    mesh.fsdp = 8  # devices over which batch and weights are split
+    mesh.tensor = -1  # devices over which heads and MLPs are split; -1: all that are left
 
     config.watch = watch = ConfigDict()
     watch.tensorboard = True  # event files beside each metrics.jsonl

@@ -12,10 +12,12 @@ import jax.numpy as jnp
 import pytest
 
 import onereward_jax
+from onereward_jax.common.config import load_config
 from onereward_jax.models.attention.splash import splash_attention
 from onereward_jax.parallel import make_mesh, mesh_jit
 from onereward_jax.train_compile.arrays import largest_arrays_of
 from onereward_jax.train_compile.hlo import Traffic, collective_traffic, largest_arrays
+from onereward_jax.train_compile.jobs import make_job
 from onereward_jax.train_compile.memory import SHOWN_BUFFERS, Shortage, shortage_of
 from onereward_jax.train_compile.topology import Topology
 from onereward_jax.training.flops import Assumptions, count_flops, function_flops
@@ -264,6 +266,14 @@ def test_mistakes_end_in_one_sentence(flags, message):
     outcome = compile_mini(*flags)
     assert outcome.returncode == 2
     assert outcome.stderr.startswith(f"error: {message}") and outcome.stderr.count("\n") == 1
+
+
+def test_a_batch_that_the_mesh_cannot_take_is_named():
+    config = load_config(str(ROOT / "configs" / "mini.py"))
+    config.rl.batch_size = 12
+    mesh = make_mesh(1, 8, 1)
+    with pytest.raises(ValueError, match=r"config.rl.batch_size, config.mesh: .* 12 .* 8 parts"):
+        make_job(config, "rl", mesh)
 
 
 def test_a_crash_is_not_taken_for_a_step_that_does_not_fit():

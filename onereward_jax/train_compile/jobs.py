@@ -20,7 +20,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from onereward_jax.convert.sources import PACKAGE
 from onereward_jax.data.buckets import Size, bucket_sizes
-from onereward_jax.parallel import MeshFunction
+from onereward_jax.parallel import MeshFunction, check_microbatches
 from onereward_jax.policy import read_editor
 from onereward_jax.policy.generate import make_generate
 from onereward_jax.policy.loading import abstract_params
@@ -215,4 +215,9 @@ def make_job(config: ConfigDict, stage: str, mesh: Mesh) -> Job:
       ValueError: fields that contradict each other or the mesh.
       FileNotFoundError: see `model_folder`.
     """
+    section = config[stage]
+    try:
+        check_microbatches(section.batch_size, section.get("accumulate", 1), mesh)
+    except ValueError as error:
+        raise ValueError(f"config.{stage}.batch_size, config.mesh: {error}") from error
     return JOBS[stage](FrozenConfigDict(config), mesh)

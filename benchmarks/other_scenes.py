@@ -18,6 +18,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 from onereward_jax.common.config import load_config
 from onereward_jax.parallel import make_mesh
 from onereward_jax.stages.chain import run_chain
+from onereward_jax.stages.record import COMPLETE, read_record
 from onereward_jax.stages.table import STAGES
 
 MORE = 2
@@ -44,10 +45,11 @@ def main() -> None:
         config.data.train[task] = TRAIN
         config.data.test[task] = config.evaluate.triplets[task] = MORE * count
     folder = ARGUMENTS.workdir / "other_scenes"
-    folder.mkdir(exist_ok=True)
     for trained in ("reward", "rl"):
-        if not (ARGUMENTS.workdir / trained / "stage.json").is_file():
-            raise SystemExit(f"error: {ARGUMENTS.workdir} has no finished stage {trained}")
+        record = read_record(ARGUMENTS.workdir / trained)
+        if record is None or record.status != COMPLETE:
+            raise SystemExit(f"error: the stage {trained} in {ARGUMENTS.workdir} is not done")
+        folder.mkdir(exist_ok=True)
         if not (folder / trained).exists():
             (folder / trained).symlink_to(Path("..") / trained)
     *_, compared = run_chain(config, folder, make_mesh(**config.mesh), STAGES)

@@ -153,7 +153,8 @@ def print_report(report: Report, console: Console) -> None:
     table.add_row("compiled in", f"{report.compile_seconds:.0f} s")
     console.print(table)
     if report.shortage is not None:
-        console.print("The largest buffers:", *report.shortage.buffers, sep="\n  ", markup=False)
+        lines = ("The largest buffers:", *report.shortage.buffers)
+        console.print(*lines, sep="\n  ", markup=False, soft_wrap=True)
 
 
 def _memory_rows(report: Report) -> list[tuple[str, str]]:

@@ -29,6 +29,9 @@ EFFORT = {"exec_time_optimization_effort": -1.0}
 """Skips the search for the fastest code, which takes most of a compilation and changes neither
 what is held in memory nor what is sent."""
 
+CUBLAS = {"xla_gpu_enable_triton_gemm": False}
+"""XLA's own kernels for products fail at some shapes when there is no GPU to try tiles on."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Report:
@@ -89,7 +92,8 @@ def compile_report(job: Job, stage: str, topology: Topology, mesh: Mesh) -> Repo
     start = time.perf_counter()
     memory, shortage, collectives = None, None, {}
     try:
-        compiled = lowered.compile(compiler_options=EFFORT)
+        options = EFFORT | CUBLAS if topology.chip.platform == "cuda" else EFFORT
+        compiled = lowered.compile(compiler_options=options)
     except jax.errors.JaxRuntimeError as error:
         shortage = shortage_of(str(error))
         if shortage is None:

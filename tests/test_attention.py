@@ -85,7 +85,8 @@ def test_what_is_added_for_cudnn_changes_nothing(queries, keys, given):
     assert_same(found, value_and_gradients(plain, (q, k, v), cotangent))
 
 
-def test_cudnn_is_asked_for_even_numbers_where_there_is_a_mask(monkeypatch):
+def test_on_gpus_cudnn_is_asked_for_even_numbers_where_there_is_a_mask(monkeypatch):
+    monkeypatch.setattr("onereward_jax.models.attention.choice._platform", lambda: "cuda")
     version = "jax._src.cudnn.fused_attention_stablehlo.check_cudnn_version"
     monkeypatch.setattr(version, lambda: 91000)
     queries = jax.ShapeDtypeStruct((1, 137, 4, 64), jnp.bfloat16)
@@ -93,7 +94,8 @@ def test_cudnn_is_asked_for_even_numbers_where_there_is_a_mask(monkeypatch):
     mask = jax.ShapeDtypeStruct((1, 1, 137, 2913), jnp.bool_)
 
     def loss(q, k, v, mask):
-        return jnp.sum(cudnn_attention(q, k, v, mask=mask).astype(jnp.float32))
+        return jnp.sum(attention(q, k, v, mask=mask).astype(jnp.float32))
 
     text = str(jax.make_jaxpr(jax.grad(loss))(queries, keys, keys, mask))
+    assert "dot_product_attention_bwd" in text
     assert "bf16[1,138,4,64]" in text and "bf16[1,2914,2,64]" in text

@@ -144,7 +144,7 @@ def resize(
 ) -> Float32[Array, "b i j c"]:
     """Antialiased bicubic resize of images in [0, 1], columns first; overshoot is cut off.
 
-    Channel by channel: XLA's kernels for GPUs take no product whose rows are pixels times three.
+    Channel by channel: XLA's kernels for GPUs failed on products whose rows are pixels times three.
     """
     planes = images.transpose(0, 3, 1, 2)
     for axis, size, spec in ((3, width, "jw,bchw->bchj"), (2, height, "ih,bchw->bciw")):

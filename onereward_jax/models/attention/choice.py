@@ -68,4 +68,3 @@ def _suits_splash(q: Float[Array, "b lq h d"], k: Float[Array, "b lk g d"]) -> b
     """Self-attention over long sequences; heads of the VAE's width (512) do not fit its memory."""
     length, width = q.shape[1], q.shape[3]
     return length == k.shape[1] and length >= LEAST_SPLASH and width <= 256
-

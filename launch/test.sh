@@ -26,4 +26,5 @@ activate_environment mini,test
 cd "$repository"
 # Test processes share the cores; torch and BLAS would each take all of them.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
-exec python -m pytest -q -n 2 -m "not slow" "$@"
+# What the tests of a file share is made once if one process has the whole file.
+exec python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" "$@"

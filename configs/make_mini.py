@@ -39,7 +39,7 @@ def get_config(variant: str = "") -> ConfigDict:
     pretrain.vae.kl_weight = 1e-6  # beside the absolute error of the reconstruction
     pretrain.vae.squared_weight = 0.5  # of the squared error, likewise
 
-    pretrain.editor = training(steps=20000, batch_size=32, learning_rate=1.2e-3)
+    pretrain.editor = training(steps=16000, batch_size=32, learning_rate=1.2e-3)
     pretrain.editor.ema_decay = 0.998  # of the average that is kept
     pretrain.editor.scenes = 24000  # different scenes
     pretrain.editor.shares = ConfigDict()  # of the tasks
@@ -47,6 +47,8 @@ def get_config(variant: str = "") -> ConfigDict:
     pretrain.editor.shares.extend_with_prompt = 0.09
     pretrain.editor.shares.extend_without_prompt = 0.08
     pretrain.editor.shares.removal = 0.03  # few: to be mediocre at removal, as FLUX Fill is
+    pretrain.editor.faint = 0.6  # share of fills that are drawn see-through: better ones are left
+    pretrain.editor.opacity = (0.3, 1.0)  # to the judge to teach; range of their opacity
     pretrain.editor.drop_prompt = 0.1  # how often a negative prompt takes its place, for guidance
 
     pretrain.judge = training(steps=5000, batch_size=16, learning_rate=1e-3)

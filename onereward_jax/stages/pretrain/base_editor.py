@@ -80,6 +80,8 @@ def train_editor(context: StageContext) -> Results:
         size=config.pretrain.image_size,
         seed=config.seed,
         shares=section.shares,
+        faint=section.faint,
+        opacity=section.opacity,
     )
 
     unprompted = [prompts.index(prompt) for prompt in NEGATIVE_PROMPTS]

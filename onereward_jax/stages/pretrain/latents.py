@@ -7,11 +7,11 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from jaxtyping import PyTree
+from jaxtyping import Float32, PyTree
 from safetensors.numpy import load_file, save_file
 from tqdm import tqdm
 
-from onereward_jax.data.mini_world import make_scene
+from onereward_jax.data.mini_world import Scene, make_scene
 from onereward_jax.data.mini_world import prompts as all_prompts
 from onereward_jax.policy import Editor
 from onereward_jax.tasks import Task
@@ -28,6 +28,8 @@ def scene_latents(
     size: int,
     seed: int,
     shares: Mapping[str, float],
+    faint: float,
+    opacity: tuple[float, float],
 ) -> dict[str, np.ndarray]:
     """The encoded scenes, from `path` if it is there.
 
@@ -38,6 +40,7 @@ def scene_latents(
       size: of pictures in pixels.
       seed: of the scenes.
       shares: of the tasks.
+      faint, opacity: as in `see_through`.
 
     Returns:
       latents, masked_latents float32 [count, n, c]; mask uint8 [count, size, size, 1] in {0, 1};
@@ -53,7 +56,8 @@ def scene_latents(
         scenes = [make_scene(rng, Task(str(task)), "train", size) for task in tasks]
         mask = np.stack([scene.mask for scene in scenes])[..., None] // 255
         images = np.stack([np.float32(scene.image) / 127.5 - 1.0 for scene in scenes])
-        targets = np.stack([np.float32(scene.target) / 127.5 - 1.0 for scene in scenes])
+        drawn = [see_through(rng, scene, faint, opacity) for scene in scenes]
+        targets = np.stack(drawn) / 127.5 - 1.0
         batch = {
             "latents": encode(targets),
             "masked_latents": encode(images * (1.0 - mask.astype(np.float32))),
@@ -65,3 +69,16 @@ def scene_latents(
     whole = {name: np.concatenate(parts)[:count] for name, parts in columns.items()}
     save_file(whole, path)
     return whole
+
+
+def see_through(
+    rng: np.random.Generator, scene: Scene, faint: float, opacity: tuple[float, float]
+) -> Float32[np.ndarray, "h w 3"]:
+    """The scene's target in [0, 255] as careless people would have drawn it.
+
+    What belongs into a fill is see-through in a share `faint` of the scenes, with an opacity drawn
+    from the range `opacity`. Removals and extensions draw nothing: they are as they are.
+    """
+    target, background = np.float32(scene.target), np.float32(scene.background)
+    strength = rng.uniform(*opacity) if rng.random() < faint else 1.0
+    return background + np.float32(strength) * (target - background)

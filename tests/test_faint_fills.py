@@ -1,0 +1,44 @@
+"""What the base editor sees drawn faintly: the things and words of fills, and nothing else."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from onereward_jax.data.mini_world import make_scene
+from onereward_jax.stages.pretrain.latents import see_through
+from onereward_jax.tasks import Task
+
+SIZE = 64
+
+
+def scene_of(task: Task, seed: int = 3):
+    return make_scene(np.random.default_rng(seed), task, "train", SIZE)
+
+
+def test_half_opaque_lies_midway_between_background_and_target():
+    scene = scene_of(Task.FILL)
+    drawn = see_through(np.random.default_rng(0), scene, 1.0, (0.5, 0.5))
+    midway = (np.float32(scene.target) + np.float32(scene.background)) / 2
+    np.testing.assert_allclose(drawn, midway, atol=1e-4)
+    assert np.abs(drawn - scene.target).max() > 20
+
+
+@pytest.mark.parametrize("task", [task for task in Task if task is not Task.FILL])
+def test_removals_and_extensions_are_as_they_are(task):
+    scene = scene_of(task)
+    drawn = see_through(np.random.default_rng(0), scene, 1.0, (0.3, 0.3))
+    np.testing.assert_array_equal(drawn, scene.target)
+
+
+def test_the_share_and_the_range_are_kept():
+    scene, rng = scene_of(Task.FILL), np.random.default_rng(0)
+    target, background = np.float32(scene.target), np.float32(scene.background)
+    there = np.abs(target - background) > 50
+    found = []
+    for _ in range(400):
+        drawn = see_through(rng, scene, 0.6, (0.3, 1.0))
+        found.append(np.mean((drawn - background)[there] / (target - background)[there]))
+    faint = np.array(found)[np.array(found) < 0.999]
+    assert 0.5 < len(faint) / len(found) < 0.7
+    assert 0.3 <= faint.min() < 0.35 and faint.max() > 0.95

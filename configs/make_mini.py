@@ -1,11 +1,10 @@
 """Training the mini models that come with the package, from nothing (launch/make_mini.sh).
 
 Variants, as in `--config=configs/make_mini.py:smoke`:
-  (none)  the recipe of the shipped models. (The editor is as it says. The judge and the autoencoder
-          saw wider masks around objects; autoencoder and the judge's first training also saw
-          photographs as they are, for the most part, where a new run sees them balanced in
-          brightness and colour, and scenes in which objects and words lay anywhere, not on the
-          grid of `mini_world.fill`.)
+  (none)  the recipe of the shipped models. (Editor and autoencoder are as it says. The judge saw
+          wider masks around objects and, in its first training, photographs as they are, for the
+          most part, where a new run sees them balanced in brightness and colour, and scenes in
+          which objects and words lay anywhere, not on the grid of `mini_world.fill`.)
   smoke   a handful of steps: everything runs, nothing is learnt
 """
 

@@ -46,8 +46,8 @@ def get_config(variant: str = "") -> ConfigDict:
     pretrain.editor.shares.extend_with_prompt = 0.09
     pretrain.editor.shares.extend_without_prompt = 0.08
     pretrain.editor.shares.removal = 0.03  # few: to be mediocre at removal, as FLUX Fill is
-    pretrain.editor.faint = 0.6  # share of fills that are drawn see-through: better ones are left
-    pretrain.editor.opacity = (0.3, 1.0)  # to the judge to teach; range of their opacity
+    pretrain.editor.faint = 0.6  # share of fills drawn see-through: better ones can then be taught
+    pretrain.editor.opacity = (0.3, 1.0)  # range of their opacity
     pretrain.editor.drop_prompt = 0.1  # how often a negative prompt takes its place, for guidance
 
     pretrain.judge = training(steps=5000, batch_size=16, learning_rate=1e-3)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import tiny_models
 
 from onereward_jax.data.mini_world import make_scene
-from onereward_jax.stages.pretrain.latents import see_through
+from onereward_jax.policy import Editor
+from onereward_jax.stages.pretrain.latents import scene_latents, see_through
 from onereward_jax.tasks import Task
 
 SIZE = 64
@@ -42,3 +44,26 @@ def test_the_share_and_the_range_are_kept():
     faint = np.array(found)[np.array(found) < 0.999]
     assert 0.5 < len(faint) / len(found) < 0.7
     assert 0.3 <= faint.min() < 0.35 and faint.max() > 0.95
+
+
+def test_the_scenes_that_are_learnt_from_are_drawn_so(monkeypatch, tmp_path):
+    monkeypatch.setattr(Editor, "encode_image", lambda self, params, images: images)
+
+    def scenes(faint: float) -> dict[str, np.ndarray]:
+        return scene_latents(
+            tmp_path / f"{faint}.safetensors",
+            tiny_models.models().editor,
+            {},
+            count=8,
+            size=SIZE,
+            seed=1,
+            shares={"fill": 1.0},
+            faint=faint,
+            opacity=(0.0, 0.0),
+        )
+
+    whole, nothing = scenes(0.0), scenes(1.0)
+    np.testing.assert_array_equal(whole["masked_latents"], nothing["masked_latents"])
+    difference = np.abs(whole["latents"] - nothing["latents"])
+    assert (difference.max(axis=(1, 2, 3)) > 0.2).all()
+    assert not (difference * (1 - whole["mask"])).any()

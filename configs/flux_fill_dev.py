@@ -107,6 +107,7 @@ def get_config() -> ConfigDict:
     reward.jitter = jitter()
     reward.between = False  # learn that the candidates neither best nor worst lie between these
     reward.mirror = 0.0  # how often both pictures of a pair are mirrored (not for text alignment)
+    reward.tasks = "as_found"  # draw tasks "evenly", or "as_found": all pairs equally often
     reward.suffix_length = 96  # tokens of a query's last words with a quoted prompt
     reward.vocabulary = "full"  # P("Yes") over the "full" vocabulary or over {"yes_no"}
     reward.evaluate_every = 500  # steps between accuracy tables

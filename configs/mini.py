@@ -94,6 +94,7 @@ def get_config(variant: str = "") -> ConfigDict:
     reward.between = True  # learn that the candidates neither best nor worst lie between these
     reward.mirror = 0.5  # how often both pictures of a pair are mirrored (not for text alignment)
     reward.jitter = jitter(noise=0.2, shift=3, negative=0.5)
+    reward.tasks = "evenly"  # draw tasks "evenly", or "as_found": all pairs equally often
     reward.suffix_length = 40  # tokens of a query's last words with a quoted prompt
     reward.vocabulary = "full"  # P("Yes") over the "full" vocabulary or over {"yes_no"}
     reward.evaluate_every = 350  # steps between accuracy tables

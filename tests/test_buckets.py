@@ -17,13 +17,19 @@ import onereward_jax
 from onereward_jax.annotation import Candidate, PreferenceStore
 from onereward_jax.data.buckets import bucket_sizes, nearest_bucket
 from onereward_jax.data.folder_source import FolderSource
-from onereward_jax.data.pipeline import Mixing, eval_batches, sizes_of, train_batches
+from onereward_jax.data.pipeline import (
+    Mixing,
+    eval_batches,
+    mixed_rows,
+    sizes_of,
+    train_batches,
+)
 from onereward_jax.data.triplets import Triplets, write_triplets
 from onereward_jax.parallel import make_mesh
 from onereward_jax.reward.loading import read_judge
 from onereward_jax.stages import annotate
 from onereward_jax.stages.candidates import STORE
-from onereward_jax.stages.reward import PAIRS, PairSource, shuffled_pairs
+from onereward_jax.stages.reward import PAIRS, PairSource, task_shares
 from onereward_jax.stages.stage import StageContext
 from onereward_jax.tasks import TASKS, Task
 
@@ -246,7 +252,9 @@ def test_pairs_that_people_decided_come_in_batches_of_one_size(annotated):
     judges = {size: read_judge(JUDGE, size, suffix_length=40) for size in sizes_of(triplets)}
     queries = {size: judge.queries for size, judge in judges.items()}
     pairs = PairSource(context, "train", triplets, queries)
-    drawn, sizes = shuffled_pairs(pairs, 4, seed=0), collections.Counter()
+    mixing = Mixing(task_shares(pairs.tasks, "as_found"))
+    drawn = mixed_rows(pairs.tasks, pairs.sizes, 4, 0, mixing)
+    sizes = collections.Counter()
     for start in range(0, 400, 4):
         batch = [pairs[int(drawn[start + offset])] for offset in range(4)]
         (size,) = {pair["winner"].shape[:2] for pair in batch}

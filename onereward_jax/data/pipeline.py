@@ -92,15 +92,10 @@ def train_batches(
     Raises:
       ValueError: a task to be drawn has no examples.
     """
-    # All samples that share the draw of a task: a whole batch, or one sample alone.
-    group = batch_size if mixing.task_per == "iteration" else 1
-    chances = _chances(triplets, mixing)
-    rows_of_size = {
-        size: _mixed_tasks(triplets, size, of_tasks, group, seed)
-        for size, of_tasks in chances.items()
-    }
-    shares = {size: sum(of_tasks.values()) for size, of_tasks in chances.items()}
-    samples = one_at_a_time(rows_of_size, shares, batch_size, seed).map(
+    for task, probability in mixing.probabilities.items():
+        if probability > 0 and not len(triplets.with_task(task)):
+            raise ValueError(f"{triplets!r} has no example of {task.value}, which is to be drawn")
+    samples = mixed_rows(triplets.tasks, triplets.sizes, batch_size, seed, mixing).map(
         lambda row: to_sample(triplets, int(row))
     )
     batches = batches_of_rows(samples, batch_size, rows, batch_fn=to_batch)
@@ -193,7 +188,43 @@ def to_batch(samples: Sequence[dict[str, Any]]) -> Batch:
     return batch
 
 
-def one_at_a_time(
+def mixed_rows(
+    tasks: Integer[np.ndarray, "n"],
+    sizes: Integer[np.ndarray, "n 2"],
+    batch_size: int,
+    seed: int,
+    mixing: Mixing,
+) -> grain.MapDataset:
+    """Endless row numbers, every `batch_size` of them of one size.
+
+    Tasks come with their probabilities, and the rows of a task equally often.
+
+    Args:
+      tasks: of the rows, as indices into `tasks.TASKS`; all that are to be drawn are among them.
+      sizes: height and width of each row's pictures.
+      batch_size: rows per draw of a size.
+      seed: of tasks, sizes and order.
+      mixing: how tasks are drawn.
+    """
+    # All rows that share the draw of a task: a whole batch, or one row alone.
+    group = batch_size if mixing.task_per == "iteration" else 1
+    chances = _chances(tasks, sizes, mixing)
+    rows_of_size = {}
+    for size, of_tasks in chances.items():
+        has_size = (sizes == size).all(axis=1)
+        rows = {task: np.flatnonzero(has_size & (tasks == TASKS.index(task))) for task in of_tasks}
+        rows_of_size[size] = _mixed_tasks(rows, of_tasks, group, seed)
+    shares = {size: sum(of_tasks.values()) for size, of_tasks in chances.items()}
+    return _one_size_at_a_time(rows_of_size, shares, batch_size, seed)
+
+
+def sizes_of(triplets: TripletSequence) -> list[Size]:
+    """The sizes of pictures that occur, the most frequent one first."""
+    counts = collections.Counter((int(height), int(width)) for height, width in triplets.sizes)
+    return [size for size, _ in counts.most_common()]
+
+
+def _one_size_at_a_time(
     streams: Mapping[Size, grain.MapDataset],
     shares: Mapping[Size, float],
     batch_size: int,
@@ -221,35 +252,30 @@ def one_at_a_time(
     )
 
 
-def sizes_of(triplets: TripletSequence) -> list[Size]:
-    """The sizes of pictures that occur, the most frequent one first."""
-    counts = collections.Counter((int(height), int(width)) for height, width in triplets.sizes)
-    return [size for size, _ in counts.most_common()]
-
-
-def _chances(triplets: TripletSequence, mixing: Mixing) -> dict[Size, dict[Task, float]]:
-    """P(size, task): p_k, spread over the sizes as the examples of task k are."""
-    chances: dict[Size, dict[Task, float]] = {size: {} for size in sizes_of(triplets)}
+def _chances(
+    tasks: Integer[np.ndarray, "n"], sizes: Integer[np.ndarray, "n 2"], mixing: Mixing
+) -> dict[Size, dict[Task, float]]:
+    """P(size, task): p_k, spread over the sizes as the rows of task k are."""
+    chances: dict[Size, dict[Task, float]] = collections.defaultdict(dict)
     for task in (task for task in TASKS if mixing.probabilities.get(task, 0) > 0):
-        indices = triplets.with_task(task)
-        if not len(indices):
-            raise ValueError(f"{triplets!r} has no example of {task.value}, which is to be drawn")
-        sizes, counts = np.unique(triplets.sizes[indices], axis=0, return_counts=True)
-        for (height, width), count in zip(sizes.tolist(), counts):
-            share = float(mixing.probabilities[task] * count / len(indices))
+        of_task = sizes[tasks == TASKS.index(task)]
+        found, counts = np.unique(of_task, axis=0, return_counts=True)
+        for (height, width), count in zip(found.tolist(), counts):
+            share = float(mixing.probabilities[task] * count / len(of_task))
             chances[height, width][task] = share
-    return {size: of_tasks for size, of_tasks in chances.items() if of_tasks}
+    return chances
 
 
 def _mixed_tasks(
-    triplets: TripletSequence, size: Size, chances: Mapping[Task, float], group: int, seed: int
+    rows: Mapping[Task, Integer[np.ndarray, "m"]],
+    chances: Mapping[Task, float],
+    group: int,
+    seed: int,
 ) -> grain.MapDataset:
-    """Endless row numbers of one size: a task for each `group` of them, its examples shuffled."""
-    has_size = (triplets.sizes == size).all(axis=1)
+    """Endless row numbers: a task for each `group` of them, its rows shuffled."""
     streams = {}
     for task in chances:
-        indices = triplets.with_task(task)
-        ordered = grain.MapDataset.source(indices[has_size[indices]])
+        ordered = grain.MapDataset.source(rows[task])
         streams[task] = ordered.seed(seed + 1 + TASKS.index(task)).shuffle().repeat(None)
     tasks, probabilities = list(streams), np.array(list(chances.values()))
     draws = (

@@ -17,15 +17,16 @@ from pathlib import Path
 import grain
 import jax
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Integer
 from PIL import Image
 
 from onereward_jax.annotation import Preference, PreferenceStore
 from onereward_jax.convert import Weights, read_config, read_preprocessor, write_judge_folder
 from onereward_jax.data.buckets import Size
 from onereward_jax.data.pipeline import (
+    Mixing,
     batches_of_rows,
-    one_at_a_time,
+    mixed_rows,
     same_size_parts,
     sizes_of,
 )
@@ -96,10 +97,12 @@ def run(context: StageContext) -> Results:
     def first() -> TrainState:
         return first_reward_state(settings, load_judge_params(start, scorer, mesh), mesh)
 
+    learnt, seed = pairs["train"], context.config.seed
+    mixing = Mixing(task_shares(learnt.tasks, config.tasks))
     drawn = (
-        shuffled_pairs(pairs["train"], config.batch_size, context.config.seed)
-        .map(pairs["train"].__getitem__)
-        .seed(context.config.seed)
+        mixed_rows(learnt.tasks, learnt.sizes, config.batch_size, seed, mixing)
+        .map(learnt.__getitem__)
+        .seed(seed)
         .random_map(functools.partial(maybe_mirrored, probability=config.mirror))
     )
     data = iter(
@@ -116,7 +119,7 @@ def run(context: StageContext) -> Results:
             table_path.write_text(json.dumps({"step": int(state.step), "rows": rows}, indent=1))
 
     def minimum_flops() -> float:
-        pair = pairs["train"][0]
+        pair = learnt[0]
         shapes = {
             name: jax.ShapeDtypeStruct((config.batch_size, *np.shape(array)), array.dtype)
             for name, array in pair.items()
@@ -156,7 +159,12 @@ def run(context: StageContext) -> Results:
 
 
 class PairSource:
-    """The decided preferences of a split as `reward_step.Pairs`, one at a time; a grain source."""
+    """The decided preferences of a split as `reward_step.Pairs`, one at a time; a grain source.
+
+    Attributes:
+      tasks: int32 [n], index into `tasks.TASKS` of every pair.
+      sizes: int32 [n, 2], height and width of its pictures.
+    """
 
     def __init__(
         self,
@@ -199,7 +207,8 @@ class PairSource:
         self._folder, self._pictures = context.output("candidates"), pictures
         rows = {f"{split}/{name}": row for row, name in enumerate(triplets.column("id"))}
         of_triplet = np.array([rows[one.triplet_id] for one in self._preferences])
-        self.sizes, prompts = triplets.sizes[of_triplet], triplets.column("prompt")
+        self.tasks, self.sizes = triplets.tasks[of_triplet], triplets.sizes[of_triplet]
+        prompts = triplets.column("prompt")
         self._asked: dict[int, tuple[np.ndarray, ...]] = {}
         for part in same_size_parts(self.sizes, np.arange(len(self)), len(self)):
             asked = queries[tuple(self.sizes[part[0]].tolist())].encode_dimensions(
@@ -235,14 +244,23 @@ class PairSource:
         return np.float32(Image.open(path)) / 127.5 - 1.0
 
 
-def shuffled_pairs(pairs: PairSource, batch_size: int, seed: int) -> grain.MapDataset:
-    """Endless indices of pairs, `batch_size` after another with pictures of the same size."""
-    streams, shares = {}, {}
-    for part in same_size_parts(pairs.sizes, np.arange(len(pairs)), len(pairs)):
-        size = tuple(pairs.sizes[part[0]].tolist())
-        streams[size] = grain.MapDataset.source(part).seed(seed).shuffle().repeat(None)
-        shares[size] = len(part) / len(pairs)
-    return one_at_a_time(streams, shares, batch_size, seed)
+def task_shares(tasks: Integer[np.ndarray, "n"], drawn: str) -> dict[Task, float]:
+    """How often to draw a pair of each task; the shares sum to 1.
+
+    Args:
+      tasks: of all pairs, as indices into `tasks.TASKS`.
+      drawn: "as_found": a task as often as it has pairs; or "evenly": a task of few dimensions, or
+        one whose candidates are much alike, has few pairs, and the judge learns little of it.
+
+    Raises:
+      ValueError: `drawn` is neither.
+    """
+    found, counts = np.unique(tasks, return_counts=True)
+    weights = {"as_found": counts, "evenly": np.ones(len(found))}
+    if drawn not in weights:
+        raise ValueError(f'reward.tasks must be "as_found" or "evenly", found {drawn!r}')
+    shares = weights[drawn] / weights[drawn].sum()
+    return {TASKS[task]: float(share) for task, share in zip(found, shares)}
 
 
 def _size(batch: Mapping[str, Array | jax.ShapeDtypeStruct | np.ndarray]) -> Size:

@@ -84,6 +84,7 @@ def get_config() -> ConfigDict:
     candidates.count = 4  # N of the paper: candidates per triplet
     candidates.train = 20000  # triplets of the training split that get candidates
     candidates.test = 400  # of the test split, to measure the judge's accuracy
+    candidates.tasks = "as_sampled"  # of these, tasks "evenly" or "as_sampled", by p_k
     candidates.batch_size = 64  # images per call of the editor
     candidates.num_steps = (10, 20, 30, 50)  # sampling steps are drawn from these
     candidates.negative_prompts = NEGATIVE_PROMPTS  # one is drawn

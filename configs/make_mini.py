@@ -1,10 +1,7 @@
 """Training the mini models that come with the package, from nothing (launch/make_mini.sh).
 
 Variants, as in `--config=configs/make_mini.py:smoke`:
-  (none)  the recipe of the shipped models. (Editor and autoencoder are as it says. The judge saw
-          wider masks around objects and, in its first training, photographs as they are, for the
-          most part, where a new run sees them balanced in brightness and colour, and scenes in
-          which objects and words lay anywhere, not on the grid of `mini_world.fill`.)
+  (none)  the recipe of the shipped models
   smoke   a handful of steps: everything runs, nothing is learnt
 """
 
@@ -55,7 +52,7 @@ def get_config(variant: str = "") -> ConfigDict:
     pretrain.judge.words_weight = 0.0  # of foretelling a question's words from the pictures
     pretrain.judge.jitter = jitter()  # none: what is clear to see is learnt first
 
-    pretrain.judge_refined = training(steps=2000, batch_size=16, learning_rate=5e-4)
+    pretrain.judge_refined = training(steps=4000, batch_size=16, learning_rate=5e-4)
     pretrain.judge_refined.pairs = 32000  # half of them as the autoencoder gives them back
     pretrain.judge_refined.words_weight = 3.0  # as above: what a prompt names is learnt this way
     pretrain.judge_refined.jitter = jitter(noise=0.2, shift=3, negative=0.5)  # as in mini.py

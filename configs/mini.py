@@ -58,10 +58,10 @@ def get_config(variant: str = "") -> ConfigDict:
     data.train.extend_without_prompt = 500
     data.train.removal = 1000
     data.test = ConfigDict()  # triplets of photos never learnt from, per task
-    data.test.fill = 130
-    data.test.extend_with_prompt = 100
-    data.test.extend_without_prompt = 100
-    data.test.removal = 100
+    data.test.fill = 200
+    data.test.extend_with_prompt = 200
+    data.test.extend_without_prompt = 200
+    data.test.removal = 200
 
     config.embed = embed = ConfigDict()
     embed.max_length = 12  # T5 tokens per prompt, padding included
@@ -70,7 +70,8 @@ def get_config(variant: str = "") -> ConfigDict:
     config.candidates = candidates = ConfigDict()
     candidates.count = 4  # N of the paper: candidates per triplet
     candidates.train = 1600  # triplets of the training split that get candidates
-    candidates.test = 240  # of the test split, to measure the judge's accuracy
+    candidates.test = 400  # of the test split, to measure the judge's accuracy
+    candidates.tasks = "evenly"  # of these, tasks "evenly" or "as_sampled", by p_k
     candidates.batch_size = 64  # images per call of the editor
     candidates.num_steps = (2, 4, 8, 16)  # sampling steps are drawn from these
     candidates.negative_prompts = NEGATIVE_PROMPTS  # one is drawn
@@ -116,9 +117,9 @@ def get_config(variant: str = "") -> ConfigDict:
     rl.vocabulary = "full"  # as in reward
     rl.judge_int8 = False  # keep the judge's linear layers at one byte per weight
     rl.ema_decay = 0.98  # tau: of the policy's average, the reference of Algorithm 2
-    rl.num_steps = 20  # points of the sampling grid
-    rl.t1 = 18  # first grid index at which the rollout may end in the differentiable step
-    rl.t2 = 19  # last one
+    rl.num_steps = 8  # points of the sampling grid
+    rl.t1 = 6  # first grid index at which the rollout may end in the differentiable step
+    rl.t2 = 7  # last one
     rl.guidance_scale = 1.0  # embedded guidance, policy and reference
     rl.policy_cfg_scale = 2.0  # true classifier-free guidance of the policy; 1: none
     rl.prediction_cfg_scale = 2.0  # of its one differentiable forward
@@ -134,12 +135,12 @@ def get_config(variant: str = "") -> ConfigDict:
 
     config.evaluate = evaluate = ConfigDict()
     evaluate.triplets = ConfigDict()  # held-out triplets compared, per task
-    evaluate.triplets.fill = 130
-    evaluate.triplets.extend_with_prompt = 100
-    evaluate.triplets.extend_without_prompt = 100
-    evaluate.triplets.removal = 100
+    evaluate.triplets.fill = 200
+    evaluate.triplets.extend_with_prompt = 200
+    evaluate.triplets.extend_without_prompt = 200
+    evaluate.triplets.removal = 200
     evaluate.batch_size = 64  # images per call of the editor
-    evaluate.num_steps = 20  # sampling steps
+    evaluate.num_steps = 8  # sampling steps
     evaluate.guidance_scale = 1.0  # embedded guidance
     evaluate.true_cfg_scale = 2.0  # true classifier-free guidance
     evaluate.negative_prompt = "nsfw"  # for true classifier-free guidance

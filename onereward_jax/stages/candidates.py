@@ -17,7 +17,7 @@ from ml_collections import FrozenConfigDict
 from PIL import Image
 
 from onereward_jax.annotation import Candidate, PreferenceStore
-from onereward_jax.data.pipeline import same_size_parts, sizes_of
+from onereward_jax.data.pipeline import TripletSequence, same_size_parts, sizes_of
 from onereward_jax.data.triplets import Triplets
 from onereward_jax.parallel import gather, is_writer, shard_whole
 from onereward_jax.parallel.hosts import several, stop_requested
@@ -91,15 +91,16 @@ def run(context: StageContext) -> Results:
 def plan_candidates(
     config: FrozenConfigDict, split: str, triplets: Triplets, seed: int
 ) -> Iterator[Plan]:
-    """The candidates of a split: tasks in proportion to p_k, settings drawn as in the paper.
+    """The candidates of a split, settings drawn as in the paper.
 
     Args:
-      config: the section `candidates`; its field named as the split says how many triplets.
+      config: the section `candidates`; its field named as the split says how many triplets, `tasks`
+        how many of each task.
       split, triplets: which triplets there are.
       seed: settings depend on (seed, split, triplet, index) only.
     """
     ids = triplets.column("id")
-    for row in choose_rows(triplets, config[split]):
+    for row in choose_rows(triplets, config[split], config.tasks):
         drawn = np.random.default_rng((seed, split == "test", row, config.count)).random()
         disturbs = drawn < config.disturbed
         for index in range(config.count):
@@ -119,11 +120,24 @@ def plan_candidates(
             yield Plan(split, row, candidate)
 
 
-def choose_rows(triplets: Triplets, count: int) -> list[int]:
-    """The first triplets of each task, so many that the tasks stand in proportion to p_k."""
+def choose_rows(triplets: TripletSequence, count: int, tasks: str) -> list[int]:
+    """The first triplets of each task, `count` of them together where there are so many.
+
+    Args:
+      triplets: to choose from.
+      count: how many.
+      tasks: "as_sampled": the tasks stand in proportion to p_k; "evenly": as many of each.
+
+    Raises:
+      ValueError: `tasks` is neither.
+    """
+    even = dict.fromkeys(SAMPLING_PROBABILITIES, 1 / len(SAMPLING_PROBABILITIES))
+    shares = {"as_sampled": SAMPLING_PROBABILITIES, "evenly": even}
+    if tasks not in shares:
+        raise ValueError(f'candidates.tasks must be "as_sampled" or "evenly", found {tasks!r}')
     rows = []
-    for task, probability in SAMPLING_PROBABILITIES.items():
-        rows += triplets.with_task(task)[: round(count * probability)].tolist()
+    for task, share in shares[tasks].items():
+        rows += triplets.with_task(task)[: round(count * share)].tolist()
     return rows
 
 

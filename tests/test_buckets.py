@@ -15,6 +15,7 @@ from PIL import Image
 
 import onereward_jax
 from onereward_jax.annotation import Candidate, PreferenceStore
+from onereward_jax.common.config import load_config
 from onereward_jax.data.buckets import bucket_sizes, nearest_bucket
 from onereward_jax.data.folder_source import FolderSource
 from onereward_jax.data.pipeline import (
@@ -28,7 +29,7 @@ from onereward_jax.data.triplets import Triplets, write_triplets
 from onereward_jax.parallel import make_mesh
 from onereward_jax.reward.loading import read_judge
 from onereward_jax.stages import annotate
-from onereward_jax.stages.candidates import STORE
+from onereward_jax.stages.candidates import STORE, plan_candidates
 from onereward_jax.stages.reward import PAIRS, PairSource, task_shares
 from onereward_jax.stages.stage import StageContext
 from onereward_jax.tasks import TASKS, Task
@@ -263,6 +264,16 @@ def test_pairs_that_people_decided_come_in_batches_of_one_size(annotated):
         sizes[size] += 1
     share = (pairs.sizes == SQUARE).all(1).mean()
     assert sizes[SQUARE] / 100 == pytest.approx(share, abs=0.15)
+
+
+@pytest.mark.parametrize(("tasks", "fills"), [("as_sampled", 4), ("evenly", 2)])
+def test_candidates_are_planned_for_tasks_as_the_config_says(triplets, tasks, fills):
+    config = load_config(f"{ROOT}/configs/mini.py").candidates
+    config.update(train=8, tasks=tasks)
+    plans = list(plan_candidates(FrozenConfigDict(config), "train", triplets, seed=0))
+    planned = collections.Counter(TASKS[triplets.tasks[plan.row]] for plan in plans)
+    assert planned[Task.FILL] == fills * config.count
+    assert planned.total() == 8 * config.count
 
 
 def test_the_oracle_is_not_asked_about_other_peoples_pictures(annotated):

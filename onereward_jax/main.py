@@ -17,7 +17,13 @@ from rich.console import Console
 from rich.table import Table
 
 from onereward_jax.common.config import check_overrides, check_tuples, load_config
-from onereward_jax.common.mistakes import TRY_AGAIN, exit_with, is_sentence
+from onereward_jax.common.mistakes import (
+    TRY_AGAIN,
+    WAITING,
+    WaitingForPeople,
+    exit_with,
+    is_sentence,
+)
 from onereward_jax.parallel import hosts, is_writer, make_mesh
 from onereward_jax.parallel.roll_call import Lost
 from onereward_jax.parallel.virtual_devices import give_threads
@@ -83,6 +89,10 @@ def _run(argv: Sequence[str]) -> None:
         if is_writer():
             print(stop, file=sys.stderr)
         sys.exit(TRY_AGAIN)
+    except WaitingForPeople as waiting:
+        if is_writer():
+            print(waiting)
+        sys.exit(WAITING)
     except Lost as lost:
         print(f"error: {lost}", file=sys.stderr)
         sys.exit(lost.code)

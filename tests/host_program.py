@@ -6,7 +6,7 @@ import time
 
 import test_training_loop as tiny
 
-from onereward_jax.common.mistakes import TRY_AGAIN, exit_with
+from onereward_jax.common.mistakes import TRY_AGAIN, WAITING, WaitingForPeople, exit_with
 from onereward_jax.data.pipeline import batches_of_rows
 from onereward_jax.parallel import hosts, local_rows, make_mesh, shard_batch, wait_for_all
 from onereward_jax.parallel.roll_call import Lost
@@ -67,9 +67,16 @@ def main(scenario: str, folder: pathlib.Path) -> None:
             if meeting.index == 1:
                 raise FileNotFoundError("config.data.path: there is no folder photos")
             wait_for_all("dinner")
+        if scenario == "asking":
+            if meeting.index == 0:
+                raise WaitingForPeople("annotate: 1 of 2 questions is answered")
+            wait_for_all("dinner")
     except Stopped as stop:
         print(stop)
         sys.exit(TRY_AGAIN)
+    except WaitingForPeople as waiting:
+        print(waiting)
+        sys.exit(WAITING)
     except Lost as lost:
         print(lost)
         sys.exit(lost.code)

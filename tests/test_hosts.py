@@ -124,6 +124,12 @@ def test_the_mistake_of_one_process_ends_all_with_its_sentence(tmp_path):
     assert f"has failed: {sentence}" in said(tmp_path, 0)
 
 
+def test_when_one_process_waits_for_people_all_end_and_none_calls_it_an_error(tmp_path):
+    assert run_all("asking", tmp_path) == [10, 10], said(tmp_path, 0)
+    for index in range(COUNT):
+        assert said(tmp_path, index).strip() == "annotate: 1 of 2 questions is answered"
+
+
 def call_all(count, indices, seconds, **counts):
     address = free_address()
     with concurrent.futures.ThreadPoolExecutor() as pool:

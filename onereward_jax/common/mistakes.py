@@ -21,7 +21,15 @@ USER_ERROR = 2
 TRY_AGAIN = 75
 """Exit code after SIGTERM or the loss of another process, EX_TEMPFAIL: the same command goes on."""
 
+WAITING = 10
+"""Exit code while people's answers are waited for: no failure. The same command goes on when they
+are there; to start it again before that is of no use."""
+
 PACKAGE = pathlib.Path(__file__).parents[1]
+
+
+class WaitingForPeople(Exception):
+    """The run has asked people and cannot go on before they answer; the message says how far."""
 
 
 def is_sentence(error: Exception) -> bool:

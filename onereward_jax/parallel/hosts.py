@@ -23,7 +23,7 @@ from jax._src import distributed
 from jax._src.clusters import ClusterEnv
 from jax.experimental import multihost_utils
 
-from onereward_jax.common.mistakes import TRY_AGAIN
+from onereward_jax.common.mistakes import TRY_AGAIN, WAITING, WaitingForPeople
 from onereward_jax.parallel.roll_call import Lost, call_roll, names_of
 
 SILENCE_SECONDS = 120.0
@@ -161,6 +161,7 @@ def wait_for_all(event: str, seconds: float | None = BARRIER_SECONDS) -> None:
 
     Raises:
       Lost: naming the processes that are missing, or the one that has failed.
+      WaitingForPeople: another process has ended with it.
     """
     if not several():
         return
@@ -206,8 +207,9 @@ def is_writer() -> bool:
 def ending_together(orderly: Container[int], silence: float) -> Iterator[None]:
     """What a process of several does at its end, in place of waiting for peers that never come.
 
-    A failure is told to the others, who learn of it at `wait_for_all`; the process then ends at
-    once. The runtime ends those that wait for it elsewhere, within the silence given to `join`.
+    A failure, or that people are waited for, is told to the others, who learn of it at
+    `wait_for_all`; the process then ends at once. The runtime ends those that wait for it
+    elsewhere, within the silence given to `join`.
 
     Args:
       orderly: exit codes that all processes end with at the same point.
@@ -263,9 +265,11 @@ def _tell(client: Any, code: int, sentence: str) -> None:
 
 
 def _raise_failure(client: Any) -> None:
-    """Raises `Lost` when another process has told of a failure."""
+    """Raises what another process has told of: `Lost` for a failure."""
     for key, text in client.key_value_dir_get(f"{_KEYS}/failed/"):
         failure, index = json.loads(text), int(key.rpartition("/")[2])
+        if failure["code"] == WAITING:
+            raise WaitingForPeople(failure["sentence"])
         who = names_of([index], jax.process_count(), dict(enumerate(_hosts(client))))
         raise Lost(f"{who} has failed: {failure['sentence']}", failure["code"])
 

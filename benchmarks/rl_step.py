@@ -80,6 +80,7 @@ def make_batch(queries: QueryTokenizer, dimensions: int) -> dict[str, np.ndarray
     return {
         "image": np.tanh(normal(SIDE, SIDE, 3)),
         "target": np.tanh(normal(SIDE, SIDE, 3)),
+        "has_target": np.ones(BATCH, np.bool_),
         "mask": np.ones((BATCH, SIDE, SIDE, 1), np.float32),
         "prompt_embeds": normal(PROMPT_TOKENS, FLUX_CONFIG.joint_attention_dim),
         "pooled_prompt_embeds": normal(FLUX_CONFIG.pooled_projection_dim),

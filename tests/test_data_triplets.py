@@ -54,6 +54,7 @@ def test_what_is_read_is_what_the_source_gave(folder):
                 found = found[..., 0] if field.name == "mask" else found
                 np.testing.assert_array_equal(found, getattr(example, field.name))
             assert TASKS[stored.tasks[index]] is example.task
+            assert stored.has_target[index] == example.has_target
 
 
 def test_two_generations_are_equal_byte_for_byte(folder, tmp_path):
@@ -86,12 +87,14 @@ def test_batches_hold_pictures_masks_and_prompts_as_promised(train):
         "mask": ("float32", (6, 32, 32, 1)),
         "task": ("int32", (6,)),
         "index": ("int32", (6,)),
+        "has_target": ("bool", (6,)),
         "prompt": ("object", (6,)),
     }
     for row, index in enumerate(batch["index"]):
         example = train[index]
         assert batch["prompt"][row] == example["prompt"]
         assert TASKS[batch["task"][row]].value == example["task"]
+        assert batch["has_target"][row] == example["has_target"]
         pixels = np.round((batch["image"][row] + 1) * 127.5)
         np.testing.assert_array_equal(pixels, example["image"])
         np.testing.assert_array_equal(batch["mask"][row] * 255, example["mask"])

@@ -21,7 +21,7 @@ from onereward_jax.tasks import DIMENSIONS, TASKS, Task
 from onereward_jax.training.metrics import scalars
 from onereward_jax.training.optim import OptimizerConfig
 from onereward_jax.training.rl_config import RLConfig
-from onereward_jax.training.rl_loss import hinge_loss
+from onereward_jax.training.rl_loss import hinge_loss, matching_shares
 from onereward_jax.training.rl_rollout import draw, draw_index, roll_out
 from onereward_jax.training.rl_step import first_rl_state, make_rl_step
 from onereward_jax.training.rl_weights import check_frozen
@@ -164,7 +164,9 @@ def plain_loss(params, batch, sigmas, index, noises):
     sigma, noise = noises["matching_sigma"][:, None, None], noises["matching_noise"]
     noisy = (1.0 - sigma) * target + sigma * noise
     velocity = transformer(params, noisy, condition, batch, sigma[:, 0, 0], "")
-    losses = 0.1 * jnp.mean((velocity - (noise - target)) ** 2, axis=(1, 2))
+    matching = jnp.mean((velocity - (noise - target)) ** 2, axis=(1, 2))
+    known = np.flatnonzero(batch["has_target"])
+    losses = jnp.full(len(tasks), 0.1 * jnp.mean(matching[known]))
     for sample, task in enumerate(tasks):
         count = len(DIMENSIONS[TASKS[task]])
         hinges = [jnp.maximum(0.0, 0.95 - probability[sample, e]) for e in range(count)]
@@ -255,6 +257,34 @@ def test_above_the_upper_bound_nothing_is_learned():
     found = scalars(metrics)
     assert (found["zero_gradient"], found["grad_norm"], found["refused"]) == (1.0, 0.0, 0.0)
     assert 0.0 < found["reward"] < 1.0
+
+
+def test_what_stands_in_for_a_missing_target_is_never_read(history):
+    target = tiny_models.rl_batch()["target"]
+    target[~tiny_models.rl_batch()["has_target"]] = np.nan
+    following, _ = step_of(CONFIG)(
+        first_state(), tiny_models.frozen(), batch_on(target=target), KEY
+    )
+    assert same(following, history[0][0])
+
+
+def test_a_batch_without_targets_has_no_flow_matching_loss():
+    none = np.zeros(8, np.bool_)
+    anchored, metrics = step_of(CONFIG)(
+        first_state(), tiny_models.frozen(), batch_on(has_target=none), KEY
+    )
+    free = dataclasses.replace(CONFIG, flow_matching_weight=0.0)
+    plain, expected = step_of(free)(first_state(), tiny_models.frozen(), batch_on(), KEY)
+    assert_close(anchored, plain, 1e-6)
+    assert scalars(metrics) == pytest.approx(scalars(expected), rel=1e-5, abs=1e-6)
+    assert scalars(metrics)["refused"] == 0.0
+
+
+@pytest.mark.parametrize(
+    "known, shares", [([1, 0, 0, 0], [4, 0, 0, 0]), ([1, 1, 0, 1], [4 / 3, 4 / 3, 0, 4 / 3])]
+)
+def test_the_flow_matching_loss_is_averaged_over_samples_with_a_target(known, shares):
+    np.testing.assert_allclose(matching_shares(jnp.array(known, bool)), shares, rtol=1e-6)
 
 
 def test_eq_5_by_hand():

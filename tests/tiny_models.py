@@ -133,6 +133,7 @@ def rl_batch(size: int = 8, seed: int = 0) -> dict[str, np.ndarray]:
     return {
         "image": np.tanh(normal(SIDE, SIDE, 3)),
         "target": np.tanh(normal(SIDE, SIDE, 3)),
+        "has_target": np.arange(size) % 3 == 0,
         "mask": mask,
         "prompt_embeds": normal(TEXT_LENGTH, TEXT_WIDTH),
         "pooled_prompt_embeds": normal(POOLED_WIDTH),

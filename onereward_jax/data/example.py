@@ -24,8 +24,10 @@ class Example:
       id: names the example in its split.
       image: the picture before the edit.
       mask: 255 where it is to be edited, 0 elsewhere.
-      target: what a perfect edit looks like; equal to `image` where that is not known.
-      background: what is behind object or word; equal to `target` where that is not known.
+      has_target: whether it is known what a perfect edit looks like. Where it is not, `target` and
+        `background` are black and mean nothing: do not read them.
+      target: what a perfect edit looks like.
+      background: what is behind object or word; equal to `target` where only that is known.
       prompt: what the user writes.
       task: the editing task.
       kind: "object", "word" or "scene": what the mask is about.
@@ -37,6 +39,7 @@ class Example:
     id: str
     image: UInt8[np.ndarray, "h w 3"]
     mask: UInt8[np.ndarray, "h w"]
+    has_target: bool
     target: UInt8[np.ndarray, "h w 3"]
     background: UInt8[np.ndarray, "h w 3"]
     prompt: str

@@ -108,27 +108,32 @@ class FolderSource:
         """Reads, crops and scales the pictures of a row. Raises RowError."""
         image = self._read(row.image, "RGB")
         mask = self._read(row.mask, "L")
-        target = image if row.target is None else self._read(row.target, "RGB")
-        for name, picture in (("mask", mask), ("target", target)):
+        pictures = {"image": image, "mask": mask}
+        if row.target is not None:
+            pictures["target"] = self._read(row.target, "RGB")
+        for name, picture in pictures.items():
             if picture.size != image.size:
                 raise RowError(f"{name} is {_by(picture.size)} pixels, image {_by(image.size)}")
         height, width = nearest_bucket(image.size[::-1], self.sizes)
         window = _window_around_mask(np.asarray(mask) >= 128, width / height)
         pixels = {
             name: np.asarray(picture.resize((width, height), Image.LANCZOS, box=window))
-            for name, picture in (("image", image), ("mask", mask), ("target", target))
+            for name, picture in pictures.items()
         }
         edited = pixels["mask"] >= 128
         if edited.all() or not edited.any():
             part = "all" if edited.all() else "nothing"
             shape = "a square" if width == height else f"{width}:{height}"
             raise RowError(f"mask {row.mask} covers {part} of the picture once cropped to {shape}")
-        # Scaling blurs across the mask's edge, but outside the mask an edit must change nothing.
-        after = np.where(edited[..., None], pixels["target"], pixels["image"])
+        after = np.zeros_like(pixels["image"])
+        if row.target is not None:
+            # Scaling blurs across the mask's edge, but outside the mask an edit changes nothing.
+            after = np.where(edited[..., None], pixels["target"], pixels["image"])
         return Example(
             id=f"line-{row.line:06d}",
             image=pixels["image"],
             mask=edited.astype(np.uint8) * np.uint8(255),
+            has_target=row.target is not None,
             target=after,
             background=after,
             prompt=row.prompt,

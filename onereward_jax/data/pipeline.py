@@ -171,6 +171,7 @@ def to_sample(triplets: TripletSequence, index: int) -> dict[str, Any]:
         "mask": (example["mask"] >= 128).astype(np.float32),
         "task": np.int32(triplets.tasks[index]),
         "index": np.int32(index),
+        "has_target": np.bool_(example["has_target"]),
         "prompt": example["prompt"],
     }
 
@@ -179,7 +180,8 @@ def to_batch(samples: Sequence[dict[str, Any]]) -> Batch:
     """Stacks samples.
 
     Returns:
-      image, target: float32 [b, h, w, 3] in [-1, 1]. mask: float32 [b, h, w, 1], 1 = edit here.
+      image, target: float32 [b, h, w, 3] in [-1, 1]. has_target: bool [b]; where False, target
+      means nothing. mask: float32 [b, h, w, 1], 1 = edit here.
       task: int32 [b], index into `tasks.TASKS`. index: int32 [b], number of the example in its
       split. prompt: object array [b] of str.
     """

@@ -19,6 +19,7 @@ from onereward_jax.tasks import TASKS, Task
 
 _PICTURES = {"image": 3, "mask": 1, "target": 3, "background": 3}
 _TEXTS = ("id", "prompt", "task", "kind", "label", "photo")
+_REST = ("box", "has_target")
 
 
 @runtime_checkable
@@ -37,7 +38,7 @@ class TripletsBuilder(tfds.core.GeneratorBasedBuilder):
     """TFDS builder of the splits train and test, from any source."""
 
     name = "triplets"
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("2.0.0")
 
     def __init__(self, *, source: TripletSource, **kwargs: Any) -> None:
         self._source = source
@@ -51,11 +52,14 @@ class TripletsBuilder(tfds.core.GeneratorBasedBuilder):
             for name, channels in _PICTURES.items()
         }
         texts = {name: tfds.features.Text() for name in _TEXTS}
-        box = {"box": tfds.features.Tensor(shape=(4,), dtype=np.int32)}
+        rest = {
+            "box": tfds.features.Tensor(shape=(4,), dtype=np.int32),
+            "has_target": tfds.features.Scalar(dtype=np.bool_),
+        }
         return tfds.core.DatasetInfo(
             builder=self,
             description="Mask-guided editing: image, mask and prompt, with the truth where known.",
-            features=tfds.features.FeaturesDict(pictures | texts | box),
+            features=tfds.features.FeaturesDict(pictures | texts | rest),
             # The order of the source, so that an index means the same example everywhere.
             disable_shuffling=True,
         )
@@ -78,15 +82,20 @@ def write_triplets(folder: pathlib.Path, source: TripletSource) -> pathlib.Path:
     return pathlib.Path(builder.data_path)
 
 
+class MissingFeatures(ValueError):
+    """A data set lacks features of `Example`."""
+
+
 class Triplets:
     """A split on disk as a random access sequence of examples.
 
     An example is a dict with the fields of `Example`: pictures uint8 [h, w, 3], mask uint8
-    [h, w, 1] (0 or 255), box int32 [4], everything else str.
+    [h, w, 1] (0 or 255), box int32 [4], has_target bool, everything else str.
 
     Attributes:
       tasks: index into `tasks.TASKS` of every example.
       sizes: height and width of every example's pictures.
+      has_target: whether target and background mean something, of every example.
     """
 
     def __init__(self, folder: pathlib.Path, split: Split) -> None:
@@ -94,7 +103,8 @@ class Triplets:
 
         Raises:
           FileNotFoundError: there is no data set.
-          ValueError: there are several, or the split is missing, or features are.
+          ValueError: there are several, or the split is missing.
+          MissingFeatures: features are missing.
         """
         found = sorted(path.parent for path in pathlib.Path(folder).rglob("features.json"))
         if not found:
@@ -102,16 +112,19 @@ class Triplets:
         if len(found) > 1:
             raise ValueError(f"{folder}: several data sets: {', '.join(map(str, found))}")
         builder = tfds.builder_from_directory(str(found[0]))
-        if missing := {*_PICTURES, *_TEXTS, "box"} - set(builder.info.features):
-            raise ValueError(f"{found[0]}: features are missing: {', '.join(sorted(missing))}")
+        if missing := {*_PICTURES, *_TEXTS, *_REST} - set(builder.info.features):
+            names = ", ".join(sorted(missing))
+            raise MissingFeatures(f"{found[0]}: features are missing: {names}")
         if split not in builder.info.splits:
             raise ValueError(f"{found[0]}: no split {split!r}")
         self.name = f"{found[0]}:{split}"
         self._records = builder.as_data_source(split)
         undecoded = dict.fromkeys(_PICTURES, tfds.decode.SkipDecoding())
-        self._texts = builder.as_data_source(split, decoders=undecoded)
+        self._undecoded = builder.as_data_source(split, decoders=undecoded)
         self.tasks = np.array([TASKS.index(Task(name)) for name in self.column("task")], np.int32)
         self.sizes = np.array([self._size(index) for index in range(len(self.tasks))], np.int32)
+        found = (self._undecoded[index]["has_target"] for index in range(len(self.tasks)))
+        self.has_target = np.fromiter(found, np.bool_, len(self.tasks))
 
     def __len__(self) -> int:
         return len(self.tasks)
@@ -125,11 +138,11 @@ class Triplets:
 
     def column(self, name: str) -> list[str]:
         """A text field of all examples, read without decoding a picture."""
-        return [self._texts[index][name].decode() for index in range(len(self._texts))]
+        return [self._undecoded[index][name].decode() for index in range(len(self._undecoded))]
 
     def _size(self, index: int) -> Size:
         """Of an example's pictures, from the head of its file."""
-        with Image.open(io.BytesIO(self._texts[index]["image"])) as picture:
+        with Image.open(io.BytesIO(self._undecoded[index]["image"])) as picture:
             return picture.size[::-1]
 
     def with_task(self, task: Task) -> Int32[np.ndarray, "n"]:

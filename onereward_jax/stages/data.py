@@ -6,7 +6,7 @@ from pathlib import Path
 
 from onereward_jax.data.folder_source import FolderSource
 from onereward_jax.data.mini_source import MiniWorldSource
-from onereward_jax.data.triplets import Triplets, TripletSource, write_triplets
+from onereward_jax.data.triplets import MissingFeatures, Triplets, TripletSource, write_triplets
 from onereward_jax.stages.stage import Results, StageContext
 from onereward_jax.tasks import TASKS, Task
 
@@ -25,10 +25,16 @@ def run(context: StageContext) -> Results:
 
 
 def open_triplets(context: StageContext, split: str) -> Triplets:
-    """A split of the run's data set, wherever it is."""
+    """A split of the run's data set, wherever it is; raises as `Triplets`."""
     data = context.config.data
-    folder = Path(data.path) if data.source == "tfds" else context.output("data")
-    return Triplets(folder, split)
+    if data.source == "tfds":
+        return Triplets(Path(data.path), split)
+    try:
+        return Triplets(context.output("data"), split)
+    except MissingFeatures as error:
+        raise ValueError(
+            f"{error}. It was written by an earlier version: run the stage data again"
+        ) from None
 
 
 def _source(context: StageContext) -> TripletSource:

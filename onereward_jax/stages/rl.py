@@ -33,6 +33,7 @@ from onereward_jax.stages.candidates import to_uint8
 from onereward_jax.stages.data import open_triplets
 from onereward_jax.stages.settings import compute_dtype, model_kinds, optimizer_settings, plain
 from onereward_jax.stages.stage import Results, StageContext
+from onereward_jax.stages.targets import check_targets
 from onereward_jax.stages.watching import watching
 from onereward_jax.tasks import SAMPLING_PROBABILITIES, TASKS, Task
 from onereward_jax.training.checkpoint import About, Checkpointer
@@ -64,6 +65,7 @@ def run(context: StageContext) -> Results:
         base, mesh, transformer=transformer, **editor_options(context.config)
     )
     triplets = open_triplets(context, "train")
+    check_targets(context, triplets)
     sizes, judge_folder = sizes_of(triplets), context.output("reward") / "judge"
     judges = {
         size: read_judge(judge_folder, size, **judge_options(context.config)) for size in sizes

@@ -49,6 +49,7 @@ def abstract_rl_batch(
     fields = {
         "image": (jnp.float32, (*size, 3)),
         "target": (jnp.float32, (*size, 3)),
+        "has_target": (jnp.bool_, ()),
         "mask": (jnp.float32, (*size, 1)),
         "dimension_mask": (jnp.bool_, (MAX_DIMENSIONS,)),
         **prompts,

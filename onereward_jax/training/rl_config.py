@@ -36,7 +36,8 @@ class RLConfig:
       policy_true_cfg_scale: the same of the policy rollout.
       prediction_true_cfg_scale: the same of the one differentiable forward. Other than 1.0, the
         negative branch is differentiated as well, at twice the memory.
-      flow_matching_weight: of the flow-matching loss on `batch["target"]`; 0 leaves it out.
+      flow_matching_weight: of the flow-matching loss on `batch["target"]`, averaged over the
+        samples that have one; 0 leaves it out.
       jitter: of x_θ and x_ref, for the judge's eyes.
       microbatches: parts of the batch that go through one after the other.
       optimizer: see `OptimizerConfig`.

@@ -28,8 +28,8 @@ class Judged(NamedTuple):
     Attributes:
       image: x_θ, in [-1, 1].
       probability: P("Yes" | x_θ, x_ref, q); meaningless where the dimension is padding.
-      loss: Eq. 5 averaged over E_k, plus the weighted flow-matching loss.
-      matching: the flow-matching loss; zeros when it is left out.
+      loss: Eq. 5 averaged over E_k, plus the sample's part of the weighted flow-matching loss.
+      matching: the flow-matching loss; 0 where there is no target, or when it is left out.
     """
 
     image: Float32[Array, "b h w 3"]
@@ -50,6 +50,16 @@ def hinge_loss(
     # A select, not a product: a padded query may well give infinity.
     total = jnp.sum(jnp.where(dimension_mask, hinge, 0.0), axis=-1)
     return total / jnp.maximum(jnp.sum(kept, axis=-1), 1.0)
+
+
+def matching_shares(has_target: Bool[Array, "b"]) -> Float32[Array, "b"]:
+    """What a sample's flow-matching loss counts in the mean over the batch.
+
+    0 without a target, and otherwise as much as makes the mean over the batch the mean over the
+    samples that have one. To be asked of the whole batch, before it is split.
+    """
+    known = has_target.astype(jnp.float32)
+    return known * known.size / jnp.maximum(jnp.sum(known), 1.0)
 
 
 def predict_image(
@@ -102,8 +112,12 @@ def judge_prediction(
     batch: Batch,
     draws: Draws,
     rollout: Rollout,
+    shares: Float32[Array, "b"],
 ) -> Judged:
-    """Everything from the policy's weights to the loss of each sample."""
+    """Everything from the policy's weights to the loss of each sample.
+
+    `shares` are these samples' `matching_shares`.
+    """
     image = predict_image(models, config, policy, frozen.vae, batch, rollout)
     prompted = jnp.asarray(QUOTES_PROMPT).any(axis=1)[batch["task"]]
     seen = jitter_pairs(
@@ -114,8 +128,10 @@ def judge_prediction(
     matching = jnp.zeros_like(loss)
     if config.flow_matching_weight:
         prompts, _ = embeds_of(batch)
-        clean = jax.lax.stop_gradient(models.editor.encode_image(frozen.vae, batch["target"]))
-        matching = flow_matching_loss(
+        known = batch["has_target"]
+        target = jnp.where(known[:, None, None, None], batch["target"], 0.0)
+        clean = jax.lax.stop_gradient(models.editor.encode_image(frozen.vae, target))
+        found = flow_matching_loss(
             models.editor,
             policy,
             clean,
@@ -125,5 +141,6 @@ def judge_prediction(
             draws.matching_noise,
             config.guidance_scale,
         )
-        loss = loss + config.flow_matching_weight * matching
+        matching = jnp.where(known, found, 0.0)
+        loss = loss + config.flow_matching_weight * shares * matching
     return Judged(image, probability, loss, matching)

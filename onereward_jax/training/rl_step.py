@@ -21,11 +21,16 @@ from onereward_jax.parallel import (
     replicated,
 )
 from onereward_jax.training.accumulate import sum_over_microbatches
-from onereward_jax.training.metrics import Metrics, by_task, mean_of, once
+from onereward_jax.training.metrics import Mean, Metrics, by_task, mean_of, once
 from onereward_jax.training.monitors import cheating_signs
 from onereward_jax.training.optim import make_optimizer
 from onereward_jax.training.rl_config import Frozen, RLConfig, RLModels
-from onereward_jax.training.rl_loss import Judged, judge_prediction, predict_image
+from onereward_jax.training.rl_loss import (
+    Judged,
+    judge_prediction,
+    matching_shares,
+    predict_image,
+)
 from onereward_jax.training.rl_rollout import Batch, Draws, Rollout, draw, draw_index, roll_out
 from onereward_jax.training.rl_weights import (
     abstract_trained,
@@ -61,7 +66,7 @@ def make_rl_step(models: RLModels, config: RLConfig, mesh: Mesh) -> MeshFunction
         batch_size = batch["image"].shape[0]
         gradients, loss, metrics = sum_over_microbatches(
             lambda part: _gradients(models, config, state, frozen, *part, index, batch_size),
-            (batch, draws),
+            (batch, draws, matching_shares(batch["has_target"])),
             config.microbatches,
         )
         distance = reference_distance(config, state, frozen)
@@ -120,6 +125,7 @@ def _gradients(
     frozen: Frozen,
     batch: Batch,
     draws: Draws,
+    shares: Float32[Array, "b"],
     index: Int32[Array, ""],
     batch_size: int,
 ) -> tuple[PyTree, Float32[Array, ""], Metrics]:
@@ -130,7 +136,7 @@ def _gradients(
 
     def loss_of(params: PyTree) -> tuple[Float32[Array, ""], Judged]:
         policy = policy_weights(models, config, params, frozen)
-        judged = judge_prediction(models, config, policy, frozen, batch, draws, rollout)
+        judged = judge_prediction(models, config, policy, frozen, batch, draws, rollout, shares)
         return jnp.sum(judged.loss) / batch_size, judged
 
     (loss, judged), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
@@ -147,5 +153,6 @@ def _metrics(config: RLConfig, batch: Batch, rollout: Rollout, judged: Judged) -
         **cheating_signs(judged.image, rollout.reference_image, batch["image"], batch["mask"]),
     }
     if config.flow_matching_weight:
-        metrics["flow_matching_loss"] = mean_of(judged.matching)
+        known = jnp.sum(batch["has_target"], dtype=jnp.float32)
+        metrics["flow_matching_loss"] = Mean(jnp.sum(judged.matching), known)
     return metrics

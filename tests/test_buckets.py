@@ -17,7 +17,7 @@ import onereward_jax
 from onereward_jax.annotation import Candidate, PreferenceStore
 from onereward_jax.common.config import load_config
 from onereward_jax.data.buckets import bucket_sizes, nearest_bucket
-from onereward_jax.data.folder_source import FolderSource
+from onereward_jax.data.folder_source import METADATA, FolderSource
 from onereward_jax.data.pipeline import (
     Mixing,
     eval_batches,
@@ -275,6 +275,27 @@ def test_candidates_are_planned_for_tasks_as_the_config_says(triplets, tasks, fi
     planned = collections.Counter(TASKS[triplets.tasks[plan.row]] for plan in plans)
     assert planned[Task.FILL] == fills * config.count
     assert planned.total() == 8 * config.count
+
+
+def test_a_row_put_in_front_changes_no_other_triplet_and_none_of_its_candidates(
+    folder, triplets, tmp_path
+):
+    for path in folder.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    lines = (folder / METADATA).read_text()
+    first = json.loads(lines.split("\n")[0])
+    (tmp_path / METADATA).unlink()
+    (tmp_path / METADATA).write_text(json.dumps(first | {"prompt": "a pear"}) + "\n" + lines)
+    write_triplets(tmp_path / "data", FolderSource(tmp_path, SIZE, RATIOS))
+    longer = Triplets(tmp_path / "data", "train")
+    assert longer.column("id")[1:] == triplets.column("id")
+    config = load_config(f"{ROOT}/configs/mini.py").candidates
+    config.update(train=1000)
+    before, after = (
+        {plan.candidate for plan in plan_candidates(FrozenConfigDict(config), "train", these, 0)}
+        for these in (triplets, longer)
+    )
+    assert len(after - before) == config.count and before < after
 
 
 def test_the_oracle_is_not_asked_about_other_peoples_pictures(annotated):

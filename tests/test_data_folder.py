@@ -51,7 +51,8 @@ def test_rows_become_examples_cropped_around_their_masks(folder):
     plain, with_target = source.examples("test")
     (removal,) = source.examples("train")
     assert (plain.prompt, plain.task) == ("a red apple", Task.FILL)
-    assert (removal.prompt, removal.id) == (FIXED_PROMPTS[Task.REMOVAL], "line-000004")
+    assert removal.prompt == FIXED_PROMPTS[Task.REMOVAL]
+    assert len({plain.id, with_target.id, removal.id}) == 3
     for example in (plain, with_target, removal):
         assert example.image.shape == (16, 16, 3)
         # 40 x 30 cropped to the left 30 x 30, of which 10 columns are masked.

@@ -36,10 +36,12 @@ def test_any_other_word_is_refused():
 
 
 class Many:
-    """A hundred triplets of each task, whose pictures nobody asks for."""
+    """A hundred triplets of each task and some fills in front; nobody asks for their pictures."""
 
-    tasks = np.repeat(np.arange(len(TASKS), dtype=np.int32), 100)
-    sizes = np.full((len(tasks), 2), 64, np.int32)
+    def __init__(self, more=0):
+        self.tasks = np.repeat(np.arange(len(TASKS), dtype=np.int32), 100)
+        self.tasks = np.concatenate([np.full(more, TASKS.index(Task.FILL), np.int32), self.tasks])
+        self.sizes = np.full((len(self.tasks), 2), 64, np.int32)
 
     def __len__(self):
         return len(self.tasks)
@@ -51,16 +53,31 @@ class Many:
         return np.flatnonzero(self.tasks == TASKS.index(task)).astype(np.int32)
 
 
+NAMES = [f"name {row}" for row in range(len(Many()))]
+
+
 @pytest.mark.parametrize(
     ("tasks", "expected"), [("as_sampled", (40, 10, 10, 20)), ("evenly", (20, 20, 20, 20))]
 )
 def test_triplets_of_each_task_that_get_candidates(tasks, expected):
-    rows = np.array(choose_rows(Many(), 80, tasks))
+    rows = np.array(choose_rows(Many(), NAMES, 80, tasks, seed=0))
     for task, count in zip(Task, expected):
         found = rows[rows // 100 == TASKS.index(task)]
-        np.testing.assert_array_equal(found, 100 * TASKS.index(task) + np.arange(count))
+        assert len(found) == len(set(found)) == count
+        # not the first ones: a folder often begins with one photographer
+        assert np.median(found % 100) > count / 2
+
+
+def test_one_more_triplet_takes_the_place_of_one_other_at_most():
+    chosen = {NAMES[row] for row in choose_rows(Many(), NAMES, 80, "evenly", seed=0)}
+    for new in range(20):
+        names = [f"new {new}", *NAMES]
+        others = {names[row] for row in choose_rows(Many(1), names, 80, "evenly", seed=0)}
+        assert len(chosen - others) <= 1
+    other_seed = {NAMES[row] for row in choose_rows(Many(), NAMES, 80, "evenly", seed=1)}
+    assert len(chosen - other_seed) > 20
 
 
 def test_any_other_word_is_refused_there_too():
     with pytest.raises(ValueError, match='must be "as_sampled" or "evenly", found'):
-        choose_rows(Many(), 80, "as_found")
+        choose_rows(Many(), NAMES, 80, "as_found", seed=0)

@@ -5,9 +5,12 @@ A resumed run therefore draws exactly what the uninterrupted run would have draw
 
 from __future__ import annotations
 
+import hashlib
+import json
 import zlib
 
 import jax
+import numpy as np
 from jaxtyping import Array, Int, PRNGKeyArray
 
 
@@ -24,3 +27,14 @@ def stream(
     key = jax.random.key(seed) if isinstance(seed, int) else seed
     key = jax.random.fold_in(key, zlib.crc32(name.encode()))
     return key if step is None else jax.random.fold_in(key, step)
+
+
+def generator(seed: int, *names: str | int) -> np.random.Generator:
+    """A numpy generator for the host that depends on the seed and the names alone.
+
+    Args:
+      seed: of the run.
+      names: what the numbers are for and about, e.g. "candidate", the name of a triplet, an index.
+    """
+    digest = hashlib.sha256(json.dumps([seed, *names]).encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:16]))

@@ -6,8 +6,9 @@ This is what the sources (mini world, the user's folder) give and what TFDS stor
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import UInt8
@@ -15,13 +16,19 @@ from PIL import Image
 
 from onereward_jax.tasks import Task
 
+Split = Literal["train", "test"]
+
+NAME_LENGTH = 16
+"""Hexadecimal digits of a name: of a million triplets, two share one with probability 3e-8."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Example:
     """A triplet (image, mask, prompt) and its truth.
 
     Attributes:
-      id: names the example in its split.
+      id: its name, made of what it is: task, prompt, pixels of image and mask, and of the target
+        where there is one. Equal triplets have equal names, wherever they stand.
       image: the picture before the edit.
       mask: 255 where it is to be edited, 0 elsewhere.
       has_target: whether it is known what a perfect edit looks like. Where it is not, `target` and
@@ -36,7 +43,7 @@ class Example:
       photo: the photograph that the picture is made of.
     """
 
-    id: str
+    id: str = dataclasses.field(init=False)
     image: UInt8[np.ndarray, "h w 3"]
     mask: UInt8[np.ndarray, "h w"]
     has_target: bool
@@ -49,6 +56,9 @@ class Example:
     box: tuple[int, int, int, int]
     photo: str
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "id", self._name())
+
     def encoded(self) -> dict[str, Any]:
         """As TFDS takes it: pictures as PNG bytes (an array would ask for TensorFlow)."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
@@ -57,6 +67,17 @@ class Example:
         fields["task"] = self.task.value
         fields["box"] = np.array(self.box, np.int32)
         return fields
+
+    def _name(self) -> str:
+        digest = hashlib.sha256()
+        pictures = (self.image, self.mask, *([self.target] if self.has_target else []))
+        parts = [self.task.value.encode(), self.prompt.encode()]
+        for picture in pictures:
+            parts += [repr(picture.shape).encode(), picture.tobytes()]
+        for part in parts:
+            digest.update(len(part).to_bytes(8))
+            digest.update(part)
+        return digest.hexdigest()[:NAME_LENGTH]
 
 
 def _png(pixels: UInt8[np.ndarray, "h w *c"]) -> bytes:

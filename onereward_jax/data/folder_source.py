@@ -130,7 +130,6 @@ class FolderSource:
             # Scaling blurs across the mask's edge, but outside the mask an edit changes nothing.
             after = np.where(edited[..., None], pixels["target"], pixels["image"])
         return Example(
-            id=f"line-{row.line:06d}",
             image=pixels["image"],
             mask=edited.astype(np.uint8) * np.uint8(255),
             has_target=row.target is not None,

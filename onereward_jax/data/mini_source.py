@@ -42,4 +42,4 @@ class MiniWorldSource:
                 key = (self.seed, _SPLIT_NUMBER[split], TASKS.index(task), number)
                 scene = make_scene(np.random.default_rng(key), task, split, self.image_size)
                 fields = {f.name: getattr(scene, f.name) for f in dataclasses.fields(scene)}
-                yield Example(id=f"{task.value}-{number:06d}", has_target=True, **fields)
+                yield Example(has_target=True, **fields)

@@ -14,6 +14,7 @@ from PIL import Image
 
 from onereward_jax.annotation import Candidate, Preference, PreferenceStore
 from onereward_jax.annotation.questions import Asked, read_answers, write_questions
+from onereward_jax.common.rng import generator
 from onereward_jax.data.triplets import Triplets
 from onereward_jax.evaluation.oracle import Oracle, Triplet, annotate
 from onereward_jax.stages.candidates import STORE
@@ -144,7 +145,7 @@ def _ask_oracle(
                 oracle.scores(np.asarray(Image.open(pictures / one.picture)), triplet)
                 for one in candidates
             ]
-            rng = np.random.default_rng((context.config.seed, split == "test", row))
+            rng = generator(context.config.seed, "oracle", name)
             noise_rate = config.noise_rate if split == "train" else 0.0
             answers = annotate(scores, rng, noise_rate, config.margin)
             finished = time.time()

@@ -17,6 +17,7 @@ from ml_collections import FrozenConfigDict
 from PIL import Image
 
 from onereward_jax.annotation import Candidate, PreferenceStore
+from onereward_jax.common.rng import generator
 from onereward_jax.data.pipeline import TripletSequence, same_size_parts, sizes_of
 from onereward_jax.data.triplets import Triplets
 from onereward_jax.parallel import gather, is_writer, shard_whole
@@ -97,14 +98,13 @@ def plan_candidates(
       config: the section `candidates`; its field named as the split says how many triplets, `tasks`
         how many of each task.
       split, triplets: which triplets there are.
-      seed: settings depend on (seed, split, triplet, index) only.
+      seed: settings depend on (seed, split, name of the triplet, index) only.
     """
     ids = triplets.column("id")
-    for row in choose_rows(triplets, config[split], config.tasks):
-        drawn = np.random.default_rng((seed, split == "test", row, config.count)).random()
-        disturbs = drawn < config.disturbed
+    for row in choose_rows(triplets, ids, config[split], config.tasks, seed):
+        disturbs = generator(seed, "disturb", split, ids[row]).random() < config.disturbed
         for index in range(config.count):
-            rng = np.random.default_rng((seed, split == "test", row, index))
+            rng = generator(seed, "candidate", split, ids[row], index)
             candidate = Candidate(
                 triplet_id=f"{split}/{ids[row]}",
                 index=index,
@@ -120,13 +120,20 @@ def plan_candidates(
             yield Plan(split, row, candidate)
 
 
-def choose_rows(triplets: TripletSequence, count: int, tasks: str) -> list[int]:
-    """The first triplets of each task, `count` of them together where there are so many.
+def choose_rows(
+    triplets: TripletSequence, names: Sequence[str], count: int, tasks: str, seed: int
+) -> list[int]:
+    """Some triplets of each task, `count` of them together where there are so many.
+
+    They are drawn by their names: one more triplet takes the place of one other at most. The
+    paper chooses a diverse subset instead, by K-means on CLIP embeddings; that is not done here.
 
     Args:
       triplets: to choose from.
+      names: of the triplets.
       count: how many.
       tasks: "as_sampled": the tasks stand in proportion to p_k; "evenly": as many of each.
+      seed: of the choice.
 
     Raises:
       ValueError: `tasks` is neither.
@@ -137,7 +144,9 @@ def choose_rows(triplets: TripletSequence, count: int, tasks: str) -> list[int]:
         raise ValueError(f'candidates.tasks must be "as_sampled" or "evenly", found {tasks!r}')
     rows = []
     for task, share in shares[tasks].items():
-        rows += triplets.with_task(task)[: round(count * share)].tolist()
+        found = triplets.with_task(task).tolist()
+        drawn = {row: generator(seed, "chosen", names[row]).random() for row in found}
+        rows += sorted(found, key=drawn.get)[: round(count * share)]
     return rows
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
+from onereward_jax.common.rng import generator
 from onereward_jax.data.pipeline import eval_batches, sizes_of
 from onereward_jax.data.triplets import Triplets
 from onereward_jax.evaluation.gains import ByDimension, gains
@@ -150,6 +151,8 @@ def _edits(
     editors = (base, EditorParams(transformer=trained, vae=base.vae))
     cache = open_text_cache(context.output("embed") / "prompts")
     generate = {size: make_generate(editor, size, mesh) for size in sizes_of(triplets)}
+    names, seed = triplets.column("id"), context.config.seed
+    seeds = {row: generator(seed, "evaluate", names[row]).integers(2**31) for row in rows}
     found: tuple[Pictures, Pictures] = ({}, {})
     with progress_bar("edits", 2 * len(rows), unit="picture") as bar:
         for batch in eval_batches(triplets, config.batch_size, indices=rows):
@@ -165,7 +168,7 @@ def _edits(
                 sigmas=sigma_table([grid] * count, len(grid)),
                 guidance_scale=np.full(count, config.guidance_scale, np.float32),
                 true_cfg_scale=np.full(count, config.true_cfg_scale, np.float32),
-                noise_seed=batch["index"] + context.config.seed * len(triplets),
+                noise_seed=np.int32([seeds[row] for row in batch["index"]]),
             )
             for pictures, params in zip(found, editors):
                 made = generate[size](params, shard_whole(edit, mesh), np.int32(config.num_steps))

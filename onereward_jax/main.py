@@ -2,12 +2,14 @@
 
     python -m onereward_jax.main --config=configs/mini.py --workdir=runs/mini
     python -m onereward_jax.main --config=configs/mini.py --workdir=runs/mini --stage=rl
+    python -m onereward_jax.main --workdir=runs/mini --resume
 
 Any field of the config can be set from the command line as --config.<section>.<field>=<value>.
 """
 
 from __future__ import annotations
 
+import pathlib
 import sys
 from collections.abc import Sequence
 
@@ -28,6 +30,7 @@ from onereward_jax.parallel import hosts, is_writer, make_mesh
 from onereward_jax.parallel.roll_call import Lost
 from onereward_jax.parallel.virtual_devices import give_threads
 from onereward_jax.stages import STAGES, Outcome, run_chain
+from onereward_jax.stages.command import given_command, read_command
 from onereward_jax.stages.watching import prepare_watching
 from onereward_jax.training.loop import Stopped, TooManyRefusedSteps
 
@@ -41,6 +44,12 @@ _CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="The experiment: a file of configs/, with :variant where it has some."
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run; made when missing.")
+flags.DEFINE_bool(
+    "resume",
+    False,
+    "In place of --config: the config file and the --config.... flags that the run in --workdir "
+    "was started with. Flags given beside it come on top.",
+)
 _STAGE = flags.DEFINE_enum("stage", None, [stage.name for stage in STAGES], _STAGE_HELP)
 _DISTRIBUTED = flags.DEFINE_bool(
     "distributed",
@@ -71,7 +80,9 @@ def main(argv: Sequence[str]) -> None:
 def _run(argv: Sequence[str]) -> None:
     try:
         if _CONFIG.value is None or _WORKDIR.value is None:
-            raise ValueError("--config and --workdir are needed; --help explains them")
+            raise ValueError(
+                "--config and --workdir are needed, or --workdir and --resume; --help explains them"
+            )
         if argv[1:]:
             raise ValueError(f"stray argument {argv[1]!r}: flags look like --name=value")
         if "://" in _WORKDIR.value:
@@ -83,7 +94,12 @@ def _run(argv: Sequence[str]) -> None:
         _join()
         prepare_watching(config)
         outcomes = run_chain(
-            config, _WORKDIR.value, make_mesh(**config.mesh), STAGES, only=_STAGE.value
+            config,
+            _WORKDIR.value,
+            make_mesh(**config.mesh),
+            STAGES,
+            only=_STAGE.value,
+            command=given_command(sys.argv),
         )
     except Stopped as stop:
         if is_writer():
@@ -129,10 +145,12 @@ def parse_flags(argv: list[str]) -> list[str]:
     # value, not as a default, which app.run would replace by the level of info.
     flags.FLAGS.verbosity = logging.WARNING
     try:
-        path = _config_path(argv)
-        if path is None:
+        argv = _with_former_flags(argv)
+        sys.argv[:] = argv  # config_flags looks there for the fields that are set
+        command = given_command(argv)
+        if command is None:
             return flags.FLAGS(argv)
-        defaults = load_config(path)
+        defaults = load_config(command.config)
         check_overrides(argv, defaults)
         rest = flags.FLAGS(argv)
         check_tuples(_CONFIG.value, defaults)
@@ -143,12 +161,18 @@ def parse_flags(argv: list[str]) -> list[str]:
         exit_with(error)
 
 
-def _config_path(argv: Sequence[str]) -> str | None:
-    for position, argument in enumerate(argv):
-        name, equals, value = argument.partition("=")
-        if name in ("--config", "-config"):
-            return value if equals else next(iter(argv[position + 1 :]), None)
-    return None
+def _with_former_flags(argv: list[str]) -> list[str]:
+    """The command line with what `--resume` stands for in its place."""
+    if "--resume" not in argv[1:]:
+        return argv
+    if given_command(argv) is not None:
+        raise ValueError("--resume stands in place of --config: give one of them")
+    workdir = next((one.partition("=")[2] for one in argv if one.startswith("--workdir=")), "")
+    if not workdir:
+        raise ValueError("--resume needs --workdir=...: the folder of the run to go on with")
+    former = read_command(pathlib.Path(workdir).expanduser())
+    place = argv.index("--resume")
+    return [*argv[:place], *former.flags(), *argv[place + 1 :]]
 
 
 if __name__ == "__main__":

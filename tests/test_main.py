@@ -1,11 +1,9 @@
-"""The chain skips, resumes, refuses and loses nothing; the command line says what is wrong."""
+"""Configs fit the stages that they name; the command line says what is wrong."""
 
-import dataclasses
 import json
 import pathlib
 import re
 import runpy
-import socket
 import subprocess
 import sys
 
@@ -16,8 +14,9 @@ from ml_collections import ConfigDict, FrozenConfigDict
 import onereward_jax
 from onereward_jax.common.config import check_overrides, check_tuples, flatten_config
 from onereward_jax.parallel import make_mesh
-from onereward_jax.stages import STAGES, Stage, StageContext, run_chain
-from onereward_jax.stages.record import read_record
+from onereward_jax.stages import STAGES, Stage, StageContext, field_rules
+from onereward_jax.stages.checks import check_config
+from onereward_jax.stages.inputs import leaves, require_sections
 from onereward_jax.stages.settings import model_kinds
 
 ROOT = pathlib.Path(onereward_jax.__file__).parents[1]
@@ -28,180 +27,9 @@ def get_config(name: str) -> ConfigDict:
     return runpy.run_path(str(ROOT / "configs" / f"{name}.py"))["get_config"]()
 
 
-# Three real stages: `count` writes numbers and can be interrupted, `double` reads it and resumes,
-# `total` reads that.
-
-
-def count(context: StageContext) -> dict[str, int]:
-    numbers = context.folder / "numbers.txt"
-    assert not numbers.exists(), "a stage that does not resume must find an empty folder"
-    numbers.write_text("1")
-    if context.config.count.fail:
-        raise ValueError("interrupted")
-    numbers.write_text("\n".join(map(str, range(context.config.count.size))))
-    return {"numbers": context.config.count.size}
-
-
-def double(context: StageContext) -> None:
-    numbers = (context.output("count") / "numbers.txt").read_text().split()
-    for number in numbers:
-        file = context.folder / number
-        if not file.exists():
-            file.write_text(str(2 * int(number)))
-        if context.config.double.fail_after == int(number):
-            raise ValueError("interrupted")
-
-
-def total(context: StageContext) -> dict[str, int]:
-    files = [path for path in context.output("double").iterdir() if path.name.isdigit()]
-    return {"total": sum(int(path.read_text()) for path in files)}
-
-
-CHAIN = (
-    Stage("count", "count", count, sections=("count",)),
-    Stage("double", "double", double, sections=("double",), reads=("count",), resumes=True),
-    Stage("total", "add up", total, reads=("double",)),
-)
-
-
-@pytest.fixture
-def config() -> ConfigDict:
-    return ConfigDict(
-        {
-            "seed": 0,
-            "stages": ("count", "double", "total"),
-            "count": {"size": 4, "fail": False, "choices": (1, 2)},
-            "double": {"fail_after": -1},
-        }
-    )
-
-
-def run(
-    config: ConfigDict,
-    workdir: pathlib.Path,
-    only: str | None = None,
-    chain: tuple[Stage, ...] = CHAIN,
-) -> dict[str, bool]:
-    mesh = make_mesh(data=jax.device_count(), fsdp=1)
-    outcomes = run_chain(config, workdir, mesh, chain, only)
-    return {outcome.stage: outcome.ran for outcome in outcomes}
-
-
-def test_complete_stages_are_skipped_until_something_they_depend_on_changes(config, tmp_path):
-    everything = {"count": True, "double": True, "total": True}
-    assert run(config, tmp_path) == everything
-    assert read_record(tmp_path / "total").results == {"total": 12}
-    assert run(config, tmp_path) == dict.fromkeys(everything, False)
-
-    config.double.fail_after = -2
-    assert run(config, tmp_path) == {"count": False, "double": True, "total": True}
-    config.count.size = 3
-    assert run(config, tmp_path) == everything
-    assert read_record(tmp_path / "total").results == {"total": 6}
-    config.seed = 1
-    assert run(config, tmp_path) == everything
-
-
-def test_how_layers_save_memory_is_no_reason_to_run_again(config, tmp_path):
-    chain = (dataclasses.replace(CHAIN[0], sections=("count", "models")), *CHAIN[1:])
-    config.models = {"remat": "none", "dtype": "float32"}
-    run(config, tmp_path, chain=chain)
-    config.models.remat = "full"
-    nothing = dict.fromkeys(("count", "double", "total"), False)
-    assert run(config, tmp_path, chain=chain) == nothing
-    assert run(config, tmp_path, only="double", chain=chain) == {"double": False}
-    config.models.dtype = "bfloat16"
-    assert run(config, tmp_path, chain=chain)["count"]
-
-
-def test_another_version_of_what_a_stage_uses_makes_it_run_again(config, tmp_path):
-    def with_template(version: str) -> tuple[Stage, ...]:
-        versioned = dataclasses.replace(CHAIN[1], versions={"template": version})
-        return CHAIN[0], versioned, CHAIN[2]
-
-    run(config, tmp_path, chain=with_template("a"))
-    ran = run(config, tmp_path, chain=with_template("b"))
-    assert ran == {"count": False, "double": True, "total": True}
-
-
-def test_a_stage_made_anew_makes_its_readers_run_even_with_the_same_settings(config, tmp_path):
-    run(config, tmp_path)
-    (tmp_path / "double" / "stage.json").unlink()
-    assert run(config, tmp_path) == {"count": False, "double": True, "total": True}
-
-
-def test_output_of_other_settings_is_moved_aside_not_deleted(config, tmp_path):
-    run(config, tmp_path)
-    for size in (2, 3):
-        config.count.size = size
-        run(config, tmp_path)
-    kept = [tmp_path / f"count.old-{number}" / "numbers.txt" for number in (1, 2)]
-    assert [len(path.read_text().split()) for path in kept] == [4, 2]
-    assert not (tmp_path / "double" / "3").exists()
-
-
-def test_interrupted_stages_resume_or_start_again(config, tmp_path):
-    config.count.fail = True
-    with pytest.raises(ValueError, match="interrupted"):
-        run(config, tmp_path)
-    with pytest.raises(ValueError, match="interrupted"):
-        run(config, tmp_path)
-
-    config.count.fail = False
-    config.double.fail_after = 1
-    with pytest.raises(ValueError, match="interrupted"):
-        run(config, tmp_path)
-    assert read_record(tmp_path / "double").status == "started"
-    written = (tmp_path / "double" / "0").stat().st_mtime_ns
-    # The same inputs again, and nothing is left to fail on: the first files are not made again.
-    (tmp_path / "count" / "numbers.txt").write_text("0\n2\n3")
-    assert run(config, tmp_path) == {"count": False, "double": True, "total": True}
-    assert (tmp_path / "double" / "0").stat().st_mtime_ns == written
-
-
-def test_one_stage_alone_wants_everything_it_reads_up_to_date(config, tmp_path):
-    with pytest.raises(ValueError, match="total reads double, which is not done: run --stage=do"):
-        run(config, tmp_path, only="total")
-    run(config, tmp_path)
-    config.count.size = 5
-    with pytest.raises(ValueError, match=r"reads count, .*config\.count\.size: 4 -> 5"):
-        run(config, tmp_path, only="total")
-    assert run(config, tmp_path, only="count") == {"count": True}
-    with pytest.raises(ValueError, match=r"reads double, which was made .*\(stage\.count: "):
-        run(config, tmp_path, only="total")
-    assert run(config, tmp_path, only="double") == {"double": True}
-    assert run(config, tmp_path, only="total") == {"total": True}
-
-
-def test_stages_left_out_of_the_config_are_not_waited_for(config, tmp_path):
-    config.stages = ("count", "total")
-    (tmp_path / "double").mkdir()
-    assert run(config, tmp_path) == {"count": True, "total": True}
-
-
-@pytest.mark.parametrize(
-    "content", [b"{", b"[1]", b'"\xe9"', b"[]", b'{"status": "complete", "inputs": 3}']
-)
-def test_a_damaged_record_names_the_file(config, tmp_path, content):
-    run(config, tmp_path)
-    (tmp_path / "count" / "stage.json").write_bytes(content)
-    with pytest.raises(ValueError, match=r"count/stage\.json is damaged"):
-        run(config, tmp_path)
-
-
-def test_unknown_stages_and_missing_sections_are_named(config, tmp_path):
-    config.stages = ("count", "tripple")
-    with pytest.raises(ValueError, match="no stage 'tripple'; there are count, double, total"):
-        run(config, tmp_path)
-    config.stages = ("count",)
-    del config.count
-    with pytest.raises(ValueError, match=r"config\.count is missing: stage count needs it"):
-        run(config, tmp_path)
-
-
-def test_base_models_come_from_pretraining_a_path_or_the_package(config, tmp_path):
+def test_base_models_come_from_pretraining_a_path_or_the_package(tmp_path):
     def find(model: str, stages: tuple[str, ...] = ("rl",)) -> pathlib.Path:
-        config.update(stages=stages, models={"judge": model})
+        config = ConfigDict({"stages": stages, "models": {"judge": model}})
         mesh = make_mesh(data=jax.device_count(), fsdp=1)
         return StageContext("rl", FrozenConfigDict(config), tmp_path, mesh).base_model("judge")
 
@@ -252,9 +80,18 @@ def test_configs_serve_the_stages_they_name(path):
     config = get_config(path.stem)
     table = {stage.name: stage for stage in STAGES}
     assert list(config.stages) == [name for name in table if name in config.stages]
-    needed = {section for name in config.stages for section in table[name].sections}
-    run_wide = {"seed", "stages", "mesh", "watch"}
-    assert set(config) == needed | run_wide
+    present = [table[name] for name in config.stages]
+    for stage in present:
+        require_sections(stage, FrozenConfigDict(config))
+    check_config(FrozenConfigDict(config), present, ())
+    covered = [
+        name
+        for name in leaves(config)
+        if any(entry.cover(name) for stage in present for entry in stage.fields)
+        or name.partition(".")[0] in ("seed", "stages", "mesh", "watch")
+    ]
+    assert set(covered) == set(leaves(config)), "fields that no stage reads in any mode"
+    assert set(leaves(config)) <= set(field_rules.RULES)
     json.dumps(flatten_config(config))
 
 
@@ -287,66 +124,30 @@ def stage_source(name: str) -> str:
 def test_stages_declare_what_they_read(stage):
     source, table = stage_source(stage.name), {stage.name: stage for stage in STAGES}
     assert source
-    sections, earlier = set(stage.sections), list(stage.reads)
+
+    def sections(one: Stage) -> set[str]:
+        return {name.partition(".")[0] for entry in one.fields for name in entry.names}
+
+    declared, earlier = sections(stage), list(stage.reads)
     while earlier:  # a change of their sections reaches this stage through their output
-        sections |= set(table[earlier[-1]].sections)
+        declared |= sections(table[earlier[-1]])
         earlier.extend(table[earlier.pop()].reads)
-    known = {section for one in STAGES for section in one.sections}
-    read = set(re.findall(r"\bconfig\.(\w+)", source)) & known
-    assert read <= sections
+    known = {section for one in STAGES for section in sections(one)}
+    read = set(re.findall(r"\bconfig\.(\w+)", source)) & known - {"seed"}
+    assert read <= declared
     assert set(re.findall(r"\.output\(\"(\w+)\"\)", source)) <= {stage.name, *stage.reads}
 
 
-@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
-def test_every_field_of_a_section_is_read_by_a_stage(stage):
-    text = "\n".join(map(stage_source, [*(one.name for one in STAGES), "settings"]))
-    config = get_config("make_mini" if stage.name == "pretrain" else "mini")
-    for section in stage.sections:
-        unread = [f for f in config[section] if not re.search(rf"[.\"]{f}\b", text)]
-        assert not unread, f"config.{section}: no stage reads {unread}"
-
-
-TWO_PROCESSES = """
-import sys
-import jax
-from ml_collections import ConfigDict
-from onereward_jax.parallel import make_mesh
-from onereward_jax.parallel.hosts import find_meeting, join
-from onereward_jax.stages import Stage, run_chain
-
-def write(context):
-    (context.folder / f"part-{jax.process_index()}").write_text("")
-
-def look(context):
-    return {"parts": len(list(context.output("write").glob("part-*")))}
-
-join(find_meeting(sys.argv[1], 2, int(sys.argv[2])))
-stages = Stage("write", "write", write), Stage("look", "look", look, reads=("write",))
-config = ConfigDict({"seed": 0, "stages": ("write", "look")})
-for _ in range(2):
-    outcomes = run_chain(config, sys.argv[3], make_mesh(data=-1, fsdp=1), stages)
-    print([outcome.ran for outcome in outcomes], outcomes[-1].record.results["parts"])
-"""
-
-
-def test_two_processes_wait_for_each_other_and_decide_alike(tmp_path):
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", TWO_PROCESSES, address, str(index), str(tmp_path / "run")],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for index in range(2)
-    ]
-    for process in processes:
-        lines, _ = process.communicate()
-        assert process.returncode == 0
-        assert lines.splitlines()[-1] == "[False, False] 2"
-        assert "[True, True] 2" in lines
+def test_every_field_is_read_by_a_stage():
+    text = "\n".join(map(stage_source, [*(one.name for one in STAGES), "settings", "watching"]))
+    text += (ROOT / "onereward_jax" / "main.py").read_text()
+    for name in {**leaves(get_config("make_mini")), **leaves(get_config("mini"))}:
+        if name.startswith("mesh."):  # make_mesh(**config.mesh)
+            continue
+        field = name.rpartition(".")[2]
+        parent = name.rpartition(".")[0].rpartition(".")[2]
+        whole_section = rf"plain\((\w+\.)*{parent}\)|optimizer_settings\(|\.{parent}\b"
+        assert re.search(rf"[.\"]{field}\b", text) or re.search(whole_section, text), name
 
 
 def command_line(*arguments: str) -> subprocess.CompletedProcess:

@@ -15,7 +15,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from typing import Any, NoReturn
 
 import jax
@@ -44,6 +44,7 @@ CRASHED = 1
 _VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 _KEYS = "onereward"
 _sync_points = itertools.count(1)
+_sayings = itertools.count(1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,6 +183,23 @@ def wait_for_all(event: str, seconds: float | None = BARRIER_SECONDS) -> None:
             raise Lost(f"{who} did not come to {event!r} within {seconds:.0f} s", TRY_AGAIN)
         time.sleep(pause)
         pause = min(2.0 * pause, 1.0)
+
+
+def from_writer(make: Callable[[], str]) -> str:
+    """What `make` gives on process 0, on every process; all call it equally often.
+
+    However long it may take: a dead process 0 is noticed by the runtime.
+
+    Raises:
+      Lost: process 0 has failed.
+    """
+    if not several():
+        return make()
+    key = f"{_KEYS}/from_writer/{next(_sayings)}"
+    if is_writer():
+        _client().key_value_set(key, make())
+    wait_for_all("a decision of process 0", seconds=None)
+    return _client().blocking_key_value_get(key, 10_000)
 
 
 def stop_requested() -> bool:

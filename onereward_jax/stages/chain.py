@@ -8,23 +8,33 @@ import json
 import pathlib
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jax.sharding import Mesh
 from ml_collections import ConfigDict, FrozenConfigDict
 
-import onereward_jax
-from onereward_jax.common.config import flatten_config
 from onereward_jax.parallel import is_writer, wait_for_all
-from onereward_jax.parallel.hosts import stop_requested
+from onereward_jax.parallel.hosts import from_writer, stop_requested
+from onereward_jax.stages.checks import check_config, check_stages
+from onereward_jax.stages.command import Command, write_command
+from onereward_jax.stages.inputs import (
+    Comparison,
+    Effect,
+    Verdict,
+    compare,
+    identity,
+    input_effects,
+    require_sections,
+    stage_inputs,
+)
+from onereward_jax.stages.lock import WorkdirLock
 from onereward_jax.stages.progress import announce
 from onereward_jax.stages.record import (
     COMPLETE,
     FILE,
     STARTED,
     StageRecord,
-    changes,
     read_record,
     write_record,
 )
@@ -47,23 +57,28 @@ def run_chain(
     mesh: Mesh,
     stages: Sequence[Stage],
     only: str | None = None,
+    command: Command | None = None,
 ) -> list[Outcome]:
     """Run the stages named in `config.stages`, or only one of them.
 
-    A stage is skipped when it is complete and none of its inputs changed (its config sections,
-    the seed, the package version, the very outputs it read). Output made from other inputs is
-    moved aside, not deleted. Every process of a multi-process run calls this; they share
-    `workdir`, and what a stage returns on process 0 counts.
+    A stage is skipped when it is complete and none of the inputs that its output depends on has
+    changed (`inputs`). Output made from other inputs is moved aside, not deleted, and taken back
+    when those inputs return. Everything that can be checked is checked before the first stage.
+    Every process of a multi-process run calls this; they share `workdir`, process 0 decides for
+    all, and what a stage returns there counts.
 
     Args:
       config: the experiment.
-      workdir: the folder of the run; each stage writes into the sub-folder of its name.
+      workdir: the folder of the run; each stage writes into the sub-folder of its name. One run at
+        a time holds it.
       mesh: devices, passed on to the stages.
       stages: all stages there are, in order.
       only: run this stage alone; those it reads must be complete.
+      command: the flags, kept for `--resume` and to name those that nothing reads.
 
     Raises:
-      ValueError: an unknown stage, a missing config section, or (with `only`) an earlier stage
+      ValueError: an unknown stage, a missing config section, a field out of range or read by no
+        stage, what a stage's check says, a work folder in use, or (with `only`) an earlier stage
         that is not complete.
       Stopped: by SIGTERM to one of several processes.
       Lost: another process is missing or has failed.
@@ -72,9 +87,15 @@ def run_chain(
     for name in (*config.stages, *([only] if only else [])):
         if name not in table:
             raise ValueError(f"config.stages: no stage {name!r}; there are {', '.join(table)}")
-    chain = _Chain(FrozenConfigDict(config), pathlib.Path(workdir), mesh, table)
-    chosen = (only,) if only else config.stages
-    return [chain.run(stage) for stage in stages if stage.name in chosen]
+    workdir = pathlib.Path(workdir).expanduser()
+    chain = _Chain(FrozenConfigDict(config), workdir, mesh, table, command)
+    chosen = [stage for stage in stages if stage.name in ((only,) if only else config.stages)]
+    from_writer(lambda: chain.prepare(chosen))
+    with chain.held():
+        outcomes = [chain.run(stage) for stage in chosen]
+        if only and is_writer():
+            chain.name_outdated(chosen[0])
+    return outcomes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +106,13 @@ class _Chain:
     workdir: pathlib.Path
     mesh: Mesh
     table: dict[str, Stage]
+    command: Command | None
+
+    def held(self) -> WorkdirLock | _Unheld:
+        """The lock of the work folder on process 0; nothing on the others."""
+        if not is_writer():
+            return _Unheld()
+        return WorkdirLock(self.workdir)
 
     def upstream(self, stage: Stage) -> list[Stage]:
         """The stages of this config that `stage` reads."""
@@ -94,64 +122,104 @@ class _Chain:
         """What `stage.json` says at the moment."""
         return read_record(self.workdir / stage.name)
 
-    def inputs(self, stage: Stage) -> dict[str, Any]:
-        """Every value the output of `stage` depends on, by its dotted name.
+    def inputs(self, stage: Stage, known: dict[str, dict[str, Any]]) -> dict[str, Any]:
+        """Every value the output of `stage` depends on, once the stages it reads are up to date.
 
-        An earlier stage counts by the time it was completed: people who annotate again with the
-        same settings still make new labels.
+        Args:
+          stage: of which.
+          known: inputs by stage, filled while asking, so that no content is read twice.
         """
-        inputs = {"onereward_jax": onereward_jax.__version__, "config.seed": self.config.seed}
-        inputs |= {f"version.{name}": version for name, version in stage.versions.items()}
-        for section in stage.sections:
-            if section not in self.config:
-                raise ValueError(f"config.{section} is missing: stage {stage.name} needs it")
-            inputs |= flatten_config(self.config[section], f"config.{section}")
-        for earlier in self.upstream(stage):
-            record = self.record(earlier)
-            inputs[f"stage.{earlier.name}"] = record.finished if record else ""
-        # Through JSON, since tuples come back from `stage.json` as lists.
-        return json.loads(json.dumps(inputs))
+        if stage.name not in known:
+            earlier = {
+                one.name: identity(one, self.config, self.inputs(one, known))
+                for one in self.upstream(stage)
+            }
+            known[stage.name] = stage_inputs(stage, self.config, self.workdir, earlier)
+        return known[stage.name]
 
-    def require_upstream(self, stage: Stage) -> None:
+    def prepare(self, chosen: Sequence[Stage]) -> str:
+        """On process 0, before anything is touched: whatever can be wrong is said now."""
+        overrides = self.command.overrides if self.command else ()
+        present = [self.table[name] for name in self.config.stages]
+        for stage in chosen:
+            require_sections(stage, self.config)
+        check_config(self.config, [*present, *chosen], overrides)
+        known: dict[str, dict[str, Any]] = {}
+        for stage in chosen if len(chosen) == 1 else ():
+            self.require_upstream(stage, known)
+        check_stages(
+            (stage, self.context(stage)) for stage in chosen if self.has_to_run(stage, known)
+        )
+        return ""
+
+    def has_to_run(self, stage: Stage, known: dict[str, dict[str, Any]]) -> bool:
+        """Whether a stage is missing, incomplete or made from other inputs."""
+        record = self.record(stage)
+        return (
+            record is None
+            or record.status != COMPLETE
+            or self.comparison(stage, record, self.inputs(stage, known)).verdict
+            is not Verdict.UNCHANGED
+        )
+
+    def comparison(
+        self, stage: Stage, record: StageRecord, inputs: Mapping[str, Any]
+    ) -> Comparison:
+        """The inputs of a record beside those of now."""
+        return compare(stage, self.config, record.inputs, inputs)
+
+    def context(self, stage: Stage, inputs: Mapping[str, Any] | None = None) -> StageContext:
+        """What the stage is handed."""
+        fixed = {}
+        if inputs is not None:
+            effects = input_effects(stage, self.config)
+            fixed = {k: value for k, value in inputs.items() if effects(k) is Effect.OUTPUT}
+        return StageContext(stage.name, self.config, self.workdir, self.mesh, must_match=fixed)
+
+    def require_upstream(self, stage: Stage, known: dict[str, dict[str, Any]]) -> None:
         """Raise a ValueError unless all that `stage` reads, however indirectly, is up to date."""
         for earlier in self.upstream(stage):
-            advice = f"run --stage={earlier.name} first, or leave --stage out"
+            self.require_upstream(earlier, known)
             record = self.record(earlier)
             if record is None or record.status != COMPLETE:
                 raise ValueError(
-                    f"stage {stage.name} reads {earlier.name}, which is not done: {advice}"
+                    f"stage {stage.name} reads {earlier.name}, which is not done: run "
+                    f"--stage={earlier.name} first, or leave --stage out"
                 )
-            if changed := changes(record.inputs, self.inputs(earlier)):
-                raise ValueError(
-                    f"stage {stage.name} reads {earlier.name}, which was made from other inputs "
-                    f"({changed}): {advice}"
+            found = self.comparison(earlier, record, self.inputs(earlier, known))
+            if found.verdict is Verdict.UNCHANGED:
+                continue
+            if found.only_settings:
+                advice = (
+                    "give that run's flags again (--resume does, in place of --config), or "
+                    f"--stage={earlier.name} to make it with these"
                 )
-            self.require_upstream(earlier)
+            else:
+                advice = f"run --stage={earlier.name} first, or leave --stage out"
+            raise ValueError(
+                f"stage {stage.name} reads {earlier.name}, which was made from other inputs "
+                f"({found}): {advice}"
+            )
 
     def run(self, stage: Stage) -> Outcome:
         """Run one stage unless there is nothing to do."""
-        self.require_upstream(stage)
-        inputs = self.inputs(stage)
         folder = self.workdir / stage.name
-        record = self.record(stage)
-        if record and record.status == COMPLETE and not changes(record.inputs, inputs):
-            announce(f"{stage.name}: complete and unchanged; remove {folder} to run it again")
-            return Outcome(stage.name, False, record)
         if stop_requested():
             raise Stopped(f"stopped before {stage.name}, as asked; the same command goes on there")
-        # No process may touch the folder before all have read it.
-        wait_for_all(f"decision on {stage.name}")
-        if is_writer():
-            _prepare_folder(stage, folder, record, inputs)
-        wait_for_all(f"start of {stage.name}")
+        inputs = json.loads(from_writer(lambda: json.dumps(self.settle(stage))))
+        if inputs is None:
+            record = self.record(stage)
+            announce(f"{stage.name}: complete and unchanged; remove {folder} to run it again")
+            return Outcome(stage.name, False, record)
         start, results = time.monotonic(), None
         if is_writer() or not stage.alone:
-            results = stage.run(StageContext(stage.name, self.config, self.workdir, self.mesh))
+            results = stage.run(self.context(stage, inputs))
         # However long the writer may take: a dead one is noticed by the runtime.
         wait_for_all(f"end of {stage.name}", seconds=None)
         record = StageRecord(
             status=COMPLETE,
             inputs=inputs,
+            identity=identity(stage, self.config, inputs),
             finished=datetime.datetime.now(datetime.UTC).isoformat(),
             seconds=round(time.monotonic() - start, 1),
             results=dict(results or {}),
@@ -162,23 +230,85 @@ class _Chain:
         announce(f"{stage.name}: done in {record.seconds:.0f} s")
         return Outcome(stage.name, True, record)
 
+    def settle(self, stage: Stage) -> dict[str, Any] | None:
+        """On process 0: leaves in the stage's folder only what it may go on from.
 
-def _prepare_folder(
-    stage: Stage, folder: pathlib.Path, record: StageRecord | None, inputs: dict[str, Any]
-) -> None:
-    """Leave in `folder` only what the stage may go on from, and mark it as started."""
-    same = record is not None and not changes(record.inputs, inputs)
-    has_output = folder.exists() and any(entry.name != FILE for entry in folder.iterdir())
-    if has_output and not same:
-        kept = _set_aside(folder)
-        why = changes(record.inputs, inputs) if record else f"it has no {FILE}"
-        announce(f"{stage.name}: former output moved to {kept} ({why})")
-    elif has_output and not stage.resumes:
-        shutil.rmtree(folder)
-    resumed = has_output and same and stage.resumes
-    announce(f"{stage.name}: {'resuming' if resumed else 'starting'}")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_record(folder, StageRecord(STARTED, inputs))
+        Returns:
+          Its inputs, or None when it is complete and unchanged.
+        """
+        known: dict[str, dict[str, Any]] = {}
+        self.require_upstream(stage, known)
+        inputs, folder = self.inputs(stage, known), self.workdir / stage.name
+        record = self.record(stage)
+        found = self.comparison(stage, record, inputs) if record else None
+        if found is None or found.verdict is Verdict.STARTS_OVER:
+            if _has_output(folder) or (record and record.status == COMPLETE):
+                kept = _set_aside(folder)
+                why = str(found) if found else f"it has no {FILE}"
+                announce(f"{stage.name}: former output moved to {kept} ({why})")
+            elif folder.exists():
+                shutil.rmtree(folder)
+            if former := self.former_output(stage, inputs):
+                former.rename(folder)
+                announce(f"{stage.name}: {former} is taken back: it was made from these inputs")
+                record = self.record(stage)
+                found = self.comparison(stage, record, inputs)
+        unchanged = found is not None and found.verdict is Verdict.UNCHANGED
+        if unchanged and record is not None and record.status == COMPLETE:
+            return None
+        kept_output = found is not None and found.verdict is not Verdict.STARTS_OVER
+        if kept_output and not stage.resumes and folder.exists():
+            shutil.rmtree(folder)
+        if kept_output and stage.resumes and _has_output(folder):
+            announce(f"{stage.name}: going on" + (f" ({found})" if found.differing else ""))
+        else:
+            announce(f"{stage.name}: starting")
+        folder.mkdir(parents=True, exist_ok=True)
+        write_record(folder, StageRecord(STARTED, inputs))
+        if self.command is not None:
+            write_command(self.workdir, self.command)
+        return inputs
+
+    def former_output(self, stage: Stage, inputs: Mapping[str, Any]) -> pathlib.Path | None:
+        """Output made from these inputs that was moved aside; a complete one if there is."""
+        found = []
+        for folder in self.workdir.glob(f"{stage.name}.old-*"):
+            record = read_record(folder)
+            if record is None:
+                continue
+            same = self.comparison(stage, record, inputs).verdict is Verdict.UNCHANGED
+            if same and (record.status == COMPLETE or stage.resumes):
+                found.append((record.status == COMPLETE, record.finished, folder))
+        return max(found)[2] if found else None
+
+    def name_outdated(self, stage: Stage) -> None:
+        """Say which later stages still show an output of `stage` that is no more."""
+        outdated = []
+        for later in self.table.values():
+            record = self.record(later) if later.name in self.config.stages else None
+            if record is None or record.status != COMPLETE:
+                continue
+            before = record.inputs.get(f"stage.{stage.name}")
+            if before is not None and before != self.record(stage).identity:
+                outdated.append(later.name)
+        if outdated:
+            verb = "is" if len(outdated) == 1 else "are"
+            announce(
+                f"{', '.join(outdated)} {verb} of a former {stage.name}: run without --stage to "
+                "renew what follows"
+            )
+
+
+class _Unheld:
+    """In place of the lock on processes that do not write."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *error: object) -> None: ...
+
+
+def _has_output(folder: pathlib.Path) -> bool:
+    return folder.exists() and any(entry.name != FILE for entry in folder.iterdir())
 
 
 def _set_aside(folder: pathlib.Path) -> pathlib.Path:

@@ -12,10 +12,6 @@ FILE = "stage.json"
 STARTED = "started"
 COMPLETE = "complete"
 
-HOW_ONLY = frozenset({"config.models.remat"})
-"""Inputs that say how a stage computes, not what comes out: changing them makes nothing stale."""
-
-
 @dataclasses.dataclass(frozen=True)
 class StageRecord:
     """The content of `stage.json`.
@@ -23,32 +19,18 @@ class StageRecord:
     Attributes:
       status: "started" or "complete".
       inputs: every value the output depends on, by its dotted name.
-      finished: when it was completed (UTC, ISO 8601); "" while it is only started. Stages that
-        read this one take it as the name of this very output.
+      identity: names this very output to the stages that read it; equal inputs make equal output.
+      finished: when it was completed (UTC, ISO 8601); "" while it is only started.
       seconds: wall-clock time of the last run; 0 while it is only started.
       results: headline figures of the stage.
     """
 
     status: str
     inputs: dict[str, Any]
+    identity: str = ""
     finished: str = ""
     seconds: float = 0.0
     results: dict[str, Any] = dataclasses.field(default_factory=dict)
-
-
-def changes(old: dict[str, Any], new: dict[str, Any]) -> str:
-    """The inputs that differ, as `name: old -> new; ...`; the first three by name. "" for none.
-
-    Those in `HOW_ONLY` do not count.
-    """
-    absent = "(none)"
-    differing = [
-        f"{name}: {old.get(name, absent)} -> {new.get(name, absent)}"
-        for name in sorted((old.keys() | new.keys()) - HOW_ONLY)
-        if old.get(name, absent) != new.get(name, absent)
-    ]
-    more = f"; and {len(differing) - 3} more" if len(differing) > 3 else ""
-    return "; ".join(differing[:3]) + more
 
 
 def read_record(folder: pathlib.Path) -> StageRecord | None:

@@ -45,6 +45,7 @@ from onereward_jax.reward import QueryTokenizer
 from onereward_jax.reward.loading import load_judge_params, read_judge, write_template_version
 from onereward_jax.stages.candidates import STORE
 from onereward_jax.stages.data import open_triplets
+from onereward_jax.stages.progress import announce
 from onereward_jax.stages.settings import plain, reward_options, reward_settings
 from onereward_jax.stages.stage import Results, StageContext
 from onereward_jax.stages.watching import watching
@@ -53,6 +54,7 @@ from onereward_jax.training.checkpoint import About, Checkpointer
 from onereward_jax.training.flops import Assumptions
 from onereward_jax.training.loop import LoopConfig, Periodic, train
 from onereward_jax.training.minimum import full_attention_share, reward_minimum
+from onereward_jax.training.optim import in_words
 from onereward_jax.training.reward_step import (
     abstract_reward_state,
     first_reward_state,
@@ -110,7 +112,7 @@ def run(context: StageContext) -> Results:
             drawn, config.batch_size, local_rows(config.batch_size, mesh)
         ).to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4))
     )
-    about = About(must_match={"reward": plain(config)}, config=plain(context.config))
+    about = About(must_match=context.must_match, config=plain(context.config))
     table_path = context.folder / "accuracy.json"
 
     def measure(state: TrainState) -> None:
@@ -131,6 +133,8 @@ def run(context: StageContext) -> Results:
         abstract = abstract_reward_state(scorer, settings, mesh)
         resumes = checkpointer.latest_step() is not None
         state = checkpointer.restore(abstract, data) if resumes else first()
+        if resumes:
+            announce(f"reward: {in_words(settings.optimizer, config.steps, int(state.step))}")
         with watching(context, context.folder, int(state.step), minimum_flops) as (watch, writer):
             state = train(
                 lambda state, batch: steps[_size(batch)](state, batch),

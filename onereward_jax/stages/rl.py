@@ -27,10 +27,11 @@ from onereward_jax.parallel import gather, is_writer, local_rows, shard_batch, s
 from onereward_jax.policy import TextCache, load_editor, open_text_cache
 from onereward_jax.policy.adapters import init_adapter
 from onereward_jax.policy.loading import abstract_params
-from onereward_jax.reward import TEMPLATE_VERSION, Jitter, QueryTokenizer
+from onereward_jax.reward import Jitter, QueryTokenizer
 from onereward_jax.reward.loading import load_judge_params, read_judge
 from onereward_jax.stages.candidates import to_uint8
 from onereward_jax.stages.data import open_triplets
+from onereward_jax.stages.progress import announce
 from onereward_jax.stages.settings import compute_dtype, model_kinds, optimizer_settings, plain
 from onereward_jax.stages.stage import Results, StageContext
 from onereward_jax.stages.targets import check_targets
@@ -40,6 +41,7 @@ from onereward_jax.training.checkpoint import About, Checkpointer
 from onereward_jax.training.flops import Assumptions
 from onereward_jax.training.loop import LoopConfig, Periodic, train
 from onereward_jax.training.minimum import full_attention_share, rl_minimum
+from onereward_jax.training.optim import in_words
 from onereward_jax.training.rl_config import Frozen, RLConfig, RLModels
 from onereward_jax.training.rl_step import (
     abstract_rl_state,
@@ -124,12 +126,13 @@ def run(context: StageContext) -> Results:
         assumptions = Assumptions(rollout_steps, full_attention_share(models.scorer))
         return rl_minimum(models, settings, parts, shown, assumptions)
 
-    must_match = {"rl": plain(config), "query_template": TEMPLATE_VERSION}
-    about = About(must_match=must_match, config=plain(context.config))
+    about = About(must_match=context.must_match, config=plain(context.config))
     with Checkpointer(context.folder / "checkpoints", about) as checkpointer:
         abstract = abstract_rl_state(models, settings, mesh)
         resumes = checkpointer.latest_step() is not None
         state = checkpointer.restore(abstract, data) if resumes else first_state()
+        if resumes:
+            announce(f"rl: {in_words(settings.optimizer, config.steps, int(state.step))}")
         # State and reference have copies of their own: a third one would be 4 bytes per weight.
         del weights
         with watching(context, context.folder, int(state.step), minimum_flops) as (watch, writer):

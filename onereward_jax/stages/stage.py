@@ -6,11 +6,13 @@ import dataclasses
 import pathlib
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from jax.sharding import Mesh
 from ml_collections import FrozenConfigDict
 
 from onereward_jax.convert import resolve_folder
+from onereward_jax.stages.inputs import Effect, Fields
 
 Results = Mapping[str, str | int | float]
 """Headline figures of a stage, for the closing table of a run."""
@@ -26,6 +28,7 @@ class StageContext:
       workdir: the folder of the run.
       mesh: the devices of the run.
       started: when this process began with the stage (`time.time()`).
+      must_match: inputs without which the stage's half-finished output means something else.
     """
 
     stage: str
@@ -33,6 +36,7 @@ class StageContext:
     workdir: pathlib.Path
     mesh: Mesh
     started: float = dataclasses.field(default_factory=time.time)
+    must_match: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def folder(self) -> pathlib.Path:
@@ -69,6 +73,10 @@ class StageContext:
         return resolve_folder(self.config.models.transformer, "config.models.transformer")
 
 
+def no_check(context: StageContext) -> None:
+    """For stages with nothing to check beyond the rules of their fields."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Stage:
     """One link of the chain.
@@ -78,20 +86,27 @@ class Stage:
       summary: one plain sentence for people who have never run it.
       run: does the work, writes into `context.folder` and returns headline figures. Of several
         processes all run it, and process 0 alone writes what is not a sharded array.
-      sections: config sections the output depends on; a change of any field runs it again.
-      reads: earlier stages whose output it reads; those that `config.stages` leaves out are not
-        waited for.
-      versions: of things in the code that the output depends on, such as the query template.
-      resumes: it goes on from its own half-finished output. Otherwise such output is removed
-        before the stage starts again.
+      check: raises a ValueError, FileNotFoundError or ModuleNotFoundError for what would end the
+        stage in an error of the user's. Called on process 0 before the first stage of the chain, so
+        no output of an earlier stage need be there.
+      format: version of what it writes and of how it computes; another one makes it run anew.
+      versions: of other things in the code that the output depends on, such as a query template.
+      fields: every field of the config that it reads, and what a change of it means. Of two
+        entries with the same field the later one counts.
+      reads: earlier stages whose output it reads, and what a change of it means; those that
+        `config.stages` leaves out are not waited for.
+      resumes: it goes on from its own output, half-finished or of fewer steps. Otherwise such
+        output is removed before the stage starts again.
       alone: process 0 runs it while the others wait; it uses no device of theirs.
     """
 
     name: str
     summary: str
     run: Callable[[StageContext], Results | None]
-    sections: tuple[str, ...] = ()
-    reads: tuple[str, ...] = ()
+    check: Callable[[StageContext], None] = no_check
+    format: int = 1
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    fields: tuple[Fields, ...] = ()
+    reads: Mapping[str, Effect] = dataclasses.field(default_factory=dict)
     resumes: bool = False
     alone: bool = False

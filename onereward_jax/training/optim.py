@@ -84,6 +84,16 @@ def make_schedule(config: OptimizerConfig) -> optax.Schedule:
     return optax.join_schedules([rise, after], [warmup])
 
 
+def in_words(config: OptimizerConfig, total_steps: int, step: int) -> str:
+    """Where training goes on and by which schedule, as one line for people."""
+    now = float(make_schedule(config)(step))
+    line = f"goes on after step {step} of {total_steps}; learning rate {now:.2g}, "
+    if config.schedule == "cosine":
+        end = config.learning_rate * config.final_fraction
+        return line + f"a cosine from {config.learning_rate:.2g} to {end:.2g} at step {total_steps}"
+    return line + f"constant at {config.learning_rate:.2g} after {config.warmup_steps} steps"
+
+
 def decay_mask(params: PyTree) -> PyTree:
     """True at the parameters that are decayed.
 

@@ -1,0 +1,194 @@
+"""Fingerprints of what config fields name: the content counts, not the path.
+
+Weights of tens of GB are told apart by samples of their files; everything else is read whole. Both
+give the same fingerprint for a copy in another place.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Iterable
+from typing import Any
+
+from ml_collections import FrozenConfigDict
+
+from onereward_jax.convert import resolve_folder
+from onereward_jax.data.folder_source import METADATA, metadata_lines
+from onereward_jax.stages.inputs import Digest
+
+WHOLE_BYTES = 4 << 20
+"""Files up to this size are read whole."""
+SAMPLES, SAMPLE_BYTES = 64, 64 << 10
+"""Of larger ones so many pieces of this size, evenly spaced, the head and the end among them."""
+
+MODEL_FILES = (".safetensors", ".json", ".txt", ".jinja", ".model")
+"""What is read of a model's folder."""
+
+NONE = "none"
+PRETRAINED = "of the stage pretrain"
+
+DIGESTS = "picture_digests.json"
+"""In the work folder: digests of a data folder's files, so that each is read once."""
+
+
+def of_file(path: pathlib.Path) -> str:
+    """The fingerprint of a file: of all of it, or of its size and samples.
+
+    Raises:
+      OSError: it cannot be read.
+    """
+    size = path.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    with open(path, "rb") as file:
+        if size <= WHOLE_BYTES:
+            digest.update(file.read())
+        else:
+            for number in range(SAMPLES):
+                file.seek((size - SAMPLE_BYTES) * number // (SAMPLES - 1))
+                digest.update(file.read(SAMPLE_BYTES))
+    return digest.hexdigest()[:16]
+
+
+def of_model(folder: pathlib.Path) -> str:
+    """The fingerprint of a model's folder: the files that are read, by their names in it."""
+    files = (path for path in folder.rglob("*") if path.suffix in MODEL_FILES and path.is_file())
+    return _of_named((path.relative_to(folder).as_posix(), of_file(path)) for path in files)
+
+
+def model(field: str) -> Digest:
+    """Of the model that `field` names, a folder or the hub's; the run's own pretraining is one."""
+
+    def digest(config: FrozenConfigDict, workdir: pathlib.Path) -> str:
+        if field in ("models.editor", "models.judge", "models.transformer"):
+            if "pretrain" in config.stages:
+                return PRETRAINED
+        name = _value(config, field)
+        return of_model(resolve_folder(name, f"config.{field}")) if name else NONE
+
+    return digest
+
+
+def file(field: str) -> Digest:
+    """Of the file that `field` names; none where it is empty."""
+
+    def digest(config: FrozenConfigDict, workdir: pathlib.Path) -> str:
+        name = _value(config, field)
+        return of_file(pathlib.Path(name).expanduser()) if name else NONE
+
+    return digest
+
+
+def folder(field: str) -> Digest:
+    """Of every file below the folder that `field` names, such as a TFDS data set."""
+
+    def digest(config: FrozenConfigDict, workdir: pathlib.Path) -> str:
+        top = pathlib.Path(_value(config, field)).expanduser()
+        files = (path for path in top.rglob("*") if path.is_file())
+        return _of_named((path.relative_to(top).as_posix(), of_file(path)) for path in files)
+
+    return digest
+
+
+def pictures(field: str) -> Digest:
+    """Of a data folder: its metadata, and every file that the metadata names.
+
+    Digests of files are kept in the work folder; a file is read again when its size or time is
+    another one.
+    """
+
+    def digest(config: FrozenConfigDict, workdir: pathlib.Path) -> str:
+        top = pathlib.Path(_value(config, field)).expanduser()
+        lines = metadata_lines(top / METADATA)
+        names = sorted({name for line in lines for name in _named_files(line)})
+        known = _read_digests(workdir / DIGESTS)
+
+        def one(name: str) -> tuple[str, list[Any]]:
+            try:
+                status = os.stat(top / name)
+            except OSError:
+                return name, [0, 0, "missing"]
+            size, time = status.st_size, status.st_mtime_ns
+            before = known.get(name)
+            if before and before[:2] == [size, time]:
+                return name, before
+            return name, [size, time, of_file(top / name)]
+
+        with concurrent.futures.ThreadPoolExecutor() as threads:
+            found = dict(threads.map(one, names))
+        if found != known and workdir.is_dir():
+            _write_digests(workdir / DIGESTS, found)
+        rows = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+        return _of_named([(METADATA, rows), *((name, entry[2]) for name, entry in found.items())])
+
+    return digest
+
+
+def answers(field: str, in_place: str) -> Digest:
+    """Of the answered lines of people's files; questions that nobody has answered do not count.
+
+    Args:
+      field: names a file of answers, or a folder of such files.
+      in_place: file in the work folder that is meant where the field is empty.
+    """
+
+    def digest(config: FrozenConfigDict, workdir: pathlib.Path) -> str:
+        name = _value(config, field)
+        path = pathlib.Path(name).expanduser() if name else workdir / in_place
+        if not path.exists():
+            return NONE
+        files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
+        lines = [
+            line
+            for file in files
+            for line in file.read_text(encoding="utf-8-sig", errors="replace").split("\n")
+            if _is_answered(line)
+        ]
+        return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:16]
+
+    return digest
+
+
+def _is_answered(line: str) -> bool:
+    return '"best"' in line or '"worst"' in line
+
+
+def _named_files(line: str) -> Iterable[str]:
+    """The files that a row of metadata names; a bad row is the stage's to complain of."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return ()
+    if not isinstance(row, dict):
+        return ()
+    return [row[name] for name in ("image", "mask", "target") if isinstance(row.get(name), str)]
+
+
+def _read_digests(path: pathlib.Path) -> dict[str, list[Any]]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}  # they are computed anew
+
+
+def _write_digests(path: pathlib.Path, digests: dict[str, list[Any]]) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(digests, ensure_ascii=False), encoding="utf-8")
+    os.replace(partial, path)
+
+
+def _of_named(parts: Iterable[tuple[str, str]]) -> str:
+    digest = hashlib.sha256()
+    for name, part in sorted(parts):
+        digest.update(f"{name}\0{part}\0".encode())
+    return digest.hexdigest()[:16]
+
+
+def _value(config: FrozenConfigDict, field: str) -> Any:
+    for name in field.split("."):
+        config = config[name]
+    return config
+

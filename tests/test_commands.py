@@ -185,7 +185,7 @@ def test_a_model_without_a_vocabulary_ends_in_one_sentence(
     assert line.startswith("error: ") and "holds no vocabulary: none of tokenizer.json" in line
 
 
-@pytest.mark.parametrize("command", ["edit", "judge"])
+@pytest.mark.parametrize("command", ["edit", "judge", "train_compile"])
 def test_help_shows_a_whole_command(command: str) -> None:
     outcome = subprocess.run(
         [sys.executable, "-m", f"onereward_jax.{command}", "--help"],
@@ -194,5 +194,8 @@ def test_help_shows_a_whole_command(command: str) -> None:
         text=True,
         check=True,
     )
-    assert f"python -m onereward_jax.{command} --model=mini_models/" in outcome.stdout
-    assert "--prompt" in outcome.stdout and "--traceback" in outcome.stdout
+    assert f"python -m onereward_jax.{command} --" in outcome.stdout
+    flags = ["--prompt", "--traceback"]
+    if command == "train_compile":
+        flags = ["--topology", "--config.<section>.<field>"]
+    assert all(flag in outcome.stdout for flag in flags)

@@ -51,7 +51,10 @@ def make_mesh(
         sizes[sizes.index(-1)] = len(devices) // known
     total = sizes[0] * sizes[1] * sizes[2]
     if total != len(devices):
-        raise ValueError(f"mesh {asked} (data x fsdp x tensor) does not fit {len(devices)} devices")
+        raise ValueError(
+            f"mesh {asked} (data x fsdp x tensor) does not fit {len(devices)} devices: config.mesh "
+            "must multiply to their number, and one of its axes may be -1, whatever is left"
+        )
 
     in_order = sorted(devices, key=slice_of)
     slices = [list(group) for _, group in itertools.groupby(in_order, key=slice_of)]

@@ -2,6 +2,7 @@
 
     python -m onereward_jax.train_compile --config=configs/flux_fill_dev.py --topology=v5p:4x4x4
 
+Any field of the config can be set as --config.<section>.<field>=<value>, as for onereward_jax.main.
 With --suggest the mesh, the batch and what is computed again are searched for instead of taken from
 the config. Exit code 0: the step fits. 1: it does not. 2: the command line or the config is at
 fault. 70: this program or the compiler is.
@@ -92,6 +93,8 @@ def suggest(topology: Topology) -> bool:
 
 def parse_flags(argv: list[str]) -> list[str]:
     """absl's parser, with typos in config fields named."""
+    if "--help" in argv[1:]:
+        app.usage(shorthelp=True, writeto_stdout=True, exitcode=0)
     flags.FLAGS.set_default("verbosity", logging.WARNING)
     try:
         for argument in argv[1:]:

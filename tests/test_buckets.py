@@ -343,8 +343,8 @@ def test_a_folder_of_several_shapes_goes_through_the_whole_method(tmp_path):
     rows = [json.loads(line) for line in (workdir / "rl" / "metrics.jsonl").open()]
     assert len(rows) == 4 and all(np.isfinite(row["loss"]) for row in rows)
     summary = json.loads((workdir / "evaluate" / "report" / "summary.json").read_text())
-    assert list(summary["gsb"]) == ["by the judge"]
-    found = summary["gsb"]["by the judge"]
+    assert list(summary["gsb"]) == ["by the judge it was trained against"]
+    found = summary["gsb"]["by the judge it was trained against"]
     assert {task: sum(found[task][kind] for kind in ("good", "same", "bad")) for task in found} == {
         "fill": 8, "extend_with_prompt": 2, "extend_without_prompt": 2, "removal": 6
     }  # fmt: skip

@@ -88,7 +88,7 @@ def test_the_chain_ends_with_a_report_and_a_table(finished):
         assert read_record(workdir / stage).status == COMPLETE
         assert stage in printed
     summary = json.loads((workdir / "evaluate" / "report" / "summary.json").read_text())
-    for rater in ("by the oracle", "by the judge"):
+    for rater in ("by the oracle", "by the judge it was trained against"):
         assert {sum(found[kind] for kind in ("good", "same", "bad"))
                 for found in summary["gsb"][rater].values()} == {8}  # fmt: skip
         assert set(summary["gsb"][rater]) == {task.value for task in TASKS}

@@ -6,6 +6,7 @@ import itertools
 import numpy as np
 import pytest
 
+from onereward_jax.common.lab import rgb_to_lab
 from onereward_jax.data.mini_world import (
     NAMED,
     NAMED_COLOURS,
@@ -18,7 +19,6 @@ from onereward_jax.data.mini_world import (
     prompt_colour,
     prompts,
 )
-from onereward_jax.data.mini_world.colour_words import rgb_to_lab
 from onereward_jax.data.mini_world.sprites import anonymous_sprites, sprite_picture
 from onereward_jax.tasks import TASKS, Task
 

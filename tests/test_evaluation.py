@@ -9,7 +9,6 @@ from scipy import ndimage
 from onereward_jax.data.mini_world import make_scene
 from onereward_jax.evaluation import (
     Comparison,
-    Triplet,
     Verdict,
     good_same_bad,
     judge_accuracy,
@@ -18,6 +17,8 @@ from onereward_jax.evaluation import (
     measure,
 )
 from onereward_jax.evaluation.image_metrics import MAX_PSNR
+from onereward_jax.evaluation.oracle import Triplet
+from onereward_jax.evaluation.oracle.reading import letters_read
 from onereward_jax.tasks import Dimension, Task
 
 GOOD, SAME, BAD = Verdict
@@ -97,12 +98,18 @@ def word():
     return Triplet.from_example(dataclasses.asdict(scene))
 
 
-def _damaged(triplet, rgb):
+def _damaged(rgb):
     return (np.clip(rgb, 0, 1) * 2 - 1).astype(np.float32)
 
 
+def _measured(triplet, rgb, **kwargs):
+    source, truth = _damaged(triplet.image.rgb), _damaged(triplet.target.rgb)
+    return measure(_damaged(rgb), source, triplet.mask, **{"truth": truth, **kwargs})
+
+
 def test_the_truth_measures_perfect(word):
-    found = measure(_damaged(word, word.target.rgb), word, reader=lambda pixels, box: word.label)
+    letters = letters_read(_damaged(word.target.rgb), word, lambda pixels, box: word.label)
+    found = _measured(word, word.target.rgb, word_accuracy=letters)
     assert found.psnr == MAX_PSNR
     assert found.ssim == pytest.approx(1.0)
     assert found.drift == pytest.approx(0.0, abs=1e-3)
@@ -116,24 +123,40 @@ def test_every_metric_sees_its_damage(word):
     inside = rgb + 0.1 * word.mask[..., None]
     # nothing clips: the error inside the mask is exactly 0.1, outside there is none
     inside = np.where(inside > 1, rgb - 0.1, inside)
-    found = measure(_damaged(word, inside), word)
+    found = _measured(word, inside)
     assert found.psnr == pytest.approx(20.0, abs=0.01)
     assert found.drift == pytest.approx(0.0, abs=1e-3)
     assert found.word_accuracy is None
 
-    outside = measure(_damaged(word, rgb + 0.1 * ~word.mask[..., None]), word)
+    outside = _measured(word, rgb + 0.1 * ~word.mask[..., None])
     assert outside.psnr == MAX_PSNR
     assert outside.drift > 2.0
 
     grey = rgb.mean(-1, keepdims=True)
-    assert measure(_damaged(word, grey + 1.6 * (rgb - grey)), word).saturation_excess > 1.0
-    blurred = measure(_damaged(word, ndimage.gaussian_filter(rgb, (3, 3, 0))), word)
+    assert _measured(word, grey + 1.6 * (rgb - grey)).saturation_excess > 1.0
+    blurred = _measured(word, ndimage.gaussian_filter(rgb, (3, 3, 0)))
     assert blurred.edge_density_excess < -0.1
     assert blurred.ssim < 0.8
 
 
+def test_without_a_truth_nothing_is_measured_against_one(word):
+    rgb = word.target.rgb + 0.1 * ~word.mask[..., None]
+    with_truth, without = _measured(word, rgb), _measured(word, rgb, truth=None)
+    assert (without.drift, without.saturation, without.edge_density) == (
+        with_truth.drift, with_truth.saturation, with_truth.edge_density
+    )  # fmt: skip
+    against = ("psnr", "ssim", "saturation_excess", "edge_density_excess")
+    assert [getattr(without, name) for name in against] == [None] * 4
+    mean = mean_metrics([with_truth, without, without])
+    assert (mean.results, mean.truths) == (3, 1)
+    assert [getattr(mean, name) for name in against] == [
+        getattr(with_truth, name) for name in against
+    ]
+    assert mean_metrics([without]).psnr is None
+
+
 def test_means_leave_out_what_was_not_measured(word):
-    seen = measure(_damaged(word, word.target.rgb), word, reader=lambda pixels, box: "")
+    seen = _measured(word, word.target.rgb, word_accuracy=0.0)
     unseen = dataclasses.replace(seen, word_accuracy=None, psnr=20.0)
     mean = mean_metrics([seen, unseen])
     assert mean.word_accuracy == 0.0

@@ -53,7 +53,8 @@ def synthetic_inputs(title: str = "Policy <mini> & base") -> ReportInputs:
         },
         metrics={
             editor: {
-                task: ImageMetrics(psnr, 0.6, 5.2, 22.0, 1.3, 0.2, -0.02, None) for task in TASKS
+                task: ImageMetrics(5.2, 22.0, 0.2, psnr, 0.6, 1.3, -0.02, truths=1)
+                for task in TASKS
             }
             for editor, psnr in (("base", 14.2), ("policy", 17.9))
         },

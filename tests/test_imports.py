@@ -7,6 +7,8 @@ import re
 import subprocess
 import sys
 
+from runtime_only import normalized, requirements
+
 import onereward_jax
 
 PACKAGE = pathlib.Path(onereward_jax.__file__).parent
@@ -37,8 +39,8 @@ LAYERS = (
 FOREIGN = ("torch", "diffusers", "tensorflow")
 """Needed by tests and benchmarks, never by the package."""
 
-REQUIREMENTS = ("RUNTIME", "MINI", "WANDB")
-"""The lists of setup.py that the package itself may draw on."""
+MINI_WORLD = ("onereward_jax.data.mini_world", "onereward_jax.evaluation.oracle")
+"""What alone may use the extra `mini`."""
 
 EMPTY_NAMES = ("util", "utils", "helper", "helpers", "misc", "base", "common_utils")
 LONGEST_FILE = 400
@@ -49,10 +51,14 @@ def dotted_name(path: pathlib.Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imported_names(path: pathlib.Path) -> set[str]:
-    """Every module a file imports, also inside functions; relative imports made absolute."""
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+def imported_names(path: pathlib.Path, in_functions: bool = False) -> set[str]:
+    """Every module a file imports, also inside functions or only there."""
+    names, tree = set(), ast.parse(path.read_text())
+    nodes = list(ast.walk(tree))
+    if in_functions:
+        functions = [node for node in nodes if isinstance(node, ast.FunctionDef)]
+        nodes = [node for function in functions for node in ast.walk(function)]
+    for node in nodes:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -106,21 +112,25 @@ def test_no_file_of_the_package_names_torch_or_tensorflow():
 
 
 def test_every_package_imported_is_declared_in_setup_py():
+    """RUNTIME outside functions, WANDB inside them too, MINI in functions of the mini world."""
     distributions = importlib.metadata.packages_distributions()
-    declared = {
-        re.split(r"[\[<>=]", node.value)[0].lower().replace("_", "-")
-        for statement in ast.parse((ROOT / "setup.py").read_text()).body
-        if isinstance(statement, ast.Assign) and statement.targets[0].id in REQUIREMENTS
-        for node in ast.walk(statement.value)
-        if isinstance(node, ast.Constant)
-    }
-    undeclared = [
-        f"{path.relative_to(ROOT)} imports {name}"
-        for path in MODULES
-        for name in {name.split(".")[0] for name in imported_names(path)}
-        if name != "onereward_jax" and name not in sys.stdlib_module_names
-        if not {d.lower().replace("_", "-") for d in distributions.get(name, [name])} & declared
-    ]
+    runtime, mini, wandb = (
+        {normalized(re.split(r"[\[<>=]", line)[0]) for line in requirements(name)}
+        for name in ("RUNTIME", "MINI", "WANDB")
+    )
+    undeclared = []
+    for path in MODULES:
+        inside = runtime | wandb | (mini if dotted_name(path).startswith(MINI_WORLD) else set())
+        everywhere = imported_names(path)
+        for name, declared in (
+            *((name, inside) for name in everywhere),
+            *((name, runtime) for name in everywhere - imported_names(path, in_functions=True)),
+        ):
+            package = name.split(".")[0]
+            if package == "onereward_jax" or package in sys.stdlib_module_names:
+                continue
+            if not {normalized(one) for one in distributions.get(package, [package])} & declared:
+                undeclared.append(f"{path.relative_to(ROOT)} imports {name}")
     assert not undeclared, "\n".join(undeclared)
 
 

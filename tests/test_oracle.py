@@ -11,7 +11,7 @@ from onereward_jax.data.mini_world import WORDS, make_scene, named_pictures
 from onereward_jax.evaluation.gsb import Verdict
 from onereward_jax.evaluation.oracle import Oracle, Triplet, WordReader, annotate, verdict
 from onereward_jax.evaluation.oracle.reading import likeness
-from onereward_jax.evaluation.oracle.ssim import ssim_map
+from onereward_jax.evaluation.ssim import ssim_map
 from onereward_jax.tasks import Dimension, Task
 
 STRUCTURE, CONSISTENCY, TEXT, AESTHETICS, REMOVAL = Dimension

@@ -1,4 +1,4 @@
-"""Judging results: the oracle of the mini world, Good/Same/Bad, accuracy of the judge, reports."""
+"""Judging results: Good/Same/Bad, accuracy of the judge, plain measurements, reports."""
 
 from onereward_jax.evaluation.gsb import Comparison, GoodSameBad, Verdict, good_same_bad
 from onereward_jax.evaluation.image_metrics import ImageMetrics, mean_metrics, measure
@@ -8,7 +8,6 @@ from onereward_jax.evaluation.judge_accuracy import (
     judge_accuracy,
     judge_accuracy_table,
 )
-from onereward_jax.evaluation.oracle import Oracle, Triplet, annotate, verdict
 
 __all__ = [
     "PAPER_ACCURACY",
@@ -16,14 +15,10 @@ __all__ = [
     "GoodSameBad",
     "ImageMetrics",
     "JudgeAccuracy",
-    "Oracle",
-    "Triplet",
     "Verdict",
-    "annotate",
     "good_same_bad",
     "judge_accuracy",
     "judge_accuracy_table",
     "mean_metrics",
     "measure",
-    "verdict",
 ]

@@ -23,6 +23,13 @@ class Verdict(enum.StrEnum):
     BAD = "bad"
 
 
+def verdict_of(lead: float, margin: float) -> Verdict:
+    """Same where the first result leads or trails by no more than `margin`."""
+    if abs(lead) <= margin:
+        return Verdict.SAME
+    return Verdict.GOOD if lead > 0 else Verdict.BAD
+
+
 PAPER_GSB: tuple[tuple[float, float, float], ...] = (
     (32.3, 48.3, 19.3),
     (68.0, 23.6, 8.4),

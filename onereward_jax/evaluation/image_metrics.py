@@ -1,4 +1,4 @@
-"""Plain measurements of an edit against the truth, beside the judge and the oracle.
+"""Plain measurements of an edit, beside the judge and the oracle.
 
 They are what reward hacking shows up in first: colours beyond the truth's, edges where there were
 none, an unmasked area that drifts.
@@ -11,13 +11,10 @@ import math
 from collections.abc import Iterable
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Num, UInt8
 
-from onereward_jax.evaluation.oracle.picture import Picture
-from onereward_jax.evaluation.oracle.reading import likeness
-from onereward_jax.evaluation.oracle.ssim import ssim_map
-from onereward_jax.evaluation.oracle.triplet import Triplet
-from onereward_jax.evaluation.oracle.words import Reader
+from onereward_jax.evaluation.picture import Picture
+from onereward_jax.evaluation.ssim import ssim_map
 
 EDGE_THRESHOLD = 3.0
 """L* per pixel (blurred by σ = 1.5) above which a pixel counts as edge."""
@@ -28,52 +25,67 @@ MAX_PSNR = 60.0
 
 @dataclasses.dataclass(frozen=True)
 class ImageMetrics:
-    """Measurements of one result, or their mean over several; `word_accuracy` None without words.
+    """Measurements of one result, or their mean over `results`, `truths` of them with a truth.
 
-    `psnr` in dB and `ssim` in [-1, 1] are inside the mask against the truth; `drift` is the mean
-    ΔE of the unmasked area against the source; `saturation` the mean chroma (L*a*b*) of the whole
-    picture and `saturation_excess` the same minus the truth's; `edge_density` and
-    `edge_density_excess` the share of edge pixels likewise; `word_accuracy` the share of letters
-    that OCR reads.
+    Always there: `drift`, the mean ΔE of the unmasked area against the source; `saturation`, the
+    mean chroma (L*a*b*) of the whole picture; `edge_density`, the share of edge pixels.
+
+    None where no truth is known: `psnr` in dB and `ssim` in [-1, 1] inside the mask;
+    `saturation_excess` and `edge_density_excess`, the same as above minus the truth's.
+    `word_accuracy`, None without words: the share of letters that OCR reads.
     """
 
-    psnr: float
-    ssim: float
     drift: float
     saturation: float
-    saturation_excess: float
     edge_density: float
-    edge_density_excess: float
-    word_accuracy: float | None
+    psnr: float | None = None
+    ssim: float | None = None
+    saturation_excess: float | None = None
+    edge_density_excess: float | None = None
+    word_accuracy: float | None = None
+    results: int = 1
+    truths: int = 0
 
 
 def measure(
     result: UInt8[np.ndarray, "h w 3"] | Float[np.ndarray, "h w 3"],
-    triplet: Triplet,
-    reader: Reader | None = None,
+    source: UInt8[np.ndarray, "h w 3"] | Float[np.ndarray, "h w 3"],
+    mask: Num[np.ndarray, "h w"] | Bool[np.ndarray, "h w"],
+    truth: UInt8[np.ndarray, "h w 3"] | Float[np.ndarray, "h w 3"] | None = None,
+    word_accuracy: float | None = None,
 ) -> ImageMetrics:
-    """Measurements of `result` (uint8 [0, 255] or float [-1, 1]); words are read by `reader`."""
-    picture, truth = Picture.read(result), triplet.target
-    word_accuracy = None
-    if triplet.kind == "word" and reader is not None:
-        pixels = np.round(picture.rgb * 255).astype(np.uint8)
-        word_accuracy = likeness(reader(pixels, triplet.box), triplet.label)
-    drift = np.linalg.norm(picture.lab - triplet.image.lab, axis=-1)
-    saturation, edges = float(picture.chroma.mean()), edge_density(picture)
-    return ImageMetrics(
-        psnr=masked_psnr(picture, truth, triplet.mask),
-        ssim=float(ssim_map(picture.rgb, truth.rgb)[triplet.mask].mean()),
-        drift=float(drift[~triplet.mask].mean()),
-        saturation=saturation,
-        saturation_excess=saturation - float(truth.chroma.mean()),
-        edge_density=edges,
-        edge_density_excess=edges - edge_density(truth),
+    """Measurements of an edit. Pictures are uint8 [0, 255] or float [-1, 1].
+
+    Args:
+      result: what the editor made.
+      source: what it was given.
+      mask: above 0 where it was to edit; a part of the picture, not all of it.
+      truth: what a perfect edit looks like, where that is known.
+      word_accuracy: see `ImageMetrics`.
+    """
+    picture, inside = Picture.read(result), mask > 0
+    drift = np.linalg.norm(picture.lab - Picture.read(source).lab, axis=-1)
+    found = ImageMetrics(
+        drift=float(drift[~inside].mean()),
+        saturation=float(picture.chroma.mean()),
+        edge_density=edge_density(picture),
         word_accuracy=word_accuracy,
+    )
+    if truth is None:
+        return found
+    known = Picture.read(truth)
+    return dataclasses.replace(
+        found,
+        psnr=masked_psnr(picture, known, inside),
+        ssim=float(ssim_map(picture.rgb, known.rgb)[inside].mean()),
+        saturation_excess=found.saturation - float(known.chroma.mean()),
+        edge_density_excess=found.edge_density - edge_density(known),
+        truths=1,
     )
 
 
 def mean_metrics(metrics: Iterable[ImageMetrics]) -> ImageMetrics:
-    """Mean of every measurement over the results that have it.
+    """Mean of every measurement over the results that have it; counts are summed.
 
     Raises:
       ValueError: there are no results.
@@ -81,11 +93,12 @@ def mean_metrics(metrics: Iterable[ImageMetrics]) -> ImageMetrics:
     metrics = list(metrics)
     if not metrics:
         raise ValueError("no results to average")
+    counts = {name: sum(getattr(one, name) for one in metrics) for name in ("results", "truths")}
     means = {}
-    for field in dataclasses.fields(ImageMetrics):
-        values = [value for one in metrics if (value := getattr(one, field.name)) is not None]
-        means[field.name] = float(np.mean(values)) if values else None
-    return ImageMetrics(**means)
+    for name in (field.name for field in dataclasses.fields(ImageMetrics)):
+        values = [value for one in metrics if (value := getattr(one, name)) is not None]
+        means[name] = float(np.mean(values)) if values else None
+    return ImageMetrics(**means | counts)
 
 
 def masked_psnr(picture: Picture, truth: Picture, mask: Bool[np.ndarray, "h w"]) -> float:

@@ -16,12 +16,11 @@ from onereward_jax.annotation import Candidate, Preference, PreferenceStore
 from onereward_jax.annotation.questions import Asked, read_answers, write_questions
 from onereward_jax.common.rng import generator
 from onereward_jax.data.triplets import Triplets
-from onereward_jax.evaluation.oracle import Oracle, Triplet, annotate
 from onereward_jax.stages.candidates import STORE
 from onereward_jax.stages.data import open_triplets
 from onereward_jax.stages.progress import progress_bar
 from onereward_jax.stages.stage import Results, StageContext
-from onereward_jax.tasks import TASKS, Dimension
+from onereward_jax.tasks import TASKS, Dimension, Task
 
 ORACLE, PEOPLE = "oracle", "people"
 
@@ -132,6 +131,8 @@ def _ask_oracle(
 
     Labels of held-out triplets carry no noise: they measure the judge.
     """
+    from onereward_jax.evaluation.oracle import Oracle, Triplet, annotate  # extra `mini`
+
     config, pictures = context.config.annotate, context.output("candidates")
     oracle, answered = Oracle.mini_world(), {old.triplet_id for old in store.preferences()}
     with progress_bar("annotate", len(groups), initial=len(answered), unit="triplet") as bar:
@@ -150,7 +151,7 @@ def _ask_oracle(
             answers = annotate(scores, rng, noise_rate, config.margin)
             finished = time.time()
             store.add_preferences(
-                _preferences(answers, name, triplet, candidates, finished, finished - started)
+                _preferences(answers, name, triplet.task, candidates, finished, finished - started)
             )
             bar.update()
 
@@ -158,7 +159,7 @@ def _ask_oracle(
 def _preferences(
     answers: Mapping[Dimension, tuple[int, int] | None],
     name: str,
-    triplet: Triplet,
+    task: Task,
     candidates: Sequence[Candidate],
     finished: float,
     seconds: float,
@@ -167,7 +168,7 @@ def _preferences(
     return [
         Preference(
             triplet_id=name,
-            task=triplet.task,
+            task=task,
             dimension=dimension,
             winner=None if pair is None else candidates[pair[0]].index,
             loser=None if pair is None else candidates[pair[1]].index,

@@ -222,6 +222,7 @@ RULES: dict[str, Rule] = {
     "evaluate.negative_prompt": TEXT,
     "evaluate.same_margin": number(0.0),
     "evaluate.judge_same_margin": SHARE,
+    "evaluate.judge": TEXT,
     "evaluate.weights": choice("policy", "ema"),
     "evaluate.pictures": whole(0),
     "export.weights": choice("policy", "ema"),

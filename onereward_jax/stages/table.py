@@ -171,9 +171,13 @@ STAGES: tuple[Stage, ...] = (
             output("seed", "evaluate", "models.dtype", "models.paste_back"),
             *EDITOR,
             updates("evaluate.triplets", "evaluate.pictures", "evaluate.judge_same_margin"),
+            content(
+                "evaluate.judge", fingerprints.model("evaluate.judge"), effect=Effect.UPDATES
+            ),
+            updates("rl.vocabulary", "rl.judge_int8"),
             how("evaluate.same_margin"),
             updates("evaluate.same_margin", when=MINI),
-            how("evaluate.batch_size", "reward.suffix_length"),
+            how("evaluate.batch_size", "reward.suffix_length", "models.remat"),
         ),
         reads={
             "data": OUTPUT,
@@ -184,6 +188,7 @@ STAGES: tuple[Stage, ...] = (
             "rl": OUTPUT,
         },
         versions=QUERY,
+        resumes=True,
     ),
     Stage(
         name="export",

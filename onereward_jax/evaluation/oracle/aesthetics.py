@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Bool, Float32
 
 from onereward_jax.evaluation.oracle.closeness import closeness, log_ratio, mean_over, weighted
-from onereward_jax.evaluation.oracle.picture import Picture
 from onereward_jax.evaluation.oracle.triplet import Triplet
+from onereward_jax.evaluation.picture import Picture
 
 WEIGHTS = {"sharpness": 0.35, "saturation": 0.25, "contrast": 0.1, "cleanness": 0.3}
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from onereward_jax.evaluation.gsb import Verdict
+from onereward_jax.evaluation.gsb import Verdict, verdict_of
 from onereward_jax.tasks import Dimension
 
 DEFAULT_MARGIN = 0.04
@@ -66,6 +66,4 @@ def verdict(
     if scores.keys() != other.keys():
         raise ValueError(f"dimensions differ: {sorted(scores)} and {sorted(other)}")
     difference = float(np.mean([scores[dimension] - other[dimension] for dimension in scores]))
-    if abs(difference) <= threshold:
-        return Verdict.SAME
-    return Verdict.GOOD if difference > 0 else Verdict.BAD
+    return verdict_of(difference, threshold)

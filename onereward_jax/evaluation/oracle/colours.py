@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
-from onereward_jax.data.mini_world.colour_words import NAMED_COLOURS, rgb_to_lab
+from onereward_jax.common.lab import rgb_to_lab
+from onereward_jax.data.mini_world.colour_words import NAMED_COLOURS
 from onereward_jax.data.mini_world.prompts import prompt_colour
 from onereward_jax.evaluation.oracle.closeness import closeness, weighted
-from onereward_jax.evaluation.oracle.picture import Picture
 from onereward_jax.evaluation.oracle.triplet import Triplet
+from onereward_jax.evaluation.picture import Picture
 
 WEIGHTS = {"name": 0.5, "nearness": 0.5}
 

@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Bool, Float32
 
 from onereward_jax.evaluation.oracle.closeness import closeness, log_ratio, mean_over, weighted
-from onereward_jax.evaluation.oracle.picture import Picture
 from onereward_jax.evaluation.oracle.triplet import Triplet
+from onereward_jax.evaluation.picture import Picture
 
 WEIGHTS = {"seam": 0.4, "tone": 0.2, "texture": 0.15, "drift": 0.25}
 

@@ -10,11 +10,11 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL import Image
 
-from onereward_jax.data.mini_world.colour_words import rgb_to_lab
+from onereward_jax.common.lab import rgb_to_lab
 from onereward_jax.evaluation.oracle.closeness import weighted
-from onereward_jax.evaluation.oracle.picture import Picture
 from onereward_jax.evaluation.oracle.triplet import Triplet
 from onereward_jax.evaluation.oracle.windows import GRID, sample_windows, square
+from onereward_jax.evaluation.picture import Picture
 
 WEIGHTS = {"recognition": 0.5, "shape": 0.25, "colour": 0.25}
 

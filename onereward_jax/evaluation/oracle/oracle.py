@@ -21,10 +21,10 @@ from onereward_jax.evaluation.oracle import (
     structure,
 )
 from onereward_jax.evaluation.oracle.identity import SpriteTemplates
-from onereward_jax.evaluation.oracle.picture import Picture
 from onereward_jax.evaluation.oracle.reading import WordReader
 from onereward_jax.evaluation.oracle.triplet import Triplet
 from onereward_jax.evaluation.oracle.words import WordJudge
+from onereward_jax.evaluation.picture import Picture
 from onereward_jax.tasks import DIMENSIONS, Dimension
 
 

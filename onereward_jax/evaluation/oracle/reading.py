@@ -5,11 +5,18 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from PIL import Image
+
+from onereward_jax.evaluation.oracle.triplet import Triplet
+from onereward_jax.evaluation.picture import Picture
+
+Reader = Callable[[UInt8[np.ndarray, "h w 3"], tuple[int, int, int, int]], str]
+"""(picture [h, w, 3] uint8, box) -> the letters read."""
 
 LINE_HEIGHT = 48
 """Pixels; what the recognition network was trained on."""
@@ -40,6 +47,21 @@ class WordReader:
         # the engine takes BGR, as OpenCV reads files
         found = _engine()(line[..., ::-1], use_det=False, use_cls=False, use_rec=True)
         return " ".join(found.txts or ())
+
+
+def letters_read(
+    result: UInt8[np.ndarray, "h w 3"] | Float[np.ndarray, "h w 3"],
+    triplet: Triplet,
+    reader: Reader,
+) -> float | None:
+    """Share of the asked word's letters that OCR reads in `result`, in [0, 1].
+
+    `result` is uint8 [0, 255] or float [-1, 1]. None where the triplet is not about a word.
+    """
+    if triplet.kind != "word":
+        return None
+    pixels = np.round(Picture.read(result).rgb * 255).astype(np.uint8)
+    return likeness(reader(pixels, triplet.box), triplet.label)
 
 
 def likeness(read: str, meant: str) -> float:

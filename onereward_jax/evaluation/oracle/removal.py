@@ -6,9 +6,9 @@ import numpy as np
 from scipy import ndimage
 
 from onereward_jax.evaluation.oracle.closeness import closeness, mean_over, weighted
-from onereward_jax.evaluation.oracle.picture import Picture
-from onereward_jax.evaluation.oracle.ssim import ssim_map
 from onereward_jax.evaluation.oracle.triplet import Triplet
+from onereward_jax.evaluation.picture import Picture
+from onereward_jax.evaluation.ssim import ssim_map
 
 WEIGHTS = {"likeness": 0.3, "colour": 0.3, "absence": 0.2, "plainness": 0.2}
 

@@ -14,8 +14,8 @@ from onereward_jax.evaluation.oracle.closeness import (
     mean_over,
     weighted,
 )
-from onereward_jax.evaluation.oracle.picture import Picture
 from onereward_jax.evaluation.oracle.triplet import Triplet
+from onereward_jax.evaluation.picture import Picture
 
 WEIGHTS = {"layout": 0.4, "continuity": 0.3, "form": 0.3}
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float32
 from scipy import ndimage
 
-from onereward_jax.evaluation.oracle.picture import Picture
+from onereward_jax.evaluation.picture import Picture
 from onereward_jax.tasks import Task
 
 BAND = 3.0

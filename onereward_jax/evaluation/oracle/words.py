@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32
 from scipy import ndimage
 
 from onereward_jax.data.mini_world.words import FACES, WORDS, word_picture
 from onereward_jax.evaluation.oracle.closeness import weighted
-from onereward_jax.evaluation.oracle.picture import Picture
-from onereward_jax.evaluation.oracle.reading import likeness
+from onereward_jax.evaluation.oracle.reading import Reader, likeness
 from onereward_jax.evaluation.oracle.triplet import Triplet
 from onereward_jax.evaluation.oracle.windows import sample_windows
+from onereward_jax.evaluation.picture import Picture
 
 WEIGHTS = {"reading": 0.3, "recognition": 0.4, "strokes": 0.3}
 
@@ -25,8 +24,6 @@ STROKE_SIGMA = 3.0
 
 TEMPERATURE = 0.08
 """Of the softmax over words; correlations are in [0, 1]."""
-
-Reader = Callable[[UInt8[np.ndarray, "h w 3"], tuple[int, int, int, int]], str]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -36,14 +36,17 @@ class Curve:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class GridRow:
-    """One held-out triplet and what two editors made of it, as uint8 pictures of one size."""
+    """One held-out triplet and what two editors made of it, as uint8 pictures of one size.
+
+    `truth` is None where it is not known.
+    """
 
     caption: str
     source: UInt8[np.ndarray, "h w 3"]
     mask: UInt8[np.ndarray, "h w"]
     base: UInt8[np.ndarray, "h w 3"]
     policy: UInt8[np.ndarray, "h w 3"]
-    truth: UInt8[np.ndarray, "h w 3"]
+    truth: UInt8[np.ndarray, "h w 3"] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import UInt8
@@ -13,6 +13,12 @@ from onereward_jax.tasks import TASKS, Task
 
 COLUMNS = ("source", "mask", "base", "policy", "truth")
 """Fields of `GridRow`, which are also what is written above them."""
+
+
+def shown_columns(rows: Iterable[GridRow]) -> tuple[str, ...]:
+    """`COLUMNS`, without the truth where no row has one."""
+    return COLUMNS if any(row.truth is not None for row in rows) else COLUMNS[:-1]
+
 
 SIDE = 128
 """Least side of a picture in pixels; smaller ones are enlarged by a whole factor."""
@@ -34,7 +40,8 @@ def picture_sheet(grids: Mapping[Task, Sequence[GridRow]]) -> UInt8[np.ndarray, 
     height, width = map(max, zip(*sizes))
     factor = max(1, SIDE // min(height, width))
     cell_width, cell_height = width * factor + GAP, height * factor + GAP + LABEL
-    block = len(COLUMNS) * cell_width + 3 * GAP
+    columns = shown_columns(row for triplets in shown.values() for row in triplets)
+    block = len(columns) * cell_width + 3 * GAP
     rows = max(map(len, shown.values()))
     size = (len(shown) * block - 3 * GAP, 2 * HEADER + rows * cell_height)
     sheet = Image.new("RGB", size, BACKGROUND)
@@ -42,10 +49,12 @@ def picture_sheet(grids: Mapping[Task, Sequence[GridRow]]) -> UInt8[np.ndarray, 
     for number, (task, triplets) in enumerate(shown.items()):
         left = number * block
         draw.text((left, 1), task.title, fill=INK, font=font)
-        for column, name in enumerate(COLUMNS):
+        for column, name in enumerate(columns):
             x = left + column * cell_width
             draw.text((x, HEADER), name, fill=INK, font=font)
             for row, triplet in enumerate(triplets):
+                if getattr(triplet, name) is None:
+                    continue
                 picture = Image.fromarray(getattr(triplet, name)).convert("RGB")
                 larger = picture.width * factor, picture.height * factor
                 enlarged = picture.resize(larger, Image.NEAREST)

@@ -21,7 +21,7 @@ from onereward_jax.evaluation.image_metrics import ImageMetrics
 from onereward_jax.evaluation.judge_accuracy import PAPER_ACCURACY
 from onereward_jax.evaluation.report.charts import gsb_bars, monitor_curves, reward_curves
 from onereward_jax.evaluation.report.inputs import ReportInputs
-from onereward_jax.evaluation.report.sheet import picture_sheet
+from onereward_jax.evaluation.report.sheet import picture_sheet, shown_columns
 from onereward_jax.evaluation.report.summary import summarize, summarize_curve
 from onereward_jax.tasks import DIMENSIONS, TASKS, Dimension, Task
 
@@ -73,6 +73,7 @@ def render(inputs: ReportInputs) -> str:
         gsb_charts={name: gsb_bars(results, name) for name, results in inputs.gsb.items()},
         metric_titles=[title for title, _ in METRIC_COLUMNS.values()],
         metric_rows=list(_metric_rows(inputs.metrics)),
+        shown_columns=shown_columns,
         settings=list(_flatten(inputs.settings)),
     )
 

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Num, UInt8
 from scipy import ndimage
 
-from onereward_jax.data.mini_world.colour_words import rgb_to_lab
+from onereward_jax.common.lab import rgb_to_lab
 
 REFERENCE_SIDE = 64
 """Filter widths are given in pixels of a 64×64 picture and grow with the shorter side."""

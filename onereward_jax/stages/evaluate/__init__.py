@@ -1,0 +1,11 @@
+"""Stage `evaluate`: the trained editor against its base, on held-out triplets with the same noise.
+
+pictures/base/, pictures/policy/    what either made of a triplet: <name of the triplet>.png
+report/index.html                   curves, Good/Same/Bad, pictures: one self-contained page
+report/summary.json                 every figure of it
+report/pictures.png                 its pictures
+"""
+
+from onereward_jax.stages.evaluate.run import run
+
+__all__ = ["run"]

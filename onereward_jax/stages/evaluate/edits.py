@@ -1,0 +1,167 @@
+"""What base and policy make of held-out triplets, kept as PNGs so that each is made only once."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from jax.experimental import multihost_utils
+from jaxtyping import Float32, UInt8
+from ml_collections import FrozenConfigDict
+from PIL import Image
+
+from onereward_jax.common.rng import generator
+from onereward_jax.convert import VAE, load_params
+from onereward_jax.data.pipeline import Batch, eval_batches, sizes_of
+from onereward_jax.data.triplets import Triplets
+from onereward_jax.parallel import gather, is_writer, shard_whole, wait_for_all
+from onereward_jax.parallel.hosts import several, stop_requested
+from onereward_jax.policy import EditorParams, TextCache, open_text_cache, sigma_table
+from onereward_jax.policy.adapters import load_trained
+from onereward_jax.policy.generate import EditBatch, make_generate
+from onereward_jax.policy.loading import abstract_params, read_editor
+from onereward_jax.stages.candidates import ON, to_uint8
+from onereward_jax.stages.progress import progress_bar
+from onereward_jax.stages.settings import compute_dtype
+from onereward_jax.stages.stage import StageContext
+from onereward_jax.training.loop import Stopped
+
+PICTURES = "pictures"
+"""Folder of the stage with the pictures of both editors."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Pictures:
+    """What an editor made, read when it is asked for.
+
+    Attributes:
+      folder: of the PNGs.
+      names: of the triplets, by their row in the test split.
+    """
+
+    folder: Path
+    names: Mapping[int, str]
+
+    def path(self, row: int) -> Path:
+        """Where the picture of a triplet is, or will be."""
+        return self.folder / f"{self.names[row]}.png"
+
+    def __getitem__(self, row: int) -> UInt8[np.ndarray, "h w 3"]:
+        with Image.open(self.path(row)) as picture:
+            return np.asarray(picture)
+
+    def missing(self) -> list[int]:
+        """The rows without a picture, the same on every process: those the writer misses."""
+        absent = np.zeros(len(self.names), bool)
+        if is_writer():
+            made = {path.name for path in self.folder.glob("*.png")}
+            absent[:] = [self.path(row).name not in made for row in self.names]
+        if several():
+            absent = multihost_utils.broadcast_one_to_all(absent)
+        return [row for row, is_absent in zip(self.names, absent) if is_absent]
+
+    def write(self, row: int, image: Float32[np.ndarray, "h w 3"]) -> None:
+        """Keeps `image`, in [-1, 1]; a file is there whole or not at all."""
+        path = self.path(row)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        Image.fromarray(to_uint8(image)).save(partial, "PNG")
+        os.replace(partial, path)
+
+
+def make_edits(
+    context: StageContext, triplets: Triplets, rows: Sequence[int]
+) -> tuple[Pictures, Pictures]:
+    """The pictures of base and policy, made from the same noise where they are missing.
+
+    One editor at a time has its weights on the devices, and none where nothing is missing.
+
+    Raises:
+      Stopped: by SIGTERM; the same command goes on from there.
+    """
+    ids = triplets.column("id")
+    names = {row: ids[row] for row in rows}
+    base, policy = (
+        Pictures(context.folder / PICTURES / name, names) for name in ("base", "policy")
+    )
+    wanted = [
+        (base, base.missing(), context.base_transformer()),
+        (policy, policy.missing(), context.output("rl") / context.config.evaluate.weights),
+    ]
+    if any(missing for _, missing, _ in wanted):
+        _generate(context, triplets, wanted)
+    wait_for_all("the pictures of both editors", seconds=None)
+    return base, policy
+
+
+def _generate(
+    context: StageContext,
+    triplets: Triplets,
+    wanted: Sequence[tuple[Pictures, Sequence[int], Path]],
+) -> None:
+    """Makes pictures of the missing rows with the transformer in a folder, one after the other."""
+    config, mesh, folder = context.config.evaluate, context.mesh, context.base_model("editor")
+    kind, transformer = compute_dtype(context.config), context.base_transformer()
+    editor = read_editor(
+        folder,
+        transformer=transformer,
+        dtype=kind,
+        param_dtype=kind,  # nothing is learnt here: no float32 master
+        paste_back=context.config.models.paste_back,
+    )
+    vae = load_params(folder / "vae", abstract_params(editor, mesh).vae, VAE)
+    generate = {size: make_generate(editor, size, mesh) for size in sizes_of(triplets)}
+    cache = open_text_cache(context.output("embed") / "prompts")
+    seed, names = context.config.seed, wanted[0][0].names
+    seeds = {row: generator(seed, "evaluate", name).integers(2**31) for row, name in names.items()}
+    todo = sum(len(missing) for _, missing, _ in wanted)
+    total = sum(len(pictures.names) for pictures, _, _ in wanted)
+    with progress_bar("edits", total, initial=total - todo, unit="picture") as bar:
+        for pictures, missing, weights in wanted:
+            if not missing:
+                continue
+            trained = load_trained(weights, transformer, editor, mesh)
+            params = EditorParams(transformer=trained, vae=vae)
+            for batch in eval_batches(triplets, config.batch_size, indices=missing):
+                size = batch["image"].shape[1:3]
+                edit = _edit_batch(
+                    batch,
+                    config,
+                    cache,
+                    editor.sigmas(config.num_steps, size),
+                    [seeds[int(row)] for row in batch["index"]],
+                )
+                made = generate[size](params, shard_whole(edit, mesh), np.int32(config.num_steps))
+                for row, image, valid in zip(batch["index"], gather(made), batch["valid"]):
+                    if valid and is_writer():
+                        pictures.write(int(row), image)
+                bar.update(int(batch["valid"].sum()))
+                if stop_requested():
+                    raise Stopped(
+                        f"evaluate: stopped at {bar.n} of {total} pictures, as asked; {ON}"
+                    )
+            del trained, params  # before the next editor takes their place
+
+
+def _edit_batch(
+    batch: Batch,
+    config: FrozenConfigDict,
+    cache: TextCache,
+    sigmas: np.ndarray,
+    seeds: Sequence[int],
+) -> EditBatch:
+    """The question to an editor, with the noise that belongs to each triplet."""
+    count = len(batch["index"])
+    return EditBatch(
+        image=batch["image"],
+        mask=batch["mask"],
+        embeds=cache.lookup(list(batch["prompt"])),
+        negative_embeds=cache.lookup([config.negative_prompt] * count),
+        sigmas=sigma_table([sigmas] * count, len(sigmas)),
+        guidance_scale=np.full(count, config.guidance_scale, np.float32),
+        true_cfg_scale=np.full(count, config.true_cfg_scale, np.float32),
+        noise_seed=np.int32(seeds),
+    )

@@ -77,6 +77,7 @@ setup(
             "architectures/**/*",
             "**/*.html",
             "stages/export/*.md",
+            "reward/templates/*.json",
         ]
     },
     install_requires=RUNTIME,

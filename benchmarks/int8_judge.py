@@ -23,7 +23,7 @@ from onereward_jax.parallel import gather, make_mesh, shard_whole
 from onereward_jax.reward.loading import load_judge_params, read_judge
 from onereward_jax.stages.data import open_triplets
 from onereward_jax.stages.reward import PairSource
-from onereward_jax.stages.rl import judge_options
+from onereward_jax.stages.settings import judge_options
 from onereward_jax.stages.stage import StageContext
 from onereward_jax.training.reward_step import make_answers
 

@@ -40,7 +40,7 @@ from onereward_jax.parallel import make_mesh, mesh_jit, shard_batch
 from onereward_jax.parallel.virtual_devices import give_threads
 from onereward_jax.policy import Editor, NoiseSchedule
 from onereward_jax.policy.loading import init_params as init_editor
-from onereward_jax.reward import ImageProcessor, QueryTokenizer, Scorer, template_texts
+from onereward_jax.reward import ImageProcessor, QueryTokenizer, Scorer, packaged_template
 from onereward_jax.stages.pretrain.autoencoder import VAE_CONFIG
 from onereward_jax.stages.pretrain.base_editor import FLUX_CONFIG, PROMPT_TOKENS, SCHEDULER
 from onereward_jax.stages.pretrain.starting_judge import PIXELS, SUFFIX_TOKENS, judge_config
@@ -58,7 +58,7 @@ SEED = 0
 
 def make_models() -> tuple[RLModels, QueryTokenizer]:
     """The architectures of the mini world, and the queries of its judge."""
-    tokenizer = qwen_tokenizer([*prompts(), *template_texts()])
+    tokenizer = qwen_tokenizer([*prompts(), *packaged_template().texts()])
     processor = ImageProcessor(min_pixels=PIXELS, max_pixels=PIXELS)
     queries = QueryTokenizer(tokenizer, processor.tokens_per_image(SIDE, SIDE), SUFFIX_TOKENS)
     judge = Qwen2_5_VL(Qwen2_5_VLConfig.from_dict(judge_config(tokenizer)))

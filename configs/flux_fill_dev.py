@@ -14,6 +14,7 @@ Batch sizes, learning rates, guidance and N are the paper's; what it leaves open
 """
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 from onereward_jax.tasks import NEGATIVE_PROMPTS
 
@@ -76,6 +77,11 @@ def get_config() -> ConfigDict:
     data.test.extend_without_prompt = 100
     data.test.removal = 100
 
+    config.guidance = guidance = ConfigDict()  # of training and evaluation, unless told there
+    guidance.embedded = 1.0  # the editor's guidance input; the paper's at inference: 1
+    guidance.true_cfg = 4.0  # true classifier-free guidance, 1: none; the paper's at inference: 4
+    guidance.negative_prompt = "nsfw"  # for true guidance; the paper's at inference
+
     config.embed = embed = ConfigDict()
     embed.max_length = 512  # T5 tokens per prompt, padding included
     embed.batch_size = 64  # prompts per call
@@ -84,12 +90,14 @@ def get_config() -> ConfigDict:
     candidates.count = 4  # N of the paper: candidates per triplet
     candidates.train = 20000  # triplets of the training split that get candidates
     candidates.test = 400  # of the test split, to measure the judge's accuracy
-    candidates.tasks = "as_sampled"  # of these, tasks "evenly" or "as_sampled", by p_k
+    candidates.tasks = "as_sampled"  # tasks "evenly" or "as_sampled", by rl.task_probabilities
     candidates.batch_size = 64  # images per call of the editor
     candidates.num_steps = (10, 20, 30, 50)  # sampling steps are drawn from these
-    candidates.negative_prompts = NEGATIVE_PROMPTS  # one is drawn
+    candidates.negative_prompts = NEGATIVE_PROMPTS  # one is drawn, the paper's; "": none, so that
+    # true guidance leads away from the empty prompt
     candidates.guidance_scale = (1.0, 30.0)  # range of the embedded guidance
     candidates.true_cfg_scale = (1.0, 6.0)  # range of the true classifier-free guidance
+    candidates.guided_by = "either"  # of these, "either" alone (the other at its least) or "both"
     candidates.disturbed = 0.0  # share of the triplets whose candidates get colour noise
     candidates.disturbance = (0.0, 0.0)  # range of its standard deviation, for values in [-1, 1]
     candidates.strength = (0.6, 1.0)  # range of the initial noise; 1: pure noise
@@ -109,7 +117,9 @@ def get_config() -> ConfigDict:
     reward.between = False  # learn that the candidates neither best nor worst lie between these
     reward.mirror = 0.0  # how often both pictures of a pair are mirrored (not for text alignment)
     reward.tasks = "as_found"  # draw tasks "evenly", or "as_found": all pairs equally often
+    reward.query_template = ""  # file with the judge's questions; "": the package's, ours
     reward.suffix_length = 96  # tokens of a query's last words with a quoted prompt
+    reward.unfit_prompts = "refuse"  # prompts that do not fit: "refuse" or "cut" them
     reward.vocabulary = "full"  # P("Yes") over the "full" vocabulary or over {"yes_no"}
     reward.evaluate_every = 500  # steps between accuracy tables
     reward.checkpoint_every = 500  # steps between checkpoints
@@ -127,17 +137,32 @@ def get_config() -> ConfigDict:
     lora.alpha = 16.0  # the adapter counts alpha / rank times
     lora.targets = LORA_TARGETS  # adapted linear layers: regular expression of their full names
     rl.reward_upper_bound = 0.9  # lambda of Eq. 5: no gradient above this P("Yes")
+    rl.dimension_weights = ConfigDict()  # of the mean over E_k; the paper's is plain: all alike
+    rl.dimension_weights.structure = 1.0
+    rl.dimension_weights.consistency = 1.0
+    rl.dimension_weights.text_alignment = 1.0
+    rl.dimension_weights.aesthetics = 1.0
+    rl.dimension_weights.removal_quality = 1.0
     rl.vocabulary = "full"  # as in reward
     rl.judge_int8 = False  # keep the judge's linear layers at one byte per weight
     rl.ema_decay = 0.999  # tau: of the policy's average, the reference of Algorithm 2
     rl.num_steps = 40  # points of the sampling grid
     rl.t1 = 30  # first grid index at which the rollout may end in the differentiable step
     rl.t2 = 39  # last one
-    rl.guidance_scale = 1.0  # embedded guidance, policy and reference
-    rl.policy_cfg_scale = 1.0  # true classifier-free guidance of the policy; 1: none
-    rl.prediction_cfg_scale = 1.0  # of its one differentiable forward
-    rl.reference_cfg_scale = 4.0  # of the reference
-    rl.negative_prompt = "nsfw"  # for true classifier-free guidance
+    # How the policy is guided while it learns is left open by the paper; as in use is our reading.
+    # True guidance of the policy doubles its forwards, and the memory of the differentiable one.
+    # To learn without, at half of that: policy_cfg_scale=1 and prediction_cfg_scale=1, and the
+    # same for evaluate.true_cfg_scale, since the policy then learns to look right without.
+    rl.guidance_scale = placeholder(float)  # embedded, policy and reference; None: as in guidance
+    rl.policy_cfg_scale = placeholder(float)  # true guidance of the policy's rollout; likewise
+    rl.prediction_cfg_scale = placeholder(float)  # of its one differentiable forward; likewise
+    rl.reference_cfg_scale = placeholder(float)  # of the reference; likewise
+    rl.negative_prompt = placeholder(str)  # for true guidance; likewise
+    rl.task_probabilities = ConfigDict()  # p_k, the paper's; in any unit, 0: never
+    rl.task_probabilities.fill = 0.5
+    rl.task_probabilities.extend_with_prompt = 0.125
+    rl.task_probabilities.extend_without_prompt = 0.125
+    rl.task_probabilities.removal = 0.25
     rl.task_per = "sample"  # draw the task per "sample" or per "iteration"
     rl.flow_matching_weight = 0.0  # of the pre-training loss as a regulariser
     rl.jitter = jitter()
@@ -154,9 +179,9 @@ def get_config() -> ConfigDict:
     evaluate.triplets.removal = 100
     evaluate.batch_size = 64  # images per call of the editor
     evaluate.num_steps = 50  # sampling steps
-    evaluate.guidance_scale = 1.0  # embedded guidance
-    evaluate.true_cfg_scale = 4.0  # true classifier-free guidance
-    evaluate.negative_prompt = "nsfw"  # for true classifier-free guidance
+    evaluate.guidance_scale = placeholder(float)  # embedded; None: as in guidance
+    evaluate.true_cfg_scale = placeholder(float)  # true classifier-free guidance; likewise
+    evaluate.negative_prompt = placeholder(str)  # for true guidance; likewise
     evaluate.same_margin = 0.03  # least difference of oracle scores for Good or Bad; else Same
     evaluate.judge_same_margin = 0.1  # the same for the judge's preference
     evaluate.judge = ""  # folder or hub id of a held-out judge, beside that of rl (ours); "": none

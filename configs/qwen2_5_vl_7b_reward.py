@@ -21,6 +21,6 @@ def get_config() -> ConfigDict:
         "annotate",
         "reward",
     )
-    for section in ("rl", "evaluate", "export"):
+    for section in ("guidance", "rl", "evaluate", "export"):
         del config[section]
     return config

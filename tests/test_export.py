@@ -29,8 +29,8 @@ from onereward_jax.evaluation.report import ReportInputs
 from onereward_jax.evaluation.report.summary import summarize
 from onereward_jax.parallel import make_mesh
 from onereward_jax.policy import embed_prompts, load_editor, load_text_encoder
-from onereward_jax.reward import QueryBatch
-from onereward_jax.reward.loading import load_judge_params, read_judge, write_template_version
+from onereward_jax.reward import QueryBatch, packaged_template
+from onereward_jax.reward.loading import load_judge_params, read_judge, write_judge_template
 from onereward_jax.stages import StageContext
 from onereward_jax.stages.export import run
 from onereward_jax.tasks import DIMENSIONS, Dimension, Task
@@ -75,7 +75,7 @@ def root(tmp_path_factory) -> Path:
         )
     shutil.copytree(JUDGE, work / "reward" / "judge")
     save_file(trained_tensors("judge", 2), work / "reward" / "judge" / "model.safetensors")
-    write_template_version(work / "reward" / "judge")
+    write_judge_template(work / "reward" / "judge", packaged_template())
     rows = [
         {"task": task, "dimension": dimension, "inconsistent": 0.1, **ACCURACY}
         for task, dimensions in DIMENSIONS.items()

@@ -15,8 +15,8 @@ from PIL import Image
 from onereward_jax import Judge
 from onereward_jax.convert.mini_tokenizers import qwen_tokenizer
 from onereward_jax.parallel import make_mesh
-from onereward_jax.reward import template_texts
-from onereward_jax.reward.query import HEAD, IMAGE, IMAGE_TOKEN, suffix_text, task_text
+from onereward_jax.reward import packaged_template
+from onereward_jax.reward.template import IMAGE, IMAGE_TOKEN
 from onereward_jax.tasks import Dimension, Task
 
 EXACT, RESIZED = (48, 32), (70, 50)
@@ -39,7 +39,9 @@ class Folder:
         images = self.processor([a, b], return_tensors="pt")
         count = int(images["image_grid_thw"][0].prod()) // self.processor.merge_size**2
         image = IMAGE.format(image=IMAGE_TOKEN * count)
-        text = HEAD + 2 * image + task_text(task) + suffix_text(dimension, prompt)
+        template = packaged_template()
+        asked = template.task_text(task) + template.suffix_text(dimension, prompt)
+        text = template.head + 2 * image + asked
         inputs = self.tokenizer(text, return_tensors="pt")
         is_image = inputs["input_ids"] == self.model.config.image_token_id
         with torch.no_grad():
@@ -51,7 +53,7 @@ class Folder:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     path = tmp_path_factory.mktemp("judge")
-    tokenizer = qwen_tokenizer(template_texts())
+    tokenizer = qwen_tokenizer(packaged_template().texts())
     processor = transformers.Qwen2VLImageProcessor(
         patch_size=8, size={"shortest_edge": 32 * 32, "longest_edge": 64 * 64}
     )
@@ -153,7 +155,7 @@ def test_pairs_do_not_depend_on_batch_devices_or_the_way_they_are_given(
         ({"images_b": Image.new("RGB", (32, 48))}, "one size, these have 48x32 and 32x48"),
         ({"images_b": [Image.new("RGB", EXACT)] * 2}, "1 pictures a and 2 pictures b"),
         ({"prompt": ["x", "y"]}, "2 prompts for 1 pairs"),
-        ({"prompt": "word " * 99, "dimension": "text_alignment"}, "more than suffix_length 96"),
+        ({"prompt": "word " * 99, "dimension": "text_alignment"}, "suffix_length 96"),
     ],
 )
 def test_mistakes_are_named(judge: Judge, changed: dict, message: str) -> None:

@@ -17,14 +17,14 @@ import tiny_models
 from onereward_jax.convert import Weights, preprocessor_config, write_judge_folder
 from onereward_jax.models.qwen2_5_vl import init_params
 from onereward_jax.parallel import make_mesh, mesh_jit
-from onereward_jax.reward import QueryBatch
+from onereward_jax.reward import TEMPLATE_VERSION, QueryBatch, packaged_template
 from onereward_jax.reward.loading import (
     QUERY_FILE,
     load_judge_params,
     read_judge,
-    write_template_version,
+    write_judge_template,
 )
-from onereward_jax.tasks import TASKS
+from onereward_jax.tasks import TASKS, Dimension, Task
 
 SIZE = (tiny_models.SIDE, tiny_models.SIDE)
 read = functools.partial(read_judge, size=SIZE, suffix_length=40, answers_only=True)
@@ -105,11 +105,28 @@ def test_loaded_weights_answer_the_same_on_one_device_and_on_eight(written, para
 
 
 def test_a_judge_answers_only_the_template_it_was_trained_with(folder) -> None:
+    """In the words that its folder holds, whatever those of the package are."""
     assert not (folder / QUERY_FILE).exists()
-    write_template_version(folder)
-    assert read(folder).scorer == tiny_models.models().scorer
+    assert read(folder).queries.template == packaged_template()
+    words = packaged_template().words | {Dimension.AESTHETICS: "beauty"}
+    template = dataclasses.replace(packaged_template(), name="mine", words=words)
+    write_judge_template(folder, template)
+    queries = read(folder).queries
+    assert queries.template == template and template.version.startswith("mine-")
+    asked = queries.encode_dimensions([Task.FILL], [Dimension.AESTHETICS], [""])
+    said = tiny_models.tokenizer().decode(asked.suffix[0, 0][asked.suffix_mask[0, 0]])
+    assert said == template.suffix_text(Dimension.AESTHETICS, "") and "beauty" in said
+
+    stored = json.loads((folder / QUERY_FILE).read_text())
+    stored["template"]["head"] += "!"
+    (folder / QUERY_FILE).write_text(json.dumps(stored))
+    with pytest.raises(ValueError, match=f"trained with query template '{template.version}', the"):
+        read(folder)
+    # as written before there were templates in files: the version alone
+    (folder / QUERY_FILE).write_text(json.dumps({"template_version": TEMPLATE_VERSION}))
+    assert read(folder).queries.template == packaged_template()
     (folder / QUERY_FILE).write_text(json.dumps({"template_version": "of last year"}))
-    with pytest.raises(ValueError, match="trained with query template 'of last year', this is"):
+    with pytest.raises(ValueError, match="onereward_query.json: a template is a JSON object"):
         read(folder)
 
 

@@ -139,7 +139,8 @@ def test_stages_declare_what_they_read(stage):
 
 
 def test_every_field_is_read_by_a_stage():
-    text = "\n".join(map(stage_source, [*(one.name for one in STAGES), "settings", "watching"]))
+    files = [*(one.name for one in STAGES), "settings", "guidance", "watching"]
+    text = "\n".join(map(stage_source, files))
     text += (ROOT / "onereward_jax" / "main.py").read_text()
     for name in {**leaves(get_config("make_mini")), **leaves(get_config("mini"))}:
         if name.startswith("mesh."):  # make_mesh(**config.mesh)

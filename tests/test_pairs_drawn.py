@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import functools
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from onereward_jax.data.pipeline import Mixing, mixed_rows
 from onereward_jax.stages.candidates import choose_rows
 from onereward_jax.stages.reward import task_shares
-from onereward_jax.tasks import TASKS, Task
+from onereward_jax.tasks import SAMPLING_PROBABILITIES, TASKS, Task
 
 COUNTS = {Task.FILL: 60, Task.EXTEND_WITH_PROMPT: 20, Task.REMOVAL: 4}
 TASK_OF_PAIR = np.array([TASKS.index(task) for task, n in COUNTS.items() for _ in range(n)])
@@ -56,11 +57,14 @@ class Many:
 NAMES = [f"name {row}" for row in range(len(Many()))]
 
 
+chosen_rows = functools.partial(choose_rows, probabilities=SAMPLING_PROBABILITIES)
+
+
 @pytest.mark.parametrize(
     ("tasks", "expected"), [("as_sampled", (40, 10, 10, 20)), ("evenly", (20, 20, 20, 20))]
 )
 def test_triplets_of_each_task_that_get_candidates(tasks, expected):
-    rows = np.array(choose_rows(Many(), NAMES, 80, tasks, seed=0))
+    rows = np.array(chosen_rows(Many(), NAMES, 80, tasks, seed=0))
     for task, count in zip(Task, expected):
         found = rows[rows // 100 == TASKS.index(task)]
         assert len(found) == len(set(found)) == count
@@ -69,15 +73,15 @@ def test_triplets_of_each_task_that_get_candidates(tasks, expected):
 
 
 def test_one_more_triplet_takes_the_place_of_one_other_at_most():
-    chosen = {NAMES[row] for row in choose_rows(Many(), NAMES, 80, "evenly", seed=0)}
+    chosen = {NAMES[row] for row in chosen_rows(Many(), NAMES, 80, "evenly", seed=0)}
     for new in range(20):
         names = [f"new {new}", *NAMES]
-        others = {names[row] for row in choose_rows(Many(1), names, 80, "evenly", seed=0)}
+        others = {names[row] for row in chosen_rows(Many(1), names, 80, "evenly", seed=0)}
         assert len(chosen - others) <= 1
-    other_seed = {NAMES[row] for row in choose_rows(Many(), NAMES, 80, "evenly", seed=1)}
+    other_seed = {NAMES[row] for row in chosen_rows(Many(), NAMES, 80, "evenly", seed=1)}
     assert len(chosen - other_seed) > 20
 
 
 def test_any_other_word_is_refused_there_too():
     with pytest.raises(ValueError, match='must be "as_sampled" or "evenly", found'):
-        choose_rows(Many(), NAMES, 80, "as_found", seed=0)
+        chosen_rows(Many(), NAMES, 80, "as_found", seed=0)

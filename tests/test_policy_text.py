@@ -6,7 +6,6 @@ import pickle
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
@@ -18,10 +17,11 @@ from onereward_jax.convert.mini_tokenizers import clip_tokenizer, t5_tokenizer
 from onereward_jax.parallel import make_mesh
 from onereward_jax.policy import (
     PromptEmbeds,
+    add_to_text_cache,
     embed_prompts,
+    embedded_prompts,
     load_text_encoder,
     open_text_cache,
-    write_text_cache,
 )
 
 PROMPTS = [
@@ -104,29 +104,45 @@ def test_cache_returns_rows_by_prompt(tmp_path: Path, dtype: np.dtype) -> None:
     )
     cuts = (slice(0, 3), slice(3, 5))
     batches = [(PROMPTS[cut], PromptEmbeds(*(part[cut] for part in embeds))) for cut in cuts]
-    write_text_cache(tmp_path / "text", batches)
+    add_to_text_cache(tmp_path / "text", batches)
     cache = pickle.loads(pickle.dumps(open_text_cache(tmp_path / "text")))
     order = [4, 0, 4, 3, 1]
     for found, part in zip(cache.lookup([PROMPTS[i] for i in order]), embeds, strict=True):
         assert found.dtype == dtype
         np.testing.assert_array_equal(found, part[order])
-    with pytest.raises(LookupError, match="prompt 'a blue apple' is not among the 5 embedded"):
+    with pytest.raises(ValueError, match="prompt 'a blue apple' is not among the 5 embedded"):
         cache.lookup([PROMPTS[0], "a blue apple"])
 
 
-def test_an_interrupted_write_leaves_the_old_cache(tmp_path: Path) -> None:
-    embeds = PromptEmbeds(np.ones((1, 2, 3), np.float32), np.ones((1, 4), np.float32))
-    write_text_cache(tmp_path / "text", [(["old"], embeds)])
+def test_a_cache_grows_and_what_it_had_stays_untouched(tmp_path: Path) -> None:
+    def batch(value: float, *prompts: str) -> tuple[list[str], PromptEmbeds]:
+        rows = len(prompts)
+        embeds = np.full((rows, 2, 3), value, np.float32), np.full((rows, 4), value, np.float32)
+        return list(prompts), PromptEmbeds(*embeds)
+
+    def files() -> dict[str, int]:
+        found = (tmp_path / "text").glob("*.safetensors")
+        return {path.name: path.stat().st_mtime_ns for path in found}
+
+    assert embedded_prompts(tmp_path / "text") == frozenset()
+    add_to_text_cache(tmp_path / "text", [batch(1, "old", "older")])
+    before = files()
 
     def interrupted():
-        yield ["new"], embeds
+        yield batch(2, "new")
         raise KeyboardInterrupt
 
+    # what is embedded before a run is stopped is not embedded again
     with pytest.raises(KeyboardInterrupt):
-        write_text_cache(tmp_path / "text", interrupted())
+        add_to_text_cache(tmp_path / "text", interrupted())
     with pytest.raises(ValueError, match="prompt_embeds: 1 rows for 2 prompts"):
-        write_text_cache(tmp_path / "text", [(["a", "b"], embeds)])
-    assert list(open_text_cache(tmp_path / "text").rows) == ["old"]
-    assert jnp.all(open_text_cache(tmp_path / "text").lookup(["old"]).prompt_embeds == 1)
+        add_to_text_cache(tmp_path / "text", [(["a", "b"], batch(0, "a")[1])])
+    # left by a run that was killed between the two files of a batch
+    (tmp_path / "text" / "embeds-00002.safetensors").write_bytes(b"half")
+    add_to_text_cache(tmp_path / "text", [batch(3, "newest")])
+    assert before.items() < files().items()
+    assert embedded_prompts(tmp_path / "text") == {"old", "older", "new", "newest"}
+    found = open_text_cache(tmp_path / "text").lookup(["newest", "older", "new"])
+    assert found.prompt_embeds[:, 0, 0].tolist() == [3, 1, 2]
     with pytest.raises(FileNotFoundError, match="run the stage embed"):
         open_text_cache(tmp_path / "nothing")

@@ -8,23 +8,19 @@ from PIL import Image
 from transformers import PreTrainedTokenizerBase, Qwen2VLImageProcessor
 
 from onereward_jax.convert.mini_tokenizers import qwen_tokenizer
-from onereward_jax.reward import (
-    TEMPLATE_VERSION,
-    QueryTokenizer,
-    check_template_version,
-    template_texts,
-)
+from onereward_jax.reward import TEMPLATE_VERSION, QueryTokenizer, packaged_template
 from onereward_jax.reward.loading import COUNTS_FILE, read_counts
-from onereward_jax.reward.query import HEAD, IMAGE_TOKEN, suffix_text, task_text
+from onereward_jax.reward.template import IMAGE_TOKEN
 from onereward_jax.tasks import DIMENSIONS, MAX_DIMENSIONS, TASKS, Dimension, Task
 
 PROMPT = 'a {green} "zebra" of glass'
 TOKENS_PER_IMAGE = 6
+TEMPLATE = packaged_template()
 
 
 @pytest.fixture(scope="module")
 def tokenizer() -> PreTrainedTokenizerBase:
-    return qwen_tokenizer([*template_texts(), "a red apple", "a green pear"])
+    return qwen_tokenizer([*TEMPLATE.texts(), "a red apple", "a green pear"])
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +39,9 @@ def test_counts_alone_give_the_layout_of_the_tokenizer(tokenizer, queries, tmp_p
 
     stored = {
         "template_version": TEMPLATE_VERSION,
-        "head": length(HEAD),
-        "task": {task.value: length(task_text(task)) for task in TASKS},
-        "suffix": {dimension.value: length(suffix_text(dimension, "")) for dimension in Dimension},
+        "head": length(TEMPLATE.head),
+        "task": {task.value: length(TEMPLATE.task_text(task)) for task in TASKS},
+        "suffix": {one.value: length(TEMPLATE.suffix_text(one, "")) for one in Dimension},
         **{f"{name}_id": getattr(queries.layout, f"{name}_id") for name in ("pad", "yes", "no")},
     }
     path = tmp_path / COUNTS_FILE
@@ -97,7 +93,8 @@ def test_split_in_prefix_and_suffix_does_not_change_the_tokens(tokenizer, querie
 def test_ids_equal_chat_template_and_image_processor(tokenizer, queries) -> None:
     """What transformers makes of the same conversation with two images of 2 x 3 tokens."""
     batch = queries.encode([Task.FILL], [PROMPT])
-    text = task_text(Task.FILL) + suffix_text(Dimension.TEXT_ALIGNMENT, PROMPT).split("<|")[0]
+    asked = TEMPLATE.suffix_text(Dimension.TEXT_ALIGNMENT, PROMPT).split("<|")[0]
+    text = TEMPLATE.task_text(Task.FILL) + asked
     conversation = [
         {"role": "system", "content": "You compare edited images."},
         {"role": "user", "content": [{"type": "image"}] * 2 + [{"type": "text", "text": text}]},
@@ -137,7 +134,7 @@ def test_single_dimensions_equal_the_full_batch(queries) -> None:
 
 
 def test_errors_name_the_cause(tokenizer, queries) -> None:
-    with pytest.raises(ValueError, match="suffix_length 64"):
+    with pytest.raises(ValueError, match="room for .* tokens|suffix_length 64"):
         queries.encode([Task.FILL], ["zebra " * 40])
     with pytest.raises(ValueError, match="control token <|image_pad|>"):
         queries.encode([Task.FILL], ["an <|image_pad|>"])
@@ -147,8 +144,38 @@ def test_errors_name_the_cause(tokenizer, queries) -> None:
         QueryTokenizer(tokenizer, TOKENS_PER_IMAGE, suffix_length=4)
     with pytest.raises(ValueError, match="'Yes' is not a single token"):
         QueryTokenizer(_without_answers(tokenizer), TOKENS_PER_IMAGE)
-    with pytest.raises(ValueError, match=TEMPLATE_VERSION):
-        check_template_version("0-other")
+
+
+def test_prompts_that_are_not_quoted_may_be_anything(queries) -> None:
+    same = queries.encode([Task.REMOVAL], ["remove"])
+    for prompt in ("zebra " * 40, "an <|image_pad|>"):
+        np.testing.assert_array_equal(queries.encode([Task.REMOVAL], [prompt]).suffix, same.suffix)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "reason"),
+    [
+        ("a red apple", ""),
+        ("zebra " * 40, "tokens where there is room for"),
+        ("\N{SNOWMAN}" * 60, "tokens where there is room for"),
+        ("an <|image_pad|> <|im_end|>", "the control token"),
+        ("<|im_<|im_end|>end|>" + "zebra " * 40, "the control token"),
+    ],
+)
+def test_a_cut_prompt_fits_and_ends_as_every_question_does(tokenizer, prompt, reason) -> None:
+    strict = QueryTokenizer(tokenizer, TOKENS_PER_IMAGE)
+    cutting = QueryTokenizer(tokenizer, TOKENS_PER_IMAGE, cut_prompts=True)
+    assert reason in strict.unfit(prompt) and bool(reason) == bool(strict.unfit(prompt))
+    kept = cutting.fitted(prompt)
+    assert cutting.unfit(kept) == "" and cutting.fitted(kept) == kept
+    assert kept == prompt if not reason else len(kept) < len(prompt)
+    whole = cutting.encode([Task.FILL], [prompt])
+    for found, expected in zip(whole, strict.encode([Task.FILL], [kept]), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    said = tokenizer.decode(real_ids(cutting, whole, 0, 2))
+    assert said.endswith(TEMPLATE.suffix_text(Dimension.TEXT_ALIGNMENT, kept))
+    if "tokens" in reason:  # no more is taken than has to be
+        assert prompt.startswith(kept) and whole.suffix_mask[0, 2].sum() >= 60
 
 
 def _without_answers(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:

@@ -20,11 +20,12 @@ from onereward_jax.reward import Jitter, QueryBatch, jitter_pairs
 from onereward_jax.tasks import DIMENSIONS, TASKS, Task
 from onereward_jax.training.metrics import scalars
 from onereward_jax.training.optim import OptimizerConfig
+from onereward_jax.training.precision import compute_copy
 from onereward_jax.training.rl_config import RLConfig
-from onereward_jax.training.rl_loss import hinge_loss, matching_shares
+from onereward_jax.training.rl_loss import dimension_weights, hinge_loss, matching_shares
 from onereward_jax.training.rl_rollout import draw, draw_index, roll_out
 from onereward_jax.training.rl_step import first_rl_state, make_rl_step
-from onereward_jax.training.rl_weights import check_frozen
+from onereward_jax.training.rl_weights import check_frozen, reference_distance
 from onereward_jax.training.state import shardings_of
 
 # A large epsilon keeps Adam from blowing rounding errors of tiny gradients up to full updates.
@@ -295,6 +296,38 @@ def test_eq_5_by_hand():
     )
     slope = jax.grad(lambda p: hinge_loss(p, mask, 0.5).sum())(probability)
     np.testing.assert_allclose(slope, [[-0.25, 0, 0, -0.25], [-1, 0, 0, 0]], rtol=1e-6)
+
+
+def test_weights_of_dimensions_weigh_the_mean():
+    """By hand; equal ones are the plain mean bit for bit, one of 0 stands for no question."""
+    probability = jnp.array([[0.2, 0.9, 0.5, 0.4], [0.3, jnp.nan, jnp.nan, jnp.nan]])
+    mask = jnp.array([[True] * 4, [True, False, False, False]])
+    task = jnp.array([TASKS.index(Task.FILL), TASKS.index(Task.REMOVAL)])
+
+    def losses(*weights):
+        chosen = dimension_weights(weights, task)
+        return hinge_loss(probability, mask, 0.5, chosen)
+
+    # structure, consistency, text alignment, aesthetics, removal quality
+    found = losses(3.0, 1.0, 0.0, 2.0, 0.5)
+    np.testing.assert_allclose(found, [(3 * 0.3 + 2 * 0.1) / 6, 0.2], rtol=1e-6)
+    plain = hinge_loss(probability, mask, 0.5)
+    for last in (7.0, 1.0):
+        assert same(losses(7.0, 7.0, 7.0, 7.0, last), plain)
+    weights = (1.0, 1.0, 0.0, 3.0, 1.0)
+    slope = jax.grad(
+        lambda p: hinge_loss(p, mask, 0.5, dimension_weights(weights, task)).sum()
+    )(probability.at[0, 2].set(jnp.nan))
+    np.testing.assert_allclose(slope, [[-0.2, 0, 0, -0.6], [-1, 0, 0, 0]], rtol=1e-6)
+
+
+def test_the_distance_to_a_rounded_reference_begins_at_0():
+    state = first_state()
+    rounded = compute_copy(state.params, jnp.bfloat16)
+    frozen = tiny_models.frozen()._replace(reference=rounded)
+    assert float(reference_distance(CONFIG, state, frozen)) == 0.0
+    moved = state._replace(params=jax.tree.map(lambda leaf: 1.1 * leaf, state.params))
+    assert float(reference_distance(CONFIG, moved, frozen)) == pytest.approx(0.1, rel=0.02)
 
 
 def test_a_broken_batch_changes_nothing_but_the_counters(history):

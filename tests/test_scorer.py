@@ -14,7 +14,13 @@ import transformers
 from onereward_jax.convert import QWEN2_5_VL, load_params
 from onereward_jax.convert.mini_tokenizers import qwen_tokenizer
 from onereward_jax.models.qwen2_5_vl import Qwen2_5_VL, Qwen2_5_VLConfig, init_params
-from onereward_jax.reward import ImageProcessor, QueryBatch, QueryTokenizer, Scorer, template_texts
+from onereward_jax.reward import (
+    ImageProcessor,
+    QueryBatch,
+    QueryTokenizer,
+    Scorer,
+    packaged_template,
+)
 from onereward_jax.tasks import Task
 
 SIDE = 32
@@ -36,7 +42,7 @@ class Judge:
 @pytest.fixture(scope="module")
 def judge(tmp_path_factory: pytest.TempPathFactory) -> Judge:
     folder = tmp_path_factory.mktemp("judge")
-    tokenizer = qwen_tokenizer(template_texts())
+    tokenizer = qwen_tokenizer(packaged_template().texts())
     queries = QueryTokenizer(tokenizer, PROCESSOR.tokens_per_image(SIDE, SIDE), suffix_length=40)
     torch.manual_seed(0)
     config = transformers.Qwen2_5_VLConfig(
@@ -261,7 +267,7 @@ def test_real_size_traces_at_1024_pixels() -> None:
     params = nn.meta.unbox(jax.eval_shape(partial(init_params, model), jax.random.key(0)))
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 8_292_166_656
 
-    tokenizer = qwen_tokenizer(template_texts())
+    tokenizer = qwen_tokenizer(packaged_template().texts())
     processor = ImageProcessor()
     layout = QueryTokenizer(tokenizer, processor.tokens_per_image(1024, 1024)).layout
     assert layout.tokens_per_image == 37 * 37

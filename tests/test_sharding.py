@@ -18,7 +18,7 @@ from onereward_jax.parallel import make_mesh
 from onereward_jax.policy import read_editor
 from onereward_jax.policy.loading import abstract_params
 from onereward_jax.reward.loading import abstract_judge, read_scorer
-from onereward_jax.stages.rl import rl_settings
+from onereward_jax.stages.settings import rl_settings
 from onereward_jax.train_compile.hlo import collective_traffic
 from onereward_jax.train_compile.jobs import ARCHITECTURES
 from onereward_jax.training.reward_step import (
@@ -68,7 +68,7 @@ def too_whole(tree, large=8, middling=4):
 @pytest.mark.parametrize("name", ["flux_fill_dev", "flux_fill_dev_dynamic", "flux_fill_dev_lora"])
 def test_every_large_tensor_of_a_run_is_spread(name):
     """Weights, moments, average, reference and base; none is whole on any device."""
-    settings = rl_settings(FrozenConfigDict(load_config(str(CONFIGS / f"{name}.py"))).rl)
+    settings = rl_settings(FrozenConfigDict(load_config(str(CONFIGS / f"{name}.py"))))
     state = abstract_rl_state(full_size(), settings, mesh())
     # A factor of an adapter has one side of the kernel, and is spread over one axis of the mesh.
     assert not too_whole(state, *((2, 2) if settings.lora else ()))

@@ -18,7 +18,7 @@ from onereward_jax.models.qwen2_5_vl import (
 from onereward_jax.models.vae import AutoencoderKL, VaeConfig
 from onereward_jax.policy import Editor, NoiseSchedule
 from onereward_jax.policy import loading as editor_loading
-from onereward_jax.reward import ImageProcessor, QueryTokenizer, Scorer, template_texts
+from onereward_jax.reward import ImageProcessor, QueryTokenizer, Scorer, packaged_template
 from onereward_jax.tasks import TASKS, Task
 from onereward_jax.training.rl_config import Frozen, RLModels
 
@@ -36,7 +36,7 @@ PROCESSOR = ImageProcessor(patch_size=4, min_pixels=8 * 8, max_pixels=64 * 64)
 
 @functools.cache
 def tokenizer():
-    return qwen_tokenizer(template_texts())
+    return qwen_tokenizer(packaged_template().texts())
 
 
 @functools.cache

@@ -19,7 +19,12 @@ from onereward_jax.policy.schedule import (
     velocity_target,
 )
 from onereward_jax.policy.text import TextEncoder, TextParams, embed_prompts
-from onereward_jax.policy.text_cache import TextCache, open_text_cache, write_text_cache
+from onereward_jax.policy.text_cache import (
+    TextCache,
+    add_to_text_cache,
+    embedded_prompts,
+    open_text_cache,
+)
 
 __all__ = [
     "Condition",
@@ -32,8 +37,10 @@ __all__ = [
     "TextParams",
     "abstract_params",
     "add_noise",
+    "add_to_text_cache",
     "denoise",
     "embed_prompts",
+    "embedded_prompts",
     "euler_step",
     "first_step",
     "guided",
@@ -46,5 +53,4 @@ __all__ = [
     "sigma_table",
     "trajectory",
     "velocity_target",
-    "write_text_cache",
 ]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -18,7 +19,6 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from onereward_jax.convert.atomic import atomic_folder
 from onereward_jax.parallel import is_writer
 from onereward_jax.policy.inputs import PromptEmbeds
 
@@ -41,13 +41,13 @@ class TextCache:
         """Embeddings of `prompts`, in their order, in the stored dtype.
 
         Raises:
-          LookupError: a prompt has never been embedded; names it.
+          ValueError: a prompt has never been embedded; names it.
         """
         for prompt in prompts:
             if prompt not in self.rows:
-                raise LookupError(
+                raise ValueError(
                     f"prompt {prompt!r} is not among the {len(self.rows)} embedded prompts of "
-                    f"{self.folder}: run the stage embed on this data"
+                    f"{self.folder}: run the stage embed again, which adds what is missing"
                 )
         embeds = [self._read(*self.rows[prompt]) for prompt in prompts]
         return PromptEmbeds(*(np.stack(part) for part in zip(*embeds, strict=True)))
@@ -74,31 +74,49 @@ def open_text_cache(folder: str | Path) -> TextCache:
     return TextCache(folder, rows)
 
 
-def write_text_cache(
+def embedded_prompts(folder: str | Path) -> frozenset[str]:
+    """The prompts that the cache in `folder` has; none where there is no cache."""
+    if not (Path(folder) / INDEX).is_file():
+        return frozenset()
+    return frozenset(open_text_cache(folder).rows)
+
+
+def add_to_text_cache(
     folder: str | Path, batches: Iterable[tuple[Sequence[str], PromptEmbeds]]
 ) -> None:
-    """Writes a cache, a file for each batch. It appears complete or not at all.
+    """Adds to a cache, or begins one: a file for each batch; those that are there stay as they are.
 
-    In a run of several processes all must call; process 0 writes.
+    A batch is in the cache or it is not: the index that names its file is replaced once the file
+    is complete. In a run of several processes all must call; process 0 writes.
 
     Args:
-      folder: replaced as a whole when it exists.
+      folder: of the cache.
       batches: prompts and their embeddings as numpy arrays, from `embed_prompts`.
 
     Raises:
       ValueError: a batch whose arrays have not one row for each prompt.
     """
-    files: dict[str, list[str]] = {}
-    with atomic_folder(folder) as draft:
-        for number, (prompts, embeds) in enumerate(batches):
-            for field, array in embeds._asdict().items():
-                if len(array) != len(prompts):
-                    raise ValueError(f"{field}: {len(array)} rows for {len(prompts)} prompts")
-            name = f"embeds-{number:05d}.safetensors"
-            files[name] = list(prompts)
-            if is_writer():
-                tensors = {k: np.ascontiguousarray(v) for k, v in embeds._asdict().items()}
-                save_file(tensors, draft / name)
-        if is_writer():
-            text = json.dumps(files, ensure_ascii=False, indent=1)
-            (draft / INDEX).write_text(text, encoding="utf-8")
+    folder = Path(folder)
+    index, files = folder / INDEX, {}
+    if index.is_file():
+        files = json.loads(index.read_text(encoding="utf-8"))
+    for prompts, embeds in batches:
+        for field, array in embeds._asdict().items():
+            if len(array) != len(prompts):
+                raise ValueError(f"{field}: {len(array)} rows for {len(prompts)} prompts")
+        # A file of that name that no index names is left from an interrupted run.
+        name = f"embeds-{len(files):05d}.safetensors"
+        files[name] = list(prompts)
+        if not is_writer():
+            continue
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {k: np.ascontiguousarray(v) for k, v in embeds._asdict().items()}
+        save_file(tensors, folder / f"{name}.partial")
+        os.replace(folder / f"{name}.partial", folder / name)
+        text = json.dumps(files, ensure_ascii=False, indent=1)
+        partial = index.with_suffix(".partial")
+        with open(partial, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, index)

@@ -2,15 +2,14 @@
 
 from onereward_jax.reward.jitter import Jitter, jitter_pairs
 from onereward_jax.reward.preprocess import ImageProcessor
-from onereward_jax.reward.query import (
-    TEMPLATE_VERSION,
-    QueryBatch,
-    QueryLayout,
-    QueryTokenizer,
-    check_template_version,
-    template_texts,
-)
+from onereward_jax.reward.query import QueryBatch, QueryLayout, QueryTokenizer
 from onereward_jax.reward.scorer import Scorer
+from onereward_jax.reward.template import (
+    TEMPLATE_VERSION,
+    QueryTemplate,
+    packaged_template,
+    read_template,
+)
 
 __all__ = [
     "TEMPLATE_VERSION",
@@ -18,9 +17,10 @@ __all__ = [
     "Jitter",
     "QueryBatch",
     "QueryLayout",
+    "QueryTemplate",
     "QueryTokenizer",
     "Scorer",
-    "check_template_version",
     "jitter_pairs",
-    "template_texts",
+    "packaged_template",
+    "read_template",
 ]

@@ -24,20 +24,13 @@ from onereward_jax.models.int8 import abstract_quantized, quantize
 from onereward_jax.models.qwen2_5_vl import Qwen2_5_VL, Qwen2_5_VLConfig, init_params
 from onereward_jax.parallel import abstract_arrays, mesh_jit
 from onereward_jax.reward.preprocess import ImageProcessor
-from onereward_jax.reward.query import (
-    ANSWERS,
-    TEMPLATE_VERSION,
-    QueryTokenCounts,
-    QueryTokenizer,
-    check_template_version,
-    query_texts,
-)
+from onereward_jax.reward.query import QueryTokenCounts, QueryTokenizer
 from onereward_jax.reward.scorer import Scorer
+from onereward_jax.reward.template import QueryTemplate, packaged_template
 from onereward_jax.tasks import Dimension, Task
 
 QUERY_FILE = "onereward_query.json"
-"""Beside the weights of a judge we trained: the query template it answers."""
-
+"""Beside the weights of a judge we trained: the query template it answers, see `QueryTemplate`."""
 
 COUNTS_FILE = "query_tokens.json"
 """In place of a tokenizer, where only sizes matter: `QueryTokenCounts` and template version."""
@@ -64,6 +57,8 @@ def read_judge(
     param_dtype: Any = jnp.float32,
     remat: str = "none",
     answers_only: bool = False,
+    template: QueryTemplate | None = None,
+    cut_prompts: bool = False,
 ) -> Judge:
     """The static half of the judge in `folder`; reads configurations and tokenizer, no weights.
 
@@ -73,18 +68,22 @@ def read_judge(
       suffix_length: see `QueryTokenizer`.
       dtype, param_dtype, remat: see `Qwen2_5_VL`.
       answers_only: see `Scorer`.
+      template: how it is to be asked, for who will train it; left out: as `judge_template` says.
+      cut_prompts: see `QueryTokenizer`.
 
     Raises:
       FileNotFoundError: a file is missing.
-      ValueError: another kind of model, an unsupported field, or a judge trained with another
-        query template.
+      ValueError: another kind of model, an unsupported field, or a judge trained with a query
+        template that its folder does not hold.
     """
     folder = Path(folder)
     model, processor = _read_model(folder, dtype=dtype, param_dtype=param_dtype, remat=remat)
-    if (folder / QUERY_FILE).is_file():
-        check_template_version(str(read_json(folder / QUERY_FILE).get("template_version")))
     queries = QueryTokenizer(
-        load_tokenizer(folder), processor.tokens_per_image(*size), suffix_length
+        load_tokenizer(folder),
+        processor.tokens_per_image(*size),
+        suffix_length,
+        template=judge_template(folder) if template is None else template,
+        cut_prompts=cut_prompts,
     )
     return Judge(Scorer(model, processor, queries.layout, answers_only), queries)
 
@@ -98,6 +97,8 @@ def read_scorer(
     param_dtype: Any = jnp.float32,
     remat: str = "none",
     answers_only: bool = False,
+    template: QueryTemplate | None = None,
+    cut_prompts: bool = False,
 ) -> Scorer:
     """The scorer of `read_judge`, from the tokenizer or else from its counts in `COUNTS_FILE`.
 
@@ -109,14 +110,15 @@ def read_scorer(
     kinds = {"dtype": dtype, "param_dtype": param_dtype, "remat": remat}
     if not (folder / COUNTS_FILE).is_file():
         options = {"suffix_length": suffix_length, "answers_only": answers_only, **kinds}
+        options |= {"template": template, "cut_prompts": cut_prompts}
         return read_judge(folder, size, **options).scorer
     model, processor = _read_model(folder, **kinds)
-    layout = read_counts(folder).layout(processor.tokens_per_image(*size), suffix_length)
+    layout = read_counts(folder, template).layout(processor.tokens_per_image(*size), suffix_length)
     return Scorer(model, processor, layout, answers_only)
 
 
-def read_counts(folder: str | Path) -> QueryTokenCounts:
-    """The token counts stored in `folder`.
+def read_counts(folder: str | Path, template: QueryTemplate | None = None) -> QueryTokenCounts:
+    """The token counts stored in `folder`, which have to be of `template` (ours if left out).
 
     Raises:
       FileNotFoundError: there are none.
@@ -124,8 +126,12 @@ def read_counts(folder: str | Path) -> QueryTokenCounts:
     """
     path = Path(folder) / COUNTS_FILE
     stored = read_json(path)
-    if stored.pop("template_version", None) != TEMPLATE_VERSION:
-        raise ValueError(f"{path} was counted with another query template than {TEMPLATE_VERSION}")
+    version = (packaged_template() if template is None else template).version
+    if stored.pop("template_version", None) != version:
+        raise ValueError(
+            f"{path} was counted with another query template than {version}: a folder with the "
+            "judge's tokenizer serves any"
+        )
     try:
         stored["task"] = {Task(name): length for name, length in stored["task"].items()}
         stored["suffix"] = {Dimension(name): length for name, length in stored["suffix"].items()}
@@ -165,12 +171,38 @@ def load_judge_params(
     return mesh_jit(quantize, mesh, out_shardings=shardings)(params)
 
 
-def write_template_version(folder: str | Path) -> None:
-    """Notes in a judge's folder which query template it was trained with, and its words."""
+def judge_template(folder: str | Path) -> QueryTemplate:
+    """The template that the judge in `folder` was trained with; ours for one we did not train.
+
+    Raises:
+      ValueError: its words are not there, or are not those of the version it was trained with.
+    """
+    path = Path(folder) / QUERY_FILE
+    if not path.is_file():
+        return packaged_template()
+    stored = read_json(path)
+    version = stored.get("template_version")
+    if "template" not in stored and version == packaged_template().version:
+        return packaged_template()
+    try:
+        template = QueryTemplate.from_dict(stored.get("template"))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    if template.version != version:
+        raise ValueError(
+            f"{path}: the judge was trained with query template {version!r}, the words there are "
+            f"of {template.version!r}"
+        )
+    return template
+
+
+def write_judge_template(folder: str | Path, template: QueryTemplate) -> None:
+    """Puts into a judge's folder the query template that it was trained with."""
     content = {
-        "template_version": TEMPLATE_VERSION,
-        "answers": list(ANSWERS),
-        "queries": query_texts(),
+        "template_version": template.version,
+        "template": template.to_dict(),
+        "answers": list(template.answers),
+        "queries": template.queries(),
     }
     text = json.dumps(content, indent=1, ensure_ascii=False)
     (Path(folder) / QUERY_FILE).write_text(text + "\n", encoding="utf-8")

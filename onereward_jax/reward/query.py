@@ -1,16 +1,15 @@
-"""The query Φ(s_k, e, P) to the judge (Section 3, stage 2): its words and its token ids.
+"""The query Φ(s_k, e, P) to the judge (Section 3, stage 2) as token ids.
 
 Text around two images in Qwen's chat format. All that does not depend on the dimension comes
 first (the *prefix*: system message, images, task), the dimension's words last (the *suffix*),
 so that the prefix is computed once for all dimensions. The prompt P is quoted for text alignment
-only. The wording is part of a trained judge: `TEMPLATE_VERSION` is stored with every reward
-checkpoint and compared when it is loaded.
+only. The words are those of a `QueryTemplate`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -18,78 +17,14 @@ import numpy as np
 from jaxtyping import Array, Bool, Int
 from transformers import PreTrainedTokenizerBase
 
+from onereward_jax.reward.template import IMAGE, IMAGE_TOKEN, QueryTemplate, packaged_template
 from onereward_jax.tasks import DIMENSIONS, MAX_DIMENSIONS, TASKS, Dimension, Task
 
-IMAGE_TOKEN = "<|image_pad|>"
 PAD_TOKEN = "<|endoftext|>"
 SPECIAL_TOKENS = (
     PAD_TOKEN, "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", IMAGE_TOKEN
 )
-ANSWERS = ("Yes", "No")
-
-HEAD = "<|im_start|>system\nYou compare edited images.<|im_end|>\n<|im_start|>user\n"
-IMAGE = "<|vision_start|>{image}<|vision_end|>"
 IMAGE_MARKERS = 2  # control tokens around an image, one on each side
-TASK = "Task: {task}. Is the first image better than the second? Answer Yes or No.\n"
-ASPECT = "Aspect: {dimension}, {words}.<|im_end|>\n<|im_start|>assistant\n"
-WORDS = {
-    Dimension.STRUCTURE: "coherence with the original layout",
-    Dimension.CONSISTENCY: "blend with the surroundings",
-    Dimension.TEXT_ALIGNMENT: 'match with the prompt "{prompt}"',
-    Dimension.AESTHETICS: "overall appeal",
-    Dimension.REMOVAL_QUALITY: "target gone and nothing invented",
-}
-
-
-def task_text(task: Task) -> str:
-    """The prefix's words after the images."""
-    return TASK.format(task=task.title)
-
-
-def suffix_text(dimension: Dimension, prompt: str) -> str:
-    """The words that ask for one dimension, up to where the answer begins."""
-    # replaced, not formatted: a prompt may hold braces
-    words = WORDS[dimension].replace("{prompt}", prompt)
-    return ASPECT.replace("{dimension}", dimension.title).replace("{words}", words)
-
-
-def template_texts() -> list[str]:
-    """Everything a query may say apart from prompts, for instance to train a tokenizer on."""
-    return [HEAD, *map(task_text, TASKS), *(suffix_text(e, "") for e in Dimension), *ANSWERS]
-
-
-def query_texts() -> dict[str, dict[str, str]]:
-    """{task: {dimension: the whole query}}, for those who ask a judge with other software.
-
-    Each image is one placeholder, to be repeated for its tokens; `{prompt}` stands for P.
-    """
-    head = HEAD + 2 * IMAGE.format(image=IMAGE_TOKEN)
-    return {
-        str(task): {str(e): head + task_text(task) + suffix_text(e, "{prompt}") for e in dimensions}
-        for task, dimensions in DIMENSIONS.items()
-    }
-
-
-def _version() -> str:
-    whole = [HEAD, IMAGE, TASK, ASPECT, *map(task_text, TASKS), *ANSWERS]
-    whole += [suffix_text(dimension, "{prompt}") for dimension in Dimension]
-    return "1-" + hashlib.sha256("\0".join(whole).encode()).hexdigest()[:12]
-
-
-TEMPLATE_VERSION = _version()
-"""Number and fingerprint of the wording; any changed letter changes it."""
-
-
-def check_template_version(stored: str) -> None:
-    """Makes sure that a judge trained with template version `stored` is asked the same way.
-
-    Raises:
-      ValueError: the versions differ.
-    """
-    if stored != TEMPLATE_VERSION:
-        raise ValueError(
-            f"the judge was trained with query template {stored!r}, this is {TEMPLATE_VERSION!r}"
-        )
 
 
 class QueryBatch(NamedTuple):
@@ -172,7 +107,7 @@ class QueryTokenCounts:
     def _longest(self, task: Task, suffix_length: int) -> int:
         """Suffix tokens of a task's dimensions when its prompt uses all the room there is."""
         return sum(
-            suffix_length if "{prompt}" in WORDS[dimension] else self.suffix[dimension]
+            suffix_length if dimension is Dimension.TEXT_ALIGNMENT else self.suffix[dimension]
             for dimension in DIMENSIONS[task]
         )
 
@@ -182,6 +117,7 @@ class QueryTokenizer:
 
     Attributes:
       layout: the static lengths and places of all batches this makes.
+      template: their words.
     """
 
     def __init__(
@@ -189,6 +125,9 @@ class QueryTokenizer:
         tokenizer: PreTrainedTokenizerBase,
         tokens_per_image: int,
         suffix_length: int = 64,
+        *,
+        template: QueryTemplate | None = None,
+        cut_prompts: bool = False,
     ) -> None:
         """Looks up the control tokens and the answers.
 
@@ -196,24 +135,33 @@ class QueryTokenizer:
           tokenizer: of the judge.
           tokens_per_image: see `ImageProcessor.tokens_per_image`.
           suffix_length: tokens for a dimension's words including a quoted prompt.
+          template: the words; left out: those of the package.
+          cut_prompts: quote of a prompt that cannot be quoted what `fitted` leaves of it, in place
+            of refusing it.
 
         Raises:
           ValueError: a control token or an answer is not one token of this tokenizer, or
             `suffix_length` is too short even without a prompt.
         """
+        self.template = packaged_template() if template is None else template
         self._tokenizer = tokenizer
         self._suffix_length = suffix_length
-        known = {token: self._single(token) for token in (*SPECIAL_TOKENS, *ANSWERS)}
-        head = self._ids(HEAD)
+        self._cut_prompts = cut_prompts
+        known = {token: self._single(token) for token in (*SPECIAL_TOKENS, *self.template.answers)}
+        controls = {*SPECIAL_TOKENS, *(t for t in tokenizer.get_added_vocab() if t.startswith("<"))}
+        # the longest first, where one is the beginning of another
+        self._control = re.compile("|".join(map(re.escape, sorted(controls, key=len)[::-1])))
+        head = self._ids(self.template.head)
         image = self._ids(IMAGE.format(image=IMAGE_TOKEN * tokens_per_image))
-        self._tasks = {task: head + 2 * image + self._ids(task_text(task)) for task in TASKS}
+        texts = {task: self._ids(self.template.task_text(task)) for task in TASKS}
+        self._tasks = {task: head + 2 * image + ids for task, ids in texts.items()}
         counts = QueryTokenCounts(
             head=len(head),
-            task={task: len(self._ids(task_text(task))) for task in TASKS},
+            task={task: len(ids) for task, ids in texts.items()},
             suffix={dimension: len(self._suffix(dimension, "")) for dimension in Dimension},
             pad_id=known[PAD_TOKEN],
-            yes_id=known[ANSWERS[0]],
-            no_id=known[ANSWERS[1]],
+            yes_id=known[self.template.answers[0]],
+            no_id=known[self.template.answers[1]],
         )
         self.layout = counts.layout(tokens_per_image, suffix_length)
 
@@ -263,15 +211,46 @@ class QueryTokenizer:
                 mask[row, column, : len(ids)] = True
         return QueryBatch(prefix, suffix, mask)
 
+    def unfit(self, prompt: str) -> str:
+        """Why the prompt cannot be quoted as it is; "" if it can."""
+        if found := self._control.search(prompt):
+            return f"it contains the control token {found[0]}"
+        length = len(self._quoting(prompt))
+        if length > self._suffix_length:
+            room = self._suffix_length - len(self._quoting(""))
+            return (
+                f"it takes {length - len(self._quoting(''))} tokens where there is room for {room} "
+                f"(suffix_length {self._suffix_length})"
+            )
+        return ""
+
+    def fitted(self, prompt: str) -> str:
+        """The prompt without control tokens and with as many of its first words' tokens as fit."""
+        while self._control.search(prompt):  # taken out, the rest may make another
+            prompt = self._control.sub(" ", prompt)
+        ids = self._ids(prompt)
+        kept = len(ids)
+        while (excess := len(self._quoting(prompt)) - self._suffix_length) > 0:
+            kept = max(kept - excess, 0)
+            # a letter of several bytes may be cut in two
+            prompt = self._tokenizer.decode(ids[:kept]).rstrip("\ufffd ")
+        return prompt
+
+    def _quoting(self, prompt: str) -> list[int]:
+        """Ids of the only question that quotes the prompt."""
+        return self._ids(self.template.suffix_text(Dimension.TEXT_ALIGNMENT, prompt))
+
     def _suffix(self, dimension: Dimension, prompt: str) -> list[int]:
-        for token in SPECIAL_TOKENS:
-            if token in prompt:
-                raise ValueError(f"prompt {prompt!r} contains the control token {token}")
-        ids = self._ids(suffix_text(dimension, prompt))
+        if dimension is Dimension.TEXT_ALIGNMENT:
+            if self._cut_prompts:
+                prompt = self.fitted(prompt)
+            elif prompt and (reason := self.unfit(prompt)):
+                raise ValueError(f"the judge cannot be asked about the prompt {prompt!r}: {reason}")
+        ids = self._ids(self.template.suffix_text(dimension, prompt))
         if len(ids) > self._suffix_length:
             raise ValueError(
-                f"the {dimension.title} query for prompt {prompt!r} has {len(ids)} tokens, more "
-                f"than suffix_length {self._suffix_length}"
+                f"the words for {dimension.title} have {len(ids)} tokens, more than suffix_length "
+                f"{self._suffix_length}"
             )
         return ids
 

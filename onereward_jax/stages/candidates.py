@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from jax.experimental import multihost_utils
@@ -27,9 +27,9 @@ from onereward_jax.policy.generate import EditBatch, make_generate
 from onereward_jax.stages.data import open_triplets
 from onereward_jax.stages.disturb import disturbed
 from onereward_jax.stages.progress import progress_bar
-from onereward_jax.stages.settings import compute_dtype
+from onereward_jax.stages.settings import compute_dtype, task_probabilities
 from onereward_jax.stages.stage import Results, StageContext
-from onereward_jax.tasks import SAMPLING_PROBABILITIES
+from onereward_jax.tasks import TASKS, Task
 from onereward_jax.training.loop import Stopped
 
 STORE = "preferences.sqlite"
@@ -59,7 +59,9 @@ def run(context: StageContext) -> Results:
     plans = [
         plan
         for split, source in triplets.items()
-        for plan in plan_candidates(config, split, source, context.config.seed)
+        for plan in plan_candidates(
+            config, split, source, context.config.seed, task_probabilities(context.config)
+        )
     ]
     cache = open_text_cache(context.output("embed") / "prompts")
     sizes = {size for source in triplets.values() for size in sizes_of(source)}
@@ -90,7 +92,11 @@ def run(context: StageContext) -> Results:
 
 
 def plan_candidates(
-    config: FrozenConfigDict, split: str, triplets: Triplets, seed: int
+    config: FrozenConfigDict,
+    split: str,
+    triplets: Triplets,
+    seed: int,
+    probabilities: Mapping[Task, float],
 ) -> Iterator[Plan]:
     """The candidates of a split, settings drawn as in the paper.
 
@@ -99,9 +105,10 @@ def plan_candidates(
         how many of each task.
       split, triplets: which triplets there are.
       seed: settings depend on (seed, split, name of the triplet, index) only.
+      probabilities: p_k.
     """
     ids = triplets.column("id")
-    for row in choose_rows(triplets, ids, config[split], config.tasks, seed):
+    for row in choose_rows(triplets, ids, config[split], config.tasks, probabilities, seed):
         disturbs = generator(seed, "disturb", split, ids[row]).random() < config.disturbed
         for index in range(config.count):
             rng = generator(seed, "candidate", split, ids[row], index)
@@ -117,11 +124,19 @@ def plan_candidates(
                 noise_seed=int(rng.integers(2**31)),
                 disturbance=float(disturbs * rng.uniform(*config.disturbance)),
             )
+            if config.guided_by == "either":
+                left_out = str(rng.choice(["guidance_scale", "true_cfg_scale"]))
+                candidate = dataclasses.replace(candidate, **{left_out: config[left_out][0]})
             yield Plan(split, row, candidate)
 
 
 def choose_rows(
-    triplets: TripletSequence, names: Sequence[str], count: int, tasks: str, seed: int
+    triplets: TripletSequence,
+    names: Sequence[str],
+    count: int,
+    tasks: str,
+    probabilities: Mapping[Task, float],
+    seed: int,
 ) -> list[int]:
     """Some triplets of each task, `count` of them together where there are so many.
 
@@ -133,13 +148,13 @@ def choose_rows(
       names: of the triplets.
       count: how many.
       tasks: "as_sampled": the tasks stand in proportion to p_k; "evenly": as many of each.
+      probabilities: p_k of the tasks that are drawn; they sum to 1.
       seed: of the choice.
 
     Raises:
       ValueError: `tasks` is neither.
     """
-    even = dict.fromkeys(SAMPLING_PROBABILITIES, 1 / len(SAMPLING_PROBABILITIES))
-    shares = {"as_sampled": SAMPLING_PROBABILITIES, "evenly": even}
+    shares = {"as_sampled": probabilities, "evenly": dict.fromkeys(TASKS, 1 / len(TASKS))}
     if tasks not in shares:
         raise ValueError(f'candidates.tasks must be "as_sampled" or "evenly", found {tasks!r}')
     rows = []

@@ -1,37 +1,59 @@
-"""Stage `embed`: all prompts through T5 and CLIP once, so that no later stage needs them."""
+"""Stage `embed`: all prompts through T5 and CLIP once, so that no later stage needs them.
+
+Prompts of the data, the fixed ones of the tasks, and every negative prompt of the config. What is
+embedded already stays: one more prompt costs one more prompt.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from onereward_jax.policy import PromptEmbeds, embed_prompts, load_text_encoder, write_text_cache
+from onereward_jax.policy import (
+    PromptEmbeds,
+    add_to_text_cache,
+    embed_prompts,
+    embedded_prompts,
+    load_text_encoder,
+)
+from onereward_jax.policy.text import check_prompt
 from onereward_jax.stages.data import open_triplets
+from onereward_jax.stages.guidance import negative_prompts
 from onereward_jax.stages.progress import progress_bar
 from onereward_jax.stages.settings import compute_dtype
 from onereward_jax.stages.stage import Results, StageContext
-from onereward_jax.tasks import FIXED_PROMPTS, NEGATIVE_PROMPTS
+from onereward_jax.tasks import FIXED_PROMPTS
+
+
+def check(context: StageContext) -> None:
+    """Before the chain starts: negative prompts are text."""
+    for prompt in negative_prompts(context.config):
+        check_prompt(prompt)
 
 
 def run(context: StageContext) -> Results:
-    """Writes the text cache `prompts`; returns how many prompts it has."""
+    """Completes the text cache `prompts`; returns how many prompts it is asked for."""
     config, dtype = context.config.embed, compute_dtype(context.config)
+    folder = context.folder / "prompts"
+    prompts = dict.fromkeys([*negative_prompts(context.config), *FIXED_PROMPTS.values()])
+    for split in ("train", "test"):
+        prompts |= dict.fromkeys(open_triplets(context, split).column("prompt"))
+    known = embedded_prompts(folder)
+    missing = [prompt for prompt in prompts if prompt not in known]
+    if not missing:
+        return {"prompts": len(prompts)}
     encoder, params = load_text_encoder(
         context.base_model("editor"),
         context.mesh,
         max_sequence_length=config.max_length,
         dtype=dtype,
     )
-    prompts = dict.fromkeys([*NEGATIVE_PROMPTS, *FIXED_PROMPTS.values()])
-    for split in ("train", "test"):
-        prompts |= dict.fromkeys(open_triplets(context, split).column("prompt"))
-    with progress_bar("embed", len(prompts), unit="prompt") as bar:
+    done = len(prompts) - len(missing)
+    with progress_bar("embed", len(prompts), initial=done, unit="prompt") as bar:
 
         def batches() -> Iterator[tuple[list[str], PromptEmbeds]]:
-            for batch in embed_prompts(
-                encoder, params, list(prompts), context.mesh, config.batch_size
-            ):
-                bar.update(len(batch[0]))
+            for batch in embed_prompts(encoder, params, missing, context.mesh, config.batch_size):
                 yield batch
+                bar.update(len(batch[0]))
 
-        write_text_cache(context.folder / "prompts", batches())
+        add_to_text_cache(folder, batches())
     return {"prompts": len(prompts)}

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from onereward_jax.parallel.remat import POLICIES
-from onereward_jax.tasks import TASKS
+from onereward_jax.tasks import TASKS, Dimension
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,6 +171,9 @@ RULES: dict[str, Rule] = {
     "data.aspect_ratios": each(number(0.0, above=True)),
     **_per_task("data.train", whole(0)),
     **_per_task("data.test", whole(0)),
+    "guidance.embedded": number(0.0),
+    "guidance.true_cfg": number(0.0),
+    "guidance.negative_prompt": TEXT,
     "embed.max_length": whole(1),
     "embed.batch_size": whole(1),
     "candidates.count": whole(2),
@@ -185,6 +188,7 @@ RULES: dict[str, Rule] = {
     "candidates.disturbed": SHARE,
     "candidates.disturbance": between(0.0),
     "candidates.strength": between(0.0, 1.0),
+    "candidates.guided_by": choice("either", "both"),
     "annotate.by": choice("oracle", "people"),
     "annotate.path": TEXT,
     "annotate.noise_rate": SHARE,
@@ -193,7 +197,9 @@ RULES: dict[str, Rule] = {
     "reward.between": FLAG,
     "reward.mirror": SHARE,
     "reward.tasks": choice("as_found", "evenly"),
+    "reward.query_template": TEXT,
     "reward.suffix_length": whole(1),
+    "reward.unfit_prompts": choice("refuse", "cut"),
     "reward.evaluate_every": whole(1),
     **_training("rl"),
     "rl.algorithm": choice("frozen", "dynamic"),
@@ -206,20 +212,22 @@ RULES: dict[str, Rule] = {
     "rl.num_steps": whole(1),
     "rl.t1": whole(0),
     "rl.t2": whole(0),
-    "rl.guidance_scale": number(0.0),
-    "rl.policy_cfg_scale": number(0.0),
-    "rl.prediction_cfg_scale": number(0.0),
-    "rl.reference_cfg_scale": number(0.0),
-    "rl.negative_prompt": TEXT,
+    "rl.guidance_scale": or_none(number(0.0)),
+    "rl.policy_cfg_scale": or_none(number(0.0)),
+    "rl.prediction_cfg_scale": or_none(number(0.0)),
+    "rl.reference_cfg_scale": or_none(number(0.0)),
+    "rl.negative_prompt": or_none(TEXT),
+    **_per_task("rl.task_probabilities", number(0.0)),
+    **{f"rl.dimension_weights.{one.value}": number(0.0) for one in Dimension},
     "rl.task_per": choice("sample", "iteration"),
     "rl.flow_matching_weight": number(0.0),
     "rl.sample_every": whole(1),
     **_per_task("evaluate.triplets", whole(0)),
     "evaluate.batch_size": whole(1),
     "evaluate.num_steps": whole(1),
-    "evaluate.guidance_scale": number(0.0),
-    "evaluate.true_cfg_scale": number(0.0),
-    "evaluate.negative_prompt": TEXT,
+    "evaluate.guidance_scale": or_none(number(0.0)),
+    "evaluate.true_cfg_scale": or_none(number(0.0)),
+    "evaluate.negative_prompt": or_none(TEXT),
     "evaluate.same_margin": number(0.0),
     "evaluate.judge_same_margin": SHARE,
     "evaluate.judge": TEXT,

@@ -51,12 +51,14 @@ class Fields:
       names: dotted, without "config."; a section stands for all of its fields.
       when: field -> its values with which these fields are read; empty: always.
       digest: of the file or folder that the field names: its content counts, not its path.
+      value: of the config, what the field comes to: that counts, not how it is spelled.
     """
 
     effect: Effect
     names: tuple[str, ...]
     when: Mapping[str, tuple[Any, ...]] = dataclasses.field(default_factory=dict)
     digest: Digest | None = None
+    value: Callable[[FrozenConfigDict], Any] | None = None
 
     def cover(self, leaf: str) -> bool:
         """Whether `leaf` is one of the fields, read or not."""
@@ -101,6 +103,13 @@ def content(
 ) -> Fields:
     """A field that names a file or folder whose content counts."""
     return Fields(effect, (name,), when or {}, digest)
+
+
+def comes_to(
+    name: str, value: Callable[[FrozenConfigDict], Any], *, effect: Effect = Effect.OUTPUT
+) -> Fields:
+    """A field that stands for a value which other fields decide too."""
+    return Fields(effect, (name,), value=value)
 
 
 class Verdict(enum.Enum):
@@ -168,6 +177,8 @@ def stage_inputs(
             continue
         if entry.digest is not None:
             inputs[f"content.{leaf}"] = entry.digest(config, workdir)
+        elif entry.value is not None:
+            inputs[f"config.{leaf}"] = entry.value(config)
         else:
             inputs[f"config.{leaf}"] = values[leaf]
     inputs |= {f"stage.{name}": identity for name, identity in earlier.items()}

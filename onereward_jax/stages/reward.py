@@ -42,7 +42,7 @@ from onereward_jax.parallel import (
     wait_for_all,
 )
 from onereward_jax.reward import QueryTokenizer
-from onereward_jax.reward.loading import load_judge_params, read_judge, write_template_version
+from onereward_jax.reward.loading import load_judge_params, read_judge, write_judge_template
 from onereward_jax.stages.candidates import STORE
 from onereward_jax.stages.data import open_triplets
 from onereward_jax.stages.progress import announce
@@ -158,7 +158,7 @@ def run(context: StageContext) -> Results:
     )
     if not is_writer():
         return {}
-    write_template_version(context.folder / "judge")
+    write_judge_template(context.folder / "judge", judges[sizes[0]].queries.template)
     return headline(json.loads(table_path.read_text())["rows"])
 
 

@@ -9,40 +9,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from ml_collections import FrozenConfigDict
 from PIL import Image
 
 from onereward_jax.convert import FLUX, read_config, save_adapter, save_params
 from onereward_jax.data.buckets import Size
-from onereward_jax.data.pipeline import Mixing, eval_batches, sizes_of, train_batches
+from onereward_jax.data.pipeline import (
+    Mixing,
+    TripletSequence,
+    eval_batches,
+    sizes_of,
+    train_batches,
+)
 from onereward_jax.data.triplets import Triplets
-from onereward_jax.models.lora import LoraConfig, uniform_adapter
+from onereward_jax.models.lora import uniform_adapter
 from onereward_jax.parallel import gather, is_writer, local_rows, shard_batch, shard_whole
 from onereward_jax.policy import TextCache, load_editor, open_text_cache
 from onereward_jax.policy.adapters import init_adapter
 from onereward_jax.policy.loading import abstract_params
-from onereward_jax.reward import Jitter, QueryTokenizer
+from onereward_jax.reward import QueryTokenizer
 from onereward_jax.reward.loading import load_judge_params, read_judge
 from onereward_jax.stages.candidates import to_uint8
 from onereward_jax.stages.data import open_triplets
+from onereward_jax.stages.guidance import guidance_apart, rl_guidance
 from onereward_jax.stages.progress import announce
-from onereward_jax.stages.settings import compute_dtype, model_kinds, optimizer_settings, plain
+from onereward_jax.stages.settings import (
+    editor_options,
+    judge_options,
+    plain,
+    rl_settings,
+    task_probabilities,
+)
 from onereward_jax.stages.stage import Results, StageContext
 from onereward_jax.stages.targets import check_targets
 from onereward_jax.stages.watching import watching
-from onereward_jax.tasks import SAMPLING_PROBABILITIES, TASKS, Task
+from onereward_jax.tasks import TASKS, Task
 from onereward_jax.training.checkpoint import About, Checkpointer
 from onereward_jax.training.flops import Assumptions
 from onereward_jax.training.loop import LoopConfig, Periodic, train
 from onereward_jax.training.minimum import full_attention_share, rl_minimum
 from onereward_jax.training.optim import in_words
-from onereward_jax.training.rl_config import Frozen, RLConfig, RLModels
+from onereward_jax.training.rl_config import Frozen, RLModels
 from onereward_jax.training.rl_step import (
     abstract_rl_state,
     first_rl_state,
@@ -53,14 +64,13 @@ from onereward_jax.training.rl_weights import first_reference
 from onereward_jax.training.state import TrainState
 from onereward_jax.training.writer import MetricsWriter
 
-ALGORITHMS = {"frozen": "frozen", "dynamic": "ema"}
-"""config.rl.algorithm -> where the reference comes from: Algorithm 1 and Algorithm 2."""
-
 
 def run(context: StageContext) -> Results:
     """Trains the policy and writes it; returns the last measured reward."""
     config, mesh = context.config.rl, context.mesh
-    settings = rl_settings(config)
+    settings = rl_settings(context.config)
+    if apart := guidance_apart(context.config):
+        announce(apart)
     base, transformer = context.base_model("editor"), context.base_transformer()
     adapts = settings.lora is not None
     editor, weights = load_editor(
@@ -68,6 +78,7 @@ def run(context: StageContext) -> Results:
     )
     triplets = open_triplets(context, "train")
     check_targets(context, triplets)
+    chances = available_tasks(task_probabilities(context.config), triplets)
     sizes, judge_folder = sizes_of(triplets), context.output("reward") / "judge"
     judges = {
         size: read_judge(judge_folder, size, **judge_options(context.config)) for size in sizes
@@ -91,13 +102,13 @@ def run(context: StageContext) -> Results:
     transform = make_transform(
         open_text_cache(context.output("embed") / "prompts"),
         {size: judge.queries for size, judge in judges.items()},
-        config.negative_prompt,
+        rl_guidance(context.config)["policy"].negative_prompt,
     )
     data = train_batches(
         triplets,
         config.batch_size,
         context.config.seed,
-        mixing=Mixing(_probabilities(triplets), config.task_per),
+        mixing=Mixing(chances, config.task_per),
         transform=transform,
         rows=local_rows(config.batch_size, mesh),
     )
@@ -105,7 +116,7 @@ def run(context: StageContext) -> Results:
         eval_batches(
             triplets,
             config.batch_size,
-            indices=_one_of_each(triplets, config.batch_size),
+            indices=_one_of_each(triplets, chances, config.batch_size),
             transform=transform,
         )
     )
@@ -162,60 +173,6 @@ def run(context: StageContext) -> Results:
     return {"steps": int(state.step), "refused": int(state.refused)}
 
 
-def editor_options(config: FrozenConfigDict) -> dict[str, Any]:
-    """How the editor of the stage is read: keyword arguments of `read_editor`.
-
-    The base of an adapter is never updated, so there need be no float32 master of it.
-    """
-    kinds = model_kinds(config)
-    return kinds | {
-        "param_dtype": kinds["dtype"] if config.rl.lora.rank else jnp.float32,
-        "paste_back": config.models.paste_back,
-    }
-
-
-def judge_options(config: FrozenConfigDict) -> dict[str, Any]:
-    """How the judge of the stage is read: keyword arguments of `read_judge`.
-
-    Its weights do not learn here, so they are kept in the dtype they are computed with.
-    """
-    return {
-        "suffix_length": config.reward.suffix_length,
-        "answers_only": config.rl.vocabulary == "yes_no",
-        "param_dtype": compute_dtype(config),
-        **model_kinds(config),
-    }
-
-
-def rl_settings(config: FrozenConfigDict) -> RLConfig:
-    """The section `rl` as the step takes it.
-
-    Raises:
-      ValueError: unknown algorithm, or a field out of range.
-    """
-    if config.algorithm not in ALGORITHMS:
-        raise ValueError(
-            f"config.rl.algorithm is {config.algorithm!r}: choose one of {', '.join(ALGORITHMS)}"
-        )
-    return RLConfig(
-        reference=ALGORITHMS[config.algorithm],
-        reward_upper_bound=config.reward_upper_bound,
-        ema_decay=config.ema_decay,
-        num_steps=config.num_steps,
-        first_index=config.t1,
-        last_index=config.t2,
-        guidance_scale=config.guidance_scale,
-        reference_true_cfg_scale=config.reference_cfg_scale,
-        policy_true_cfg_scale=config.policy_cfg_scale,
-        prediction_true_cfg_scale=config.prediction_cfg_scale,
-        flow_matching_weight=config.flow_matching_weight,
-        jitter=Jitter(**plain(config.jitter)),
-        microbatches=config.accumulate,
-        optimizer=optimizer_settings(config.optimizer, config.steps),
-        lora=LoraConfig(**plain(config.lora)) if config.lora.rank else None,
-    )
-
-
 def make_transform(
     cache: TextCache, queries: Mapping[Size, QueryTokenizer], negative_prompt: str
 ) -> Callable[[dict[str, Any]], dict[str, np.ndarray]]:
@@ -258,16 +215,29 @@ def save_grid(path: Any, columns: list[np.ndarray]) -> np.ndarray:
     return pixels
 
 
-def _probabilities(triplets: Triplets) -> dict[Task, float]:
-    """p_k of the tasks that the data set has, made to sum to 1."""
-    found = {task: p for task, p in SAMPLING_PROBABILITIES.items() if len(triplets.with_task(task))}
+def available_tasks(
+    probabilities: Mapping[Task, float], triplets: TripletSequence
+) -> dict[Task, float]:
+    """p_k of the tasks that the data has, made to sum to 1; says which it lacks.
+
+    Raises:
+      ValueError: it has none of them.
+    """
+    found = {task: p for task, p in probabilities.items() if len(triplets.with_task(task))}
+    if not found:
+        raise ValueError(
+            "config.rl.task_probabilities: the training split has no triplet of "
+            + ", ".join(probabilities)
+        )
+    if lacking := [task.value for task in probabilities if task not in found]:
+        announce(f"rl: the training split has no triplet of {', '.join(lacking)}: left out")
     return {task: p / sum(found.values()) for task, p in found.items()}
 
 
-def _one_of_each(triplets: Triplets, count: int) -> list[int]:
+def _one_of_each(triplets: Triplets, tasks: Iterable[Task], count: int) -> list[int]:
     """Some triplets of every task in turn, with pictures of the most frequent size."""
     usual = (triplets.sizes == sizes_of(triplets)[0]).all(axis=1)
-    found = [triplets.with_task(task) for task in _probabilities(triplets)]
+    found = [triplets.with_task(task) for task in tasks]
     by_task = [kept.tolist() for rows in found if len(kept := rows[usual[rows]])]
     turns = [row for rows in zip(*by_task) for row in rows]
     return turns[:count]

@@ -6,10 +6,26 @@ The fields of each stage say when it runs again: see `inputs.Effect`.
 from __future__ import annotations
 
 import importlib
+import pathlib
+from typing import Any
+
+from ml_collections import FrozenConfigDict
 
 from onereward_jax.reward import TEMPLATE_VERSION
 from onereward_jax.stages import fingerprints
-from onereward_jax.stages.inputs import Effect, Fields, adds, content, grows, how, output, updates
+from onereward_jax.stages.guidance import evaluate_guidance, rl_guidance
+from onereward_jax.stages.inputs import (
+    Effect,
+    Fields,
+    adds,
+    comes_to,
+    content,
+    grows,
+    how,
+    output,
+    updates,
+)
+from onereward_jax.stages.settings import query_template, task_probabilities
 from onereward_jax.stages.stage import Results, Stage, StageContext
 
 OUTPUT, UPDATES, ADDS = Effect.OUTPUT, Effect.UPDATES, Effect.ADDS
@@ -23,6 +39,10 @@ PEOPLE = {"annotate.by": ("people",)}
 
 QUERY = {"query_template": TEMPLATE_VERSION}
 """Stages in which a judge is asked: other words make other answers."""
+
+QUESTIONS = ("reward.suffix_length", "reward.unfit_prompts")
+"""How prompts get into questions, for stages that read the output of `reward`: it depends on that.
+"""
 
 EDITOR = (
     content("models.editor", fingerprints.model("models.editor")),
@@ -42,6 +62,18 @@ def _check_module(context: StageContext) -> None:
     module = importlib.import_module(f"onereward_jax.stages.{context.stage}")
     if hasattr(module, "check"):
         module.check(context)
+
+
+def _shares(config: FrozenConfigDict) -> Any:
+    """What `config.candidates.tasks` comes to."""
+    tasks = config.candidates.tasks
+    return [tasks, task_probabilities(config)] if tasks == "as_sampled" else tasks
+
+
+def _template_version(config: FrozenConfigDict, workdir: pathlib.Path) -> str:
+    """Of the file that `config.reward.query_template` names."""
+    template = query_template(config)
+    return template.version if template else fingerprints.NONE
 
 
 def _trained(section: str) -> tuple[Fields, ...]:
@@ -93,10 +125,12 @@ STAGES: tuple[Stage, ...] = (
         fields=(
             output("models.dtype", "embed.max_length"),
             content("models.editor", fingerprints.model("models.editor")),
-            adds("candidates.negative_prompts", "rl.negative_prompt", "evaluate.negative_prompt"),
+            adds("candidates.negative_prompts", "guidance.negative_prompt"),
+            adds("rl.negative_prompt", "evaluate.negative_prompt"),
             how("embed.batch_size"),
         ),
         reads={"data": ADDS, "pretrain": OUTPUT},
+        resumes=True,
     ),
     Stage(
         name="candidates",
@@ -106,7 +140,8 @@ STAGES: tuple[Stage, ...] = (
         fields=(
             output("seed", "candidates", "models.dtype", "models.paste_back"),
             *EDITOR,
-            updates("candidates.train", "candidates.test", "candidates.tasks"),
+            updates("candidates.train", "candidates.test"),
+            comes_to("candidates.tasks", _shares, effect=UPDATES),
             how("candidates.batch_size"),
             how("candidates.disturbance", when={"candidates.disturbed": (0.0,)}),
         ),
@@ -140,7 +175,10 @@ STAGES: tuple[Stage, ...] = (
         fields=(
             *_trained("reward"),
             content("models.judge", fingerprints.model("models.judge")),
-            how("reward.evaluate_every", "reward.suffix_length"),
+            content("reward.query_template", _template_version),
+            # A prompt that is cut otherwise is another prompt; one that fits is the same.
+            how("reward.suffix_length", when={"reward.unfit_prompts": ("refuse",)}),
+            how("reward.evaluate_every"),
         ),
         reads={"data": OUTPUT, "pretrain": OUTPUT, "candidates": OUTPUT, "annotate": OUTPUT},
         versions=QUERY,
@@ -155,7 +193,13 @@ STAGES: tuple[Stage, ...] = (
             *_trained("rl"),
             output("models.paste_back"),
             *EDITOR,
-            how("rl.sample_every", "reward.suffix_length"),
+            how("guidance"),
+            comes_to("rl.guidance_scale", lambda c: rl_guidance(c)["policy"].embedded),
+            comes_to("rl.negative_prompt", lambda c: rl_guidance(c)["policy"].negative_prompt),
+            comes_to("rl.policy_cfg_scale", lambda c: rl_guidance(c)["policy"].true_cfg),
+            comes_to("rl.prediction_cfg_scale", lambda c: rl_guidance(c)["prediction"].true_cfg),
+            comes_to("rl.reference_cfg_scale", lambda c: rl_guidance(c)["reference"].true_cfg),
+            how("rl.sample_every", *QUESTIONS),
             how("rl.lora.alpha", "rl.lora.targets", when={"rl.lora.rank": (0,)}),
         ),
         reads={"data": OUTPUT, "pretrain": OUTPUT, "embed": OUTPUT, "reward": OUTPUT},
@@ -177,7 +221,11 @@ STAGES: tuple[Stage, ...] = (
             updates("rl.vocabulary", "rl.judge_int8"),
             how("evaluate.same_margin"),
             updates("evaluate.same_margin", when=MINI),
-            how("evaluate.batch_size", "reward.suffix_length", "models.remat"),
+            how("guidance"),
+            comes_to("evaluate.guidance_scale", lambda c: evaluate_guidance(c).embedded),
+            comes_to("evaluate.true_cfg_scale", lambda c: evaluate_guidance(c).true_cfg),
+            comes_to("evaluate.negative_prompt", lambda c: evaluate_guidance(c).negative_prompt),
+            how("evaluate.batch_size", "models.remat", *QUESTIONS),
         ),
         reads={
             "data": OUTPUT,

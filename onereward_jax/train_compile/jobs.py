@@ -25,8 +25,15 @@ from onereward_jax.policy import read_editor
 from onereward_jax.policy.generate import make_generate
 from onereward_jax.policy.loading import abstract_params
 from onereward_jax.reward.loading import abstract_judge, read_scorer
-from onereward_jax.stages.rl import editor_options, judge_options, rl_settings
-from onereward_jax.stages.settings import model_kinds, reward_options, reward_settings
+from onereward_jax.stages.settings import (
+    editor_options,
+    judge_options,
+    model_kinds,
+    query_template,
+    reward_options,
+    reward_settings,
+    rl_settings,
+)
 from onereward_jax.training.abstract_batches import (
     abstract_edits,
     abstract_pairs,
@@ -117,9 +124,14 @@ def rl_job(config: FrozenConfigDict, mesh: Mesh) -> Job:
     size = largest_size(config)
     models = RLModels(
         read_editor(model_folder(config, "editor"), **editor_options(config)),
-        read_scorer(model_folder(config, "judge"), size, **judge_options(config)),
+        read_scorer(
+            model_folder(config, "judge"),
+            size,
+            template=query_template(config),
+            **judge_options(config),
+        ),
     )
-    settings = rl_settings(config.rl)
+    settings = rl_settings(config)
     batch = abstract_rl_batch(
         models.editor.transformer.config,
         models.scorer.layout,

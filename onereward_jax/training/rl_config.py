@@ -7,6 +7,7 @@ Symbols of Section 3 of the paper (arXiv 2508.21066): λ `reward_upper_bound`, �
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Array, Float, Float32, PyTree
@@ -14,6 +15,7 @@ from jaxtyping import Array, Float, Float32, PyTree
 from onereward_jax.models.lora import LoraConfig
 from onereward_jax.policy import Editor
 from onereward_jax.reward import Jitter, QueryBatch
+from onereward_jax.tasks import DIMENSIONS, Dimension
 from onereward_jax.training.optim import OptimizerConfig
 
 REFERENCES = ("frozen", "ema")
@@ -27,6 +29,8 @@ class RLConfig:
       reference: "frozen": Algorithm 1, x_ref comes from a copy of the first policy. "ema":
         Algorithm 2, from the moving average, so the bar rises and one model fewer is held.
       reward_upper_bound: λ of Eq. 5; a pair with P("Yes") above it gives no gradient.
+      dimension_weights: of the dimensions in the mean over E_k of Eq. 5, in the order of
+        `tasks.Dimension`; only their proportions within a task count.
       ema_decay: τ.
       num_steps: Euler steps of the sampling grid, for policy and reference.
       first_index, last_index: t1 and t2, both included: the policy takes t steps without gradient,
@@ -50,6 +54,7 @@ class RLConfig:
 
     reference: str = "frozen"
     reward_upper_bound: float = 0.9
+    dimension_weights: tuple[float, ...] = (1.0,) * len(Dimension)
     ema_decay: float = 0.999
     num_steps: int = 40
     first_index: int = 30
@@ -72,6 +77,16 @@ class RLConfig:
                 f"first_index {self.first_index} and last_index {self.last_index} must satisfy "
                 f"0 <= first_index <= last_index < num_steps {self.num_steps}"
             )
+        weights = dict(zip(Dimension, self.dimension_weights, strict=True))
+        for dimension, weight in weights.items():
+            if not 0.0 <= weight < math.inf:
+                raise ValueError(f"dimension_weights.{dimension} is {weight}, at least 0 expected")
+        for task, dimensions in DIMENSIONS.items():
+            if not any(weights[dimension] for dimension in dimensions):
+                raise ValueError(
+                    f"dimension_weights are 0 for all dimensions of {task.title}: leave that to "
+                    f"task_probabilities.{task.value}, if it is not to be trained"
+                )
         if not 0.0 <= self.ema_decay <= 1.0:
             raise ValueError(f"ema_decay is {self.ema_decay}, expected in [0, 1]")
         if self.flow_matching_weight < 0.0:

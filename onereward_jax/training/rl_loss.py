@@ -12,11 +12,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Float32, PyTree
+import numpy as np
+from jaxtyping import Array, Bool, Float, Float32, Int, PyTree
 
 from onereward_jax.policy import predict_x0
 from onereward_jax.reward import QueryBatch, jitter_pairs
-from onereward_jax.tasks import QUOTES_PROMPT
+from onereward_jax.tasks import DIMENSIONS, MAX_DIMENSIONS, QUOTES_PROMPT, TASKS, Dimension
 from onereward_jax.training.flow_matching import flow_matching_loss
 from onereward_jax.training.rl_config import Frozen, RLConfig, RLModels
 from onereward_jax.training.rl_rollout import Batch, Draws, Rollout, embeds_of
@@ -39,17 +40,47 @@ class Judged(NamedTuple):
 
 
 def hinge_loss(
-    probability: Float[Array, "b e"], dimension_mask: Bool[Array, "b e"], upper_bound: float
+    probability: Float[Array, "b e"],
+    dimension_mask: Bool[Array, "b e"],
+    upper_bound: float,
+    weights: Float32[Array, "b e"] | None = None,
 ) -> Float32[Array, "b"]:
     """Eq. 5, max(0, λ - P("Yes")), averaged over the dimensions of each sample's task.
 
     Its slope is 0 from P = λ on (at the kink too), -1 below.
+
+    Args:
+      probability: P("Yes").
+      dimension_mask: False at padded dimensions.
+      upper_bound: λ.
+      weights: of the mean; None for the paper's, plain one. One of 0 stands for no question.
     """
     hinge = jax.nn.relu(upper_bound - probability.astype(jnp.float32))
     kept = dimension_mask.astype(jnp.float32)
+    if weights is not None:
+        dimension_mask = dimension_mask & (weights > 0)
+        hinge, kept = weights * hinge, weights * kept
     # A select, not a product: a padded query may well give infinity.
     total = jnp.sum(jnp.where(dimension_mask, hinge, 0.0), axis=-1)
-    return total / jnp.maximum(jnp.sum(kept, axis=-1), 1.0)
+    count = jnp.sum(kept, axis=-1)
+    return total / jnp.where(count > 0, count, 1.0)
+
+
+def dimension_weights(
+    weights: tuple[float, ...], task: Int[Array, "b"]
+) -> Float32[Array, "b e"] | None:
+    """Of `RLConfig`, for the dimensions of each sample's task; None where all are alike.
+
+    The largest of a task is 1, so that equal ones change nothing, not even by rounding.
+    """
+    if len(set(weights)) == 1:
+        return None
+    of_dimension = dict(zip(Dimension, weights, strict=True))
+    table = np.zeros((len(TASKS), MAX_DIMENSIONS), np.float32)
+    for row, name in enumerate(TASKS):
+        found = [of_dimension[dimension] for dimension in DIMENSIONS[name]]
+        table[row, : len(found)] = np.divide(found, max(found))
+    return jnp.asarray(table)[task]
 
 
 def matching_shares(has_target: Bool[Array, "b"]) -> Float32[Array, "b"]:
@@ -124,7 +155,8 @@ def judge_prediction(
         draws.jitter_keys, image, rollout.reference_image, prompted, config.jitter
     )
     probability = judge_images(models, frozen.judge, *seen, batch)
-    loss = hinge_loss(probability, batch["dimension_mask"], config.reward_upper_bound)
+    weights = dimension_weights(config.dimension_weights, batch["task"])
+    loss = hinge_loss(probability, batch["dimension_mask"], config.reward_upper_bound, weights)
     matching = jnp.zeros_like(loss)
     if config.flow_matching_weight:
         prompts, _ = embeds_of(batch)

@@ -48,10 +48,16 @@ def reference_weights(
 def reference_distance(
     config: RLConfig, state: TrainState, frozen: Frozen
 ) -> Float32[Array, ""]:
-    """‖θ - θ_ref‖ / ‖θ_ref‖ over all weights; of adapters, relative to their base."""
+    """‖θ - θ_ref‖ / ‖θ_ref‖ over all weights; of adapters, relative to their base.
+
+    θ in the dtypes of θ_ref, which are those it computes in: what rounding makes of the same
+    weights is no distance.
+    """
     dynamic = config.reference == "ema"
     if config.lora is None:
-        return relative_distance(state.params, state.ema if dynamic else frozen.reference)
+        reference = state.ema if dynamic else frozen.reference
+        rounded = jax.tree.map(lambda own, other: own.astype(other.dtype), state.params, reference)
+        return relative_distance(rounded, reference)
     change = difference(state.params, state.ema) if dynamic else state.params
     base = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), frozen.base)
     return config.lora.scale * product_norm(change) / optax.tree.norm(base)

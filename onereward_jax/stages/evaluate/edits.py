@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 from jax.experimental import multihost_utils
 from jaxtyping import Float32, UInt8
-from ml_collections import FrozenConfigDict
 from PIL import Image
 
 from onereward_jax.common.rng import generator
@@ -24,6 +23,7 @@ from onereward_jax.policy.adapters import load_trained
 from onereward_jax.policy.generate import EditBatch, make_generate
 from onereward_jax.policy.loading import abstract_params, read_editor
 from onereward_jax.stages.candidates import ON, to_uint8
+from onereward_jax.stages.guidance import Guidance, evaluate_guidance
 from onereward_jax.stages.progress import progress_bar
 from onereward_jax.stages.settings import compute_dtype
 from onereward_jax.stages.stage import StageContext
@@ -129,7 +129,7 @@ def _generate(
                 size = batch["image"].shape[1:3]
                 edit = _edit_batch(
                     batch,
-                    config,
+                    evaluate_guidance(context.config),
                     cache,
                     editor.sigmas(config.num_steps, size),
                     [seeds[int(row)] for row in batch["index"]],
@@ -148,7 +148,7 @@ def _generate(
 
 def _edit_batch(
     batch: Batch,
-    config: FrozenConfigDict,
+    guidance: Guidance,
     cache: TextCache,
     sigmas: np.ndarray,
     seeds: Sequence[int],
@@ -159,9 +159,9 @@ def _edit_batch(
         image=batch["image"],
         mask=batch["mask"],
         embeds=cache.lookup(list(batch["prompt"])),
-        negative_embeds=cache.lookup([config.negative_prompt] * count),
+        negative_embeds=cache.lookup([guidance.negative_prompt] * count),
         sigmas=sigma_table([sigmas] * count, len(sigmas)),
-        guidance_scale=np.full(count, config.guidance_scale, np.float32),
-        true_cfg_scale=np.full(count, config.true_cfg_scale, np.float32),
+        guidance_scale=np.full(count, guidance.embedded, np.float32),
+        true_cfg_scale=np.full(count, guidance.true_cfg, np.float32),
         noise_seed=np.int32(seeds),
     )

@@ -18,7 +18,7 @@ from onereward_jax.reward import QueryBatch
 from onereward_jax.reward.loading import Judge, load_judge_params, read_judge
 from onereward_jax.stages.evaluate.edits import Pictures
 from onereward_jax.stages.progress import progress_bar
-from onereward_jax.stages.rl import judge_options
+from onereward_jax.stages.settings import judge_options
 from onereward_jax.stages.stage import StageContext
 from onereward_jax.tasks import DIMENSIONS, TASKS
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
-from onereward_jax.reward import TEMPLATE_VERSION
+from onereward_jax.reward.loading import judge_template
 from onereward_jax.tasks import Dimension, Task
 
 TEMPLATES = Path(__file__).parent
@@ -156,7 +156,7 @@ def judge_card(
         data=data,
         settings={"reward": settings["reward"]},
         rows=rows,
-        template_version=TEMPLATE_VERSION,
+        template_version=judge_template(folder).version,
         files=sorted(path.name for path in folder.iterdir()),
     )
 

@@ -28,7 +28,12 @@ from onereward_jax.data.pipeline import sizes_of
 from onereward_jax.parallel import is_writer
 from onereward_jax.policy import read_editor
 from onereward_jax.policy.adapters import load_trained
-from onereward_jax.reward.loading import load_judge_params, read_judge, write_template_version
+from onereward_jax.reward.loading import (
+    judge_template,
+    load_judge_params,
+    read_judge,
+    write_judge_template,
+)
 from onereward_jax.stages.data import open_triplets
 from onereward_jax.stages.export.model_card import DataFacts, Origin, editor_card, judge_card
 from onereward_jax.stages.settings import DTYPES, plain
@@ -105,7 +110,7 @@ def _write_judge(context: StageContext, folder: Path) -> None:
         preprocessor=read_preprocessor(trained),
     )
     if is_writer():
-        write_template_version(folder)
+        write_judge_template(folder, judge_template(trained))
 
 
 def _shard_bytes(config: FrozenConfigDict) -> int:

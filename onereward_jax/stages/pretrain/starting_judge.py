@@ -23,7 +23,7 @@ from onereward_jax.convert.mini_tokenizers import qwen_tokenizer
 from onereward_jax.data.mini_world import prompts
 from onereward_jax.models.qwen2_5_vl import Qwen2_5_VL, Qwen2_5_VLConfig, init_params
 from onereward_jax.parallel import logical_shardings, mesh_jit, shard_batch
-from onereward_jax.reward import ImageProcessor, Jitter, QueryTokenizer, Scorer, template_texts
+from onereward_jax.reward import ImageProcessor, Jitter, QueryTokenizer, Scorer, packaged_template
 from onereward_jax.stages.pretrain.autoencoder import read_autoencoder
 from onereward_jax.stages.pretrain.damage import Reconstruct, pair_table
 from onereward_jax.stages.pretrain.training import optimizer_config, run_training
@@ -109,7 +109,7 @@ def train_judge(context: StageContext) -> Results:
     """
     config, mesh = context.config, context.mesh
     size = config.pretrain.image_size
-    tokenizer = qwen_tokenizer([*prompts(), *template_texts()])
+    tokenizer = qwen_tokenizer([*prompts(), *packaged_template().texts()])
     model_config = judge_config(tokenizer)
     preprocessor = preprocessor_config(
         model_config["vision_config"], min_pixels=PIXELS, max_pixels=PIXELS

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from onereward_jax.data.mini_source import MiniWorldSource
-from onereward_jax.data.pipeline import Mixing, eval_batches, train_batches
+from onereward_jax.data.mixing import Mixing
+from onereward_jax.data.pipeline import eval_batches, train_batches
 from onereward_jax.data.triplets import Triplets, write_triplets
 from onereward_jax.tasks import SAMPLING_PROBABILITIES, TASKS, Task
 

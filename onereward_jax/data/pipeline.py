@@ -1,4 +1,4 @@
-"""Batches of triplets: tasks drawn with probability p_k (Algorithm 1), and an exact resume.
+"""Batches of triplets, in the order of `mixing`, and an exact resume.
 
 All pictures of a batch are of one size; where a data set has several, each batch draws its own.
 """
@@ -6,19 +6,16 @@ All pictures of a batch are of one size; where a data set has several, each batc
 from __future__ import annotations
 
 import collections
-import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal, Protocol, SupportsIndex, runtime_checkable
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol, SupportsIndex, runtime_checkable
 
 import grain
 import numpy as np
 from jaxtyping import Int32, Integer
 
 from onereward_jax.data.buckets import Size
-from onereward_jax.tasks import SAMPLING_PROBABILITIES, TASKS, Task
-
-ENDLESS = 2**48
-"""Samples in a run that never ends."""
+from onereward_jax.data.mixing import AS_PUBLISHED, ENDLESS, Mixing, mixed_rows
+from onereward_jax.tasks import Task
 
 Batch = dict[str, Any]
 Transform = Callable[[Batch], Batch]
@@ -39,45 +36,22 @@ class TripletSequence(Protocol):
         """The indices of all examples of a task."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Mixing:
-    """How tasks get into batches.
-
-    Attributes:
-      probabilities: p_k of every task that is to be drawn; they sum to 1.
-      task_per: draw the task for every "sample", or for every "iteration": then all samples of a
-        batch, on all processes, are of one task, as Algorithm 1 writes it.
-    """
-
-    probabilities: Mapping[Task, float] = dataclasses.field(
-        default_factory=lambda: dict(SAMPLING_PROBABILITIES)
-    )
-    task_per: Literal["sample", "iteration"] = "sample"
-
-    def __post_init__(self) -> None:
-        values = np.array(list(self.probabilities.values()))
-        if (values < 0).any() or abs(values.sum() - 1) > 1e-6:
-            raise ValueError(f"probabilities must be >= 0 and sum to 1, found {values.tolist()}")
-        if self.task_per not in ("sample", "iteration"):
-            raise ValueError(f'task_per must be "sample" or "iteration", found {self.task_per!r}')
-
-
 def train_batches(
     triplets: TripletSequence,
     batch_size: int,
     seed: int,
     *,
-    mixing: Mixing = Mixing(),
+    mixing: Mixing = AS_PUBLISHED,
     transform: Transform | None = None,
     rows: Integer[np.ndarray, "n"] | None = None,
     num_threads: int = 4,
 ) -> grain.DatasetIterator:
     """Endless batches of this process; see `to_batch` for what is in one.
 
-    The size of a batch's pictures is drawn so that, over many batches, tasks come with p_k and the
-    examples of a task equally often. The samples of a batch do not depend on how many processes
-    share it. `get_state` of the iterator and `set_state` of a new one resume exactly; the state is
-    the same in all processes and fits any other number of them.
+    Tasks come with p_k. Of each task and size of pictures, every example comes once before any
+    comes again. The samples of a batch do not depend on how many processes share it. `get_state` of
+    the iterator and `set_state` of a new one resume exactly; the state is the same in all processes
+    and fits any other number of them.
 
     Args:
       triplets: what to draw from.
@@ -190,103 +164,7 @@ def to_batch(samples: Sequence[dict[str, Any]]) -> Batch:
     return batch
 
 
-def mixed_rows(
-    tasks: Integer[np.ndarray, "n"],
-    sizes: Integer[np.ndarray, "n 2"],
-    batch_size: int,
-    seed: int,
-    mixing: Mixing,
-) -> grain.MapDataset:
-    """Endless row numbers, every `batch_size` of them of one size.
-
-    Tasks come with their probabilities, and the rows of a task equally often.
-
-    Args:
-      tasks: of the rows, as indices into `tasks.TASKS`; all that are to be drawn are among them.
-      sizes: height and width of each row's pictures.
-      batch_size: rows per draw of a size.
-      seed: of tasks, sizes and order.
-      mixing: how tasks are drawn.
-    """
-    # All rows that share the draw of a task: a whole batch, or one row alone.
-    group = batch_size if mixing.task_per == "iteration" else 1
-    chances = _chances(tasks, sizes, mixing)
-    rows_of_size = {}
-    for size, of_tasks in chances.items():
-        has_size = (sizes == size).all(axis=1)
-        rows = {task: np.flatnonzero(has_size & (tasks == TASKS.index(task))) for task in of_tasks}
-        rows_of_size[size] = _mixed_tasks(rows, of_tasks, group, seed)
-    shares = {size: sum(of_tasks.values()) for size, of_tasks in chances.items()}
-    return _one_size_at_a_time(rows_of_size, shares, batch_size, seed)
-
-
 def sizes_of(triplets: TripletSequence) -> list[Size]:
     """The sizes of pictures that occur, the most frequent one first."""
     counts = collections.Counter((int(height), int(width)) for height, width in triplets.sizes)
     return [size for size, _ in counts.most_common()]
-
-
-def _one_size_at_a_time(
-    streams: Mapping[Size, grain.MapDataset],
-    shares: Mapping[Size, float],
-    batch_size: int,
-    seed: int,
-) -> grain.MapDataset:
-    """Endless samples, every `batch_size` of them from one and the same of the streams.
-
-    Args:
-      streams: endless samples of each size.
-      shares: how often each size is drawn; they sum to 1.
-      batch_size: samples per draw.
-      seed: of the draws.
-    """
-    sizes = list(streams)
-    if len(sizes) == 1:
-        return streams[sizes[0]]
-    probabilities = [shares[size] for size in sizes]
-    draws = (
-        grain.MapDataset.range(ENDLESS)
-        .seed(seed + 1 + len(TASKS))
-        .random_map(lambda _, rng: sizes[rng.choice(len(sizes), p=probabilities)])
-    )
-    return grain.MapDataset.range(ENDLESS).map(
-        lambda number: streams[draws[number // batch_size]][number]
-    )
-
-
-def _chances(
-    tasks: Integer[np.ndarray, "n"], sizes: Integer[np.ndarray, "n 2"], mixing: Mixing
-) -> dict[Size, dict[Task, float]]:
-    """P(size, task): p_k, spread over the sizes as the rows of task k are."""
-    chances: dict[Size, dict[Task, float]] = collections.defaultdict(dict)
-    for task in (task for task in TASKS if mixing.probabilities.get(task, 0) > 0):
-        of_task = sizes[tasks == TASKS.index(task)]
-        found, counts = np.unique(of_task, axis=0, return_counts=True)
-        for (height, width), count in zip(found.tolist(), counts):
-            share = float(mixing.probabilities[task] * count / len(of_task))
-            chances[height, width][task] = share
-    return chances
-
-
-def _mixed_tasks(
-    rows: Mapping[Task, Integer[np.ndarray, "m"]],
-    chances: Mapping[Task, float],
-    group: int,
-    seed: int,
-) -> grain.MapDataset:
-    """Endless row numbers: a task for each `group` of them, its rows shuffled."""
-    streams = {}
-    for task in chances:
-        ordered = grain.MapDataset.source(rows[task])
-        streams[task] = ordered.seed(seed + 1 + TASKS.index(task)).shuffle().repeat(None)
-    tasks, probabilities = list(streams), np.array(list(chances.values()))
-    draws = (
-        grain.MapDataset.range(ENDLESS)
-        .seed(seed)
-        .random_map(
-            lambda _, rng: tasks[rng.choice(len(tasks), p=probabilities / probabilities.sum())]
-        )
-    )
-    return grain.MapDataset.range(ENDLESS).map(
-        lambda number: streams[draws[number // group]][number]
-    )

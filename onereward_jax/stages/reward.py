@@ -23,13 +23,8 @@ from PIL import Image
 from onereward_jax.annotation import Preference, PreferenceStore
 from onereward_jax.convert import Weights, read_config, read_preprocessor, write_judge_folder
 from onereward_jax.data.buckets import Size
-from onereward_jax.data.pipeline import (
-    Mixing,
-    batches_of_rows,
-    mixed_rows,
-    same_size_parts,
-    sizes_of,
-)
+from onereward_jax.data.mixing import Mixing, mixed_rows
+from onereward_jax.data.pipeline import batches_of_rows, same_size_parts, sizes_of
 from onereward_jax.data.triplets import Triplets
 from onereward_jax.evaluation.judge_accuracy import judge_accuracy_table
 from onereward_jax.parallel import (

@@ -18,13 +18,8 @@ from PIL import Image
 
 from onereward_jax.convert import FLUX, read_config, save_adapter, save_params
 from onereward_jax.data.buckets import Size
-from onereward_jax.data.pipeline import (
-    Mixing,
-    TripletSequence,
-    eval_batches,
-    sizes_of,
-    train_batches,
-)
+from onereward_jax.data.mixing import Mixing
+from onereward_jax.data.pipeline import TripletSequence, eval_batches, sizes_of, train_batches
 from onereward_jax.data.triplets import Triplets
 from onereward_jax.models.lora import uniform_adapter
 from onereward_jax.parallel import gather, is_writer, local_rows, shard_batch, shard_whole

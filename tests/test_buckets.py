@@ -17,14 +17,10 @@ import onereward_jax
 from onereward_jax.annotation import Candidate, PreferenceStore
 from onereward_jax.common.config import load_config
 from onereward_jax.data.buckets import bucket_sizes, nearest_bucket
-from onereward_jax.data.folder_source import METADATA, FolderSource
-from onereward_jax.data.pipeline import (
-    Mixing,
-    eval_batches,
-    mixed_rows,
-    sizes_of,
-    train_batches,
-)
+from onereward_jax.data.folder_source import FolderSource
+from onereward_jax.data.metadata import METADATA
+from onereward_jax.data.mixing import Mixing, mixed_rows
+from onereward_jax.data.pipeline import eval_batches, sizes_of, train_batches
 from onereward_jax.data.triplets import Triplets, write_triplets
 from onereward_jax.parallel import make_mesh
 from onereward_jax.reward.loading import read_judge

@@ -1,12 +1,16 @@
 """Triplets from a user's folder: what is read, and what is said about bad rows."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from onereward_jax.data.folder_source import LISTED, FolderSource
+from onereward_jax.data.example import SPLITS
+from onereward_jax.data.folder_source import FolderSource
+from onereward_jax.data.metadata import LISTED, read_rows
+from onereward_jax.data.splits import check_splits, split_rows
 from onereward_jax.tasks import FIXED_PROMPTS, Task
 
 
@@ -41,15 +45,15 @@ def test_rows_become_examples_cropped_around_their_masks(folder):
     write_rows(
         folder,
         [
-            FILL,
-            {**FILL, "target": "after.png"},
+            {**FILL, "split": "train"},
+            {**FILL, "target": "after.png", "split": "train"},
             "",
-            {"image": "b.png", "mask": "m.png", "task": "removal"},
+            {"image": "b.png", "mask": "m.png", "task": "removal", "split": "test"},
         ],
     )
     source = FolderSource(folder, image_size=16)
-    plain, with_target = source.examples("test")
-    (removal,) = source.examples("train")
+    plain, with_target = source.examples("train")
+    (removal,) = source.examples("test")
     assert (plain.prompt, plain.task) == ("a red apple", Task.FILL)
     assert removal.prompt == FIXED_PROMPTS[Task.REMOVAL]
     assert len({plain.id, with_target.id, removal.id}) == 3
@@ -66,20 +70,102 @@ def test_rows_become_examples_cropped_around_their_masks(folder):
     np.testing.assert_array_equal(with_target.target[~edited], with_target.image[~edited])
 
 
-def test_rows_of_one_image_never_land_in_both_splits(folder):
-    for number in range(20):
-        save_picture(folder / f"{number}.png")
-    images = [f"{number}.png" for number in range(20)] * 2
-    write_rows(folder, [{**FILL, "image": image} for image in images])
+def splits_of(folder, rows):
+    """The split of each prompt, which no two rows share."""
+    write_rows(folder, rows)
+    return {row.prompt: row.split for row in split_rows(folder, read_rows(folder))}
+
+
+def test_a_photograph_decides_its_split_whatever_else_is_in_the_folder(folder):
+    rows = []
+    for number in range(400):
+        name = f"{number}.png"
+        save_picture(folder / name, colour=(number % 256, number // 256, 0))
+        rows.append({**FILL, "image": name, "prompt": name})
+    splits = splits_of(folder, rows)
+    assert 20 < sum(split == "test" for split in splits.values()) < 60
+    # a copy under another name, other rows in front, another order
+    for number in range(40):
+        shutil.copy(folder / f"{number}.png", folder / f"copy-{number}.png")
+        copy = {**FILL, "image": f"copy-{number}.png", "prompt": f"a copy of {number}"}
+        rows.insert(0, copy)
+    rows.append({**FILL, "image": "b.png", "prompt": "b"})
+    others = splits_of(folder, rows[::-1])
+    assert splits.items() <= others.items()
+    for number in range(40):
+        assert others[f"a copy of {number}"] == splits[f"{number}.png"]
+
+
+def test_splits_that_rows_name_count_and_none_is_left_empty(folder):
+    a, b = ({**FILL, "image": f"{name}.png", "prompt": name} for name in "ab")
+    assert set(splits_of(folder, [a, b]).values()) == {"train", "test"}
+    assert splits_of(folder, [{**a, "split": "test"}, b]) == {"a": "test", "b": "train"}
+    assert splits_of(folder, [{**a, "split": "train"}, b]) == {"a": "train", "b": "test"}
+    again = {**a, "prompt": "a too"}
+    found = splits_of(folder, [again, {**a, "split": "train"}, b])
+    assert found == {"a too": "train", "a": "train", "b": "test"}
+    for rows in ([a, again], [{**a, "split": "test"}, again], [{**a, "split": "test"}]):
+        with pytest.raises(ValueError, match="no row for the split .*: add rows of another photo"):
+            splits_of(folder, rows)
+        with pytest.raises(ValueError, match="no row for the split "):
+            check_splits(folder, read_rows(folder))
+
+
+def test_a_name_tells_what_a_triplet_is_and_the_same_one_twice_is_left_out(folder):
+    other = {**FILL, "image": "b.png", "split": "test"}
+    write_rows(folder, [FILL | {"split": "train"}, other])
     source = FolderSource(folder, 16)
-    train, test = ({e.photo for e in source.examples(split)} for split in ("train", "test"))
-    assert not train & test
-    assert (len(train), len(test)) == (18, 2)
+    names = {split: example.id for split in SPLITS for example in source.examples(split)}
+    shutil.copy(folder / "a.png", folder / "copy.png")
+    variants = [
+        {"prompt": "a green apple"},
+        {"task": "extend_with_prompt"},
+        {"target": "after.png"},
+        {"mask": "other.png"},
+        {"image": "after.png"},
+    ]
+    save_mask(folder / "other.png", box=(0, 0, 10, 20))
+    repeated = FILL | {"image": "copy.png", "split": "test"}
+    rows = [*({**FILL, **variant, "split": "train"} for variant in variants)]
+    write_rows(folder, [*rows, other, FILL | {"split": "train"}, repeated, rows[0]])
+    source = FolderSource(folder, 16)
+    assert source.repeated == {8: 7, 9: 1}
+    (note,) = source.notes()
+    assert note.endswith("left out, because the triplet is there already: line 8 (as 7), 9 (as 1)")
+    *others, same = [example.id for example in source.examples("train")]
+    assert same == names["train"] and len({same, *others}) == len(variants) + 1
+    assert [example.id for example in source.examples("test")] == [names["test"]]
+
+
+def test_rows_are_written_as_people_and_programs_write_them(folder):
+    rows = [
+        {**FILL, "prompt": "a red\u2028apple", "target": None, "split": None},
+        {"image": "b.png", "mask": "m.png", "task": "remove", "prompt": None},
+        {"image": "b.png", "mask": "m.png", "task": "extend"},
+        {"image": "b.png", "mask": "m.png", "task": "extend", "prompt": "a lake"},
+    ]
+    text = "\r\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\r\n"
+    (folder / "metadata.jsonl").write_bytes(text.encode())
+    found = read_rows(folder)
+    assert [row.line for row in found] == [1, 2, 3, 4]
+    assert [row.task for row in found] == [
+        Task.FILL, Task.REMOVAL, Task.EXTEND_WITHOUT_PROMPT, Task.EXTEND_WITH_PROMPT
+    ]  # fmt: skip
+    assert found[0].prompt == "a red\u2028apple" and found[0].target is found[0].split is None
+    assert found[1].prompt == FIXED_PROMPTS[Task.REMOVAL]
+
+
+def test_rows_can_be_read_before_the_pictures_are_there(folder):
+    write_rows(folder, [FILL, {**FILL, "image": "none.png", "target": "none too.png"}])
+    assert [row.target for row in read_rows(folder, files=False)] == [None, "none too.png"]
+    with pytest.raises(ValueError, match="line 2: there is no file none.png"):
+        read_rows(folder)
 
 
 def test_all_bad_rows_are_reported_with_line_and_reason(folder):
     (folder / "broken.png").write_bytes((folder / "a.png").read_bytes()[:40])
     save_mask(folder / "small.png", size=(20, 20))
+    save_picture(folder / "tall.png", size=(30, 40))
     save_mask(folder / "empty.png", box=(0, 0, 0, 0))
     save_mask(folder / "full.png", box=(0, 0, 40, 30))
     save_mask(folder / "faint.png", value=127)
@@ -92,7 +178,10 @@ def test_all_bad_rows_are_reported_with_line_and_reason(folder):
         json.dumps({**FILL, "mask": "empty.png"}): "the mask is empty",
         json.dumps({**FILL, "mask": "faint.png"}): "the mask is empty",
         json.dumps({**FILL, "mask": "full.png"}): "covers all of the picture",
-        json.dumps({**FILL, "task": "erase"}): "task 'erase' is not one of",
+        json.dumps({**FILL, "task": "erase"}): "unknown task 'erase'; there are fill, extend,",
+        json.dumps({**FILL, "image": str(folder / "a.png")}): "a.png' leads out of the folder",
+        json.dumps({**FILL, "target": "b/../../a.png"}): "target 'b/../../a.png' leads out",
+        json.dumps({**FILL, "target": "tall.png"}): "target is 30x40 pixels, image 40x30",
         json.dumps({**FILL, "split": "val"}): "split must be",
         json.dumps({**FILL, "prompt": 3}): "prompt must be a text",
         json.dumps({**FILL, "promt": "x"}): "unknown field 'promt'",
@@ -117,12 +206,15 @@ def test_a_long_list_of_bad_rows_is_cut(folder):
 
 
 def test_sizes_splits_and_metadata_are_asked_for(folder):
-    with pytest.raises(FileNotFoundError, match=r"metadata\.jsonl"):
+    with pytest.raises(FileNotFoundError, match=r"is a folder without metadata\.jsonl"):
         FolderSource(folder, 16)
     write_rows(folder, [FILL])
     with pytest.raises(ValueError, match="multiple of 16, found 24"):
         FolderSource(folder, 24)
-    with pytest.raises(ValueError, match='no row for the split "train"'):
+    with pytest.raises(ValueError, match='no row for the split "test"'):
+        FolderSource(folder, 16)
+    write_rows(folder, ["", ""])
+    with pytest.raises(ValueError, match=r"metadata\.jsonl has no rows"):
         FolderSource(folder, 16)
 
 
@@ -131,6 +223,6 @@ def test_metadata_that_is_not_utf_8_is_named_with_its_line(folder):
     (folder / "metadata.jsonl").write_bytes(text.encode("latin-1"))
     with pytest.raises(ValueError, match=r"metadata\.jsonl, line 2: not UTF-8"):
         FolderSource(folder, 16)
-    rows = "\n".join(json.dumps({**FILL, "split": split}) for split in ("train", "test"))
+    rows = "\n".join(json.dumps({**FILL, "image": image}) for image in ("a.png", "b.png"))
     (folder / "metadata.jsonl").write_bytes(b"\xef\xbb\xbf" + rows.encode())
     assert len(FolderSource(folder, 16).rows) == 2

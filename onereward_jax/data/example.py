@@ -18,6 +18,8 @@ from onereward_jax.tasks import Task
 
 Split = Literal["train", "test"]
 
+SPLITS: tuple[Split, ...] = ("train", "test")
+
 NAME_LENGTH = 16
 """Hexadecimal digits of a name: of a million triplets, two share one with probability 3e-8."""
 

@@ -8,8 +8,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from onereward_jax.data.buckets import Size
-from onereward_jax.data.example import Example
-from onereward_jax.data.mini_world.photos import Split
+from onereward_jax.data.example import Example, Split
 from onereward_jax.data.mini_world.scenes import make_scene
 from onereward_jax.tasks import TASKS, Task
 

@@ -13,8 +13,7 @@ from jaxtyping import Int32
 from PIL import Image
 
 from onereward_jax.data.buckets import Size
-from onereward_jax.data.example import Example
-from onereward_jax.data.mini_world.photos import Split
+from onereward_jax.data.example import SPLITS, Example, Split
 from onereward_jax.tasks import TASKS, Task
 
 _PICTURES = {"image": 3, "mask": 1, "target": 3, "background": 3}
@@ -86,6 +85,31 @@ class MissingFeatures(ValueError):
     """A data set lacks features of `Example`."""
 
 
+def check_data_set(
+    folder: pathlib.Path, splits: Sequence[Split] = SPLITS
+) -> tfds.core.ReadOnlyBuilder:
+    """The data set that lies in `folder` or below it, of which no example is read.
+
+    Raises:
+      FileNotFoundError: there is no data set.
+      ValueError: there are several, or one of the splits is missing.
+      MissingFeatures: features are missing.
+    """
+    found = sorted(path.parent for path in pathlib.Path(folder).rglob("features.json"))
+    if not found:
+        raise FileNotFoundError(f"{folder}: no TFDS data set here or below (no features.json)")
+    if len(found) > 1:
+        raise ValueError(f"{folder}: several data sets: {', '.join(map(str, found))}")
+    builder = tfds.builder_from_directory(str(found[0]))
+    if missing := {*_PICTURES, *_TEXTS, *_REST} - set(builder.info.features):
+        names = ", ".join(sorted(missing))
+        raise MissingFeatures(f"{found[0]}: features are missing: {names}")
+    for split in splits:
+        if split not in builder.info.splits:
+            raise ValueError(f"{found[0]}: no split {split!r}")
+    return builder
+
+
 class Triplets:
     """A split on disk as a random access sequence of examples.
 
@@ -102,22 +126,10 @@ class Triplets:
         """Opens a split of a data set that lies in `folder` or below it.
 
         Raises:
-          FileNotFoundError: there is no data set.
-          ValueError: there are several, or the split is missing.
-          MissingFeatures: features are missing.
+          FileNotFoundError, ValueError: as `check_data_set`.
         """
-        found = sorted(path.parent for path in pathlib.Path(folder).rglob("features.json"))
-        if not found:
-            raise FileNotFoundError(f"{folder}: no TFDS data set here or below (no features.json)")
-        if len(found) > 1:
-            raise ValueError(f"{folder}: several data sets: {', '.join(map(str, found))}")
-        builder = tfds.builder_from_directory(str(found[0]))
-        if missing := {*_PICTURES, *_TEXTS, *_REST} - set(builder.info.features):
-            names = ", ".join(sorted(missing))
-            raise MissingFeatures(f"{found[0]}: features are missing: {names}")
-        if split not in builder.info.splits:
-            raise ValueError(f"{found[0]}: no split {split!r}")
-        self.name = f"{found[0]}:{split}"
+        builder = check_data_set(folder, (split,))
+        self.name = f"{builder.data_path}:{split}"
         self._records = builder.as_data_source(split)
         undecoded = dict.fromkeys(_PICTURES, tfds.decode.SkipDecoding())
         self._undecoded = builder.as_data_source(split, decoders=undecoded)

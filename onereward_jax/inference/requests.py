@@ -5,7 +5,7 @@
 
 Paths are relative to the folder. `task` is fill (also when left out), extend, remove, or a value
 of `tasks.Task`; `prompt` may be left out where the task fixes it. Fields that only training knows
-(`target`, `split`) are passed over.
+(`target`, `split`) are passed over, and so are those that are null.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 from PIL import Image
 
-from onereward_jax.data.folder_source import METADATA, metadata_lines
+from onereward_jax.data.metadata import METADATA, check_inside, metadata_lines
 from onereward_jax.inference.canvas import Padding, extended
 from onereward_jax.inference.pictures import check_shapes, editing_size, mask_pixels, open_picture
 from onereward_jax.policy.text import check_prompt
@@ -121,11 +121,14 @@ def _fields(line: str) -> dict[str, Any]:
         fields = json.loads(line)
     except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"not JSON: {error}") from error
-    if not isinstance(fields, dict) or "image" not in fields:
+    if not isinstance(fields, dict) or fields.get("image") is None:
         raise ValueError('a JSON object with the field "image" expected')
+    fields = {name: value for name, value in fields.items() if value is not None}
     for name, value in fields.items():
         if name not in FIELDS + IGNORED_FIELDS:
             raise ValueError(f"unknown field {name!r}; there are {', '.join(FIELDS)}")
         if not isinstance(value, str):
             raise ValueError(f"{name} must be a text, found {value!r}")
+        if name in ("image", "mask"):
+            check_inside(name, value)
     return fields

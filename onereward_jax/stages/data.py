@@ -2,33 +2,104 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+from ml_collections import FrozenConfigDict
+
+from onereward_jax.data.buckets import bucket_sizes
+from onereward_jax.data.example import SPLITS
 from onereward_jax.data.folder_source import FolderSource
+from onereward_jax.data.metadata import Row, read_rows
 from onereward_jax.data.mini_source import MiniWorldSource
-from onereward_jax.data.triplets import MissingFeatures, Triplets, TripletSource, write_triplets
+from onereward_jax.data.splits import check_splits
+from onereward_jax.data.triplets import (
+    MissingFeatures,
+    Triplets,
+    TripletSource,
+    check_data_set,
+    write_triplets,
+)
+from onereward_jax.stages.progress import announce
 from onereward_jax.stages.stage import Results, StageContext
-from onereward_jax.tasks import TASKS, Task
+from onereward_jax.tasks import TASKS
+
+SOURCES = ("mini", "folder", "tfds")
+
+
+def check(context: StageContext) -> None:
+    """Finds what is wrong with the section `data` and the rows of a folder, without any picture.
+
+    Raises:
+      FileNotFoundError: there is no folder or no metadata.
+      ValueError: a field of `config.data` is wrong, or rows are, all at once.
+    """
+    data = context.config.data
+    if data.source not in SOURCES:
+        raise ValueError(f"config.data.source is {data.source!r}: choose mini, folder or tfds")
+    if data.source == "tfds":
+        check_data_set(data_folder(context.config))
+        return
+    try:
+        bucket_sizes(data.image_size, tuple(data.aspect_ratios))
+    except ValueError as error:
+        raise ValueError(f"config.data.{error}") from None
+    if data.source == "folder":
+        check_splits(data_folder(context.config), folder_rows(context.config, files=True))
+    else:
+        _mini_world(context.config)
 
 
 def run(context: StageContext) -> Results:
     """Writes the data set, unless it is ready; returns how many triplets it has.
 
     Raises:
-      ValueError: unknown `config.data.source`; bad rows of a folder, all at once.
+      ValueError: as `check`; bad pictures of a folder, all at once.
     """
-    if context.config.data.source != "tfds":
-        write_triplets(context.folder, _source(context))
-    return {
-        split: len(open_triplets(context, split)) for split in ("train", "test")
+    data = context.config.data
+    if data.source == "folder":
+        source = FolderSource(
+            data_folder(context.config), data.image_size, tuple(data.aspect_ratios)
+        )
+        for note in source.notes():
+            announce(f"data: {note}")
+        write_triplets(context.folder, source)
+    elif data.source == "mini":
+        write_triplets(context.folder, _mini_world(context.config))
+    triplets = {split: open_triplets(context, split) for split in SPLITS}
+    for line in describe(triplets):
+        announce(f"data: {line}")
+    return {split: len(found) for split, found in triplets.items()}
+
+
+def describe(triplets: Mapping[str, Triplets]) -> list[str]:
+    """What there is of each task in each split, and what is missing, a sentence each."""
+    counts = {
+        split: np.bincount(one.tasks, minlength=len(TASKS)) for split, one in triplets.items()
     }
+    parts = [
+        f"{split} {of_task.sum()} ("
+        + ", ".join(f"{task.value} {count}" for task, count in zip(TASKS, of_task) if count)
+        + ")"
+        for split, of_task in counts.items()
+    ]
+    lines = ["triplets: " + "; ".join(parts)]
+    for task, train, test in zip(TASKS, counts["train"], counts["test"]):
+        if train and not test:
+            lines.append(
+                f"no test triplet of {task.value}: neither the judge's accuracy nor Good-Same-Bad "
+                "can be measured for it"
+            )
+        if test and not train:
+            lines.append(f"no training triplet of {task.value}: it is not learnt")
+    return lines
 
 
 def open_triplets(context: StageContext, split: str) -> Triplets:
     """A split of the run's data set, wherever it is; raises as `Triplets`."""
-    data = context.config.data
-    if data.source == "tfds":
-        return Triplets(Path(data.path), split)
+    if context.config.data.source == "tfds":
+        return Triplets(data_folder(context.config), split)
     try:
         return Triplets(context.output("data"), split)
     except MissingFeatures as error:
@@ -37,20 +108,48 @@ def open_triplets(context: StageContext, split: str) -> Triplets:
         ) from None
 
 
-def _source(context: StageContext) -> TripletSource:
-    data = context.config.data
-    if data.source == "folder":
-        return FolderSource(Path(data.path), data.image_size, tuple(data.aspect_ratios))
-    if data.source != "mini":
-        raise ValueError(f"config.data.source is {data.source!r}: choose mini, folder or tfds")
+def data_folder(config: FrozenConfigDict) -> Path:
+    """The folder `config.data.path`; "~" is the user's home.
+
+    Raises:
+      ValueError: none is named.
+      FileNotFoundError: there is no such folder.
+    """
+    data = config.data
+    if not data.path:
+        needed = {"folder": "with metadata.jsonl", "tfds": "of the data set"}[data.source]
+        raise ValueError(
+            f"config.data.path is empty: config.data.source = {data.source!r} needs the folder "
+            + needed
+        )
+    folder = Path(data.path).expanduser()
+    if not folder.is_dir():
+        raise FileNotFoundError(f"config.data.path is {data.path!r}: there is no such folder")
+    return folder
+
+
+def folder_rows(config: FrozenConfigDict, *, files: bool = False) -> tuple[Row, ...]:
+    """The rows of the folder of `config.data.source` = "folder"; needs no output of the stage.
+
+    Args:
+      config: the whole config.
+      files: as of `read_rows`.
+
+    Raises:
+      FileNotFoundError, ValueError: as `data_folder` and `read_rows`.
+    """
+    return read_rows(data_folder(config), files=files)
+
+
+def _mini_world(config: FrozenConfigDict) -> TripletSource:
+    data = config.data
     if tuple(data.aspect_ratios) != (1.0,):
         raise ValueError("config.data.aspect_ratios is for folders: mini scenes are squares")
     counts = {
-        split: {Task(task): count for task, count in data[split].items() if count}
-        for split in ("train", "test")
+        split: {task: data[split][task.value] for task in TASKS if data[split][task.value]}
+        for split in SPLITS
     }
-    ordered = {
-        split: {task: found[task] for task in TASKS if task in found}
-        for split, found in counts.items()
-    }
-    return MiniWorldSource(ordered, data.image_size, context.config.seed)
+    for split, found in counts.items():
+        if not found:
+            raise ValueError(f"config.data.{split}: no triplet of any task is asked for")
+    return MiniWorldSource(counts, data.image_size, config.seed)

@@ -40,7 +40,7 @@ from onereward_jax.stages.settings import (
     task_probabilities,
 )
 from onereward_jax.stages.stage import Results, StageContext
-from onereward_jax.stages.targets import check_targets
+from onereward_jax.stages.targets import check_targets, check_targets_ahead
 from onereward_jax.stages.watching import watching
 from onereward_jax.tasks import TASKS, Task
 from onereward_jax.training.checkpoint import About, Checkpointer
@@ -58,6 +58,11 @@ from onereward_jax.training.rl_step import (
 from onereward_jax.training.rl_weights import first_reference
 from onereward_jax.training.state import TrainState
 from onereward_jax.training.writer import MetricsWriter
+
+
+def check(context: StageContext) -> None:
+    """Finds what can be found before any stage has run; raises ValueError."""
+    check_targets_ahead(context)
 
 
 def run(context: StageContext) -> Results:

@@ -2,9 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from onereward_jax.data.triplets import Triplets
+from onereward_jax.stages.data import folder_rows, open_triplets
 from onereward_jax.stages.progress import announce
 from onereward_jax.stages.stage import StageContext
+
+
+def check_targets_ahead(context: StageContext) -> None:
+    """As `check_targets`, as far as can be known before the stage `data` has run.
+
+    Does nothing where a folder's rows are not at hand: only the stage `data` needs them.
+    """
+    if not context.config.rl.flow_matching_weight:
+        return
+    known, source = True, context.config.data.source
+    if source == "tfds":
+        known = open_triplets(context, "train").has_target.any()
+    elif source == "folder":
+        with contextlib.suppress(FileNotFoundError):
+            rows = folder_rows(context.config)
+            known = any(row.target is not None and row.split != "test" for row in rows)
+    if not known:
+        raise no_target(context)
 
 
 def check_targets(context: StageContext, triplets: Triplets) -> None:

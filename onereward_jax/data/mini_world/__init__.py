@@ -1,7 +1,7 @@
 """The mini world: real photographs, sprites and typefaces composed so that the truth is known."""
 
 from onereward_jax.data.mini_world.colour_words import NAMED_COLOURS, describe_colour
-from onereward_jax.data.mini_world.photos import PHOTOS, Split
+from onereward_jax.data.mini_world.photos import PHOTOS
 from onereward_jax.data.mini_world.prompts import prompt_colour, prompts
 from onereward_jax.data.mini_world.scene import Scene
 from onereward_jax.data.mini_world.scenes import make_scene
@@ -17,7 +17,6 @@ __all__ = [
     "TRAIN_ONLY",
     "WORDS",
     "Scene",
-    "Split",
     "describe_colour",
     "make_scene",
     "named_pictures",

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from onereward_jax.data.boxes import bounding_box
+from onereward_jax.data.example import Split
 from onereward_jax.data.mini_world.colour_words import describe_colour
-from onereward_jax.data.mini_world.masks import border_mask, bounding_box
+from onereward_jax.data.mini_world.masks import border_mask
 from onereward_jax.data.mini_world.objects import random_object
-from onereward_jax.data.mini_world.photos import Split, crop_photo
+from onereward_jax.data.mini_world.photos import crop_photo
 from onereward_jax.data.mini_world.prompts import colour_prompts
 from onereward_jax.data.mini_world.scene import Scene, mask_pixels
 from onereward_jax.data.mini_world.sprites import anonymous_sprites

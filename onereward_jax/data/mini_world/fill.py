@@ -7,9 +7,11 @@ import dataclasses
 import numpy as np
 from jaxtyping import UInt8
 
-from onereward_jax.data.mini_world.masks import Box, box_mask, grow
+from onereward_jax.data.boxes import Box
+from onereward_jax.data.example import Split
+from onereward_jax.data.mini_world.masks import box_mask, grow
 from onereward_jax.data.mini_world.objects import random_object
-from onereward_jax.data.mini_world.photos import Split, crop_photo
+from onereward_jax.data.mini_world.photos import crop_photo
 from onereward_jax.data.mini_world.prompts import object_prompts, word_prompts
 from onereward_jax.data.mini_world.scene import Picture, Scene, mask_pixels
 from onereward_jax.data.mini_world.sprites import NAMED

@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Bool
 from PIL import Image, ImageDraw
 
-Box = tuple[int, int, int, int]
+from onereward_jax.data.boxes import Box
+
 Mask = Bool[np.ndarray, "size size"]
 
 BORDER_SHARE = (0.20, 0.45)
@@ -76,9 +77,3 @@ def border_mask(rng: np.random.Generator, size: int) -> Mask:
     mask = np.ones((size, size), bool)
     mask[top : size - bottom, left : size - right] = False
     return mask
-
-
-def bounding_box(mask: Bool[np.ndarray, "h w"]) -> Box:
-    """The smallest box around the masked pixels."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1

@@ -6,8 +6,8 @@ import dataclasses
 
 import numpy as np
 
+from onereward_jax.data.boxes import Box
 from onereward_jax.data.mini_world.masks import (
-    Box,
     Mask,
     box_mask,
     grow,

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Literal
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-Split = Literal["train", "test"]
+from onereward_jax.data.example import Split
 
 CLOSEST = 1.5
 """Source pixels per pixel of the closest crop, so that a crop is never an enlargement."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from onereward_jax.data.mini_world.masks import Box, Mask
+from onereward_jax.data.boxes import Box
+from onereward_jax.data.example import Split
+from onereward_jax.data.mini_world.masks import Mask
 from onereward_jax.data.mini_world.objects import PlacedObject, random_object
-from onereward_jax.data.mini_world.photos import Split, crop_photo
+from onereward_jax.data.mini_world.photos import crop_photo
 from onereward_jax.data.mini_world.scene import Scene, mask_pixels
 from onereward_jax.data.mini_world.sprites import anonymous_sprites
 from onereward_jax.tasks import FIXED_PROMPTS, Task

@@ -7,7 +7,8 @@ import dataclasses
 import numpy as np
 from jaxtyping import UInt8
 
-from onereward_jax.data.mini_world.masks import Box, Mask
+from onereward_jax.data.boxes import Box
+from onereward_jax.data.mini_world.masks import Mask
 from onereward_jax.tasks import Task
 
 Picture = UInt8[np.ndarray, "h w 3"]

@@ -6,9 +6,9 @@ from typing import Literal
 
 import numpy as np
 
+from onereward_jax.data.example import Split
 from onereward_jax.data.mini_world.extend import extend_scene
 from onereward_jax.data.mini_world.fill import object_scene, word_scene
-from onereward_jax.data.mini_world.photos import Split
 from onereward_jax.data.mini_world.removal import removal_scene
 from onereward_jax.data.mini_world.scene import Scene
 from onereward_jax.tasks import Task

@@ -20,7 +20,7 @@ from jaxtyping import Bool, UInt8
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from onereward_jax.data.mini_world.photos import Split
+from onereward_jax.data.example import Split
 
 DRAWN_SIZE = 160
 """Font size in pixels at which a sprite is drawn once, to be reduced to the size wanted."""

@@ -1,0 +1,205 @@
+"""The rows of a folder's `metadata.jsonl`, one per triplet, checked without decoding a picture.
+
+    {"image": "a.jpg", "mask": "a_mask.png", "prompt": "a red apple", "task": "fill"}
+
+image    a picture; paths are relative to the folder and stay inside it
+mask     a picture of the same size; white means: edit here
+task     fill, extend, remove, or a value of `tasks.Task`
+prompt   what to draw; may be left out where the task fixes it
+target   optional: the picture after a perfect edit, of the same size
+split    optional: "train" or "test"; left out, the image decides, see `splits`
+
+A field that is null counts as left out. Lines end at line feeds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from PIL import Image
+
+from onereward_jax.data.example import Split
+from onereward_jax.tasks import FIXED_PROMPTS, Task, task_named
+
+METADATA = "metadata.jsonl"
+
+LISTED = 20
+"""Bad rows named in an error message; the others are counted."""
+
+_FIELDS = ("image", "mask", "prompt", "task", "target", "split")
+
+
+class RowError(ValueError):
+    """A row of the metadata, or a file it names, cannot be used."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A checked line of the metadata.
+
+    Attributes:
+      line: its number, from 1.
+      image, mask: paths relative to the folder.
+      prompt: the row's own, or the fixed one of the task.
+      task: the editing task.
+      target: path of the picture after a perfect edit, if there is one.
+      split: as the row says; None where it does not.
+    """
+
+    line: int
+    image: str
+    mask: str
+    prompt: str
+    task: Task
+    target: str | None
+    split: Split | None
+
+
+def read_rows(folder: pathlib.Path, *, files: bool = True) -> tuple[Row, ...]:
+    """The rows of a folder, in the order of their lines.
+
+    Args:
+      folder: with the metadata.
+      files: whether to look that the pictures are there and of one size, from the heads of their
+        files.
+
+    Raises:
+      FileNotFoundError: there is no metadata.
+      ValueError: it is not UTF-8 or has no rows, or rows are bad: all of them are reported at once,
+        each with its line number and the reason.
+    """
+    rows, errors = scan_rows(folder, files=files)
+    refuse_rows(folder, errors)
+    return rows
+
+
+def scan_rows(
+    folder: pathlib.Path, *, files: bool = True
+) -> tuple[tuple[Row, ...], dict[int, RowError]]:
+    """As `read_rows`, but bad rows are returned, by their line, instead of raised."""
+    path = folder / METADATA
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} is a folder without {METADATA}")
+    rows, errors, sizes = [], {}, {}
+    for number, line in enumerate(metadata_lines(path), 1):
+        if not line.strip():
+            continue
+        try:
+            row = _parse(number, line)
+            if files:
+                _check_files(folder, row, sizes)
+        except RowError as error:
+            errors[number] = error
+        else:
+            rows.append(row)
+    if not rows and not errors:
+        raise ValueError(f"{path} has no rows")
+    return tuple(rows), errors
+
+
+def refuse_rows(folder: pathlib.Path, errors: Mapping[int, RowError]) -> None:
+    """Raises ValueError with all bad rows, by their line, if there are any."""
+    if not errors:
+        return
+    listing = [f"  line {number}: {errors[number]}" for number in sorted(errors)]
+    more = [f"  and {len(errors) - LISTED} more"] if len(errors) > LISTED else []
+    text = "\n".join(listing[:LISTED] + more)
+    raise ValueError(f"{folder / METADATA}: {len(errors)} bad rows\n{text}")
+
+
+def metadata_lines(path: pathlib.Path) -> list[str]:
+    """The lines of a `metadata.jsonl`; the mark that some editors begin UTF-8 with is dropped.
+
+    They end at line feeds alone: JSON texts may hold other characters that look like line ends.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: it is not UTF-8, naming the first line that is not.
+    """
+    data = path.read_bytes()
+    try:
+        lines = data.decode("utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        number = data.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"{path}, line {number}: not UTF-8 ({error.reason})") from error
+    return [line.removesuffix("\r") for line in lines]
+
+
+def check_inside(field: str, name: str) -> None:
+    """Raises RowError where a path of a row leads out of its folder."""
+    path = pathlib.PurePath(name)
+    if path.is_absolute() or ".." in path.parts:
+        raise RowError(f"{field} {name!r} leads out of the folder")
+
+
+def _parse(number: int, line: str) -> Row:
+    """A row from its line. Raises RowError."""
+    try:
+        found: Any = json.loads(line)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise RowError(f"not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise RowError("not a JSON object")
+    if unknown := sorted(set(found) - set(_FIELDS)):
+        raise RowError(f"unknown field {unknown[0]!r}; there are {', '.join(_FIELDS)}")
+    fields = {name: value for name, value in found.items() if value is not None}
+    for name, value in fields.items():
+        if not isinstance(value, str) or not value.strip():
+            raise RowError(f"{name} must be a text that is not empty, found {value!r}")
+    for name in ("image", "mask", "task"):
+        if name not in fields:
+            raise RowError(f"{name} is missing")
+    for name in ("image", "mask", "target"):
+        if name in fields:
+            check_inside(name, fields[name])
+    try:
+        task = task_named(fields["task"], fields.get("prompt", ""))
+    except ValueError as error:
+        raise RowError(str(error)) from None
+    prompt = fields.get("prompt", FIXED_PROMPTS.get(task))
+    if prompt is None:
+        raise RowError(f"prompt is missing, which the task {task.value} needs")
+    split = fields.get("split")
+    if split not in ("train", "test", None):
+        raise RowError(f'split must be "train" or "test", found {split!r}')
+    return Row(number, fields["image"], fields["mask"], prompt, task, fields.get("target"), split)
+
+
+def _check_files(folder: pathlib.Path, row: Row, sizes: dict[str, tuple[int, int]]) -> None:
+    """Opens the row's pictures that are not yet among `sizes`. Raises RowError."""
+    names = {"image": row.image, "mask": row.mask, "target": row.target}
+    found = {}
+    for field, name in names.items():
+        if name is not None:
+            if name not in sizes:
+                sizes[name] = _stored_size(folder, name)
+            found[field] = sizes[name]
+    for field, size in found.items():
+        # what is higher than wide may be stored lying on its side
+        if sorted(size) != sorted(found["image"]):
+            raise RowError(f"{field} is {by(size)} pixels, image {by(found['image'])}")
+
+
+def _stored_size(folder: pathlib.Path, name: str) -> tuple[int, int]:
+    """Width and height from the head of a file. Raises RowError."""
+    with open_row_picture(folder, name) as picture:
+        return picture.size
+
+
+def open_row_picture(folder: pathlib.Path, name: str) -> Image.Image:
+    """A picture of a row, not yet decoded. Raises RowError."""
+    try:
+        return Image.open(folder / name)
+    except FileNotFoundError:
+        raise RowError(f"there is no file {name}") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise RowError(f"{name} cannot be read: {error}") from error
+
+
+def by(size: tuple[int, int]) -> str:
+    """A size as people read it."""
+    return f"{size[0]}x{size[1]}"

@@ -1,0 +1,68 @@
+"""Which rows of a folder are for training and which for testing.
+
+A row that names no split goes where its photograph goes, and that is drawn from the bytes of its
+file: one photograph, under whatever names and in however many rows, is never in both splits, and
+more rows move none of the others.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import pathlib
+from collections.abc import Sequence
+
+from onereward_jax.data.example import SPLITS, Split
+from onereward_jax.data.metadata import METADATA, Row
+
+TEST_SHARE = 0.1
+"""Of the photographs whose rows name no split, the share that is for testing."""
+
+
+def split_rows(folder: pathlib.Path, rows: Sequence[Row]) -> tuple[Row, ...]:
+    """The rows, each with its split. Reads the files of the images where a row names none.
+
+    Rows that name no split follow those that name one for the same photograph. Where a split would
+    be empty, the photograph nearest to it is moved there.
+
+    Raises:
+      ValueError: a split has no row.
+    """
+    photos = [row.image for row in rows]
+    if any(row.split is None for row in rows):
+        digests = {name: _digest((folder / name).read_bytes()) for name in dict.fromkeys(photos)}
+        photos = [digests[name] for name in photos]
+    found = _splits(folder, photos, rows)
+    return tuple(dataclasses.replace(row, split=split) for row, split in zip(rows, found))
+
+
+def check_splits(folder: pathlib.Path, rows: Sequence[Row]) -> None:
+    """Raises ValueError where `split_rows` would, as far as can be known without reading images."""
+    _splits(folder, [_digest(row.image.encode()) for row in rows], rows)
+
+
+def _splits(folder: pathlib.Path, photos: Sequence[str], rows: Sequence[Row]) -> list[Split]:
+    """The split of each row. Those of photographs, hexadecimal digests, are drawn from them."""
+    named = {photo: row.split for photo, row in zip(photos, rows) if row.split is not None}
+    free = sorted({photo for photo in photos if photo not in named})
+    drawn = {photo: "test" if _fraction(photo) < TEST_SHARE else "train" for photo in free}
+    for split, nearest in (("test", 0), ("train", -1)):
+        if free and split not in {*named.values(), *drawn.values()}:
+            drawn[free[nearest]] = split
+    found = [row.split or (named | drawn)[photo] for photo, row in zip(photos, rows)]
+    for split in SPLITS:
+        if split not in found:
+            raise ValueError(
+                f'{folder / METADATA}: no row for the split "{split}": add rows of another '
+                'photograph, or name the split of each row in "split"'
+            )
+    return found
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _fraction(digest: str) -> float:
+    """A hexadecimal digest as a number in [0, 1)."""
+    return int(digest[:12], 16) / 16**12

@@ -28,7 +28,7 @@ from onereward_jax.stages import annotate
 from onereward_jax.stages.candidates import STORE, plan_candidates
 from onereward_jax.stages.reward import PAIRS, PairSource, task_shares
 from onereward_jax.stages.stage import StageContext
-from onereward_jax.tasks import TASKS, Task
+from onereward_jax.tasks import SAMPLING_PROBABILITIES, TASKS, Task
 
 ROOT = pathlib.Path(onereward_jax.__file__).parents[1]
 JUDGE = ROOT / "onereward_jax" / "mini_models" / "judge"
@@ -263,14 +263,19 @@ def test_pairs_that_people_decided_come_in_batches_of_one_size(annotated):
     assert sizes[SQUARE] / 100 == pytest.approx(share, abs=0.15)
 
 
+def planned(config, triplets):
+    """The candidates of the training split."""
+    return plan_candidates(FrozenConfigDict(config), "train", triplets, 0, SAMPLING_PROBABILITIES)
+
+
 @pytest.mark.parametrize(("tasks", "fills"), [("as_sampled", 4), ("evenly", 2)])
 def test_candidates_are_planned_for_tasks_as_the_config_says(triplets, tasks, fills):
     config = load_config(f"{ROOT}/configs/mini.py").candidates
     config.update(train=8, tasks=tasks)
-    plans = list(plan_candidates(FrozenConfigDict(config), "train", triplets, seed=0))
-    planned = collections.Counter(TASKS[triplets.tasks[plan.row]] for plan in plans)
-    assert planned[Task.FILL] == fills * config.count
-    assert planned.total() == 8 * config.count
+    plans = list(planned(config, triplets))
+    counts = collections.Counter(TASKS[triplets.tasks[plan.row]] for plan in plans)
+    assert counts[Task.FILL] == fills * config.count
+    assert counts.total() == 8 * config.count
 
 
 def test_a_row_put_in_front_changes_no_other_triplet_and_none_of_its_candidates(
@@ -288,8 +293,7 @@ def test_a_row_put_in_front_changes_no_other_triplet_and_none_of_its_candidates(
     config = load_config(f"{ROOT}/configs/mini.py").candidates
     config.update(train=1000)
     before, after = (
-        {plan.candidate for plan in plan_candidates(FrozenConfigDict(config), "train", these, 0)}
-        for these in (triplets, longer)
+        {plan.candidate for plan in planned(config, these)} for these in (triplets, longer)
     )
     assert len(after - before) == config.count and before < after
 

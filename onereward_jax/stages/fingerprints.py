@@ -17,7 +17,7 @@ from typing import Any
 from ml_collections import FrozenConfigDict
 
 from onereward_jax.convert import resolve_folder
-from onereward_jax.data.folder_source import METADATA, metadata_lines
+from onereward_jax.data.metadata import METADATA, metadata_lines
 from onereward_jax.stages.inputs import Digest
 
 WHOLE_BYTES = 4 << 20

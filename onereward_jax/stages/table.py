@@ -104,6 +104,7 @@ STAGES: tuple[Stage, ...] = (
             content("data.path", fingerprints.folder("data.path"), when=TFDS),
         ),
         alone=True,
+        format=2,
     ),
     Stage(
         name="pretrain",
@@ -147,6 +148,7 @@ STAGES: tuple[Stage, ...] = (
         ),
         reads={"data": UPDATES, "pretrain": OUTPUT, "embed": OUTPUT},
         resumes=True,
+        format=2,
     ),
     Stage(
         name="annotate",

@@ -1,0 +1,230 @@
+"""A stage is stale when, and only when, its output would differ: every field is tried.
+
+A verdict has one letter per stage, in their order: "." unchanged, "+" goes on or runs again in its
+folder, "!" starts over.
+"""
+
+import functools
+import json
+import pathlib
+import runpy
+import shutil
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict, FrozenConfigDict
+from PIL import Image
+
+import onereward_jax
+from onereward_jax.stages import STAGES, fingerprints
+from onereward_jax.stages.inputs import Verdict, compare, identity, leaves, stage_inputs
+
+ROOT = pathlib.Path(onereward_jax.__file__).parents[1]
+TABLE = {stage.name: stage for stage in STAGES}
+LETTERS = {Verdict.UNCHANGED: ".", Verdict.GOES_ON: "+", Verdict.STARTS_OVER: "!"}
+
+# data embed candidates annotate reward rl evaluate export
+EXPECTED = {
+    "!+!!!!!!": "seed",
+    "!++!!!!!": """data.image_size data.aspect_ratios
+        data.train.fill data.train.extend_with_prompt data.train.extend_without_prompt
+        data.train.removal data.test.fill data.test.extend_with_prompt
+        data.test.extend_without_prompt data.test.removal""",
+    ".!!!!!!!": "models.dtype embed.max_length",
+    ".+!!!!!!": "candidates.negative_prompts",
+    ".+...!!!": "guidance.negative_prompt rl.negative_prompt",
+    ".+....!+": "evaluate.negative_prompt",
+    "..!!!!!!": """models.paste_back candidates.count candidates.num_steps candidates.strength
+        candidates.guidance_scale candidates.true_cfg_scale candidates.guided_by
+        candidates.disturbed candidates.disturbance""",
+    "..+!!!!!": "candidates.tasks candidates.train candidates.test",
+    "...!!!!!": "annotate.noise_rate annotate.margin",
+    "....!!!!": """reward.batch_size reward.between reward.mirror reward.tasks reward.vocabulary
+        reward.unfit_prompts
+        reward.jitter.noise reward.jitter.shift reward.jitter.negative
+        reward.optimizer.learning_rate reward.optimizer.schedule reward.optimizer.warmup_steps
+        reward.optimizer.final_fraction reward.optimizer.b1 reward.optimizer.b2
+        reward.optimizer.eps reward.optimizer.weight_decay reward.optimizer.clip_norm
+        reward.optimizer.moments""",
+    "....+!!!": "reward.steps",
+    ".....!!!": """rl.algorithm rl.batch_size rl.lora.rank rl.reward_upper_bound rl.vocabulary
+        rl.judge_int8 rl.ema_decay rl.num_steps rl.t1 rl.t2 rl.guidance_scale rl.policy_cfg_scale
+        rl.prediction_cfg_scale rl.reference_cfg_scale rl.task_per rl.flow_matching_weight
+        guidance.embedded guidance.true_cfg rl.task_probabilities.fill
+        rl.task_probabilities.extend_with_prompt rl.task_probabilities.extend_without_prompt
+        rl.task_probabilities.removal rl.dimension_weights.structure
+        rl.dimension_weights.consistency rl.dimension_weights.text_alignment
+        rl.dimension_weights.aesthetics rl.dimension_weights.removal_quality
+        rl.jitter.noise rl.jitter.shift rl.jitter.negative rl.optimizer.learning_rate
+        rl.optimizer.schedule rl.optimizer.warmup_steps rl.optimizer.final_fraction
+        rl.optimizer.b1 rl.optimizer.b2 rl.optimizer.eps rl.optimizer.weight_decay
+        rl.optimizer.clip_norm rl.optimizer.moments""",
+    ".....+!!": "rl.steps",
+    "......!+": """evaluate.num_steps evaluate.guidance_scale evaluate.true_cfg_scale
+        evaluate.weights""",
+    "......++": """evaluate.triplets.fill evaluate.triplets.extend_with_prompt
+        evaluate.triplets.extend_without_prompt evaluate.triplets.removal evaluate.pictures
+        evaluate.same_margin evaluate.judge_same_margin""",
+    ".......+": """export.weights export.dtype export.editor export.shard_gb
+        export.editor_card.base_model export.editor_card.license export.editor_card.license_name
+        export.editor_card.license_link export.judge_card.base_model export.judge_card.license
+        export.judge_card.license_name export.judge_card.license_link""",
+    "........": """mesh.data mesh.fsdp mesh.tensor watch.tensorboard watch.wandb
+        watch.profile_steps watch.compilation_cache models.remat embed.batch_size
+        candidates.batch_size reward.accumulate reward.suffix_length reward.evaluate_every
+        reward.checkpoint_every reward.log_every reward.max_refused rl.accumulate
+        rl.checkpoint_every rl.sample_every rl.log_every rl.max_refused rl.lora.alpha
+        rl.lora.targets evaluate.batch_size""",
+}
+"""Verdict -> the fields of configs/mini.py whose change leads to it."""
+
+ELSEWHERE = """stages data.source data.path annotate.by annotate.path models.editor
+    models.transformer models.judge evaluate.judge reward.query_template"""
+"""Fields that name files or choose what is read: their tests follow."""
+
+
+@pytest.fixture(autouse=True)
+def models_are_read_once(monkeypatch):
+    monkeypatch.setattr(fingerprints, "of_model", functools.cache(fingerprints.of_model))
+
+
+def mini() -> ConfigDict:
+    return runpy.run_path(str(ROOT / "configs" / "mini.py"))["get_config"]()
+
+
+def changed(config: ConfigDict, **fields) -> ConfigDict:
+    """A copy with other values by dotted name (two underscores for a dot)."""
+    copy = config.copy_and_resolve_references()
+    for name, value in fields.items():
+        *path, last = name.split("__")
+        section = functools.reduce(lambda node, part: node[part], path, copy)
+        with copy.ignore_type():
+            section[last] = value
+    return copy
+
+
+def another(name, value):
+    """A different value of the same type; numbers rise."""
+    if value is None:  # left open
+        return "blurry" if name.endswith("negative_prompt") else 9.0
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return value + type(value)(1)
+    return value + (value[:1] or "x")
+
+
+def inputs(config: ConfigDict, workdir: pathlib.Path) -> dict[str, dict]:
+    """Of every stage of the config."""
+    frozen, found = FrozenConfigDict(config), {}
+    for stage in (TABLE[name] for name in config.stages):
+        present = [name for name in stage.reads if name in found]
+        earlier = {name: identity(TABLE[name], frozen, found[name]) for name in present}
+        found[stage.name] = stage_inputs(stage, frozen, workdir, earlier)
+    return found
+
+
+def verdicts(then: dict[str, dict], config: ConfigDict, workdir: pathlib.Path) -> str:
+    now, frozen = inputs(config, workdir), FrozenConfigDict(config)
+    return "".join(
+        LETTERS[compare(TABLE[name], frozen, then[name], now[name]).verdict] for name in now
+    )
+
+
+def test_every_field_makes_stale_what_depends_on_it_and_nothing_else(tmp_path):
+    config = mini()
+    expected = {name: verdict for verdict, names in EXPECTED.items() for name in names.split()}
+    assert set(leaves(config)) == expected.keys() | set(ELSEWHERE.split())
+    then = inputs(config, tmp_path)
+    assert verdicts(then, config, tmp_path) == "........"
+    values = leaves(config)
+    found = {}
+    for name in expected:
+        other = changed(config, **{name.replace(".", "__"): another(name, values[name])})
+        found[name] = verdicts(then, other, tmp_path)
+    assert found == expected
+
+
+def test_steps_that_fall_start_over(tmp_path):
+    config = mini()
+    then = inputs(config, tmp_path)
+    assert verdicts(then, changed(config, rl__steps=100), tmp_path) == ".....!!!"
+    assert verdicts(then, changed(config, reward__steps=100), tmp_path) == "....!!!!"
+
+
+def test_settings_that_are_not_read_make_nothing_stale(tmp_path):
+    lora = changed(mini(), rl__lora__rank=4)
+    then = inputs(lora, tmp_path)
+    assert verdicts(then, changed(lora, rl__lora__alpha=1.0), tmp_path) == ".....!!!"
+    constant = changed(mini(), rl__optimizer__schedule="constant")
+    then = inputs(constant, tmp_path)
+    assert verdicts(then, changed(constant, rl__optimizer__final_fraction=1.0), tmp_path) == "." * 8
+
+
+def folder_of_pictures(folder: pathlib.Path) -> pathlib.Path:
+    folder.mkdir()
+    picture = np.zeros((32, 32, 3), np.uint8)
+    for name in ("a", "b", "m"):
+        Image.fromarray(picture).save(folder / f"{name}.png")
+    rest = {"mask": "m.png", "prompt": "x", "task": "fill"}
+    rows = [{"image": f"{name}.png"} | rest for name in "ab"]
+    (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def test_contents_count_not_paths(tmp_path):
+    """Metadata, pictures, models and answers changed under the same path; and moved."""
+    pictures = folder_of_pictures(tmp_path / "pictures")
+    judge = tmp_path / "judge"
+    shutil.copytree(ROOT / "onereward_jax" / "mini_models" / "judge", judge)
+    work = tmp_path / "work"
+    questions = work / "questions" / "questions.jsonl"
+    questions.parent.mkdir(parents=True)
+    questions.write_text('{"triplet": "train/1"}\n')
+    config = changed(
+        mini(), data__source="folder", data__path=str(pictures), annotate__by="people",
+        models__judge=str(judge),
+    )  # fmt: skip
+    then = inputs(config, work)
+
+    unread = changed(config, data__train__fill=5, annotate__margin=1.0)
+    assert verdicts(then, unread, work) == "." * 8
+    for name in ("pictures", "judge"):
+        shutil.copytree(tmp_path / name, tmp_path / "moved" / name)
+    moved = changed(
+        config, data__path=str(tmp_path / "moved" / "pictures"),
+        models__judge=str(tmp_path / "moved" / "judge"),
+    )  # fmt: skip
+    assert verdicts(then, moved, work) == "." * 8
+
+    questions.write_text('{"triplet": "train/1"}\n{"triplet": "train/2"}\n')  # not answered
+    assert verdicts(then, config, work) == "." * 8
+    questions.write_text('{"triplet": "train/1", "best": 1, "worst": 0}\n{"triplet": "train/2"}\n')
+    assert verdicts(then, config, work) == "...+!!!!"
+    answered = inputs(config, work)
+
+    fingerprints.of_model.cache_clear()
+    card = json.loads((judge / "config.json").read_text())
+    (judge / "config.json").write_text(json.dumps(card | {"note": 1}))
+    assert verdicts(answered, config, work) == "....!!!!"
+    newest = inputs(config, work)
+
+    Image.fromarray(np.full((32, 32, 3), 9, np.uint8)).save(pictures / "a.png")
+    assert verdicts(newest, config, work)[:2] == "!+"
+    newest = inputs(config, work)
+    with (pictures / "metadata.jsonl").open("a") as file:
+        file.write('{"image": "b.png", "mask": "m.png", "prompt": "y", "task": "fill"}\n')
+    assert verdicts(newest, config, work) == "!++!!!!!"
+
+
+def test_large_files_are_told_apart_by_samples(tmp_path):
+    path, size = tmp_path / "large.safetensors", fingerprints.WHOLE_BYTES * 4
+    content = np.random.default_rng(0).integers(0, 256, size, np.uint8)
+    path.write_bytes(content.tobytes())
+    before = fingerprints.of_file(path)
+    assert fingerprints.of_file(path) == before
+    for where in (0, size // 2, size - 1):  # as training changes them: everywhere
+        other = content.copy()
+        other[where : where + size // 3] ^= 1
+        path.write_bytes(other.tobytes())
+        assert fingerprints.of_file(path) != before

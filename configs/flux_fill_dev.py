@@ -104,7 +104,8 @@ def get_config() -> ConfigDict:
 
     config.annotate = annotate = ConfigDict()
     annotate.by = "people"  # "oracle" (mini data only) or "people"
-    annotate.path = ""  # of people's answers; "": write the questions and stop
+    annotate.path = ""  # of people's answers: file or folder; "": in questions/questions.jsonl
+    annotate.enough = 1.0  # share of the questions answered before the run goes on (ours)
     annotate.noise_rate = 0.0  # of the oracle
     annotate.margin = 0.0  # of the oracle
 

@@ -91,7 +91,8 @@ def get_config(variant: str = "") -> ConfigDict:
 
     config.annotate = annotate = ConfigDict()
     annotate.by = "oracle"  # "oracle" (mini data only) or "people"
-    annotate.path = ""  # of people's answers; "": write the questions and stop
+    annotate.path = ""  # of people's answers: file or folder; "": in questions/questions.jsonl
+    annotate.enough = 1.0  # share of the questions answered before the run goes on (ours)
     annotate.noise_rate = 0.05  # how often the oracle names a pair the wrong way round
     annotate.margin = 0.1  # least difference of scores for a pair; below it: no preference
 

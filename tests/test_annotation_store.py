@@ -15,7 +15,9 @@ from onereward_jax.tasks import Dimension, Task
 
 def _candidate(triplet_id: str, index: int) -> Candidate:
     return Candidate(
-        triplet_id, index, f"{triplet_id}/{index}.png", 20, 1.0, 3.5, "nsfw", 1.0, 2**40 + 7
+        *(triplet_id, index, f"{triplet_id}/{index}.png", 20, 1.0, 3.5, "nsfw", 1.0, 2**40 + 7),
+        source_digest="5feceb66ffc86f38",
+        digest="6b86b273ff34fce1",
     )
 
 
@@ -44,7 +46,11 @@ def test_inserting_the_same_twice_changes_nothing(store):
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (dict(winner=2), "contradicts what is stored"),
+        (
+            dict(winner=2),
+            "^the answer of 'ann' about t0 in structure contradicts what is stored: "
+            "winner 2 instead of 1$",
+        ),
         (dict(triplet_id="t1", winner=7), "FOREIGN KEY"),
     ],
 )
@@ -87,6 +93,11 @@ def test_import_names_the_bad_line_and_keeps_nothing(store, tmp_path):
         assert copy.candidates() == []
 
 
+def test_a_candidate_without_its_digest_is_refused(store):
+    with pytest.raises(ValueError, match="candidate 7 of t0 is refused: .*digest"):
+        store.add_candidates([dataclasses.replace(_candidate("t0", 7), digest="")])
+
+
 def test_another_schema_version_is_refused(store):
     store._connection.execute("PRAGMA user_version = 99")
     with pytest.raises(ValueError, match="schema version 99"):
@@ -98,7 +109,8 @@ import sys
 from onereward_jax.annotation import Candidate, PreferenceStore
 store = PreferenceStore(sys.argv[1])
 for call in range(100_000):
-    pair = [Candidate(f"k{call:06d}", i, "p", 1, 1.0, 1.0, "", 1.0, 0) for i in range(2)]
+    settings = (1, 1.0, 1.0, "", 1.0, 0, 0.0, "s", "d")
+    pair = [Candidate(f"k{call:06d}", i, "p", *settings) for i in range(2)]
     store.add_candidates(pair)
     print(call, flush=True)
 """

@@ -15,7 +15,9 @@ from PIL import Image
 
 import onereward_jax
 from onereward_jax.annotation import Candidate, PreferenceStore
+from onereward_jax.annotation.binding import pixel_digest
 from onereward_jax.common.config import load_config
+from onereward_jax.common.mistakes import WAITING, WaitingForPeople
 from onereward_jax.data.buckets import bucket_sizes, nearest_bucket
 from onereward_jax.data.folder_source import FolderSource
 from onereward_jax.data.metadata import METADATA
@@ -199,7 +201,7 @@ def test_evaluation_reads_every_example_once_in_batches_of_one_size(triplets):
 
 @pytest.fixture(scope="module")
 def annotated(folder, tmp_path_factory):
-    """A work folder with data and candidates; what the stage `annotate` says without answers."""
+    """A work folder with data, candidates and people's answers."""
     workdir = tmp_path_factory.mktemp("run")
     write_triplets(workdir / "data", FolderSource(folder, SIZE, RATIOS))
     rng, pictures = np.random.default_rng(0), workdir / "candidates"
@@ -212,27 +214,23 @@ def annotated(folder, tmp_path_factory):
                     picture = f"{split}-{name}-{index}.png"
                     pixels = rng.integers(0, 255, (*triplets.sizes[row], 3), np.uint8)
                     Image.fromarray(pixels).save(pictures / picture)
-                    settings = (2, 1.0, 1.0, "", 1.0, 0)
+                    source = pixel_digest(triplets[row]["image"], triplets[row]["mask"])
+                    settings = (2, 1.0, 1.0, "", 1.0, 0, 0.0, source, pixel_digest(pixels))
                     store.add_candidates([Candidate(f"{split}/{name}", index, picture, *settings)])
-    context = context_of(workdir)
-    with pytest.raises(ValueError, match="let them add best and worst to its lines") as said:
-        annotate.run(context)
+    with pytest.raises(WaitingForPeople):
+        annotate.run(context_of(workdir))
     questions = workdir / "questions" / "questions.jsonl"
-    assert str(questions) in str(said.value)
     lines = [json.loads(line) for line in questions.read_text().splitlines()]
-    for line in lines:
-        for picture in (line["image"], line["mask"], *line["candidates"]):
-            assert (questions.parent / picture).is_file()
     answers = workdir / "answers.jsonl"
     answers.write_text("\n".join(json.dumps(line | {"best": 1, "worst": 0}) for line in lines))
     (workdir / "annotate").mkdir()
-    assert annotate.run(context_of(workdir, answers)) == {"pairs": len(lines), "undecided": 0}
+    assert annotate.run(context_of(workdir, answers))["pairs"] == len(lines)
     return workdir
 
 
-def context_of(workdir, answers="", stage="annotate", by="people"):
+def context_of(workdir, answers="", stage="annotate"):
     config = {
-        "annotate": {"by": by, "path": str(answers)},
+        "annotate": {"by": "people", "path": str(answers), "enough": 1.0},
         "data": {"source": "folder", "path": ""},
         "seed": 0,
         "stages": ("data", "candidates", "annotate", "reward"),
@@ -298,11 +296,6 @@ def test_a_row_put_in_front_changes_no_other_triplet_and_none_of_its_candidates(
     assert len(after - before) == config.count and before < after
 
 
-def test_the_oracle_is_not_asked_about_other_peoples_pictures(annotated):
-    with pytest.raises(ValueError, match="knows the mini world only: choose people"):
-        annotate.run(context_of(annotated, by="oracle"))
-
-
 @pytest.mark.slow
 def test_a_folder_of_several_shapes_goes_through_the_whole_method(tmp_path):
     """Every stage on somebody's pictures, judged by people."""
@@ -329,7 +322,7 @@ def test_a_folder_of_several_shapes_goes_through_the_whole_method(tmp_path):
         assert done.returncode == code, done.stderr
         return done.stdout + done.stderr
 
-    assert "let them add best and worst to its lines" in run(code=2)
+    assert "questions are answered; waiting for the rest" in run(code=WAITING)
     questions = workdir / "questions" / "questions.jsonl"
     lines = [json.loads(line) for line in questions.read_text().splitlines()]
     for line in lines:

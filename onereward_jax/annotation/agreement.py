@@ -48,6 +48,14 @@ def agreement_by_dimension(
     return {key: _agreement(triplets) for key, triplets in groups.items()}
 
 
+def overall_agreement(preferences: Iterable[Preference]) -> Agreement:
+    """Agreement over all tasks and dimensions; `triplets` are then pairs (triplet, dimension)."""
+    items: dict[str, dict[str, Hashable]] = collections.defaultdict(dict)
+    for one in preferences:
+        items[f"{one.triplet_id} {one.dimension}"][one.annotator] = (one.winner, one.loser)
+    return _agreement(items)
+
+
 def cohen_kappa(first: Sequence[Hashable], second: Sequence[Hashable]) -> float:
     """Cohen (1960): (p_o - p_e) / (1 - p_e) of two annotators' answers to the same items.
 

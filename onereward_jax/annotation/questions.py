@@ -1,139 +1,121 @@
 """Questions to people and their answers, as lines of JSON for whatever tool people work with.
 
-A question names pictures; its answer is the same line with `best` and `worst`, numbers of
-candidates, or both null where the candidates do not differ (∅ of the paper):
+A question is a line of `questions.jsonl`, here broken in several:
 
-    {"triplet": "train/line-000004", "dimension": "structure", "best": 2, "worst": 0}
+    {"triplet": "train/fill-0a1b2c3d",      the triplet's name
+     "dimension": "structure",              what to judge; one line for each dimension of the task
+     "digest": "9c1185a5c5e9fc54",          binds the answer to task, prompt and all pixels below
+     "task": "fill", "prompt": "a red apple",
+     "image": "train/fill-0a1b2c3d/image-5feceb66.png",      paths relative to this file
+     "mask": "train/fill-0a1b2c3d/mask-5feceb66.png",        white: to be edited
+     "candidates": ["train/fill-0a1b2c3d/0-6b86b273.png", ...]}
 
-`annotator` may say who answered. What else stands in a question may be left in or out.
+An answer is a line with at least `dimension` and `digest`, and
+
+    "best", "worst"   numbers of candidates, from 0; or null twice where they do not differ (the
+                      paper's ∅). Left out or "" twice: not answered
+    "annotator"       who answered; left out: "people", or the file's name in a folder of files
+
+as in {"dimension": "structure", "digest": "9c1185a5c5e9fc54", "best": 2, "worst": 0}. Everything
+else of the question may be left in or out. Numbers may come as 2, 2.0 or "2". A line may stand
+more than once, with answers of several annotators; one annotator answers a question once. Lines
+end at line feeds only.
+
+Answers may be written into `questions.jsonl` itself: from the first one on it is only ever added
+to. `answers.read_answers` reads them.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from onereward_jax.annotation.records import Preference
-from onereward_jax.tasks import DIMENSIONS, Dimension, Task
+from onereward_jax.common.atomic_file import atomic_file
+from onereward_jax.tasks import Task
 
-LISTED = 20
-"""Bad lines named in an error message; the others are counted."""
+FILE = "questions.jsonl"
 
 
 @dataclasses.dataclass(frozen=True)
-class Asked:
-    """A triplet that people are asked about.
+class Question:
+    """What people are asked about a triplet, in every dimension.
 
     Attributes:
       triplet: its name.
       task, prompt: what was to be done.
+      dimensions: in which the candidates are judged.
       image, mask: paths of the picture before the edit and of its mask.
       candidates: paths of what the editor made, by number.
+      digest: of all of these but the dimensions, see `binding.question_digest`.
     """
 
     triplet: str
     task: Task
     prompt: str
+    dimensions: tuple[str, ...]
     image: str
     mask: str
     candidates: tuple[str, ...]
+    digest: str
+
+    def lines(self) -> Iterator[dict[str, Any]]:
+        """One for each dimension, as the file has them."""
+        for dimension in self.dimensions:
+            yield {
+                "triplet": self.triplet,
+                "dimension": dimension,
+                "digest": self.digest,
+                "task": self.task.value,
+                "prompt": self.prompt,
+                "image": self.image,
+                "mask": self.mask,
+                "candidates": self.candidates,
+            }
 
 
-def write_questions(path: Path, asked: Iterable[Asked]) -> int:
-    """Writes one line per triplet and dimension of its task; returns how many."""
-    lines = [
-        json.dumps(
-            {
-                "triplet": one.triplet,
-                "dimension": dimension.value,
-                "task": one.task.value,
-                "prompt": one.prompt,
-                "image": one.image,
-                "mask": one.mask,
-                "candidates": one.candidates,
-            },
-            ensure_ascii=False,
-        )
-        for one in asked
-        for dimension in DIMENSIONS[one.task]
-    ]
-    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-    return len(lines)
+_FIELDS = frozenset({field.name for field in dataclasses.fields(Question)} - {"dimensions"}) | {
+    "dimension"
+}
 
 
-def read_answers(
-    path: Path, tasks: Mapping[str, Task], counts: Mapping[str, int]
-) -> list[Preference]:
-    """The answers in a file; questions that nobody has answered are passed over.
+def add_questions(path: Path, questions: Iterable[Question]) -> int:
+    """Adds the lines that the file does not have yet, at its end; returns how many.
 
-    Args:
-      path: of the file.
-      tasks: of the triplets that were asked about, by their names.
-      counts: of their candidates.
-
-    Raises:
-      FileNotFoundError: there is no such file.
-      ValueError: lines cannot be used: all of them are named at once, each with the reason; or
-        nothing is answered.
+    What is there stays, byte for byte. Only a file into which nobody has written is made anew
+    where its questions are not those of the run any more.
     """
-    answered_at = path.stat().st_mtime
-    answers, errors = [], []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            answer = _parse(line, tasks, counts, answered_at)
-        except (ValueError, RecursionError) as error:
-            errors.append(f"  line {number}: {error}")
-        else:
-            answers += [answer] if answer else []
-    if errors:
-        more = [f"  and {len(errors) - LISTED} more"] if len(errors) > LISTED else []
-        listing = "\n".join(errors[:LISTED] + more)
-        raise ValueError(f"{path}: {len(errors)} bad answers\n{listing}")
-    if not answers:
-        raise ValueError(f"{path}: no line has an answer, best and worst")
-    return answers
+    wanted = {
+        (line["digest"], line["dimension"]): json.dumps(line, ensure_ascii=False).encode()
+        for question in questions
+        for line in question.lines()
+    }
+    old = path.read_bytes() if path.exists() else b""
+    found, written_into = set(), False
+    for line in old.split(b"\n"):
+        if line.strip():
+            fields = _fields(line)
+            found.add((fields.get("digest"), fields.get("dimension")))
+            written_into |= not fields.keys() <= _FIELDS or not fields
+    if not written_into and not found <= wanted.keys():
+        old, found = b"", set()
+    added = [line + b"\n" for key, line in wanted.items() if key not in found]
+    if added:
+        ending = b"" if not old or old.endswith(b"\n") else b"\n"
+        with atomic_file(path, sync=True) as draft:
+            draft.write_bytes(b"".join([old, ending, *added]))
+    return len(added)
 
 
-def _parse(
-    line: str, tasks: Mapping[str, Task], counts: Mapping[str, int], answered_at: float
-) -> Preference | None:
-    """The answer of a line, None for a question without one. Raises ValueError."""
-    fields: Any = json.loads(line)
+def _fields(line: bytes) -> dict[str, Any]:
+    """Of a line that may be anything, since people write into the file; empty for no object."""
+    try:
+        fields = json.loads(line.decode("utf-8-sig"))
+    except (ValueError, RecursionError):
+        return {}
     if not isinstance(fields, dict):
-        raise ValueError("not a JSON object")
-    if not {"best", "worst"} & set(fields):
-        return None
-    for name in ("triplet", "dimension", "best", "worst"):
-        if name not in fields:
-            raise ValueError(f"{name} is missing")
-    triplet, annotator = fields["triplet"], fields.get("annotator", "people")
-    if triplet not in tasks:
-        raise ValueError(f"triplet {triplet!r} has no candidates in this run")
-    if not isinstance(annotator, str) or not annotator:
-        raise ValueError(f"annotator must be a name, found {annotator!r}")
-    for name in ("best", "worst"):
-        value, last = fields[name], counts[triplet] - 1
-        if value is not None and not (type(value) is int and 0 <= value <= last):
-            raise ValueError(f"{name} must be a number from 0 to {last} or null, found {value!r}")
-    task = tasks[triplet]
-    named = [dimension.value for dimension in DIMENSIONS[task]]
-    if fields["dimension"] not in named:
-        raise ValueError(
-            f"dimension {fields['dimension']!r} is not one of {', '.join(named)}, in which "
-            f"{task.title} is judged"
-        )
-    return Preference(
-        triplet_id=triplet,
-        task=task,
-        dimension=Dimension(fields["dimension"]),
-        winner=fields["best"],
-        loser=fields["worst"],
-        annotator=annotator,
-        answered_at=answered_at,
-        seconds=0.0,
-    )
+        return {}
+    keys = (fields.get("digest"), fields.get("dimension"))
+    return fields if all(isinstance(key, str) for key in keys) else {}

@@ -1,6 +1,6 @@
 """Tables of the preference store. A primary key is a record's identity: see `store`."""
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS candidates (
@@ -14,6 +14,8 @@ CREATE TABLE IF NOT EXISTS candidates (
   noise_strength REAL NOT NULL,
   noise_seed INTEGER NOT NULL,
   disturbance REAL NOT NULL,
+  source_digest TEXT NOT NULL CHECK (source_digest <> ''),
+  digest TEXT NOT NULL CHECK (digest <> ''),
   PRIMARY KEY (triplet_id, "index")
 ) WITHOUT ROWID;
 

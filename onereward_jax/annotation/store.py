@@ -75,6 +75,27 @@ class PreferenceStore:
         """
         return self._add(Candidate, candidates)
 
+    def keep_candidates(self, wanted: Iterable[tuple[str, int]]) -> int:
+        """Remove all candidates but those of these (triplet, index); returns how many left.
+
+        Raises:
+          ValueError: one of them has been judged.
+        """
+        wanted = set(wanted)
+        leaving = [
+            (one.triplet_id, one.index)
+            for one in self.candidates()
+            if (one.triplet_id, one.index) not in wanted
+        ]
+        try:
+            with self._transaction():
+                self._connection.executemany(
+                    'DELETE FROM candidates WHERE triplet_id = ? AND "index" = ?', leaving
+                )
+        except sqlite3.IntegrityError as error:
+            raise ValueError(f"{self.path}: a candidate that has been judged stays") from error
+        return len(leaving)
+
     def add_preferences(self, preferences: Iterable[Preference]) -> int:
         """Add all or none; returns how many were new.
 
@@ -131,7 +152,10 @@ class PreferenceStore:
     def _create_tables(self) -> None:
         (found,) = self._connection.execute("PRAGMA user_version").fetchone()
         if found not in (0, SCHEMA_VERSION):
-            raise ValueError(f"{self.path}: schema version {found}, expected {SCHEMA_VERSION}")
+            raise ValueError(
+                f"{self.path} is of schema version {found}, {SCHEMA_VERSION} is expected: another "
+                "version of this package has written it"
+            )
         self._connection.executescript(SCHEMA)
         self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
@@ -162,7 +186,7 @@ class PreferenceStore:
             try:
                 added = self._connection.execute(statement, dataclasses.astuple(record)).rowcount
             except sqlite3.IntegrityError as error:
-                raise ValueError(f"{record}: {error}") from error
+                raise ValueError(f"{_name(record)} is refused: {error}") from error
             if not added:
                 self._require_same(record)
             new += added
@@ -173,7 +197,12 @@ class PreferenceStore:
         (stored,) = self._select(type(record), identity, "1")
         same_time = {name: getattr(stored, name) for name in _TIMING if hasattr(stored, name)}
         if dataclasses.replace(record, **same_time) != stored:
-            raise ValueError(f"{record} contradicts what is stored: {stored}")
+            differing = ", ".join(
+                f"{name} {value!r} instead of {getattr(stored, name)!r}"
+                for name, value in dataclasses.asdict(record).items()
+                if name not in _TIMING and value != getattr(stored, name)
+            )
+            raise ValueError(f"{_name(record)} contradicts what is stored: {differing}")
 
     def _select(self, kind: type, equal: Mapping[str, Any], order: str) -> list[Any]:
         chosen = {name: value for name, value in equal.items() if value is not None}
@@ -181,6 +210,13 @@ class PreferenceStore:
         query = f"SELECT * FROM {_TABLES[kind]} WHERE {where} ORDER BY {order}"
         rows = self._connection.execute(query, tuple(chosen.values())).fetchall()
         return [_from_fields(kind, dict(row)) for row in rows]
+
+
+def _name(record: Candidate | Preference) -> str:
+    """A record in words."""
+    if isinstance(record, Candidate):
+        return f"candidate {record.index} of {record.triplet_id}"
+    return f"the answer of {record.annotator!r} about {record.triplet_id} in {record.dimension}"
 
 
 def _from_fields(kind: type, fields: dict[str, Any]) -> Candidate | Preference:

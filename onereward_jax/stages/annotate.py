@@ -1,9 +1,17 @@
-"""Stage `annotate`: best and worst candidate per dimension, or ∅, by people or by the oracle."""
+"""Stage `annotate`: best and worst candidate per dimension, or ∅, by people or by the oracle.
+
+preferences.sqlite   candidates and preferences; people's are written anew from all answers
+agreement.json       how far people agree, per task and dimension
+
+What people are asked is in the work folder, beside the stages: questions/questions.jsonl and the
+pictures it names. That folder belongs to people: the stage only adds to it.
+"""
 
 from __future__ import annotations
 
 import itertools
-import os
+import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,19 +21,26 @@ import numpy as np
 from PIL import Image
 
 from onereward_jax.annotation import Candidate, Preference, PreferenceStore
-from onereward_jax.annotation.questions import Asked, read_answers, write_questions
+from onereward_jax.annotation.agreement import Agreement, agreement_by_dimension, overall_agreement
+from onereward_jax.annotation.answers import Answers, read_answers
+from onereward_jax.annotation.binding import question_digest
+from onereward_jax.annotation.questions import FILE, Question, add_questions
+from onereward_jax.common.mistakes import WaitingForPeople
 from onereward_jax.common.rng import generator
 from onereward_jax.data.triplets import Triplets
 from onereward_jax.stages.candidates import STORE
 from onereward_jax.stages.data import open_triplets
-from onereward_jax.stages.progress import progress_bar
+from onereward_jax.stages.progress import announce, progress_bar
+from onereward_jax.stages.question_pictures import question_paths, save_question_pictures
 from onereward_jax.stages.stage import Results, StageContext
-from onereward_jax.tasks import TASKS, Dimension, Task
+from onereward_jax.tasks import DIMENSIONS, TASKS, Dimension, Task
 
 ORACLE, PEOPLE = "oracle", "people"
 
 QUESTIONS = "questions"
 """Folder of the work folder with what people are asked, and the pictures it is about."""
+
+AGREEMENT = "agreement.json"
 
 
 class _Group(NamedTuple):
@@ -36,37 +51,60 @@ class _Group(NamedTuple):
     candidates: list[Candidate]
 
 
+def check(context: StageContext) -> None:
+    """Raises ValueError or FileNotFoundError, before anything runs, where the section is wrong."""
+    config, source = context.config.annotate, context.config.data.source
+    if config.by not in (ORACLE, PEOPLE):
+        raise ValueError(f"config.annotate.by is {config.by!r}: choose {ORACLE} or {PEOPLE}")
+    if config.by == ORACLE and source != "mini":
+        raise ValueError(
+            f"config.annotate.by is {config.by!r}, who knows the mini world only: choose {PEOPLE} "
+            f"for config.data.source = {source!r}"
+        )
+    if config.by == PEOPLE and config.path and not answers_path(context).exists():
+        raise FileNotFoundError(
+            f"config.annotate.path: there is neither a file nor a folder {config.path}"
+        )
+
+
+def answers_path(context: StageContext) -> Path:
+    """Where people's answers are: a file, or a folder with a *.jsonl for each annotator."""
+    if context.config.annotate.path:
+        return Path(context.config.annotate.path).expanduser()
+    return context.workdir / QUESTIONS / FILE
+
+
 def run(context: StageContext) -> Results:
     """Writes a store with candidates and answers; returns how many pairs and ∅ there are.
 
     Raises:
-      ValueError: an annotator that this stage does not have, the oracle without a mini world, bad
-        answers of people, or none yet: then the questions have been written.
+      ValueError: the section is wrong, or answers of people are.
+      WaitingForPeople: not enough questions are answered. Those there are have been written.
     """
-    by, source = context.config.annotate.by, context.config.data.source
-    if by not in (ORACLE, PEOPLE):
-        raise ValueError(f"config.annotate.by is {by!r}: choose {ORACLE} or {PEOPLE}")
-    if by == ORACLE and source != "mini":
-        raise ValueError(
-            f"config.annotate.by is {by!r}, who knows the mini world only: choose {PEOPLE} for "
-            f"config.data.source = {source!r}"
-        )
+    check(context)
     splits = {split: open_triplets(context, split) for split in ("train", "test")}
     groups = _groups(context, splits)
-    answers = _answers_of_people(context, splits, groups) if by == PEOPLE else []
-    with PreferenceStore(context.folder / STORE) as store:
-        if by == ORACLE:
+    if context.config.annotate.by == ORACLE:
+        with PreferenceStore(context.folder / STORE) as store:
             _ask_oracle(context, splits, groups, store)
-        else:
-            store.add_candidates(one for group in groups.values() for one in group.candidates)
-            store.add_preferences(answers)
-        preferences = store.preferences()
+            return _counts(store.preferences())
+    answers = _ask_people(context, splits, groups)
+    preferences = _preferences_of_people(answers, splits, groups)
+    for path in context.folder.glob(f"{STORE}*"):  # with what SQLite keeps beside it
+        path.unlink()
+    with PreferenceStore(context.folder / STORE) as store:
+        store.add_candidates(one for group in groups.values() for one in group.candidates)
+        store.add_preferences(preferences)
+    return _counts(preferences) | _tell_agreement(context, preferences)
+
+
+def _counts(preferences: Sequence[Preference]) -> Results:
     pairs = sum(one.winner is not None for one in preferences)
     return {"pairs": pairs, "undecided": len(preferences) - pairs}
 
 
 def _groups(context: StageContext, splits: Mapping[str, Triplets]) -> dict[str, _Group]:
-    """What there are candidates of, by its name in the store."""
+    """What there are candidates of, and is in the data, by its name in the store."""
     with PreferenceStore(context.output("candidates") / STORE) as made:
         candidates = made.candidates()  # ordered by triplet
     rows = {
@@ -77,48 +115,123 @@ def _groups(context: StageContext, splits: Mapping[str, Triplets]) -> dict[str, 
     return {
         name: _Group(*rows[name], list(group))
         for name, group in itertools.groupby(candidates, key=lambda one: one.triplet_id)
+        if name in rows
     }
 
 
-def _answers_of_people(
+def _ask_people(
     context: StageContext, splits: Mapping[str, Triplets], groups: Mapping[str, _Group]
-) -> list[Preference]:
-    """What people answered in the file `config.annotate.path`.
+) -> Answers:
+    """Sees to it that all questions are written; returns the answers, once they are enough.
 
     Raises:
-      ValueError: no file is named; the questions are written then.
+      ValueError: answers cannot be used.
+      WaitingForPeople: they are too few.
     """
-    config = context.config.annotate
-    if not config.path:
-        path = context.workdir / QUESTIONS / "questions.jsonl"
-        count = write_questions(path, _asked(context, splits, groups))
-        raise ValueError(
-            f"config.annotate.path is empty. {count} questions for people are in {path}: let them "
-            "add best and worst to its lines, and name the file with their answers"
+    folder, enough = context.workdir / QUESTIONS, context.config.annotate.enough
+    questions = _questions(context, splits, groups)
+    add_questions(folder / FILE, questions)
+    answers = read_answers(answers_path(context), questions)
+    if answers.elsewhere:
+        announce(f"annotate: {answers.about_elsewhere()}")
+    asked = sum(len(question.dimensions) for question in questions)
+    needed = max(1, math.ceil(enough * asked - 1e-9))
+    if answers.answered < needed:
+        what = "the rest" if needed == asked else f"{needed}, which are enough"
+        raise WaitingForPeople(
+            f"annotate: {answers.answered} of {asked} questions are answered; waiting for {what}: "
+            f"{folder / FILE}; the same command goes on when they are there"
         )
-    tasks = {name: TASKS[splits[one.split].tasks[one.row]] for name, one in groups.items()}
-    counts = {name: len(one.candidates) for name, one in groups.items()}
-    return read_answers(Path(config.path), tasks, counts)
+    return answers
 
 
-def _asked(
+def _questions(
     context: StageContext, splits: Mapping[str, Triplets], groups: Mapping[str, _Group]
-) -> list[Asked]:
-    """Every triplet with candidates, its picture and mask saved; paths relative to `QUESTIONS`."""
-    folder, asked = context.workdir / QUESTIONS, []
-    made = os.path.relpath(context.output("candidates"), folder)
+) -> list[Question]:
+    """One per triplet with candidates; their pictures are written where they are missing."""
+    folder, questions = context.workdir / QUESTIONS, []
+    made, prompts = context.output("candidates"), {
+        split: triplets.column("prompt") for split, triplets in splits.items()
+    }
     with progress_bar("questions", len(groups), unit="triplet") as bar:
         for name, (split, row, candidates) in groups.items():
-            example = splits[split][row]
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            paths = {part: f"{name}-{part}.png" for part in ("image", "mask")}
-            Image.fromarray(example["image"]).save(folder / paths["image"])
-            Image.fromarray(example["mask"][..., 0]).save(folder / paths["mask"])
-            pictures = tuple(f"{made}/{one.picture}" for one in candidates)
-            task = TASKS[splits[split].tasks[row]]
-            asked.append(Asked(name, task, example["prompt"], **paths, candidates=pictures))
+            task, prompt = TASKS[splits[split].tasks[row]], prompts[split][row]
+            source, digests = candidates[0].source_digest, [one.digest for one in candidates]
+            paths = question_paths(name, source, digests)
+            save_question_pictures(
+                folder,
+                paths,
+                source,
+                lambda split=split, row=row: splits[split][row],
+                [made / one.picture for one in candidates],
+            )
+            questions.append(
+                Question(
+                    triplet=name,
+                    task=task,
+                    prompt=prompt,
+                    dimensions=tuple(one.value for one in DIMENSIONS[task]),
+                    **paths._asdict(),
+                    digest=question_digest(name, task, prompt, source, digests),
+                )
+            )
             bar.update()
-    return asked
+    return questions
+
+
+def _preferences_of_people(
+    answers: Answers, splits: Mapping[str, Triplets], groups: Mapping[str, _Group]
+) -> list[Preference]:
+    """People's answers, as the store has them."""
+    preferences = []
+    for one in answers.given:
+        split, row, candidates = groups[one.triplet]
+        decided = one.best is not None
+        preferences.append(
+            Preference(
+                triplet_id=one.triplet,
+                task=TASKS[splits[split].tasks[row]],
+                dimension=Dimension(one.dimension),
+                winner=candidates[one.best].index if decided else None,
+                loser=candidates[one.worst].index if decided else None,
+                annotator=one.annotator,
+                answered_at=one.answered_at,
+                seconds=0.0,
+            )
+        )
+    return preferences
+
+
+def _tell_agreement(context: StageContext, preferences: Sequence[Preference]) -> Results:
+    """Writes `AGREEMENT` and says in a line how far people agree."""
+    annotators = sorted({one.annotator for one in preferences})
+    overall = overall_agreement(preferences)
+    cells = [
+        {"task": task.value, "dimension": dimension.value, **_finite(found)}
+        for (task, dimension), found in agreement_by_dimension(preferences).items()
+    ]
+    content = {"annotators": annotators, "overall": _finite(overall), "cells": cells}
+    path = context.folder / AGREEMENT
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
+    results: dict[str, str | int | float] = {"annotators": len(annotators)}
+    if overall.triplets:
+        results["alike"] = f"{100 * overall.rate:.1f} %"
+        if not math.isnan(overall.fleiss_kappa):
+            results["kappa"] = round(overall.fleiss_kappa, 2)
+        announce(
+            f"annotate: {len(annotators)} annotators; questions with several answers: "
+            f"{overall.triplets}; pairs of answers that are alike: {results['alike']}; Fleiss' "
+            f"kappa: {results.get('kappa', 'not defined')}"
+        )
+    return results
+
+
+def _finite(found: Agreement) -> dict[str, float | int | None]:
+    """As JSON has it: what is not defined is null."""
+    return {
+        name: None if isinstance(value, float) and math.isnan(value) else value
+        for name, value in vars(found).items()
+    }
 
 
 def _ask_oracle(

@@ -17,6 +17,8 @@ from ml_collections import FrozenConfigDict
 from PIL import Image
 
 from onereward_jax.annotation import Candidate, PreferenceStore
+from onereward_jax.annotation.binding import pixel_digest
+from onereward_jax.common.atomic_file import atomic_file
 from onereward_jax.common.rng import generator
 from onereward_jax.data.pipeline import TripletSequence, same_size_parts, sizes_of
 from onereward_jax.data.triplets import Triplets
@@ -83,8 +85,7 @@ def run(context: StageContext) -> Results:
                 )
                 images = gather(made)
                 if store is not None:
-                    _save(context, part, batch.mask, images)
-                    store.add_candidates(plan.candidate for plan in part)
+                    store.add_candidates(_save(context, part, batch, images))
                 bar.update(len(part))
                 if stop_requested():
                     raise Stopped(f"candidates: stopped at {bar.n} of {len(plans)}, as asked; {ON}")
@@ -173,13 +174,16 @@ def _open_store(context: StageContext) -> contextlib.AbstractContextManager:
 
 
 def _missing(plans: Sequence[Plan], store: PreferenceStore | None) -> list[Plan]:
-    """The plans not yet carried out, on every process what the writer finds in its store."""
+    """The plans not yet carried out, on every process what the writer finds in its store.
+
+    Candidates that are planned no more leave the store.
+    """
     absent = np.zeros(len(plans), bool)
     if store is not None:
+        wanted = [(plan.candidate.triplet_id, plan.candidate.index) for plan in plans]
+        store.keep_candidates(wanted)
         made = {(old.triplet_id, old.index) for old in store.candidates()}
-        absent[:] = [
-            (plan.candidate.triplet_id, plan.candidate.index) not in made for plan in plans
-        ]
+        absent[:] = [one not in made for one in wanted]
     if several():
         absent = multihost_utils.broadcast_one_to_all(absent)
     return [plan for plan, is_absent in zip(plans, absent) if is_absent]
@@ -215,16 +219,20 @@ def _batch(
 def _save(
     context: StageContext,
     plans: Sequence[Plan],
-    masks: Float32[np.ndarray, "b h w 1"],
+    batch: EditBatch,
     images: Float32[np.ndarray, "b h w 3"],
-) -> None:
-    """Pictures of `plans`; the padding behind them is left out."""
-    for plan, mask, image in zip(plans, masks, images):
+) -> Iterator[Candidate]:
+    """Writes the pictures of `plans` (the padding behind them is left out), adds their digests."""
+    for plan, source, mask, image in zip(plans, batch.image, batch.mask, images):
         drawn = plan.candidate
-        image = disturbed(image, mask, drawn.disturbance, drawn.noise_seed)
-        path = context.folder / drawn.picture
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(to_uint8(image)).save(path)
+        pixels = to_uint8(disturbed(image, mask, drawn.disturbance, drawn.noise_seed))
+        with atomic_file(context.folder / drawn.picture) as draft:
+            Image.fromarray(pixels).save(draft)
+        yield dataclasses.replace(
+            drawn,
+            source_digest=pixel_digest(to_uint8(source), np.uint8(mask * 255)),
+            digest=pixel_digest(pixels),
+        )
 
 
 def to_uint8(image: Float32[np.ndarray, "h w 3"]) -> np.ndarray:

@@ -191,6 +191,7 @@ RULES: dict[str, Rule] = {
     "candidates.guided_by": choice("either", "both"),
     "annotate.by": choice("oracle", "people"),
     "annotate.path": TEXT,
+    "annotate.enough": SHARE,
     "annotate.noise_rate": SHARE,
     "annotate.margin": number(0.0),
     **_training("reward"),

@@ -148,7 +148,7 @@ STAGES: tuple[Stage, ...] = (
         ),
         reads={"data": UPDATES, "pretrain": OUTPUT, "embed": OUTPUT},
         resumes=True,
-        format=2,
+        format=3,
     ),
     Stage(
         name="annotate",
@@ -157,6 +157,7 @@ STAGES: tuple[Stage, ...] = (
         check=_check_module,
         fields=(
             output("annotate.by"),
+            how("annotate.enough", when=PEOPLE),
             output("seed", "annotate.noise_rate", "annotate.margin", when=ORACLE),
             content(
                 "annotate.path",
@@ -167,6 +168,7 @@ STAGES: tuple[Stage, ...] = (
         ),
         reads={"data": OUTPUT, "candidates": OUTPUT},
         resumes=True,
+        format=2,
         alone=True,
     ),
     Stage(

@@ -1,0 +1,235 @@
+"""Reading what people answered; `questions` has the format."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import itertools
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from onereward_jax.annotation.questions import Question
+
+LISTED = 20
+"""Bad lines named in an error message; the others are counted."""
+
+ANNOTATOR = "people"
+"""Who has answered where a line does not say."""
+
+BOTH = "give both, or null twice where the candidates do not differ"
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What an annotator says of a triplet in a dimension.
+
+    `best` and `worst` are numbers of candidates, both None where they do not differ.
+    `answered_at` is Unix time in seconds: when the file was written. `place` is its line.
+    """
+
+    triplet: str
+    dimension: str
+    best: int | None
+    worst: int | None
+    annotator: str
+    answered_at: float
+    place: tuple[Path, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Answers:
+    """The answers of a file or a folder.
+
+    Attributes:
+      given: to the questions that were asked.
+      elsewhere: lines with answers to questions about other pictures.
+    """
+
+    given: tuple[Answer, ...]
+    elsewhere: tuple[tuple[Path, int], ...]
+
+    @property
+    def answered(self) -> int:
+        """How many questions have an answer, be it of one annotator or of several."""
+        return len({(one.triplet, one.dimension) for one in self.given})
+
+    def about_elsewhere(self) -> str:
+        """A sentence on the answers to other pictures; "" where there are none."""
+        if not self.elsewhere:
+            return ""
+        many = len(self.elsewhere) > 1
+        return (
+            f"{len(self.elsewhere)} answer{'s are' if many else ' is'} about other pictures than "
+            f"this run has ({_places(self.elsewhere)}): candidates were made anew or rows have "
+            "changed; such answers are kept, and count when their pictures are back"
+        )
+
+
+def answer_files(source: Path) -> list[Path]:
+    """The file itself, or all *.jsonl of a folder; none where there is nothing yet."""
+    if source.is_dir():
+        return sorted(path for path in source.glob("*.jsonl") if not path.name.startswith("."))
+    return [source] if source.exists() else []
+
+
+def read_answers(source: Path, questions: Sequence[Question]) -> Answers:
+    """The answers in a file, or in the files of a folder; questions without one are passed over.
+
+    Answers to other pictures than those of `questions` are kept apart, not refused: a file with
+    answers is added to for as long as a project lives, and candidates come and go.
+
+    Args:
+      source: the file, or a folder with a *.jsonl for each annotator.
+      questions: those that were asked.
+
+    Raises:
+      ValueError: lines cannot be used: all of them are named at once, each with the reason.
+    """
+    asked = {question.digest: question for question in questions}
+    found: dict[tuple[str, str, str], Answer] = {}
+    elsewhere, errors = [], []
+    files = answer_files(source)
+    for path in files:
+        annotator = path.stem if source.is_dir() else ANNOTATOR
+        for number, line in _lines(path):
+            place = (path, number)
+            try:
+                fields = _object(line)
+                if fields is None:
+                    continue
+                if _digest(fields) not in asked:
+                    elsewhere.append(place)
+                    continue
+                answer = _answer(fields, asked[fields["digest"]], annotator, place)
+                key = (answer.annotator, answer.triplet, answer.dimension)
+                _require_alike(found.setdefault(key, answer), answer)
+            except (ValueError, RecursionError) as error:
+                where = f"{path.name}, line {number}" if source.is_dir() else f"line {number}"
+                errors.append(f"  {where}: {error}")
+    if errors:
+        more = [f"  and {len(errors) - LISTED} more"] if len(errors) > LISTED else []
+        listing = "\n".join(errors[:LISTED] + more)
+        raise ValueError(f"{source}: {len(errors)} bad answer{'s' * (len(errors) > 1)}\n{listing}")
+    return Answers(tuple(found.values()), tuple(elsewhere))
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Lines that are not empty, with their numbers from 1. Only a line feed ends a line."""
+    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
+        if line.strip():
+            yield number, line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+
+
+def _object(line: bytes) -> dict[str, Any] | None:
+    """The fields of a line, None for one without an answer. Raises ValueError."""
+    fields = json.loads(line.decode("utf-8"))
+    if not isinstance(fields, dict):
+        raise ValueError("not a JSON object")
+    given = {name for name in ("best", "worst") if not _is_empty(fields.get(name, ""))}
+    if not given:
+        return None
+    if len(given) == 1 or (fields["best"] is None) != (fields["worst"] is None):
+        there = {name for name in given if fields[name] is not None} or given
+        (name,) = there
+        raise ValueError(f"{name} is given without {'worst' if name == 'best' else 'best'}: {BOTH}")
+    return fields
+
+
+def _is_empty(value: Any) -> bool:
+    """Whether a tool has left the place of an answer empty."""
+    if isinstance(value, float):
+        return math.isnan(value)
+    return isinstance(value, str) and not value.strip()
+
+
+def _digest(fields: Mapping[str, Any]) -> str:
+    digest = fields.get("digest")
+    if not isinstance(digest, str) or not digest:
+        raise ValueError(
+            "digest is missing: copy it from the question, an answer counts for its pictures only"
+        )
+    return digest
+
+
+def _answer(
+    fields: Mapping[str, Any], question: Question, annotator: str, place: tuple[Path, int]
+) -> Answer:
+    """The answer of a line to a question of this run. Raises ValueError."""
+    if fields.get("triplet", question.triplet) != question.triplet:
+        raise ValueError(
+            f"triplet is {fields['triplet']!r}, but digest is that of {question.triplet!r}"
+        )
+    if "dimension" not in fields:
+        raise ValueError("dimension is missing")
+    if fields["dimension"] not in question.dimensions:
+        raise ValueError(
+            f"dimension {fields['dimension']!r} is not one of {', '.join(question.dimensions)}, in "
+            f"which {question.task.title} is judged"
+        )
+    annotator = fields.get("annotator") or annotator
+    if not isinstance(annotator, str) or not annotator.strip():
+        raise ValueError(f"annotator must be a name, found {annotator!r}")
+    best, worst = (_number(name, fields[name], question) for name in ("best", "worst"))
+    if best is not None and best == worst:
+        raise ValueError(f"best and worst are both candidate {best}: {BOTH}")
+    return Answer(
+        question.triplet,
+        fields["dimension"],
+        best,
+        worst,
+        annotator.strip(),
+        place[0].stat().st_mtime,
+        place,
+    )
+
+
+def _number(name: str, value: Any, question: Question) -> int | None:
+    """A candidate's number, however a spreadsheet has written it. Raises ValueError."""
+    last, number = len(question.candidates) - 1, value
+    if isinstance(value, str):
+        try:
+            number = float(value)
+        except ValueError:
+            number = None
+    elif value is None:
+        return None
+    if isinstance(number, bool) or number not in range(last + 1):
+        raise ValueError(f"{name} must be a number from 0 to {last} or null, found {value!r}")
+    return int(number)
+
+
+def _require_alike(first: Answer, second: Answer) -> None:
+    """Raises ValueError when one annotator says two things."""
+    if (first.best, first.worst) != (second.best, second.worst):
+        path, number = first.place
+        where = f"line {number}" if path == second.place[0] else f"{path.name}, line {number}"
+        raise ValueError(
+            f"{second.annotator!r} has answered this question otherwise in {where}: "
+            f"{_in_words(first)} there, {_in_words(second)} here"
+        )
+
+
+def _in_words(answer: Answer) -> str:
+    pair = (answer.best, answer.worst)
+    best, worst = ("null" if one is None else one for one in pair)
+    return f"best {best} and worst {worst}"
+
+
+def _places(places: Sequence[tuple[Path, int]]) -> str:
+    """Lines in words: "a.jsonl, lines 3-7, 9; b.jsonl, lines 1"."""
+    of_file: dict[Path, list[int]] = collections.defaultdict(list)
+    for path, number in places:
+        of_file[path].append(number)
+    named = []
+    for path, numbers in of_file.items():
+        runs = []
+        for _, run in itertools.groupby(enumerate(numbers), lambda pair: pair[1] - pair[0]):
+            first, *others = [number for _, number in run]
+            runs.append(f"{first}-{others[-1]}" if others else str(first))
+        more = ", ..." if len(runs) > LISTED else ""
+        word = "lines" if len(numbers) > 1 else "line"
+        named.append(f"{path.name}, {word} {', '.join(runs[:LISTED])}{more}")
+    return "; ".join(named)

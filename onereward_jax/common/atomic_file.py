@@ -1,0 +1,35 @@
+"""Files that appear complete or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def atomic_file(path: str | os.PathLike[str], *, sync: bool = False) -> Iterator[Path]:
+    """A hidden sibling to write into, renamed to `path` when the block succeeds.
+
+    An existing file is replaced, and its permissions kept; when the block raises, it stays as it
+    was and what was written is removed.
+
+    Args:
+      path: of the file; its folder is made when missing.
+      sync: wait until the content is on the disk, so that it outlives a loss of power.
+    """
+    path = Path(os.path.realpath(path))  # a link stays one
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.stem}.draft-{os.getpid()}{path.suffix}")
+    try:
+        yield draft
+        if sync:
+            with draft.open("rb+") as file:
+                os.fsync(file.fileno())
+        if path.exists():
+            shutil.copymode(path, draft)
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)

@@ -165,7 +165,7 @@ def get_config() -> ConfigDict:
     rl.task_probabilities.extend_without_prompt = 0.125
     rl.task_probabilities.removal = 0.25
     rl.task_per = "sample"  # draw the task per "sample" or per "iteration"
-    rl.flow_matching_weight = 0.0  # of the pre-training loss as a regulariser
+    rl.flow_matching_weight = 0.0  # of the pre-training loss, on triplets with a target; ours
     rl.jitter = jitter()
     rl.checkpoint_every = 250  # steps between checkpoints
     rl.sample_every = 250  # steps between grids of sample images

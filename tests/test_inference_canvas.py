@@ -106,7 +106,7 @@ def test_rows_become_requests_with_the_fixed_prompts_where_none_is_given(folder:
         marked | {"prompt": "a hat", "split": "test"},
         marked | {"task": "removal", "target": "a.png"},
         "",
-        padded | {"task": "extend"},
+        padded | {"task": "extend", "mask": None, "prompt": None},
         padded | {"task": "extend", "prompt": "a lake"},
     )
     requests = read_folder(folder)
@@ -135,6 +135,9 @@ def test_rows_become_requests_with_the_fixed_prompts_where_none_is_given(folder:
         ({"image": "a.png", "task": "remove", "mask": "black.png"}, "the mask is empty"),
         ({"image": "a.png", "task": "remove", "mask": "text.png"}, "text.png cannot be read"),
         ({"image": "b.png", "task": "remove", "mask": "mask.png"}, "there is no file .*b.png"),
+        ({"image": "../a.png", "task": "remove", "mask": "mask.png"}, "leads out of the folder"),
+        ({"image": "a.png", "task": "remove", "mask": "/mask.png"}, "leads out of the folder"),
+        ({"image": None, "task": "remove"}, 'the field "image" expected'),
     ],
 )
 def test_bad_rows_are_named_with_their_line(folder: Path, row, message: str) -> None:

@@ -23,8 +23,9 @@ from onereward_jax.tasks import SAMPLING_PROBABILITIES, TASKS, Task
 ENDLESS = 2**48
 """Samples in a run that never ends."""
 
-BLOCK = 1024
-"""Draws in which every option has a fixed number of turns."""
+BLOCK_BATCHES = 64
+"""Batches in which every task, and every size, has a fixed number of turns. More would come nearer
+to independent draws, fewer nearer to all tasks and sizes keeping the same pace."""
 
 _UNIT = 2**32
 """Weights are integers of this sum, so that counts are exact however long a run is."""
@@ -86,8 +87,9 @@ def mixed_rows(
     for size, of_tasks in chances.items():
         has_size = (sizes == size).all(axis=1)
         rows = {task: np.flatnonzero(has_size & (tasks == TASKS.index(task))) for task in of_tasks}
-        streams.append(_rows_of_size(rows, of_tasks, group, seed, size))
-    draw_size = draws([sum(of_tasks.values()) for of_tasks in chances.values()], seed, "size")
+        streams.append(_rows_of_size(rows, of_tasks, batch_size, group, seed, size))
+    of_sizes = [sum(of_tasks.values()) for of_tasks in chances.values()]
+    draw_size = draws(of_sizes, BLOCK_BATCHES, seed, "size")
 
     def row(number: int) -> int:
         batch, place = divmod(number, batch_size)
@@ -97,14 +99,17 @@ def mixed_rows(
     return grain.MapDataset.range(ENDLESS).map(row)
 
 
-def draws(weights: Sequence[float], seed: int, name: str) -> Callable[[int], tuple[int, int]]:
+def draws(
+    weights: Sequence[float], block_length: int, seed: int, name: str
+) -> Callable[[int], tuple[int, int]]:
     """Endless draws of one of several options, each as often as its weight says.
 
-    In a block of `BLOCK` draws the options come in random order, but a fixed number of times. So it
-    is known how often one has come before any block, without drawing what is before.
+    In a block the options come in random order, but a fixed number of times. So it is known how
+    often one has come before any block, without drawing what is before.
 
     Args:
       weights: of the options, > 0.
+      block_length: draws per block.
       seed, name: what the order depends on.
 
     Returns:
@@ -114,17 +119,17 @@ def draws(weights: Sequence[float], seed: int, name: str) -> Callable[[int], tup
 
     @functools.lru_cache(maxsize=_CACHED)
     def block(index: int) -> tuple[Int64[np.ndarray, "k"], Int64[np.ndarray, "k"]]:
-        before, after = (turns(shares, BLOCK * end) for end in (index, index + 1))
+        before, after = (turns(shares, block_length * end) for end in (index, index + 1))
         options = np.repeat(np.arange(len(shares)), np.subtract(after, before))
         options = generator(seed, name, index).permutation(options)
-        earlier = np.empty(BLOCK, np.int64)
+        earlier = np.empty(block_length, np.int64)
         for option, count in enumerate(before):
             places = np.flatnonzero(options == option)
             earlier[places] = count + np.arange(len(places))
         return options, earlier
 
     def draw(number: int) -> tuple[int, int]:
-        index, place = divmod(number, BLOCK)
+        index, place = divmod(number, block_length)
         options, earlier = block(index)
         return int(options[place]), int(earlier[place])
 
@@ -149,6 +154,7 @@ def turns(shares: Sequence[int], count: int) -> list[int]:
 def _rows_of_size(
     rows: Mapping[Task, Integer[np.ndarray, "m"]],
     chances: Mapping[Task, float],
+    batch_size: int,
     group: int,
     seed: int,
     size: Size,
@@ -156,7 +162,8 @@ def _rows_of_size(
     """Endless rows of one size: a task for each `group` of them, its rows in turn."""
     name = f"{size[0]}x{size[1]}"
     orders = [_in_turn(rows[task], seed, f"order {name} {task.value}") for task in chances]
-    draw_task = draws(list(chances.values()), seed, f"task {name}")
+    block_length = BLOCK_BATCHES * batch_size // group
+    draw_task = draws(list(chances.values()), block_length, seed, f"task {name}")
 
     def row(number: int) -> int:
         turn, place = divmod(number, group)

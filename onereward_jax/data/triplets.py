@@ -133,10 +133,10 @@ class Triplets:
         self._records = builder.as_data_source(split)
         undecoded = dict.fromkeys(_PICTURES, tfds.decode.SkipDecoding())
         self._undecoded = builder.as_data_source(split, decoders=undecoded)
-        self.tasks = np.array([TASKS.index(Task(name)) for name in self.column("task")], np.int32)
-        self.sizes = np.array([self._size(index) for index in range(len(self.tasks))], np.int32)
-        found = (self._undecoded[index]["has_target"] for index in range(len(self.tasks)))
-        self.has_target = np.fromiter(found, np.bool_, len(self.tasks))
+        heads = [_head(self._undecoded[index]) for index in range(len(self._undecoded))]
+        tasks, sizes, has_target = zip(*heads) if heads else ((), (), ())
+        self.tasks, self.has_target = np.array(tasks, np.int32), np.array(has_target, np.bool_)
+        self.sizes = np.array(sizes, np.int32).reshape(-1, 2)
 
     def __len__(self) -> int:
         return len(self.tasks)
@@ -152,11 +152,13 @@ class Triplets:
         """A text field of all examples, read without decoding a picture."""
         return [self._undecoded[index][name].decode() for index in range(len(self._undecoded))]
 
-    def _size(self, index: int) -> Size:
-        """Of an example's pictures, from the head of its file."""
-        with Image.open(io.BytesIO(self._undecoded[index]["image"])) as picture:
-            return picture.size[::-1]
-
     def with_task(self, task: Task) -> Int32[np.ndarray, "n"]:
         """The indices of all examples of a task."""
         return np.flatnonzero(self.tasks == TASKS.index(task)).astype(np.int32)
+
+
+def _head(record: dict[str, Any]) -> tuple[int, Size, bool]:
+    """Task, size and has_target of an undecoded record; the size from the head of its picture."""
+    with Image.open(io.BytesIO(record["image"])) as picture:
+        size = picture.size[::-1]
+    return TASKS.index(Task(record["task"].decode())), size, record["has_target"]

@@ -1,5 +1,6 @@
 """The stage `evaluate`: pictures made once, truth only where it is known."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -15,10 +16,11 @@ from onereward_jax.common.config import load_config
 from onereward_jax.data.folder_source import FolderSource
 from onereward_jax.data.triplets import Triplets, write_triplets
 from onereward_jax.parallel import make_mesh
+from onereward_jax.stages.evaluate import check
 from onereward_jax.stages.evaluate.edits import Pictures, make_edits
 from onereward_jax.stages.evaluate.shown import picture_grids, task_metrics
 from onereward_jax.stages.stage import StageContext
-from onereward_jax.tasks import Task
+from onereward_jax.tasks import TASKS, Task
 
 ROOT = pathlib.Path(onereward_jax.__file__).parents[1]
 SIZE = 64
@@ -104,3 +106,27 @@ def test_truth_is_shown_and_measured_only_where_there_is_a_target(context):
     grids = picture_grids(triplets, rows, results, results, count=3)
     assert [row.truth is not None for row in grids[Task.FILL]] == [True, True, False]
     assert [row.truth is not None for row in grids[Task.REMOVAL]] == [False] * 3
+
+
+def changed(context, **fields):
+    config = context.config.as_configdict()
+    config.unlock()
+    config.update_from_flattened_dict(fields)
+    return dataclasses.replace(context, config=FrozenConfigDict(config))
+
+
+def test_what_cannot_be_evaluated_is_found_before_anything_runs(context, tmp_path):
+    check(context)
+    judge = ROOT / "onereward_jax" / "mini_models" / "judge"
+    check(changed(context, **{"evaluate.judge": str(judge)}))
+
+    with pytest.raises(FileNotFoundError, match=r"config\.evaluate\.judge: there is no folder"):
+        check(changed(context, **{"evaluate.judge": str(tmp_path / "none")}))
+    editor = str(judge.with_name("editor"))
+    with pytest.raises((ValueError, FileNotFoundError), match=r"config\.evaluate\.judge: "):
+        check(changed(context, **{"evaluate.judge": editor}))
+    with pytest.raises(ValueError, match=r"config\.evaluate\.batch_size: batch size 6 is not"):
+        check(changed(context, **{"evaluate.batch_size": 6}))
+    none = {f"evaluate.triplets.{task.value}": 0 for task in TASKS}
+    with pytest.raises(ValueError, match=r"config\.evaluate\.triplets is 0 for every task"):
+        check(changed(context, **none))

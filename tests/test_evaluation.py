@@ -17,6 +17,7 @@ from onereward_jax.evaluation import (
     measure,
 )
 from onereward_jax.evaluation.image_metrics import MAX_PSNR
+from onereward_jax.evaluation.intervals import FEW, wilson
 from onereward_jax.evaluation.oracle import Triplet
 from onereward_jax.evaluation.oracle.reading import letters_read
 from onereward_jax.tasks import Dimension, Task
@@ -40,8 +41,29 @@ def test_gsb_counts_each_task_and_brackets_the_difference():
     # standard error of a mean of 100 values in {1, 0, -1} with this spread is 0.074
     assert fill.low == pytest.approx(0.45 - 1.96 * 0.074, abs=0.03)
     assert fill.high == pytest.approx(0.45 + 1.96 * 0.074, abs=0.03)
-    assert found[Task.REMOVAL].low == found[Task.REMOVAL].high == 0.0
     assert Task.EXTEND_WITH_PROMPT not in found
+
+
+@pytest.mark.parametrize("count", [1, 5, FEW - 1])
+def test_few_triplets_that_agree_do_not_settle_the_matter(count):
+    one = good_same_bad(_comparisons(Task.FILL, *[GOOD] * count))[Task.FILL]
+    assert one.few and one.difference == 1.0
+    assert one.high == 1.0 and one.low < 0.9
+    assert (one.low < 0) == (count < 5)
+    same = good_same_bad(_comparisons(Task.FILL, *[SAME] * count))[Task.FILL]
+    assert same.low < 0 < same.high
+    # five raters of one triplet are still one triplet
+    (raters,) = good_same_bad(_comparisons(Task.FILL, *[GOOD] * 30, per_triplet=30)).values()
+    assert raters.few and raters.low < 0
+
+
+def test_interval_of_an_accuracy():
+    """Against the figures of Newcombe (1998), and one pair that happens to be right."""
+    for share, count, low, high in ((81 / 263, 263, 0.2553, 0.3662), (1 / 29, 29, 0.0061, 0.1718)):
+        assert wilson(share, count) == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
+    one = judge_accuracy(np.array([0.9]), np.array([0.1]))
+    assert one.few and one.accuracy == 1.0
+    assert one.interval == (pytest.approx(0.2065, abs=1e-4), 1.0)
 
 
 def test_gsb_resamples_triplets_because_their_verdicts_are_not_independent():

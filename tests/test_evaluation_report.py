@@ -1,5 +1,7 @@
 """The report: one page that loads nothing, and the same figures as JSON."""
 
+import dataclasses
+import html
 import html.parser
 import json
 import math
@@ -9,7 +11,14 @@ import pytest
 
 from onereward_jax.evaluation import Comparison, ImageMetrics, JudgeAccuracy, Verdict, good_same_bad
 from onereward_jax.evaluation.gains import Gain, gains
-from onereward_jax.evaluation.report import Curve, GridRow, ReportInputs, write_report
+from onereward_jax.evaluation.report import (
+    Agreed,
+    Curve,
+    GridRow,
+    ReportInputs,
+    remarks,
+    write_report,
+)
 from onereward_jax.evaluation.report.sheet import COLUMNS, GAP, HEADER, LABEL, picture_sheet
 from onereward_jax.tasks import DIMENSIONS, TASKS, Dimension, Task
 
@@ -65,6 +74,9 @@ def synthetic_inputs(title: str = "Policy <mini> & base") -> ReportInputs:
             ]
             for task in TASKS
         },
+        about={"base": "FLUX.1-Fill", "policy": "the moving average after 400 steps"},
+        triplets=dict.fromkeys(TASKS, (80, 80)),
+        agreement={key: Agreed(2, 40, 0.8, 0.6) for key in keys},
         settings={"rl": {"steps": 400, "learning_rate": 1e-5}, "tasks": ["fill"], "note": None},
     )
 
@@ -117,7 +129,7 @@ def test_the_page_is_whole_and_loads_nothing(report):
     assert "@import" not in text
     assert "url(http" not in text
     assert parsed.images == 5 * 2 * len(TASKS)
-    assert len(parsed.headings) == 7
+    assert len(parsed.headings) == 8
     assert "Policy &lt;mini&gt; &amp; base" in text
     assert text.count("<svg") == 3
 
@@ -175,7 +187,8 @@ def test_gains_are_told_by_task_and_dimension():
     assert 0.07 < gain.low < gain.policy - gain.base < gain.high < 0.13
     worse = found[Task.REMOVAL, quality]
     assert (worse.triplets, worse.preference) == (2, pytest.approx(0.8))
-    assert worse.low == worse.high == pytest.approx(-0.2)
+    assert worse.policy - worse.base == pytest.approx(-0.2)
+    assert (worse.low, worse.high) == (None, None) and worse.few  # two triplets tell little
     assert gains(tasks, preferences, {})[Task.REMOVAL, quality] == Gain(2, worse.preference)
 
 
@@ -192,6 +205,80 @@ def test_what_was_not_measured_is_left_out(tmp_path):
     summary = json.loads((tmp_path / "summary.json").read_text("utf-8"))
     assert summary["rewards"]["fill"]["structure"]["end"] is None
     assert summary["rewards"]["fill"]["structure"]["points"] == [[0, None], [1, None], [2, None]]
+
+
+def task_report(gsb, rewards=None, **rest):
+    """Only what a test is about."""
+    nothing = dict.fromkeys(("gains", "judge", "monitors", "metrics", "grids", "settings"), {})
+    return ReportInputs(title="t", gsb=gsb, rewards=rewards or {}, **nothing | rest)
+
+
+def verdicts(good, same, bad, task=Task.REMOVAL):
+    found = [Verdict.GOOD] * good + [Verdict.SAME] * same + [Verdict.BAD] * bad
+    return good_same_bad(Comparison(str(i), task, v) for i, v in enumerate(found))
+
+
+def test_opinions_that_contradict_each_other_are_told():
+    better, worse, level = verdicts(60, 30, 10), verdicts(10, 70, 20), verdicts(34, 32, 34)
+    (told,) = remarks(task_report({"by the judge": better, "by the oracle": worse}))
+    assert told == (
+        "Object removal: Good − Bad is +50.0 % by the judge, but -10.0 % by the oracle."
+    )
+    assert remarks(task_report({"by the judge": better, "by the oracle": better})) == []
+    # neither is sure: 1 triplet more on this side or the other
+    unsure = {"by the judge": verdicts(35, 31, 34), "by the oracle": verdicts(34, 31, 35)}
+    assert remarks(task_report(unsure)) == [] == remarks(task_report({"by the judge": level}))
+
+    falls = {
+        (Task.REMOVAL, Dimension.REMOVAL_QUALITY): Curve(np.arange(20), np.linspace(0.6, 0.5, 20))
+    }
+    (told,) = remarks(task_report({"by people": better}, falls))
+    assert "the reward fell from 0.60 to 0.50 over training, though Good − Bad is +50.0" in told
+    assert remarks(task_report({"by people": worse}, falls)) == []
+
+
+def test_small_data_is_told_and_grey(tmp_path):
+    judge = {
+        (Task.FILL, Dimension.STRUCTURE): JudgeAccuracy(1, 1.0, 1.0, 0.0, 0.0),
+        (Task.REMOVAL, Dimension.REMOVAL_QUALITY): JudgeAccuracy(200, 0.99, 0.9, 0.0, 0.0),
+    }
+    triplets = dict.fromkeys(TASKS, (8, 0)) | {Task.FILL: (30, 1), Task.REMOVAL: (200, 150)}
+    inputs = task_report(
+        {"by the judge": verdicts(1, 0, 0, Task.FILL)}, judge=judge, triplets=triplets
+    )
+    told = "\n".join(remarks(inputs))
+    assert "Not compared, for want of held-out triplets: image extend with prompt, image" in told
+    assert "Too few held-out triplets to tell anything (grey): image fill (1)." in told
+    assert "asks for: image fill 1 of 30, object removal 150 of 200" in told
+    assert "fewer than 20 pairs in dimensions of: image fill (grey)" in told
+    text = write_report(tmp_path, inputs).read_text("utf-8")
+    assert '<span class="few">100.0<small>1 pair</small></span>' in text
+    assert '<span class="better">99.0</span><small>96–100</small>' in text
+    assert all(remark in html.unescape(text) for remark in remarks(inputs))
+
+
+def test_a_truth_stands_only_where_it_is_known(report, tmp_path):
+    whole = report[0]
+
+    def without(tasks):
+        grids = {
+            task: [dataclasses.replace(row, truth=None) for row in rows] if task in tasks else rows
+            for task, rows in whole.grids.items()
+        }
+        bare = ImageMetrics(5.2, 22.0, 0.2)
+        metrics = {
+            editor: {task: bare if task in tasks else one for task, one in found.items()}
+            for editor, found in whole.metrics.items()
+        }
+        return dataclasses.replace(whole, grids=grids, metrics=metrics)
+
+    text = write_report(tmp_path / "some", without({Task.REMOVAL})).read_text("utf-8")
+    assert "PSNR" in text and "image fill 1 of 1" in text and "object removal 0 of 1" in text
+    assert text.count('alt="truth: ') == 2 * (len(TASKS) - 1)
+    text = write_report(tmp_path / "none", without(set(TASKS))).read_text("utf-8")
+    assert "PSNR" not in text and "chroma − truth" not in text and 'alt="truth: ' not in text
+    assert "No triplet has a target" in text and "drift outside" in text
+    assert _Page(text).open == [] and _Page(text).images == 4 * 2 * len(TASKS)
 
 
 def test_smoothing_is_a_mean_of_measured_neighbours():

@@ -41,7 +41,7 @@ WEIGHTS = "diffusion_pytorch_model"
 ONE_DEVICE = make_mesh(devices=jax.devices()[:1])
 SIZE, STEPS, TEXT = (64, 64), 2, 12
 COUNTS = {"train": {Task.FILL: 3, Task.REMOVAL: 2}, "test": {Task.REMOVAL: 1}}
-GSB = GoodSameBad(good=5, same=3, bad=2, difference=0.3, low=0.1, high=0.5)
+GSB = GoodSameBad(good=5, same=3, bad=2, difference=0.3, low=0.1, high=0.5, triplets=10)
 ACCURACY = dict(pairs=41, accuracy=0.75, single_order_accuracy=0.7, position_bias=-0.02)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from onereward_jax.evaluation.gsb import CONFIDENCE, RESAMPLES
+from onereward_jax.evaluation.intervals import FEW
 from onereward_jax.tasks import DIMENSIONS, Dimension, Task
 
 ByDimension = Mapping[Dimension, float]
@@ -17,9 +18,11 @@ ByDimension = Mapping[Dimension, float]
 class Gain:
     """One dimension of one task over `triplets` held-out triplets.
 
-    `preference`: the judge's mean probability that the editor's result is the better one, asked in
-    both orders. `base`, `policy`: mean scores by the oracle, in [0, 1]; `low`, `high`: 95 %
-    bootstrap interval of their difference. The four are None where there is no oracle.
+    `preference`: the mean probability, by the judge that the policy was trained against, that the
+    policy's result is the better one, asked in both orders; `held_out`: the same by a judge that it
+    was not trained against, None without one. `base`, `policy`: mean scores by the oracle, in
+    [0, 1], None where there is no oracle; `low`, `high`: 95 % bootstrap interval of their
+    difference, None for fewer than `FEW` triplets.
     """
 
     triplets: int
@@ -28,6 +31,12 @@ class Gain:
     policy: float | None = None
     low: float | None = None
     high: float | None = None
+    held_out: float | None = None
+
+    @property
+    def few(self) -> bool:
+        """Whether these are too few triplets to tell anything."""
+        return self.triplets < FEW
 
 
 def gains(
@@ -35,14 +44,16 @@ def gains(
     preferences: Mapping[int, ByDimension],
     scores: Mapping[int, tuple[ByDimension, ByDimension]],
     seed: int = 0,
+    held_out: Mapping[int, ByDimension] | None = None,
 ) -> dict[tuple[Task, Dimension], Gain]:
     """Means over the triplets of each task.
 
     Args:
       tasks: of the triplets.
-      preferences: the judge's, per triplet.
+      preferences: of the judge that was trained against, per triplet.
       scores: the oracle's of policy and base, per triplet; empty where there is none.
       seed: of the resampling.
+      held_out: preferences of a held-out judge, where there is one.
     """
     found = {}
     for task in dict.fromkeys(tasks.values()):
@@ -50,14 +61,16 @@ def gains(
         for dimension in DIMENSIONS[task]:
             preference = float(np.mean([preferences[row][dimension] for row in rows]))
             rated = {}
+            if held_out:
+                rated["held_out"] = np.mean([held_out[row][dimension] for row in rows])
             if scores:
                 pairs = np.array([[one[dimension] for one in scores[row]] for row in rows])
-                policy, base = pairs.mean(0)
+                rated["policy"], rated["base"] = pairs.mean(0)
+            if scores and len(rows) >= FEW:
                 draws = np.random.default_rng(seed).integers(len(rows), size=(RESAMPLES, len(rows)))
                 differences = (pairs[:, 0] - pairs[:, 1])[draws].mean(1)
                 tail = (1 - CONFIDENCE) / 2
-                low, high = np.quantile(differences, [tail, 1 - tail])
-                rated = {"base": base, "policy": policy, "low": low, "high": high}
+                rated["low"], rated["high"] = np.quantile(differences, [tail, 1 - tail])
             found[task, dimension] = Gain(
                 len(rows), preference, **{name: float(value) for name, value in rated.items()}
             )

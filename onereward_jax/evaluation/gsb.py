@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from onereward_jax.evaluation.intervals import FEW
 from onereward_jax.tasks import Task
 
 RESAMPLES = 2000
@@ -50,7 +51,8 @@ class Comparison:
 
 @dataclasses.dataclass(frozen=True)
 class GoodSameBad:
-    """Counts of verdicts, and Good − Bad as a share in [-1, 1] with its bootstrap interval."""
+    """Counts of verdicts on so many triplets, and Good − Bad as a share in [-1, 1] with its 95 %
+    interval."""
 
     good: int
     same: int
@@ -58,6 +60,12 @@ class GoodSameBad:
     difference: float
     low: float
     high: float
+    triplets: int
+
+    @property
+    def few(self) -> bool:
+        """Whether these are too few triplets to tell anything."""
+        return self.triplets < FEW
 
     @property
     def total(self) -> int:
@@ -74,7 +82,9 @@ def good_same_bad(comparisons: Iterable[Comparison], seed: int = 0) -> dict[Task
     """Counts and 95 % interval per task that occurs.
 
     Triplets are resampled, not verdicts: several verdicts on one triplet (seeds, raters) are not
-    independent of each other. Percentile interval over 2,000 resamples.
+    independent of each other. Percentile interval over 2,000 resamples. Of fewer than `FEW`
+    triplets, which may well agree by chance, one that is good and one that is bad are added to the
+    resampled ones, as Bonett and Price (2012) do for differences of paired proportions.
     """
     by_task: dict[Task, dict[str, list[Verdict]]] = {}
     for one in comparisons:
@@ -88,10 +98,11 @@ def _count(triplets: Mapping[str, Sequence[Verdict]], seed: int) -> GoodSameBad:
     counts = np.array([[kept.count(v) for v in order] for kept in triplets.values()])
     good, same, bad = (int(n) for n in counts.sum(0))
 
-    draws = np.random.default_rng(seed).integers(0, len(counts), (RESAMPLES, len(counts)))
-    lead = (counts[:, 0] - counts[:, 2])[draws].sum(1)
-    resampled = lead / counts.sum(1)[draws].sum(1)
+    sampled = counts if len(counts) >= FEW else np.concatenate([counts, [[1, 0, 0], [0, 0, 1]]])
+    draws = np.random.default_rng(seed).integers(0, len(sampled), (RESAMPLES, len(sampled)))
+    lead = (sampled[:, 0] - sampled[:, 2])[draws].sum(1)
+    resampled = lead / sampled.sum(1)[draws].sum(1)
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(resampled, [tail, 1 - tail])
     difference = (good - bad) / (good + same + bad)
-    return GoodSameBad(good, same, bad, difference, float(low), float(high))
+    return GoodSameBad(good, same, bad, difference, float(low), float(high), len(counts))

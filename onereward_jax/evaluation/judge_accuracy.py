@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 
+from onereward_jax.evaluation.intervals import FEW, wilson
 from onereward_jax.tasks import Dimension, Task
 
 _EXTEND = {
@@ -52,6 +53,16 @@ class JudgeAccuracy:
     single_order_accuracy: float
     position_bias: float
     inconsistent: float
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of `accuracy`."""
+        return wilson(self.accuracy, self.pairs)
+
+    @property
+    def few(self) -> bool:
+        """Whether these are too few pairs to tell anything."""
+        return self.pairs < FEW
 
 
 def judge_accuracy(

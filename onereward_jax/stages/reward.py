@@ -26,6 +26,7 @@ from onereward_jax.data.buckets import Size
 from onereward_jax.data.mixing import Mixing, mixed_rows
 from onereward_jax.data.pipeline import batches_of_rows, same_size_parts, sizes_of
 from onereward_jax.data.triplets import Triplets
+from onereward_jax.evaluation.intervals import counted
 from onereward_jax.evaluation.judge_accuracy import judge_accuracy_table
 from onereward_jax.parallel import (
     MeshFunction,
@@ -318,7 +319,10 @@ def measure_accuracy(
 
 
 def headline(rows: Sequence[dict]) -> Results:
-    """Accuracy in % of fill, extend and removal, averaged over dimensions as Table 1 has them."""
+    """Accuracy in % of fill, extend and removal, averaged over dimensions as Table 1 has them.
+
+    With the number of held-out pairs, all dimensions together.
+    """
     kinds = {
         "fill": (Task.FILL,),
         "extend": (Task.EXTEND_WITH_PROMPT, Task.EXTEND_WITHOUT_PROMPT),
@@ -326,7 +330,11 @@ def headline(rows: Sequence[dict]) -> Results:
     }
     result = {}
     for kind, tasks in kinds.items():
-        found = [row["accuracy"] for row in rows if row["task"] in tasks]
+        found = [row for row in rows if row["task"] in tasks]
         if found:
-            result[f"accuracy_{kind}"] = round(100.0 * float(np.mean(found)), 1)
+            accuracy = 100.0 * float(np.mean([row["accuracy"] for row in found]))
+            pairs = counted(sum(row["pairs"] for row in found), "pair")
+            result[f"accuracy_{kind}"] = f"{accuracy:.1f} ({pairs})"
+        else:
+            result[f"accuracy_{kind}"] = "not measured (no held-out pairs)"
     return result

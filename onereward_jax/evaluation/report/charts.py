@@ -29,6 +29,9 @@ DIMENSION_COLOURS: dict[Dimension, str] = {
 """Readable on white and on near-black."""
 
 GSB_COLOURS = {"good": "#2e9e6b", "same": "#9aa3ad", "bad": "#cf5c4a"}
+SLIVER = 0.05
+"""Share of a bar below which its number does not fit in."""
+
 PANEL_WIDTH, PANEL_HEIGHT = 3.3, 2.3
 """Inches of 72 points."""
 
@@ -84,18 +87,22 @@ def gsb_bars(results: Mapping[Task, GoodSameBad], name: str) -> str:
         figure = Figure(figsize=(2.3 * PANEL_WIDTH, 0.5 + 0.5 * len(tasks)), layout="constrained")
         axes = figure.subplots()
         for row, task in enumerate(tasks):
-            left = 0.0
-            for share, (label, colour) in zip(results[task].shares, GSB_COLOURS.items()):
-                axes.barh(row, share, 0.62, left, color=colour, label=label if not row else None)
-                if share >= 0.05:
+            left, one = 0.0, results[task]
+            for share, (label, colour) in zip(one.shares, GSB_COLOURS.items()):
+                axes.barh(row, share, 0.62, left, color=colour, label=label if not row else None,
+                          alpha=0.35 if one.few else 1.0)  # fmt: skip
+                if share >= SLIVER:
                     axes.text(left + share / 2, row, f"{100 * share:.1f}", color="white",
                               ha="center", va="center", fontweight="bold")  # fmt: skip
+                elif share > 0:  # above the bar, or below where its neighbour's may be above
+                    side, align = (0.33, "top") if label == "same" else (-0.33, "bottom")
+                    axes.text(left + share / 2, row + side, f"{100 * share:.1f}", color=colour,
+                              ha="center", va=align, fontsize=7)  # fmt: skip
                 left += share
-            one = results[task]
             note = f"{100 * one.difference:+.1f}  [{100 * one.low:+.1f}, {100 * one.high:+.1f}]"
-            axes.text(1.015, row, note, va="center")
+            axes.text(1.015, row, note, va="center", alpha=0.5 if one.few else 1.0)
         axes.text(1.015, -0.75, "good − bad, 95 %", va="center", fontsize=8)
-        axes.set_yticks(range(len(tasks)), [f"{t.title} ({results[t].total})" for t in tasks])
+        axes.set_yticks(range(len(tasks)), [f"{t.title} ({results[t].triplets})" for t in tasks])
         axes.set(xlim=(0, 1), ylim=(len(tasks) - 0.5, -0.95), xticks=[])
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
@@ -118,9 +125,15 @@ def _drawing(name: str, count: int) -> Iterator[tuple[Figure, np.ndarray]]:
         yield figure, panels[:count]
 
 
+def window(curve: Curve) -> int:
+    """Points over which a curve is smoothed; 1 where there are too few to smooth them."""
+    return max(1, len(curve.steps) // 25)
+
+
 def _line(axes: Axes, curve: Curve, colour: str, label: str) -> None:
-    smooth = curve.smoothed(max(1, len(curve.steps) // 25))
-    axes.plot(curve.steps, curve.values, color=colour, linewidth=0.6, alpha=0.3)
+    smooth = curve.smoothed(window(curve))
+    if window(curve) > 1:
+        axes.plot(curve.steps, curve.values, color=colour, linewidth=0.6, alpha=0.3)
     axes.plot(smooth.steps, smooth.values, color=colour, linewidth=1.6, label=label)
 
 

@@ -50,6 +50,20 @@ class GridRow:
 
 
 @dataclasses.dataclass(frozen=True)
+class Agreed:
+    """How far `annotators` agree on `triplets` that several of them answered.
+
+    `rate` in [0, 1]: share of equal answers; `kappa` in [-1, 1]: Fleiss', 0 = chance, None where it
+    is undefined.
+    """
+
+    annotators: int
+    triplets: int
+    rate: float
+    kappa: float | None
+
+
+@dataclasses.dataclass(frozen=True)
 class ReportInputs:
     """What to report; an empty mapping leaves its section out.
 
@@ -58,7 +72,9 @@ class ReportInputs:
     held-out accuracy, Table 1. `monitors`: named curves beside the reward (saturation, edge
     density, drift, zero-gradient share, ...). `metrics`: per editor and task, means over held-out
     triplets. `grids`: pictures per task. `settings`: the run's configuration, nested mappings
-    allowed, JSON values.
+    allowed, JSON values. `about`: what was compared, when, from which settings, in words.
+    `triplets`: per task how many triplets were asked for and how many there are. `agreement`:
+    between annotators, where there were several.
     """
 
     title: str
@@ -70,3 +86,6 @@ class ReportInputs:
     metrics: Mapping[str, Mapping[Task, ImageMetrics]]
     grids: Mapping[Task, Sequence[GridRow]]
     settings: Mapping[str, Any]
+    about: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    triplets: Mapping[Task, tuple[int, int]] = dataclasses.field(default_factory=dict)
+    agreement: Mapping[tuple[Task, Dimension], Agreed] = dataclasses.field(default_factory=dict)

@@ -21,6 +21,7 @@ def summarize(inputs: ReportInputs) -> dict[str, Any]:
     judge: dict[str, dict[str, Any]] = {}
     for (task, dimension), accuracy in inputs.judge.items():
         row = dataclasses.asdict(accuracy)
+        row["low"], row["high"] = accuracy.interval
         row["paper_accuracy"] = PAPER_ACCURACY[task, dimension] / 100
         judge.setdefault(str(task), {})[str(dimension)] = row
     rewards: dict[str, dict[str, Any]] = {}
@@ -29,6 +30,9 @@ def summarize(inputs: ReportInputs) -> dict[str, Any]:
     gains: dict[str, dict[str, Any]] = {}
     for (task, dimension), gain in inputs.gains.items():
         gains.setdefault(str(task), {})[str(dimension)] = gain
+    agreement: dict[str, dict[str, Any]] = {}
+    for (task, dimension), agreed in inputs.agreement.items():
+        agreement.setdefault(str(task), {})[str(dimension)] = agreed
     summary = {
         "title": inputs.title,
         "rewards": rewards,
@@ -38,6 +42,12 @@ def summarize(inputs: ReportInputs) -> dict[str, Any]:
         "monitors": {name: summarize_curve(curve) for name, curve in inputs.monitors.items()},
         "metrics": inputs.metrics,
         "settings": inputs.settings,
+        "about": inputs.about,
+        "triplets": {
+            str(task): {"asked": asked, "found": found}
+            for task, (asked, found) in inputs.triplets.items()
+        },
+        "agreement": agreement,
     }
     return _json(summary)
 

@@ -7,7 +7,7 @@ import importlib.resources
 import io
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,16 @@ from PIL import Image
 
 from onereward_jax.evaluation.gsb import PAPER_GSB
 from onereward_jax.evaluation.image_metrics import ImageMetrics
+from onereward_jax.evaluation.intervals import FEW
 from onereward_jax.evaluation.judge_accuracy import PAPER_ACCURACY
-from onereward_jax.evaluation.report.charts import gsb_bars, monitor_curves, reward_curves
+from onereward_jax.evaluation.report.charts import (
+    gsb_bars,
+    monitor_curves,
+    reward_curves,
+    window,
+)
 from onereward_jax.evaluation.report.inputs import ReportInputs
+from onereward_jax.evaluation.report.remarks import remarks
 from onereward_jax.evaluation.report.sheet import picture_sheet, shown_columns
 from onereward_jax.evaluation.report.summary import summarize, summarize_curve
 from onereward_jax.tasks import DIMENSIONS, TASKS, Dimension, Task
@@ -29,11 +36,17 @@ METRIC_COLUMNS = {
     "psnr": ("PSNR in mask, dB", "{:.1f}"),
     "ssim": ("SSIM in mask", "{:.3f}"),
     "drift": ("drift outside, ΔE", "{:.1f}"),
+    "saturation": ("chroma", "{:.1f}"),
     "saturation_excess": ("chroma − truth", "{:+.1f}"),
+    "edge_density": ("edges", "{:.1%}"),
     "edge_density_excess": ("edges − truth", "{:+.1%}"),
     "word_accuracy": ("letters read", "{:.1%}"),
 }
 """Columns of the metrics table: field of `ImageMetrics`, what people read, and its format."""
+
+
+COUNTS = ("results", "truths")
+"""Fields of `ImageMetrics` that count."""
 
 
 def write_report(folder: str | os.PathLike[str], inputs: ReportInputs) -> Path:
@@ -59,6 +72,12 @@ def render(inputs: ReportInputs) -> str:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    metrics = [
+        name
+        for name in METRIC_COLUMNS
+        for found in [[one for tasks in inputs.metrics.values() for one in tasks.values()]]
+        if any(getattr(one, name) is not None for one in found)
+    ]
     environment.filters |= {"png": data_uri, "percent": _percent}
     return environment.from_string(template.read_text("utf-8")).render(
         inputs=inputs,
@@ -71,8 +90,14 @@ def render(inputs: ReportInputs) -> str:
         reward_ends={key: summarize_curve(curve) for key, curve in inputs.rewards.items()},
         monitor_chart=monitor_curves(inputs.monitors) if inputs.monitors else "",
         gsb_charts={name: gsb_bars(results, name) for name, results in inputs.gsb.items()},
-        metric_titles=[title for title, _ in METRIC_COLUMNS.values()],
-        metric_rows=list(_metric_rows(inputs.metrics)),
+        metric_titles=[METRIC_COLUMNS[name][0] for name in metrics],
+        metric_rows=list(_metric_rows(inputs.metrics, metrics)),
+        truths=_truths(inputs.metrics),
+        remarks=remarks(inputs),
+        few=FEW,
+        smoothed=any(window(curve) > 1 for curve in inputs.rewards.values()),
+        has_oracle=any(gain.base is not None for gain in inputs.gains.values()),
+        has_held_out=any(gain.held_out is not None for gain in inputs.gains.values()),
         shown_columns=shown_columns,
         settings=list(_flatten(inputs.settings)),
     )
@@ -90,17 +115,34 @@ def _png(picture: UInt8[np.ndarray, "h w *c"]) -> bytes:
 
 
 def _metric_rows(
-    metrics: Mapping[str, Mapping[Task, ImageMetrics]],
+    metrics: Mapping[str, Mapping[Task, ImageMetrics]], columns: Sequence[str]
 ) -> Iterator[tuple[str, str, list[str]]]:
     """(task, editor, formatted values), grouped by task so that editors stand below each other."""
     for task in TASKS:
         for editor, by_task in metrics.items():
             if task in by_task:
                 values = [
-                    "" if (value := getattr(by_task[task], name)) is None else form.format(value)
-                    for name, (_, form) in METRIC_COLUMNS.items()
+                    "" if value is None else METRIC_COLUMNS[name][1].format(value)
+                    for name in columns
+                    for value in [getattr(by_task[task], name)]
                 ]
                 yield task.title, editor, values
+
+
+def _truths(metrics: Mapping[str, Mapping[Task, ImageMetrics]]) -> str:
+    """A sentence about what is not measured against a truth; "" where everything is."""
+    found = next(iter(metrics.values()), {})
+    results, truths = (sum(getattr(one, name) for one in found.values()) for name in COUNTS)
+    if truths == results:
+        return ""
+    if not truths:
+        return "No triplet has a target, so that nothing is measured against a truth."
+    told = ", ".join(
+        f"{task.title} {found[task].truths} of {found[task].results}"
+        for task in TASKS
+        if task in found
+    )
+    return f"Against the truth only where a triplet has a target: {told}."
 
 
 def _flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

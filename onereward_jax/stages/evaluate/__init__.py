@@ -6,6 +6,7 @@ report/summary.json                 every figure of it
 report/pictures.png                 its pictures
 """
 
+from onereward_jax.stages.evaluate.check import check
 from onereward_jax.stages.evaluate.run import run
 
-__all__ = ["run"]
+__all__ = ["check", "run"]

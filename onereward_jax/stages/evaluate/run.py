@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from onereward_jax.evaluation.gains import gains
-from onereward_jax.evaluation.gsb import Comparison, GoodSameBad, Verdict, good_same_bad
-from onereward_jax.evaluation.report import ReportInputs, write_report
+from onereward_jax.evaluation.gsb import Comparison, Verdict, good_same_bad
+from onereward_jax.evaluation.intervals import counted
+from onereward_jax.evaluation.report import ReportInputs, remarks, write_report
 from onereward_jax.parallel import is_writer
 from onereward_jax.stages.data import open_triplets
+from onereward_jax.stages.evaluate.about import about, read_agreement
 from onereward_jax.stages.evaluate.edits import make_edits
 from onereward_jax.stages.evaluate.opinions import (
     HELD_OUT,
@@ -22,9 +22,10 @@ from onereward_jax.stages.evaluate.shown import (
     read_judge_table,
     task_metrics,
 )
+from onereward_jax.stages.progress import announce
 from onereward_jax.stages.settings import plain
 from onereward_jax.stages.stage import Results, StageContext
-from onereward_jax.tasks import TASKS, Task
+from onereward_jax.tasks import TASKS
 
 BY_ORACLE = "by the oracle"
 BY_JUDGE = "by the judge it was trained against"
@@ -77,30 +78,44 @@ def run(context: StageContext) -> Results:
         for by, found in verdicts.items()
     }
     rewards, monitors = read_curves(context.output("rl") / "metrics.jsonl")
-    write_report(
-        context.folder / "report",
-        ReportInputs(
-            title="OneReward: " + context.workdir.name,
-            rewards=rewards,
-            gsb=gsb,
-            gains=gains(tasks, preferences[BY_JUDGE], scores, seed),
-            judge=read_judge_table(context.output("reward") / "accuracy.json"),
-            monitors=monitors,
-            metrics={
-                name: task_metrics(triplets, rows, made, letters[name])
-                for name, made in (("base", base), ("policy", policy))
-            },
-            grids=picture_grids(triplets, rows, base, policy, config.pictures),
-            settings=plain(context.config),
-        ),
+    inputs = ReportInputs(
+        title="OneReward: " + context.workdir.absolute().name,
+        rewards=rewards,
+        gsb=gsb,
+        gains=gains(tasks, preferences[BY_JUDGE], scores, seed, preferences.get(BY_HELD_OUT)),
+        judge=read_judge_table(context.output("reward") / "accuracy.json"),
+        monitors=monitors,
+        metrics={
+            name: task_metrics(triplets, rows, made, letters[name])
+            for name, made in (("base", base), ("policy", policy))
+        },
+        grids=picture_grids(triplets, rows, base, policy, config.pictures),
+        settings=plain(context.config),
+        about=about(context),
+        triplets={
+            task: (config.triplets[task.value], sum(one is task for one in tasks.values()))
+            for task in TASKS
+        },
+        agreement=read_agreement(context.output("annotate") / "agreement.json"),
     )
-    return _headline(next(iter(gsb.values()))) | {"report": REPORT}
+    page = write_report(context.folder / "report", inputs)
+    for remark in remarks(inputs):
+        announce(f"evaluate: {remark}")
+    announce(f"evaluate: report at {page}")
+    return _headline(inputs) | {"report": REPORT}
 
 
-def _headline(found: Mapping[Task, GoodSameBad]) -> Results:
-    return {
-        f"good_minus_bad_{task.value}": (
-            f"{100 * gsb.difference:+.1f} % [{100 * gsb.low:+.1f}, {100 * gsb.high:+.1f}]"
-        )
-        for task, gsb in found.items()
-    }
+def _headline(inputs: ReportInputs) -> Results:
+    """Good - Bad by the first of those who compared, each with the number of its triplets."""
+    by, gsb = next(iter(inputs.gsb.items()))
+    told = {"good_minus_bad": by}
+    for task, (asked, found) in inputs.triplets.items():
+        if found:
+            one = gsb[task]
+            told[task.value] = (
+                f"{100 * one.difference:+.1f} % [{100 * one.low:+.1f}, {100 * one.high:+.1f}] "
+                f"({counted(one.triplets, 'triplet')})"
+            )
+        elif asked:
+            told[task.value] = "not compared (no test triplets)"
+    return told

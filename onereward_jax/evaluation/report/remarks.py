@@ -1,0 +1,103 @@
+"""What a reader of a report should not overlook: too few triplets, opinions that contradict."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from onereward_jax.evaluation.gsb import GoodSameBad
+from onereward_jax.evaluation.intervals import FEW
+from onereward_jax.evaluation.report.inputs import ReportInputs
+from onereward_jax.evaluation.report.summary import summarize_curve
+from onereward_jax.tasks import TASKS, Task
+
+REWARD_FELL = 0.01
+"""Least loss of mean reward over a run that is worth a sentence."""
+
+
+def remarks(inputs: ReportInputs) -> list[str]:
+    """Sentences, the most important first; none where there is nothing to say."""
+    return [
+        *few_triplets(inputs.triplets),
+        *few_pairs(inputs),
+        *contradictions(inputs.gsb),
+        *falling_rewards(inputs),
+    ]
+
+
+def few_triplets(triplets: Mapping[Task, tuple[int, int]]) -> Iterator[str]:
+    """Tasks that were compared on none, on few, or on fewer triplets than were asked for."""
+    wanted = {task: triplets[task] for task in TASKS if task in triplets and triplets[task][0]}
+    absent = [task.title for task, (_, found) in wanted.items() if not found]
+    if absent:
+        yield f"Not compared, for want of held-out triplets: {', '.join(absent)}."
+    few = [f"{task.title} ({found})" for task, (_, found) in wanted.items() if 0 < found < FEW]
+    if few:
+        yield f"Too few held-out triplets to tell anything (grey): {', '.join(few)}."
+    fewer = [
+        f"{task.title} {found} of {asked}"
+        for task, (asked, found) in wanted.items()
+        if 0 < found < asked
+    ]
+    if fewer:
+        yield f"Fewer held-out triplets than config.evaluate.triplets asks for: {', '.join(fewer)}."
+
+
+def few_pairs(inputs: ReportInputs) -> Iterator[str]:
+    """Tasks on which the judge was measured with few pairs in a dimension, or not at all."""
+    if not inputs.judge:
+        return
+    measured = {task for task, _ in inputs.judge}
+    absent = [task.title for task in TASKS if task in inputs.triplets and task not in measured]
+    if absent:
+        yield f"No held-out pair to measure the judge on: {', '.join(absent)}."
+    rare = {task for (task, _), found in inputs.judge.items() if found.few}
+    few = [task.title for task in TASKS if task in rare]
+    if few:
+        yield (
+            f"The judge's accuracy rests on fewer than {FEW} pairs in dimensions of: "
+            f"{', '.join(few)} (grey)."
+        )
+
+
+def contradictions(gsb: Mapping[str, Mapping[Task, GoodSameBad]]) -> Iterator[str]:
+    """Tasks on which one opinion is clearly for an editor and another one is for the other."""
+    for task in TASKS:
+        told = [(by, found[task]) for by, found in gsb.items() if task in found]
+        for (by, one), (other_by, other) in itertools.combinations(told, 2):
+            clear = any(each.low > 0 or each.high < 0 for each in (one, other))
+            if clear and one.difference * other.difference < 0:
+                yield (
+                    f"{_name(task)}: Good − Bad is {_signed(one)} {by}, but {_signed(other)} "
+                    f"{other_by}."
+                )
+
+
+def falling_rewards(inputs: ReportInputs) -> Iterator[str]:
+    """Tasks whose reward fell over training, though the policy came out better."""
+    for task in TASKS:
+        ends = [summarize_curve(curve) for key, curve in inputs.rewards.items() if key[0] is task]
+        ends = [end for end in ends if end["end"] is not None]
+        better = [
+            f"{_signed(found[task])} {by}"
+            for by, found in inputs.gsb.items()
+            if task in found and found[task].low > 0
+        ]
+        if not (ends and better):
+            continue
+        start, end = (float(np.mean([one[name] for one in ends])) for name in ("start", "end"))
+        if start - end >= REWARD_FELL:
+            yield (
+                f"{_name(task)}: the reward fell from {start:.2f} to {end:.2f} over training, "
+                f"though Good − Bad is {', '.join(better)}."
+            )
+
+
+def _name(task: Task) -> str:
+    return task.title.capitalize()
+
+
+def _signed(found: GoodSameBad) -> str:
+    return f"{100 * found.difference:+.1f} %"

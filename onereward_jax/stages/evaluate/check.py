@@ -1,0 +1,29 @@
+"""What is known of the stage's settings before anything has run."""
+
+from __future__ import annotations
+
+from onereward_jax.parallel import local_rows
+from onereward_jax.stages.evaluate.opinions import HELD_OUT, held_out_folder, open_judge
+from onereward_jax.stages.settings import judge_options
+from onereward_jax.stages.stage import StageContext
+
+
+def check(context: StageContext) -> None:
+    """Checks what depends on several fields, on files or on the mesh.
+
+    Raises:
+      ValueError: nothing is to be compared, a batch that the mesh cannot share, or a folder that
+        holds no judge.
+      FileNotFoundError: there is no folder of the held-out judge, or a file of it is missing.
+    """
+    config = context.config.evaluate
+    if not any(config.triplets.values()):
+        raise ValueError("config.evaluate.triplets is 0 for every task: nothing is compared")
+    try:
+        local_rows(config.batch_size, context.mesh)
+    except ValueError as error:
+        raise ValueError(f"config.evaluate.batch_size: {error}") from error
+    folder = held_out_folder(context)
+    if folder is not None:
+        side = context.config.data.image_size
+        open_judge(folder, (side, side), judge_options(context.config), HELD_OUT)

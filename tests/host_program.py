@@ -60,6 +60,7 @@ def main(scenario: str, folder: pathlib.Path) -> None:
         if scenario == "endless":
             run(folder, FAR, mesh)
         if scenario == "late":
+            print(hosts.agreed("a question", lambda: f"answered by process {meeting.index}"))
             if meeting.index == 1:
                 time.sleep(6)
             wait_for_all("dinner", seconds=2.0)

@@ -271,11 +271,11 @@ for name in sys.argv[1:]:
 
 
 def test_without_a_network_the_cache_of_the_hub_serves_and_the_rest_is_one_sentence(tmp_path):
-    cached = tmp_path / "hub" / "models--owner--model"
-    snapshot = cached / "snapshots" / "0123abc"
+    cached, commit = tmp_path / "hub" / "models--owner--model", "0123abcd" * 5
+    snapshot = cached / "snapshots" / commit
     shutil.copytree(EDITOR / "vae", snapshot / "autoencoder")
     (cached / "refs").mkdir()
-    (cached / "refs" / "main").write_text("0123abc")
+    (cached / "refs" / "main").write_text(commit)
     outcome = subprocess.run(
         [sys.executable, "-c", WITHOUT_NETWORK, "owner/model/autoencoder", "owner/other"]
         + ["owner/model/odd"],

@@ -115,6 +115,7 @@ def test_a_process_that_does_not_come_is_named(tmp_path):
     assert found[0] == 75 and found[1] != 0
     assert "process 1 (" in said(tmp_path, 0)
     assert "did not come to 'dinner' within 2 s" in said(tmp_path, 0)
+    assert all("answered by process 0" in said(tmp_path, index) for index in (0, 1))
 
 
 def test_the_mistake_of_one_process_ends_all_with_its_sentence(tmp_path):

@@ -12,7 +12,7 @@ from onereward_jax.convert.layouts import CLIP, FLUX, QWEN2_5_VL, T5, VAE, Layou
 from onereward_jax.convert.load import load_params
 from onereward_jax.convert.lora import find_targets, is_adapter, load_adapter, save_adapter
 from onereward_jax.convert.save import save_params
-from onereward_jax.convert.sources import resolve_adapter, resolve_folder
+from onereward_jax.convert.sources import hub_commit, resolve_adapter, resolve_folder
 from onereward_jax.convert.tensor_files import read_config
 from onereward_jax.convert.tokenizers import EditorTokenizers, load_tokenizer, load_tokenizers
 
@@ -28,6 +28,7 @@ __all__ = [
     "check_fill_pipeline",
     "component_config",
     "find_targets",
+    "hub_commit",
     "is_adapter",
     "load_adapter",
     "load_params",

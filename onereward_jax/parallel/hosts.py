@@ -204,6 +204,32 @@ def from_writer(make: Callable[[], str]) -> str:
     return _client().blocking_key_value_get(key, 10_000)
 
 
+def agreed(name: str, make: Callable[[], str]) -> str:
+    """What `make` gives on process 0 when it first asks for `name`, the same everywhere.
+
+    Unlike `from_writer`, processes may ask at different times and any number of times.
+
+    Args:
+      name: of the question, without slashes.
+      make: gives the answer; called on process 0 only.
+
+    Raises:
+      Lost: process 0 has failed.
+    """
+    if not several():
+        return make()
+    client, place = _client(), f"{_KEYS}/agreed/{name}/"
+    pause = 0.01
+    while not (found := client.key_value_dir_get(place)):
+        if is_writer():
+            client.key_value_set(f"{place}answer", make())
+        else:
+            _raise_failure(client)
+            time.sleep(pause)
+            pause = min(2.0 * pause, 1.0)
+    return found[0][1]
+
+
 def stop_requested() -> bool:
     """Whether a process got SIGTERM: all get the same answer, at the same call.
 

@@ -7,6 +7,7 @@ give the same fingerprint for a copy in another place.
 from __future__ import annotations
 
 import concurrent.futures
+import functools
 import hashlib
 import json
 import os
@@ -16,9 +17,10 @@ from typing import Any
 
 from ml_collections import FrozenConfigDict
 
-from onereward_jax.convert import resolve_folder
+from onereward_jax.convert import hub_commit, resolve_folder
 from onereward_jax.data.metadata import METADATA, metadata_lines
 from onereward_jax.stages.inputs import Digest
+from onereward_jax.stages.progress import announce
 
 WHOLE_BYTES = 4 << 20
 """Files up to this size are read whole."""
@@ -67,9 +69,20 @@ def model(field: str) -> Digest:
             if "pretrain" in config.stages:
                 return PRETRAINED
         name = _value(config, field)
-        return of_model(resolve_folder(name, f"config.{field}")) if name else NONE
+        if not name:
+            return NONE
+        folder = resolve_folder(name, f"config.{field}")
+        _tell_commit(field, name, hub_commit(folder))
+        return of_model(folder)
 
     return digest
+
+
+@functools.cache
+def _tell_commit(field: str, name: str, commit: str | None) -> None:
+    """Once: which commit of a model on the hub is taken."""
+    if commit:
+        announce(f"config.{field}: {name} is commit {commit} of the Hugging Face hub")
 
 
 def file(field: str) -> Digest:

@@ -74,7 +74,7 @@ EXPECTED = {
         candidates.batch_size reward.accumulate reward.suffix_length reward.evaluate_every
         reward.checkpoint_every reward.log_every reward.max_refused rl.accumulate
         rl.checkpoint_every rl.sample_every rl.log_every rl.max_refused rl.lora.alpha
-        rl.lora.targets evaluate.batch_size""",
+        rl.lora.targets evaluate.batch_size annotate.enough""",
 }
 """Verdict -> the fields of configs/mini.py whose change leads to it."""
 

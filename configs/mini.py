@@ -170,6 +170,8 @@ def get_config(variant: str = "") -> ConfigDict:
     evaluate.same_margin = 0.03  # least difference of oracle scores for Good or Bad; else Same
     evaluate.judge_same_margin = 0.1  # the same for the judge's preference
     evaluate.judge = ""  # folder or hub id of a held-out judge, beside that of rl (ours); "": none
+    evaluate.questions = 0  # to people, base or policy, per task (ours); 0: none
+    evaluate.answers = ""  # theirs: file or folder; "": in questions-ab/questions.jsonl
     evaluate.weights = "ema"  # which weights of the trained editor: "policy" or "ema"
     evaluate.pictures = 8  # triplets shown in the report, per task
 

@@ -64,7 +64,7 @@ EXPECTED = {
         evaluate.weights""",
     "......++": """evaluate.triplets.fill evaluate.triplets.extend_with_prompt
         evaluate.triplets.extend_without_prompt evaluate.triplets.removal evaluate.pictures
-        evaluate.same_margin evaluate.judge_same_margin""",
+        evaluate.same_margin evaluate.judge_same_margin evaluate.questions""",
     ".......+": """export.weights export.dtype export.editor export.shard_gb
         export.editor_card.base_model export.editor_card.license export.editor_card.license_name
         export.editor_card.license_link export.judge_card.base_model export.judge_card.license
@@ -79,7 +79,7 @@ EXPECTED = {
 """Verdict -> the fields of configs/mini.py whose change leads to it."""
 
 ELSEWHERE = """stages data.source data.path annotate.by annotate.path models.editor
-    models.transformer models.judge evaluate.judge reward.query_template"""
+    models.transformer models.judge evaluate.judge evaluate.answers reward.query_template"""
 """Fields that name files or choose what is read: their tests follow."""
 
 
@@ -201,6 +201,11 @@ def test_contents_count_not_paths(tmp_path):
     assert verdicts(then, config, work) == "." * 8
     questions.write_text('{"triplet": "train/1", "best": 1, "worst": 0}\n{"triplet": "train/2"}\n')
     assert verdicts(then, config, work) == "...+!!!!"
+    answered = inputs(config, work)
+    blind = work / "questions-ab" / "questions.jsonl"
+    blind.parent.mkdir()
+    blind.write_text('{"triplet": "test/1", "best": 1, "worst": 0}\n')
+    assert verdicts(answered, config, work) == "......++"
     answered = inputs(config, work)
 
     fingerprints.of_model.cache_clear()

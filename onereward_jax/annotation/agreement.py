@@ -45,7 +45,7 @@ def agreement_by_dimension(
     for one in preferences:
         triplets = groups.setdefault((one.task, one.dimension), collections.defaultdict(dict))
         triplets[one.triplet_id][one.annotator] = (one.winner, one.loser)
-    return {key: _agreement(triplets) for key, triplets in groups.items()}
+    return {key: agreement_of(triplets) for key, triplets in groups.items()}
 
 
 def overall_agreement(preferences: Iterable[Preference]) -> Agreement:
@@ -53,7 +53,7 @@ def overall_agreement(preferences: Iterable[Preference]) -> Agreement:
     items: dict[str, dict[str, Hashable]] = collections.defaultdict(dict)
     for one in preferences:
         items[f"{one.triplet_id} {one.dimension}"][one.annotator] = (one.winner, one.loser)
-    return _agreement(items)
+    return agreement_of(items)
 
 
 def cohen_kappa(first: Sequence[Hashable], second: Sequence[Hashable]) -> float:
@@ -91,7 +91,8 @@ def _beyond_chance(observed: float, chance: float) -> float:
     return math.nan if math.isclose(chance, 1.0) else (observed - chance) / (1.0 - chance)
 
 
-def _agreement(triplets: Mapping[str, Mapping[str, Hashable]]) -> Agreement:
+def agreement_of(triplets: Mapping[str, Mapping[str, Hashable]]) -> Agreement:
+    """Agreement on the answers to some triplets: triplet -> annotator -> answer."""
     shared = [answers for answers in triplets.values() if len(answers) >= 2]
     annotators = sorted({name for answers in shared for name in answers})
     equal = [a == b for answers in shared for a, b in itertools.combinations(answers.values(), 2)]

@@ -232,6 +232,8 @@ RULES: dict[str, Rule] = {
     "evaluate.same_margin": number(0.0),
     "evaluate.judge_same_margin": SHARE,
     "evaluate.judge": TEXT,
+    "evaluate.questions": whole(0),
+    "evaluate.answers": TEXT,
     "evaluate.weights": choice("policy", "ema"),
     "evaluate.pictures": whole(0),
     "export.weights": choice("policy", "ema"),

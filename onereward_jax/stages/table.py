@@ -219,6 +219,12 @@ STAGES: tuple[Stage, ...] = (
             output("seed", "evaluate", "models.dtype", "models.paste_back"),
             *EDITOR,
             updates("evaluate.triplets", "evaluate.pictures", "evaluate.judge_same_margin"),
+            updates("evaluate.questions"),
+            content(
+                "evaluate.answers",
+                fingerprints.answers("evaluate.answers", in_place="questions-ab/questions.jsonl"),
+                effect=UPDATES,
+            ),
             content(
                 "evaluate.judge", fingerprints.model("evaluate.judge"), effect=Effect.UPDATES
             ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from onereward_jax.parallel import local_rows
 from onereward_jax.stages.evaluate.opinions import HELD_OUT, held_out_folder, open_judge
+from onereward_jax.stages.evaluate.people import check_people
 from onereward_jax.stages.settings import judge_options
 from onereward_jax.stages.stage import StageContext
 
@@ -14,9 +15,11 @@ def check(context: StageContext) -> None:
     Raises:
       ValueError: nothing is to be compared, a batch that the mesh cannot share, or a folder that
         holds no judge.
-      FileNotFoundError: there is no folder of the held-out judge, or a file of it is missing.
+      FileNotFoundError: there is no folder of the held-out judge, a file of it is missing, or there
+        are no such answers of people.
     """
     config = context.config.evaluate
+    check_people(context)
     if not any(config.triplets.values()):
         raise ValueError("config.evaluate.triplets is 0 for every task: nothing is compared")
     try:

@@ -16,6 +16,7 @@ from onereward_jax.stages.evaluate.opinions import (
     judge_preferences,
     preferred,
 )
+from onereward_jax.stages.evaluate.people import ask_people
 from onereward_jax.stages.evaluate.shown import (
     picture_grids,
     read_curves,
@@ -27,6 +28,7 @@ from onereward_jax.stages.settings import plain
 from onereward_jax.stages.stage import Results, StageContext
 from onereward_jax.tasks import TASKS
 
+BY_PEOPLE = "by people"
 BY_ORACLE = "by the oracle"
 BY_JUDGE = "by the judge it was trained against"
 BY_HELD_OUT = "by the held-out judge"
@@ -36,9 +38,10 @@ REPORT = "evaluate/report/index.html"
 
 
 def run(context: StageContext) -> Results:
-    """Generates, compares, reports; returns Good - Bad in % per task, by the oracle if it can.
+    """Generates, compares, reports; returns Good - Bad in % per task, by the best who can tell.
 
-    Pictures that are there already are not made again.
+    Pictures that are there already are not made again. Those of whom the report tells: people, as
+    far as they have answered, the oracle in the mini world, the judges.
     """
     config, seed = context.config.evaluate, context.config.seed
     triplets = open_triplets(context, "test")
@@ -60,6 +63,7 @@ def run(context: StageContext) -> Results:
         preferences[BY_HELD_OUT] = judge_preferences(*compared, held_out, what=HELD_OUT)
     if not is_writer():
         return {}
+    people = ask_people(context, triplets, rows, base, policy)
     verdicts: dict[str, dict[int, Verdict]] = {}
     scores, letters = {}, {"base": {}, "policy": {}}
     if context.config.data.source == "mini":  # only there is the truth of a scene known
@@ -73,7 +77,10 @@ def run(context: StageContext) -> Results:
         }
     for by, found in preferences.items():
         verdicts[by] = {row: preferred(one, config.judge_same_margin) for row, one in found.items()}
-    gsb = {
+    gsb = {}
+    if people is not None and people.comparisons:
+        gsb[BY_PEOPLE] = good_same_bad(people.comparisons, seed)
+    gsb |= {
         by: good_same_bad((Comparison(str(row), tasks[row], found[row]) for row in found), seed)
         for by, found in verdicts.items()
     }
@@ -91,7 +98,7 @@ def run(context: StageContext) -> Results:
         },
         grids=picture_grids(triplets, rows, base, policy, config.pictures),
         settings=plain(context.config),
-        about=about(context),
+        about=about(context) | ({"people": people.told} if people is not None else {}),
         triplets={
             task: (config.triplets[task.value], sum(one is task for one in tasks.values()))
             for task in TASKS
@@ -99,6 +106,8 @@ def run(context: StageContext) -> Results:
         agreement=read_agreement(context.output("annotate") / "agreement.json"),
     )
     page = write_report(context.folder / "report", inputs)
+    if people is not None:
+        announce(f"evaluate: {people.told}")
     for remark in remarks(inputs):
         announce(f"evaluate: {remark}")
     announce(f"evaluate: report at {page}")
@@ -106,8 +115,12 @@ def run(context: StageContext) -> Results:
 
 
 def _headline(inputs: ReportInputs) -> Results:
-    """Good - Bad by the first of those who compared, each with the number of its triplets."""
-    by, gsb = next(iter(inputs.gsb.items()))
+    """Good - Bad by the first who compared every task, each with the number of its triplets."""
+    by, gsb = next(
+        (by, found)
+        for by, found in inputs.gsb.items()
+        if all(task in found for task, (_, count) in inputs.triplets.items() if count)
+    )
     told = {"good_minus_bad": by}
     for task, (asked, found) in inputs.triplets.items():
         if found:

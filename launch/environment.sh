@@ -7,6 +7,7 @@
 #   require <names>                      an error unless each has a value
 #   do_it <command>                      run it, or print it in a dry run
 #   may_restart <code>                   whether the same command goes on after this exit code
+#   waits_for_people <code>              whether the run has ended until people answer; says so
 #
 # PYTHON   interpreter to make the environment with (3.11 or newer); default python3
 # VENV     folder of the environment; default .venv in the repository
@@ -59,7 +60,12 @@ run_stages() {
   [[ $workdir == /* ]] || workdir=$PWD/$workdir
   activate_environment "$extras"
   cd "$repository"
-  python -m onereward_jax.main --config="$config" --workdir="$workdir" "$@"
+  local code=0
+  python -m onereward_jax.main --config="$config" --workdir="$workdir" "$@" || code=$?
+  if [[ $code != 0 ]]; then
+    waits_for_people "$code" || true
+    exit "$code"
+  fi
   local report=$workdir/evaluate/report/index.html
   [[ ! -f $report ]] || echo "report: $report"
 }
@@ -115,6 +121,11 @@ do_it() {
     line+="$word "
   done
   echo "${line% }"
+}
+
+waits_for_people() {
+  [[ $1 == 10 ]] || return 1
+  echo "People are waited for, nothing has failed: start this again when they have answered."
 }
 
 # 75: stopped as asked, or a peer was lost; 134, 137, 143: ended by the runtime or by a signal. Any

@@ -61,8 +61,9 @@ case $action in
       require storage
       WORKDIR=/gs/${WORKDIR#gs://}
     fi
-    # A restart is GKE's: a host that was lost does not start itself.
-    printf -v call '%q ' launch/host.sh tpu "$WORKDIR" --restarts=0 \
+    # A restart is GKE's: a host that was lost does not start itself. A workload that waits for people
+    # has done its work.
+    printf -v call '%q ' launch/host.sh tpu "$WORKDIR" --restarts=0 --waiting=0 \
       "--config=${CONFIG:-configs/flux_fill_dev.py}" ${rest[@]+"${rest[@]}"}
     do_it xpk workload create "${place[@]}" "--workload=$NAME" "--tpu-type=$TPU_TYPE" \
       "--num-slices=${SLICES:-1}" "--base-docker-image=${IMAGE:-python:3.12}" \

@@ -20,11 +20,13 @@ options, each also as a variable (--restarts=3 or RESTARTS=3)
   --install      make the environment and end
   --config=      default configs/flux_fill_dev.py
   --restarts=    how often to go on after a lost host; default 10
+  --waiting=     exit code when the run waits for people's answers; default 10
   --python=      interpreter for .venv, 3.11 or newer; default python3
   --venv=        another folder for it
   --dry-run      print the commands
 
-SIGTERM saves a checkpoint and ends with code 75.
+SIGTERM saves a checkpoint and ends with code 75. A run that waits for people's answers ends, and is
+started again when they are there: that is no failure.
 TEXT
 }
 
@@ -33,7 +35,7 @@ arguments=()
 for argument in "$@"; do
   if [[ $argument == --install ]]; then install=yes; else arguments+=("$argument"); fi
 done
-parse_options "config restarts python venv" ${arguments[@]+"${arguments[@]}"}
+parse_options "config restarts waiting python venv" ${arguments[@]+"${arguments[@]}"}
 set -- ${rest[@]+"${rest[@]}"}
 extra=${1:-}
 [[ $extra == tpu || $extra == cuda || $extra == mini ]] || fail "tpu, cuda or mini is needed first"
@@ -96,6 +98,7 @@ for ((attempt = 0; ; attempt++)); do
     code=0
     wait "$child" || code=$?
   done
+  if waits_for_people "$code"; then exit "${WAITING:-10}"; fi
   if [[ $code == 0 || $asked == yes || $attempt -ge ${RESTARTS:-10} ]] || ! may_restart "$code"; then
     exit "$code"
   fi

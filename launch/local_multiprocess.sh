@@ -86,6 +86,7 @@ for ((attempt = 0; ; attempt++)); do
     # A mistake outweighs the loss of a process, which it may have caused.
     if [[ $code != 0 ]] && { [[ $worst == 0 ]] || ! may_restart "$code"; }; then worst=$code; fi
   done
+  if waits_for_people "$worst"; then exit "$worst"; fi
   if [[ $worst == 0 || $asked == yes || $attempt -ge ${RESTARTS:-3} ]] || ! may_restart "$worst"; then
     exit "$worst"
   fi

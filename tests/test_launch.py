@@ -92,6 +92,35 @@ def test_mistakes_end_in_one_sentence(command, message):
     assert message in outcome.stderr and outcome.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        ("host.sh mini {runs}", 10),
+        ("host.sh mini {runs} --waiting=0", 0),  # as GKE and Slurm have it
+        ("local_multiprocess.sh {runs} --processes=2", 10),
+        ("quickstart.sh {runs}", 10),
+    ],
+)
+def test_a_run_that_waits_for_people_is_neither_restarted_nor_called_a_failure(
+    tmp_path, command, code
+):
+    """The interpreter stands in for a run that ends with code 10; installing it succeeds."""
+    python, calls = tmp_path / "venv" / "bin" / "python", tmp_path / "calls"
+    python.parent.mkdir(parents=True)
+    python.write_text(
+        f"#!/bin/sh\necho \"$*\" >>{calls}\n"
+        'case "$*" in *onereward_jax.main*) exit 10;; esac\n'
+    )
+    python.chmod(0o755)
+    (python.parent / "activate").write_text(f"PATH={python.parent}:$PATH\n")
+    outcome = launch(command.format(runs=tmp_path / "runs"), VENV=str(tmp_path / "venv"))
+    assert outcome.returncode == code, outcome.stderr
+    assert "People are waited for, nothing has failed" in outcome.stdout
+    assert "restart" not in outcome.stderr and "error" not in outcome.stderr
+    started = calls.read_text().count("onereward_jax.main")
+    assert started == (2 if "multiprocess" in command else 1)
+
+
 def test_shellcheck_is_content():
     outcome = subprocess.run(
         ["shellcheck", "-x", *SCRIPTS], cwd=ROOT, capture_output=True, text=True, check=False

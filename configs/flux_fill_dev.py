@@ -137,6 +137,7 @@ def get_config() -> ConfigDict:
     lora.rank = 0  # of an adapter trained in place of the whole transformer; 0: no adapter
     lora.alpha = 16.0  # the adapter counts alpha / rank times
     lora.targets = LORA_TARGETS  # adapted linear layers: regular expression of their full names
+    rl.reward = "judge"  # "judge", or a module or .py file with make(config, mesh) of your own
     rl.reward_upper_bound = 0.9  # lambda of Eq. 5: no gradient above this P("Yes")
     rl.dimension_weights = ConfigDict()  # of the mean over E_k; the paper's is plain: all alike
     rl.dimension_weights.structure = 1.0

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from PIL import Image
 
 import onereward_jax
+from onereward_jax.reward.template import PACKAGED
 from onereward_jax.stages import STAGES, fingerprints
 from onereward_jax.stages.inputs import Verdict, compare, identity, leaves, stage_inputs
 
@@ -47,7 +48,8 @@ EXPECTED = {
         reward.optimizer.eps reward.optimizer.weight_decay reward.optimizer.clip_norm
         reward.optimizer.moments""",
     "....+!!!": "reward.steps",
-    ".....!!!": """rl.algorithm rl.batch_size rl.lora.rank rl.reward_upper_bound rl.vocabulary
+    ".....!!!": """rl.algorithm rl.reward rl.batch_size rl.lora.rank rl.reward_upper_bound
+        rl.vocabulary
         rl.judge_int8 rl.ema_decay rl.num_steps rl.t1 rl.t2 rl.guidance_scale rl.policy_cfg_scale
         rl.prediction_cfg_scale rl.reference_cfg_scale rl.task_per rl.flow_matching_weight
         guidance.embedded guidance.true_cfg rl.task_probabilities.fill
@@ -159,6 +161,38 @@ def test_settings_that_are_not_read_make_nothing_stale(tmp_path):
     constant = changed(mini(), rl__optimizer__schedule="constant")
     then = inputs(constant, tmp_path)
     assert verdicts(then, changed(constant, rl__optimizer__final_fraction=1.0), tmp_path) == "." * 8
+
+
+def test_values_count_not_how_they_are_spelled(tmp_path):
+    """Guidance that is left open and the same guidance; a template with other spaces."""
+    config = mini()
+    then = inputs(config, tmp_path)
+    same = changed(config, rl__policy_cfg_scale=2.0, evaluate__true_cfg_scale=2.0)
+    assert verdicts(then, same, tmp_path) == "." * 8
+    apart = changed(config, guidance__true_cfg=3.0, rl__policy_cfg_scale=2.0)
+    assert verdicts(then, apart, tmp_path) == ".....!!!"
+    used = changed(same, guidance__true_cfg=3.0)  # the prediction and the reference follow
+    assert verdicts(inputs(same, tmp_path), used, tmp_path) == ".....!!!"
+
+    template, path = json.loads(PACKAGED.read_text()), tmp_path / "template.json"
+    path.write_text(json.dumps(template | {"version": "mine"}))
+    config = changed(config, reward__query_template=str(path))
+    then = inputs(config, tmp_path)
+    path.write_text(json.dumps(template | {"version": "mine"}, indent=3))
+    assert verdicts(then, config, tmp_path) == "." * 8
+    path.write_text(json.dumps(template | {"version": "mine", "head": "Look:"}))
+    assert verdicts(then, config, tmp_path) == "....!!!!"
+
+
+def test_a_reward_counts_by_what_is_in_its_file(tmp_path):
+    path = tmp_path / "reward.py"
+    path.write_text("a = 1")
+    config = changed(mini(), rl__reward=str(path))
+    then = inputs(config, tmp_path)
+    moved = shutil.copy(path, tmp_path / "moved.py")
+    assert verdicts(then, changed(config, rl__reward=moved), tmp_path) == "." * 8
+    path.write_text("a = 2")
+    assert verdicts(then, config, tmp_path) == ".....!!!"
 
 
 def folder_of_pictures(folder: pathlib.Path) -> pathlib.Path:

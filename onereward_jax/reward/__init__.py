@@ -1,5 +1,6 @@
 """The reward model: query Φ, differentiable image preprocessing, scorer of P("Yes")."""
 
+from onereward_jax.reward.interface import PairScorer, Questions, Reward
 from onereward_jax.reward.jitter import Jitter, jitter_pairs
 from onereward_jax.reward.preprocess import ImageProcessor
 from onereward_jax.reward.query import QueryBatch, QueryLayout, QueryTokenizer
@@ -15,10 +16,13 @@ __all__ = [
     "TEMPLATE_VERSION",
     "ImageProcessor",
     "Jitter",
+    "PairScorer",
     "QueryBatch",
     "QueryLayout",
     "QueryTemplate",
     "QueryTokenizer",
+    "Questions",
+    "Reward",
     "Scorer",
     "jitter_pairs",
     "packaged_template",

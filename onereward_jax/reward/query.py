@@ -118,6 +118,7 @@ class QueryTokenizer:
     Attributes:
       layout: the static lengths and places of all batches this makes.
       template: their words.
+      cut_prompts: whether prompts that do not fit are cut.
     """
 
     def __init__(
@@ -146,7 +147,7 @@ class QueryTokenizer:
         self.template = packaged_template() if template is None else template
         self._tokenizer = tokenizer
         self._suffix_length = suffix_length
-        self._cut_prompts = cut_prompts
+        self.cut_prompts = cut_prompts
         known = {token: self._single(token) for token in (*SPECIAL_TOKENS, *self.template.answers)}
         controls = {*SPECIAL_TOKENS, *(t for t in tokenizer.get_added_vocab() if t.startswith("<"))}
         # the longest first, where one is the beginning of another
@@ -242,7 +243,7 @@ class QueryTokenizer:
 
     def _suffix(self, dimension: Dimension, prompt: str) -> list[int]:
         if dimension is Dimension.TEXT_ALIGNMENT:
-            if self._cut_prompts:
+            if self.cut_prompts:
                 prompt = self.fitted(prompt)
             elif prompt and (reason := self.unfit(prompt)):
                 raise ValueError(f"the judge cannot be asked about the prompt {prompt!r}: {reason}")

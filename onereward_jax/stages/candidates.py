@@ -29,7 +29,7 @@ from onereward_jax.policy.generate import EditBatch, make_generate
 from onereward_jax.stages.data import open_triplets
 from onereward_jax.stages.disturb import disturbed
 from onereward_jax.stages.progress import progress_bar
-from onereward_jax.stages.settings import compute_dtype, task_probabilities
+from onereward_jax.stages.settings import check_batch, compute_dtype, task_probabilities
 from onereward_jax.stages.stage import Results, StageContext
 from onereward_jax.tasks import TASKS, Task
 from onereward_jax.training.loop import Stopped
@@ -45,6 +45,16 @@ class Plan:
     split: str
     row: int
     candidate: Candidate
+
+
+def check(context: StageContext) -> None:
+    """Before the chain starts: batch and mesh, and how tasks are shared out.
+
+    Raises:
+      ValueError: naming the field.
+    """
+    check_batch(context.config, "candidates", context.mesh)
+    task_probabilities(context.config)
 
 
 def run(context: StageContext) -> Results:

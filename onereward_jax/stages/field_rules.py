@@ -207,6 +207,7 @@ RULES: dict[str, Rule] = {
     "rl.lora.rank": whole(0),
     "rl.lora.alpha": number(0.0, above=True),
     "rl.lora.targets": PATTERN,
+    "rl.reward": NAMED,
     "rl.reward_upper_bound": SHARE,
     "rl.judge_int8": FLAG,
     "rl.ema_decay": SHARE,

@@ -42,7 +42,8 @@ from onereward_jax.reward.loading import load_judge_params, read_judge, write_ju
 from onereward_jax.stages.candidates import STORE
 from onereward_jax.stages.data import open_triplets
 from onereward_jax.stages.progress import announce
-from onereward_jax.stages.settings import plain, reward_options, reward_settings
+from onereward_jax.stages.prompts import check_prompts, prompts_of, settle_prompts
+from onereward_jax.stages.settings import check_batch, plain, reward_options, reward_settings
 from onereward_jax.stages.stage import Results, StageContext
 from onereward_jax.stages.watching import watching
 from onereward_jax.tasks import DIMENSIONS, TASKS, Dimension, Task
@@ -62,6 +63,22 @@ from onereward_jax.training.state import TrainState
 PAIRS = "pairs.jsonl"
 
 
+def check(context: StageContext) -> None:
+    """Before the chain starts: settings, batch and mesh, the judge's folder, prompts.
+
+    Raises:
+      FileNotFoundError, ValueError: naming the field.
+    """
+    config = context.config
+    reward_settings(config)
+    reward_options(config)
+    check_batch(config, "reward", context.mesh)
+    if "pretrain" not in config.stages:
+        size = (config.data.image_size, config.data.image_size)
+        read_judge(context.base_model("judge"), size, **reward_options(config))
+    check_prompts(context)
+
+
 def run(context: StageContext) -> Results:
     """Trains the judge and measures it; returns its mean accuracy per kind of task."""
     config, mesh, start = context.config.reward, context.mesh, context.base_model("judge")
@@ -69,6 +86,7 @@ def run(context: StageContext) -> Results:
     sizes = list(dict.fromkeys(size for split in triplets.values() for size in sizes_of(split)))
     judges = {size: read_judge(start, size, **reward_options(context.config)) for size in sizes}
     scorer = judges[sizes[0]].scorer  # for what does not depend on the size
+    settle_prompts(context, judges[sizes[0]].queries, prompts_of(triplets))
     if is_writer():
         with PreferenceStore(context.output("annotate") / STORE) as store:
             store.export_jsonl(context.folder / PAIRS)

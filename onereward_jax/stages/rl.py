@@ -23,16 +23,19 @@ from onereward_jax.data.pipeline import TripletSequence, eval_batches, sizes_of,
 from onereward_jax.data.triplets import Triplets
 from onereward_jax.models.lora import uniform_adapter
 from onereward_jax.parallel import gather, is_writer, local_rows, shard_batch, shard_whole
-from onereward_jax.policy import TextCache, load_editor, open_text_cache
-from onereward_jax.policy.adapters import init_adapter
+from onereward_jax.policy import TextCache, load_editor, open_text_cache, read_editor
+from onereward_jax.policy.adapters import abstract_adapter, init_adapter
 from onereward_jax.policy.loading import abstract_params
-from onereward_jax.reward import QueryTokenizer
-from onereward_jax.reward.loading import load_judge_params, read_judge
+from onereward_jax.reward import Questions
+from onereward_jax.reward.interface import dimension_mask
 from onereward_jax.stages.candidates import to_uint8
 from onereward_jax.stages.data import open_triplets
 from onereward_jax.stages.guidance import guidance_apart, rl_guidance
 from onereward_jax.stages.progress import announce
+from onereward_jax.stages.prompts import check_prompts, prompts_of, settle_prompts
+from onereward_jax.stages.rewards import find_reward, make_reward, needs_judge
 from onereward_jax.stages.settings import (
+    check_batch,
     editor_options,
     judge_options,
     plain,
@@ -61,8 +64,32 @@ from onereward_jax.training.writer import MetricsWriter
 
 
 def check(context: StageContext) -> None:
-    """Finds what can be found before any stage has run; raises ValueError."""
+    """Before the chain starts: settings, batch and mesh, targets, the reward, the adapter.
+
+    Raises:
+      FileNotFoundError, ValueError: naming the field.
+    """
+    config = context.config
+    settings = rl_settings(config)
+    task_probabilities(config)
+    check_batch(config, "rl", context.mesh)
     check_targets_ahead(context)
+    if needs_judge(config):
+        judge_options(config)
+        if "reward" not in config.stages and not (context.output("reward") / "judge").is_dir():
+            raise ValueError(
+                'config.rl.reward is "judge", which the stage reward trains: put it into '
+                "config.stages, or name another reward"
+            )
+        check_prompts(context)
+    else:
+        find_reward(config.rl.reward)
+    if settings.lora is not None and "pretrain" not in config.stages:
+        editor = read_editor(context.base_model("editor"), transformer=context.base_transformer())
+        try:
+            abstract_adapter(editor, settings.lora, context.mesh)
+        except ValueError as error:
+            raise ValueError(f"config.rl.lora.targets: {error}") from error
 
 
 def run(context: StageContext) -> Results:
@@ -79,16 +106,16 @@ def run(context: StageContext) -> Results:
     triplets = open_triplets(context, "train")
     check_targets(context, triplets)
     chances = available_tasks(task_probabilities(context.config), triplets)
-    sizes, judge_folder = sizes_of(triplets), context.output("reward") / "judge"
-    judges = {
-        size: read_judge(judge_folder, size, **judge_options(context.config)) for size in sizes
-    }
-    each = {size: RLModels(editor, judge.scorer) for size, judge in judges.items()}
+    sizes, reward = sizes_of(triplets), make_reward(context)
+    queries = {size: reward.queries(size) for size in sizes} if reward.queries else None
+    if needs_judge(context.config):
+        settle_prompts(context, queries[sizes[0]], prompts_of({"train": triplets}))
+    each = {size: RLModels(editor, reward.scorer(size), bool(queries)) for size in sizes}
     models = each[sizes[0]]  # for what is done once, and for samples of the most frequent size
     frozen = Frozen(
         reference=first_reference(models, settings, weights.transformer, mesh),
         vae=weights.vae,
-        judge=load_judge_params(judge_folder, models.scorer, mesh, int8=config.judge_int8),
+        judge=reward.params,
         base=weights.transformer if adapts else None,
     )
     steps = {size: make_rl_step(one, settings, mesh) for size, one in each.items()}
@@ -101,7 +128,7 @@ def run(context: StageContext) -> Results:
 
     transform = make_transform(
         open_text_cache(context.output("embed") / "prompts"),
-        {size: judge.queries for size, judge in judges.items()},
+        queries,
         rl_guidance(context.config)["policy"].negative_prompt,
     )
     data = train_batches(
@@ -146,7 +173,8 @@ def run(context: StageContext) -> Results:
             announce(f"rl: {in_words(settings.optimizer, config.steps, int(state.step))}")
         # State and reference have copies of their own: a third one would be 4 bytes per weight.
         del weights
-        with watching(context, context.folder, int(state.step), minimum_flops) as (watch, writer):
+        minimum = minimum_flops if needs_judge(context.config) else None
+        with watching(context, context.folder, int(state.step), minimum) as (watch, writer):
             state = train(
                 lambda state, batch: steps[batch["image"].shape[1:3]](state, frozen, batch, key),
                 state,
@@ -174,18 +202,19 @@ def run(context: StageContext) -> Results:
 
 
 def make_transform(
-    cache: TextCache, queries: Mapping[Size, QueryTokenizer], negative_prompt: str
+    cache: TextCache, queries: Mapping[Size, Questions] | None, negative_prompt: str
 ) -> Callable[[dict[str, Any]], dict[str, np.ndarray]]:
     """Turns the prompts of a batch into what `rl_step` takes: embeddings and queries.
 
-    `queries` are made by the tokenizer for the size of the batch's pictures.
+    `queries` are made for the size of the batch's pictures; None for a reward that asks nothing.
     """
     negative = cache.lookup([negative_prompt])
 
     def transform(batch: dict[str, Any]) -> dict[str, np.ndarray]:
         size, prompts = batch["image"].shape[1:3], list(batch["prompt"])
         embeds = cache.lookup(prompts)
-        asked = queries[size].encode([TASKS[task] for task in batch["task"]], prompts)
+        tasks = [TASKS[task] for task in batch["task"]]
+        asked = queries[size].encode(tasks, prompts)._asdict() if queries else {}
         rest = {name: array for name, array in batch.items() if name != "prompt"}
         return rest | {
             "prompt_embeds": embeds.prompt_embeds,
@@ -194,10 +223,8 @@ def make_transform(
             "negative_pooled_prompt_embeds": np.repeat(
                 negative.pooled_prompt_embeds, len(prompts), 0
             ),
-            "query_prefix": asked.prefix,
-            "query_suffix": asked.suffix,
-            "query_suffix_mask": asked.suffix_mask,
-            "dimension_mask": asked.dimension_mask,
+            "dimension_mask": dimension_mask(tasks),
+            **{f"query_{name}": array for name, array in asked.items()},
         }
 
     return transform

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from ml_collections import FrozenConfigDict
 
 from onereward_jax.models.lora import LoraConfig
+from onereward_jax.parallel import check_microbatches
 from onereward_jax.reward import Jitter, QueryTemplate, read_template
 from onereward_jax.stages.guidance import rl_guidance
 from onereward_jax.tasks import SAMPLING_PROBABILITIES, Dimension, Task
@@ -209,6 +211,19 @@ def task_probabilities(config: FrozenConfigDict) -> dict[Task, float]:
     if not total:
         raise ValueError("config.rl.task_probabilities: all are 0, so that no task would be drawn")
     return {task: value / total for task, value in given.items() if value}
+
+
+def check_batch(config: FrozenConfigDict, stage: str, mesh: Mesh) -> None:
+    """Makes sure that every device has a sample of every microbatch.
+
+    Raises:
+      ValueError: `config.<stage>.batch_size` cannot be split over the mesh.
+    """
+    section = config[stage]
+    try:
+        check_microbatches(section.batch_size, section.get("accumulate", 1), mesh)
+    except ValueError as error:
+        raise ValueError(f"config.{stage}.batch_size, config.mesh: {error}") from error
 
 
 def optimizer_settings(section: FrozenConfigDict, steps: int, stage: str) -> OptimizerConfig:

@@ -76,6 +76,12 @@ def _template_version(config: FrozenConfigDict, workdir: pathlib.Path) -> str:
     return template.version if template else fingerprints.NONE
 
 
+def _reward_file(config: FrozenConfigDict, workdir: pathlib.Path) -> str:
+    """The name of the reward; of a file, what is in it."""
+    path = pathlib.Path(config.rl.reward).expanduser()
+    return fingerprints.of_file(path) if path.suffix == ".py" and path.is_file() else str(path)
+
+
 def _trained(section: str) -> tuple[Fields, ...]:
     """The section of a stage that trains: its steps may grow."""
     intervals = ("checkpoint_every", "log_every", "max_refused", "accumulate")
@@ -197,6 +203,7 @@ STAGES: tuple[Stage, ...] = (
             *_trained("rl"),
             output("models.paste_back"),
             *EDITOR,
+            content("rl.reward", _reward_file),
             how("guidance"),
             comes_to("rl.guidance_scale", lambda c: rl_guidance(c)["policy"].embedded),
             comes_to("rl.negative_prompt", lambda c: rl_guidance(c)["policy"].negative_prompt),

@@ -20,12 +20,14 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from onereward_jax.convert.sources import PACKAGE
 from onereward_jax.data.buckets import Size, bucket_sizes
-from onereward_jax.parallel import MeshFunction, check_microbatches
+from onereward_jax.parallel import MeshFunction
 from onereward_jax.policy import read_editor
 from onereward_jax.policy.generate import make_generate
 from onereward_jax.policy.loading import abstract_params
 from onereward_jax.reward.loading import abstract_judge, read_scorer
+from onereward_jax.stages.rewards import needs_judge
 from onereward_jax.stages.settings import (
+    check_batch,
     editor_options,
     judge_options,
     model_kinds,
@@ -120,7 +122,15 @@ def largest_size(config: FrozenConfigDict) -> Size:
 
 
 def rl_job(config: FrozenConfigDict, mesh: Mesh) -> Job:
-    """The step of the stage `rl`."""
+    """The step of the stage `rl`.
+
+    Raises:
+      ValueError: the reward is another than the judge, whose sizes no configuration tells.
+    """
+    if not needs_judge(config):
+        raise ValueError(
+            f"config.rl.reward is {config.rl.reward!r}: only the step with the judge is compiled"
+        )
     size = largest_size(config)
     models = RLModels(
         read_editor(model_folder(config, "editor"), **editor_options(config)),
@@ -227,9 +237,6 @@ def make_job(config: ConfigDict, stage: str, mesh: Mesh) -> Job:
       ValueError: fields that contradict each other or the mesh.
       FileNotFoundError: see `model_folder`.
     """
-    section = config[stage]
-    try:
-        check_microbatches(section.batch_size, section.get("accumulate", 1), mesh)
-    except ValueError as error:
-        raise ValueError(f"config.{stage}.batch_size, config.mesh: {error}") from error
-    return JOBS[stage](FrozenConfigDict(config), mesh)
+    frozen = FrozenConfigDict(config)
+    check_batch(frozen, stage, mesh)
+    return JOBS[stage](frozen, mesh)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
-from jaxtyping import Array, Float, Float32, PyTree
+from jaxtyping import PyTree
 
 from onereward_jax.models.lora import LoraConfig
 from onereward_jax.policy import Editor
-from onereward_jax.reward import Jitter, QueryBatch
+from onereward_jax.reward import Jitter, PairScorer
 from onereward_jax.tasks import DIMENSIONS, Dimension
 from onereward_jax.training.optim import OptimizerConfig
 
@@ -95,26 +95,19 @@ class RLConfig:
             raise ValueError(f"microbatches is {self.microbatches}, at least 1 expected")
 
 
-@runtime_checkable
-class PairScorer(Protocol):
-    """A judge of pairs: `reward.Scorer`, or any other differentiable reward in its place."""
-
-    def score(
-        self,
-        params: PyTree,
-        images_a: Float[Array, "b h w 3"],
-        images_b: Float[Array, "b h w 3"],
-        queries: QueryBatch,
-    ) -> tuple[Float32[Array, "b e"], Float32[Array, "b e"]]:
-        """(log P("Yes"), log P("No")) to "is image a better than image b?", per dimension."""
-
-
 @dataclasses.dataclass(frozen=True)
 class RLModels:
-    """The static halves of all models of the step; weights are arguments."""
+    """The static halves of all models of the step; weights are arguments.
+
+    Attributes:
+      editor: policy and reference.
+      scorer: the reward, see `reward.interface`.
+      asks: whether it is given questions; otherwise the batch.
+    """
 
     editor: Editor
     scorer: PairScorer
+    asks: bool = True
 
 
 class Frozen(NamedTuple):
@@ -123,7 +116,7 @@ class Frozen(NamedTuple):
     Attributes:
       reference: the transformer of π_ref in Algorithm 1; None in Algorithm 2 and with an adapter.
       vae: the autoencoder.
-      judge: the reward model φ.
+      judge: of the reward model φ, or of another reward.
       base: the transformer that an adapter is trained for; None without one.
     """
 

@@ -126,11 +126,13 @@ def judge_images(
     batch: Batch,
 ) -> Float32[Array, "b e"]:
     """P("Yes" | image, reference image, q) for every dimension."""
-    queries = QueryBatch(
-        prefix=batch["query_prefix"],
-        suffix=batch["query_suffix"],
-        suffix_mask=batch["query_suffix_mask"],
-    )
+    queries = batch
+    if models.asks:
+        queries = QueryBatch(
+            prefix=batch["query_prefix"],
+            suffix=batch["query_suffix"],
+            suffix_mask=batch["query_suffix_mask"],
+        )
     log_yes, _ = models.scorer.score(judge, images, reference_images, queries)
     return jnp.exp(log_yes.astype(jnp.float32))
 

@@ -18,8 +18,8 @@ from onereward_jax.training.rl_config import RLConfig, RLModels
 
 Batch = dict[str, Array]
 """image, target [b,h,w,3], has_target [b], mask [b,h,w,1], (negative_)prompt_embeds,
-(negative_)pooled_prompt_embeds, task [b], query_prefix, query_suffix, query_suffix_mask,
-dimension_mask [b,e], index [b]."""
+(negative_)pooled_prompt_embeds, task [b], query_prefix, query_suffix, query_suffix_mask (of a
+reward that asks), dimension_mask [b,e], index [b]."""
 
 
 class Draws(NamedTuple):

@@ -10,6 +10,7 @@ from onereward_jax.evaluation.report import Agreed
 from onereward_jax.stages.command import FILE as COMMAND
 from onereward_jax.stages.command import read_command
 from onereward_jax.stages.record import read_record
+from onereward_jax.stages.rewards import needs_judge
 from onereward_jax.stages.stage import StageContext
 from onereward_jax.tasks import Dimension, Task
 
@@ -31,6 +32,7 @@ def about(context: StageContext) -> dict[str, str]:
             f"({config.rl.algorithm} reference{lora})"
         ),
         "judge trained against": f"{judge}, after {config.reward.steps} steps of reward",
+        "reward": "" if needs_judge(config) else config.rl.reward,
         "held-out judge": config.evaluate.judge,
         "data": data,
         "work folder": str(context.workdir.absolute()),
@@ -38,6 +40,8 @@ def about(context: StageContext) -> dict[str, str]:
         "seed": str(config.seed),
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }
+    if not needs_judge(config):
+        del told["judge trained against"]
     if transformer:
         told["base"] += f", with the transformer of {transformer}"
     return {name: value for name, value in told.items() if value}

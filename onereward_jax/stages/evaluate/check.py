@@ -26,6 +26,11 @@ def check(context: StageContext) -> None:
         local_rows(config.batch_size, context.mesh)
     except ValueError as error:
         raise ValueError(f"config.evaluate.batch_size: {error}") from error
+    own = "reward" in context.config.stages or (context.output("reward") / "judge").is_dir()
+    if not own and not config.judge and context.config.data.source != "mini":
+        raise ValueError(
+            "config.evaluate.judge is empty: a run that trains no judge needs one to compare by"
+        )
     folder = held_out_folder(context)
     if folder is not None:
         side = context.config.data.image_size

@@ -24,6 +24,7 @@ from onereward_jax.stages.evaluate.shown import (
     task_metrics,
 )
 from onereward_jax.stages.progress import announce
+from onereward_jax.stages.rewards import needs_judge
 from onereward_jax.stages.settings import plain
 from onereward_jax.stages.stage import Results, StageContext
 from onereward_jax.tasks import TASKS
@@ -31,6 +32,8 @@ from onereward_jax.tasks import TASKS
 BY_PEOPLE = "by people"
 BY_ORACLE = "by the oracle"
 BY_JUDGE = "by the judge it was trained against"
+BY_OWN = "by the judge of this run"
+"""Of a run whose policy learnt through another reward."""
 BY_HELD_OUT = "by the held-out judge"
 
 REPORT = "evaluate/report/index.html"
@@ -53,12 +56,12 @@ def run(context: StageContext) -> Results:
     tasks = {row: TASKS[triplets.tasks[row]] for row in rows}
     base, policy = pictures = make_edits(context, triplets, rows)
     compared = (context, triplets, rows, pictures)
-    trained_on = context.output("reward") / "judge"
-    preferences = {
-        BY_JUDGE: judge_preferences(
-            *compared, trained_on, what="judge", int8=context.config.rl.judge_int8
-        )
-    }
+    own = context.output("reward") / "judge"
+    by_own = BY_JUDGE if needs_judge(context.config) else BY_OWN
+    preferences = {}
+    if own.is_dir():  # a run with another reward need not have one
+        int8 = context.config.rl.judge_int8
+        preferences[by_own] = judge_preferences(*compared, own, what="judge", int8=int8)
     if (held_out := held_out_folder(context)) is not None:
         preferences[BY_HELD_OUT] = judge_preferences(*compared, held_out, what=HELD_OUT)
     if not is_writer():
@@ -85,12 +88,15 @@ def run(context: StageContext) -> Results:
         for by, found in verdicts.items()
     }
     rewards, monitors = read_curves(context.output("rl") / "metrics.jsonl")
+    held_out_too = preferences.get(BY_HELD_OUT) if own.is_dir() else None
     inputs = ReportInputs(
         title="OneReward: " + context.workdir.absolute().name,
         rewards=rewards,
         gsb=gsb,
-        gains=gains(tasks, preferences[BY_JUDGE], scores, seed, preferences.get(BY_HELD_OUT)),
-        judge=read_judge_table(context.output("reward") / "accuracy.json"),
+        gains=gains(tasks, next(iter(preferences.values())), scores, seed, held_out_too)
+        if preferences
+        else {},
+        judge=read_judge_table(context.output("reward") / "accuracy.json") if own.is_dir() else {},
         monitors=monitors,
         metrics={
             name: task_metrics(triplets, rows, made, letters[name])

@@ -46,7 +46,7 @@ EDITORS = {"pipeline": "editor", "transformer": "transformer"}
 
 
 def run(context: StageContext) -> Results:
-    """Writes editor, judge and their cards; returns where they are.
+    """Writes editor, judge (if the run has one) and their cards; returns where they are.
 
     Raises:
       ValueError: `config.export.weights`, `.editor` or `.dtype` is none of the choices.
@@ -60,7 +60,9 @@ def run(context: StageContext) -> Results:
             )
     editor, judge = context.folder / EDITORS[config.editor], context.folder / "judge"
     _write_editor(context, editor)
-    _write_judge(context, judge)
+    has_judge = (context.output("reward") / "judge").is_dir()  # not with every reward
+    if has_judge:
+        _write_judge(context, judge)
     if is_writer():
         data = _data_facts(context)
         settings = {name: plain(context.config[name]) for name in ("reward", "rl", "export")}
@@ -69,10 +71,11 @@ def run(context: StageContext) -> Results:
         origin, weights = Origin(**plain(config.editor_card)), config.weights
         card = editor_card(origin, data, settings, summary, weights=weights, alone=alone)
         _save_card(editor, card)
-        accuracy = read_json(context.output("reward") / "accuracy.json")["rows"]
-        origin = Origin(**plain(config.judge_card))
-        _save_card(judge, judge_card(origin, data, settings, accuracy, judge))
-    return {path.name: str(path) for path in (editor, judge)}
+        if has_judge:
+            accuracy = read_json(context.output("reward") / "accuracy.json")["rows"]
+            origin = Origin(**plain(config.judge_card))
+            _save_card(judge, judge_card(origin, data, settings, accuracy, judge))
+    return {path.name: str(path) for path in (editor, *([judge] if has_judge else []))}
 
 
 def _write_editor(context: StageContext, folder: Path) -> None:

@@ -82,9 +82,10 @@ def good_same_bad(comparisons: Iterable[Comparison], seed: int = 0) -> dict[Task
     """Counts and 95 % interval per task that occurs.
 
     Triplets are resampled, not verdicts: several verdicts on one triplet (seeds, raters) are not
-    independent of each other. Percentile interval over 2,000 resamples. Of fewer than `FEW`
-    triplets, which may well agree by chance, one that is good and one that is bad are added to the
-    resampled ones, as Bonett and Price (2012) do for differences of paired proportions.
+    independent of each other. Percentile interval over 2,000 resamples. To fewer than `FEW`
+    triplets, and to any number that are all alike, one that is good and one that is bad are added
+    before resampling, as Bonett and Price (2012) do for differences of paired proportions: the
+    interval of a few that agree by chance has some width.
     """
     by_task: dict[Task, dict[str, list[Verdict]]] = {}
     for one in comparisons:
@@ -98,7 +99,9 @@ def _count(triplets: Mapping[str, Sequence[Verdict]], seed: int) -> GoodSameBad:
     counts = np.array([[kept.count(v) for v in order] for kept in triplets.values()])
     good, same, bad = (int(n) for n in counts.sum(0))
 
-    sampled = counts if len(counts) >= FEW else np.concatenate([counts, [[1, 0, 0], [0, 0, 1]]])
+    sampled, alike = counts, len(np.unique(counts / counts.sum(1, keepdims=True), axis=0)) == 1
+    if len(counts) < FEW or alike:
+        sampled = np.concatenate([counts, [[1, 0, 0], [0, 0, 1]]])
     draws = np.random.default_rng(seed).integers(0, len(sampled), (RESAMPLES, len(sampled)))
     lead = (sampled[:, 0] - sampled[:, 2])[draws].sum(1)
     resampled = lead / sampled.sum(1)[draws].sum(1)

@@ -28,6 +28,11 @@ def pixel_digest(*pictures: UInt8[np.ndarray, "h w ..."]) -> str:
     return found.hexdigest()[:DIGITS]
 
 
+def source_digest(image: UInt8[np.ndarray, "h w 3"], mask: UInt8[np.ndarray, "h w 1"]) -> str:
+    """The digest of a triplet's picture and of its mask, which counts from 128 on."""
+    return pixel_digest(image, np.uint8(255) * (mask >= 128))
+
+
 def question_digest(
     triplet: str, task: Task, prompt: str, source: str, candidates: Sequence[str]
 ) -> str:
@@ -36,7 +41,7 @@ def question_digest(
     Args:
       triplet: its name.
       task, prompt: what was to be done.
-      source: `pixel_digest` of its picture and mask.
+      source: `source_digest` of its picture and mask.
       candidates: `pixel_digest` of each candidate, in the order of their numbers.
     """
     content = json.dumps([triplet, task.value, prompt, source, list(candidates)])

@@ -12,11 +12,11 @@ class Candidate:
     """One result of the base editor for a triplet, and the settings it was drawn with.
 
     `picture` is the path of its PNG relative to the store's folder, `digest` that of its pixels
-    and `source_digest` that of the triplet's picture and mask (see `binding.pixel_digest`); both
-    are "" only while the candidate is not yet made. `guidance_scale` is the
-    embedded one, `true_cfg_scale` that of classifier-free guidance. `noise_strength` in [0, 1] is
-    the share of noise in the initial latents, `noise_seed` what they were drawn from, and
-    `disturbance` the strength of the colour noise that the finished picture was given.
+    and `source_digest` that of the triplet's picture and mask (see `binding`); both are "" only
+    while the candidate is not yet made. `guidance_scale` is the embedded one, `true_cfg_scale` that
+    of classifier-free guidance. `noise_strength` in [0, 1] is the share of noise in the initial
+    latents, `noise_seed` what they were drawn from, and `disturbance` the strength of the colour
+    noise that the finished picture was given.
     """
 
     triplet_id: str

@@ -17,7 +17,7 @@ from ml_collections import FrozenConfigDict
 from PIL import Image
 
 from onereward_jax.annotation import Candidate, PreferenceStore
-from onereward_jax.annotation.binding import pixel_digest
+from onereward_jax.annotation.binding import pixel_digest, source_digest
 from onereward_jax.common.atomic_file import atomic_file
 from onereward_jax.common.rng import generator
 from onereward_jax.data.pipeline import TripletSequence, same_size_parts, sizes_of
@@ -240,7 +240,7 @@ def _save(
             Image.fromarray(pixels).save(draft)
         yield dataclasses.replace(
             drawn,
-            source_digest=pixel_digest(to_uint8(source), np.uint8(mask * 255)),
+            source_digest=source_digest(to_uint8(source), np.uint8(mask * 255)),
             digest=pixel_digest(pixels),
         )
 

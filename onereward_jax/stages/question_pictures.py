@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from onereward_jax.annotation.binding import pixel_digest
+from onereward_jax.annotation.binding import source_digest
 from onereward_jax.common.atomic_file import atomic_file
 
 SHOWN_DIGITS = 8
@@ -34,7 +34,7 @@ def question_paths(triplet: str, source: str, candidates: Sequence[str]) -> Ques
 
     Args:
       triplet: its name.
-      source: `pixel_digest` of the triplet's picture and mask.
+      source: `source_digest` of the triplet's picture and mask.
       candidates: `pixel_digest` of each candidate.
     """
     return QuestionPaths(
@@ -67,7 +67,7 @@ def save_question_pictures(
     """
     if not all((folder / path).exists() for path in (paths.image, paths.mask)):
         pixels = example()
-        if pixel_digest(pixels["image"], pixels["mask"]) != source:
+        if source_digest(pixels["image"], pixels["mask"]) != source:
             raise ValueError(
                 f"{Path(paths.image).parent}: its candidates were made of another picture or mask "
                 "of the same name: remove the folders of the stage candidates to make them anew"

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from onereward_jax.annotation.agreement import agreement_of
 from onereward_jax.annotation.answers import Answer, read_answers
-from onereward_jax.annotation.binding import pixel_digest, question_digest
+from onereward_jax.annotation.binding import pixel_digest, question_digest, source_digest
 from onereward_jax.annotation.questions import FILE, Question, add_questions
 from onereward_jax.common.rng import generator
 from onereward_jax.data.triplets import Triplets
@@ -135,7 +135,7 @@ def _blind(
     """The question about a triplet; its pictures are written where they are missing."""
     example = triplets[row]
     name, task = f"test/{example['id']}", TASKS[triplets.tasks[row]]
-    source = pixel_digest(example["image"], example["mask"])
+    source = source_digest(example["image"], example["mask"])
     results = [(pixel_digest(made[row]), made.path(row)) for made in (base, policy)]
     # The order changes with the pictures: who knows it of one policy knows it not of the next.
     rng = generator(context.config.seed, "a/b", name, *(digest for digest, _ in results))

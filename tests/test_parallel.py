@@ -1,5 +1,6 @@
 """Meshes, logical axes, and batches on the mesh."""
 
+import dataclasses
 import re
 
 import flax.linen as nn
@@ -17,6 +18,7 @@ from onereward_jax.parallel import (
     shard_batch,
     split_microbatches,
 )
+from onereward_jax.parallel.mesh import slice_index
 
 COMMUNICATION = re.compile(r"all-gather|all-to-all|all-reduce|collective-permute")
 
@@ -41,6 +43,29 @@ def test_slices_lie_along_the_data_axis():
         assert {device.id % 2 for device in block.ravel()} == {row}
     with pytest.raises(ValueError, match="slices"):
         make_mesh(1, 4, 2, devices=slices, slice_of=lambda device: device.id % 2)
+
+
+def test_hosts_of_gpus_are_no_slices():
+    """XLA gives GPUs the number of their host as `slice_index`; the mesh need not care."""
+    assert slice_index(Accelerator(9, 1)) == 0
+    assert slice_index(Accelerator(9, 1, "tpu", "TPU v5")) == 1
+    gpus = [Accelerator(host * 4 + local, host) for host in range(2) for local in range(4)]
+    grid = make_mesh(1, 2, -1, devices=gpus).devices
+    assert [[device.slice_index for device in row] for row in grid[0]] == [[0] * 4, [1] * 4]
+
+
+@dataclasses.dataclass(frozen=True)
+class Accelerator:
+    """What a mesh asks of a device, as one of several hosts of GPUs or slices answers."""
+
+    id: int
+    slice_index: int
+    platform: str = "gpu"
+    device_kind: str = "NVIDIA H100 80GB HBM3"
+
+    @property
+    def process_index(self) -> int:
+        return self.slice_index
 
 
 class Block(nn.Module):

@@ -178,6 +178,31 @@ def test_only_complete_checkpoints_are_found(mesh, whole_run, tmp_path):
     assert same(state, whole_run[0])
 
 
+@pytest.mark.parametrize("part", ["state", "about", "data"])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(mesh, whole_run, tmp_path, part):
+    """It is moved aside, said, and written anew when training comes there again."""
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(whole_run[1], folder)
+    for path in (folder / "7" / part).rglob("*"):
+        if path.is_file() and path.stat().st_size:
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    batches = data()
+    with Checkpointer(folder, ABOUT) as checkpointer:
+        state, complaints = checkpointer.restore_newest(abstract(mesh), batches)
+        assert int(state.step) == 4 and checkpointer.latest_step() == 4
+    (complaint,) = complaints
+    assert complaint.startswith(f"checkpoint 7 cannot be read and is now {folder}.damaged/7: ")
+    assert same(run(folder, mesh, 7, batches=batches, state=state), whole_run[0])
+    with Checkpointer(folder, ABOUT) as checkpointer:
+        assert checkpointer.latest_step() == 7
+        assert same(checkpointer.restore(abstract(mesh), data()), whole_run[0])
+
+
+def test_without_a_checkpoint_to_read_there_is_no_state(mesh, tmp_path):
+    with Checkpointer(tmp_path / "none", ABOUT) as checkpointer:
+        assert checkpointer.restore_newest(abstract(mesh), data()) == (None, [])
+
+
 def test_what_does_not_fit_is_named(mesh, whole_run, tmp_path):
     other = About(must_match={"model": {"width": 4}, "query_version": 2})
     with Checkpointer(whole_run[1], other) as checkpointer:

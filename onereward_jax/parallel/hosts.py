@@ -19,6 +19,7 @@ from collections.abc import Callable, Container, Iterator, Mapping
 from typing import Any, NoReturn
 
 import jax
+import numpy as np
 from jax._src import distributed
 from jax._src.clusters import ClusterEnv
 from jax.experimental import multihost_utils
@@ -228,6 +229,13 @@ def agreed(name: str, make: Callable[[], str]) -> str:
             time.sleep(pause)
             pause = min(2.0 * pause, 1.0)
     return found[0][1]
+
+
+def reached_by_all(here: bool) -> bool:
+    """Whether all processes say so; all must ask."""
+    if not several():
+        return here
+    return bool(multihost_utils.process_allgather(np.array(here)).all())
 
 
 def stop_requested() -> bool:

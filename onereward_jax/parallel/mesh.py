@@ -1,13 +1,16 @@
 """The device mesh: axes `data` (batch only), `fsdp` (batch and weights), `tensor` (heads, MLP).
 
 On several TPU slices, `data` runs across slices and everything else stays inside one: gradients
-are summed over the slow network once a step, weights are gathered over the fast one.
+are summed over the slow network once a step, weights are gathered over the fast one. GPUs have no
+slices: their hosts are in order, so that `tensor`, the innermost axis, stays inside a host where
+its size allows, and every axis may cross hosts.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from typing import Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -17,9 +20,22 @@ from jax.sharding import AxisType, Mesh
 MESH_AXES = ("data", "fsdp", "tensor")
 
 
-def slice_index(device: jax.Device) -> int:
-    """The TPU slice a device belongs to; 0 where there are no slices."""
-    return getattr(device, "slice_index", 0)
+@runtime_checkable
+class Device(Protocol):
+    """What a mesh asks of a device, of this run or of one that is compiled for."""
+
+    id: int
+    platform: str
+    device_kind: str
+    process_index: int
+
+
+def slice_index(device: Device) -> int:
+    """The TPU slice a device belongs to; 0 where there are no slices.
+
+    XLA numbers the hosts of GPUs by the same attribute.
+    """
+    return getattr(device, "slice_index", 0) if device.platform == "tpu" else 0
 
 
 def make_mesh(
@@ -27,8 +43,8 @@ def make_mesh(
     fsdp: int = -1,
     tensor: int = 1,
     *,
-    devices: Sequence[jax.Device] | None = None,
-    slice_of: Callable[[jax.Device], int] = slice_index,
+    devices: Sequence[Device] | None = None,
+    slice_of: Callable[[Device], int] = slice_index,
 ) -> Mesh:
     """A mesh over all given devices (default: every device of the run).
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import types
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +20,8 @@ import grain
 import jax
 import orbax.checkpoint as ocp
 
+from onereward_jax.parallel import is_writer, wait_for_all
+from onereward_jax.parallel.hosts import reached_by_all
 from onereward_jax.training.state import TrainState
 
 STATE, DATA, ABOUT = "state", "data", "about"
@@ -89,6 +92,47 @@ class Checkpointer:
                 ABOUT: ocp.args.JsonSave(_plain(self._about)),
             }),
         )
+
+    def restore_newest(
+        self, abstract: TrainState, data: grain.DatasetIterator
+    ) -> tuple[TrainState | None, list[str]]:
+        """Reads the newest checkpoint that can be read; damaged ones are moved aside.
+
+        Args:
+          abstract, data: see `restore`.
+
+        Returns:
+          The state, None when there is no checkpoint to read, and a sentence for each damaged one.
+
+        Raises:
+          IncompatibleCheckpoint: see `restore`.
+        """
+        complaints = []
+        while (step := self.latest_step()) is not None:
+            state, failure = None, ""
+            try:
+                state = self.restore(abstract, data, step)
+            except IncompatibleCheckpoint:
+                raise
+            except Exception as error:  # noqa: BLE001  # whatever a damaged file makes Orbax raise
+                failure = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+            # A part may be damaged that only one process reads.
+            if not reached_by_all(state is not None):
+                kept = self._set_aside(step)
+                complaints.append(f"checkpoint {step} cannot be read and is now {kept}: {failure}")
+                continue
+            return state, complaints
+        return None, complaints
+
+    def _set_aside(self, step: int) -> Path:
+        kept = self._folder.with_name(f"{self._folder.name}.damaged") / str(step)
+        if is_writer():
+            kept.parent.mkdir(exist_ok=True)
+            shutil.rmtree(kept, ignore_errors=True)
+            (self._folder / str(step)).rename(kept)
+        wait_for_all("a damaged checkpoint")
+        self._manager.reload()
+        return kept
 
     def restore(
         self, abstract: TrainState, data: grain.DatasetIterator, step: int | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 from collections.abc import Iterator, Mapping
@@ -11,13 +12,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding
 from safetensors.numpy import save_file
 
 from onereward_jax.convert.atomic import atomic_folder
 from onereward_jax.convert.layouts import Layout, check_architecture, statement
 from onereward_jax.convert.names import Entry, flat_leaves, plan, unbox
-from onereward_jax.parallel import is_writer
+from onereward_jax.parallel import MeshFunction, is_writer, mesh_jit, replicated
 
 MAX_SHARD_BYTES = 5 << 30
 
@@ -34,7 +35,8 @@ def save_params(
     """Writes one component's folder so that the original library opens it.
 
     The folder appears complete or not at all; an existing one is replaced as a whole. In a run
-    of several processes all must call; process 0 writes. Host memory: one leaf and one shard.
+    of several processes all must call; process 0 writes. Memory: one layer of a leaf on each
+    device, one file on the host of process 0.
 
     Args:
       folder: gets config.json, `<layout.basename>.safetensors` or shards with an index.
@@ -96,18 +98,41 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 def _tensors(
     entries: list[Entry], leaves: Mapping[str, Any], dtype: Any
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """(published name, contiguous host array), leaf by leaf."""
+    """(published name, contiguous host array), layer by layer."""
     for entry in entries:
-        leaf = leaves[entry.path]
-        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
-            leaf = multihost_utils.process_allgather(leaf, tiled=True)
-        leaf = np.asarray(leaf)
-        if dtype is not None:
-            leaf = leaf.astype(jnp.dtype(dtype))
-        for key, layer in zip(entry.keys, leaf if entry.stacked else [leaf]):
+        for key, layer in zip(entry.keys, _layers(leaves[entry.path], entry.stacked, dtype)):
             tensor = layer.T if entry.flat else layer.transpose(np.argsort(entry.axes))
             # safetensors writes the buffer as it lies in memory
             yield key, np.ascontiguousarray(tensor).reshape(entry.tensor_shape)
+
+
+def _layers(leaf: Any, stacked: bool, dtype: Any) -> Iterator[np.ndarray]:
+    """The layers of a stacked leaf, or the leaf itself, one at a time on the host.
+
+    A leaf that is spread over devices is gathered a layer at a time, in the dtype that is written:
+    a device holds one layer beside its part of the state, however many processes there are.
+    """
+    dtype = jnp.dtype(leaf.dtype if dtype is None else dtype)
+    spread = isinstance(leaf, jax.Array) and isinstance(leaf.sharding, NamedSharding)
+    if not spread or leaf.is_fully_replicated:
+        leaf = np.asarray(leaf)
+        for layer in leaf if stacked else [leaf]:
+            yield layer.astype(dtype)
+        return
+    pick = _layer_function(leaf.sharding.mesh, stacked, dtype)
+    for number in range(leaf.shape[0] if stacked else 1):
+        yield np.asarray(pick(leaf, np.int32(number)).addressable_data(0))
+
+
+@functools.cache
+def _layer_function(mesh: Mesh, stacked: bool, dtype: jnp.dtype) -> MeshFunction:
+    """(leaf, number) -> one layer of it, whole on every device."""
+
+    def layer(leaf: jax.Array, number: jax.Array) -> jax.Array:
+        picked = jax.lax.dynamic_index_in_dim(leaf, number, 0, keepdims=False) if stacked else leaf
+        return picked.astype(dtype)
+
+    return mesh_jit(layer, mesh, out_shardings=replicated(mesh))
 
 
 def _write_shards(

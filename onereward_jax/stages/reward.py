@@ -41,8 +41,8 @@ from onereward_jax.reward import QueryTokenizer
 from onereward_jax.reward.loading import load_judge_params, read_judge, write_judge_template
 from onereward_jax.stages.candidates import STORE
 from onereward_jax.stages.data import open_triplets
-from onereward_jax.stages.progress import announce
 from onereward_jax.stages.prompts import check_prompts, prompts_of, settle_prompts
+from onereward_jax.stages.restore import restored_or_first
 from onereward_jax.stages.settings import check_batch, plain, reward_options, reward_settings
 from onereward_jax.stages.stage import Results, StageContext
 from onereward_jax.stages.watching import watching
@@ -51,7 +51,6 @@ from onereward_jax.training.checkpoint import About, Checkpointer
 from onereward_jax.training.flops import Assumptions
 from onereward_jax.training.loop import LoopConfig, Periodic, train
 from onereward_jax.training.minimum import full_attention_share, reward_minimum
-from onereward_jax.training.optim import in_words
 from onereward_jax.training.reward_step import (
     abstract_reward_state,
     first_reward_state,
@@ -145,10 +144,9 @@ def run(context: StageContext) -> Results:
 
     with Checkpointer(context.folder / "checkpoints", about) as checkpointer:
         abstract = abstract_reward_state(scorer, settings, mesh)
-        resumes = checkpointer.latest_step() is not None
-        state = checkpointer.restore(abstract, data) if resumes else first()
-        if resumes:
-            announce(f"reward: {in_words(settings.optimizer, config.steps, int(state.step))}")
+        state = restored_or_first(
+            checkpointer, abstract, data, first, name="reward", optimizer=settings.optimizer
+        )
         with watching(context, context.folder, int(state.step), minimum_flops) as (watch, writer):
             state = train(
                 lambda state, batch: steps[_size(batch)](state, batch),
@@ -164,9 +162,11 @@ def run(context: StageContext) -> Results:
                 periodic=[Periodic(config.evaluate_every, measure)],
                 watch=watch,
             )
+    trained = state.params
+    del state  # with Adam's moments: what is gathered for the files takes their room
     write_judge_folder(
         context.folder / "judge",
-        model=Weights(state.params, read_config(start)),
+        model=Weights(trained, read_config(start)),
         tokenizer=start,
         preprocessor=read_preprocessor(start),
     )

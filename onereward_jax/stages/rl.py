@@ -33,6 +33,7 @@ from onereward_jax.stages.data import open_triplets
 from onereward_jax.stages.guidance import guidance_apart, rl_guidance
 from onereward_jax.stages.progress import announce
 from onereward_jax.stages.prompts import check_prompts, prompts_of, settle_prompts
+from onereward_jax.stages.restore import restored_or_first
 from onereward_jax.stages.rewards import find_reward, make_reward, needs_judge
 from onereward_jax.stages.settings import (
     check_batch,
@@ -50,7 +51,6 @@ from onereward_jax.training.checkpoint import About, Checkpointer
 from onereward_jax.training.flops import Assumptions
 from onereward_jax.training.loop import LoopConfig, Periodic, train
 from onereward_jax.training.minimum import full_attention_share, rl_minimum
-from onereward_jax.training.optim import in_words
 from onereward_jax.training.rl_config import Frozen, RLModels
 from onereward_jax.training.rl_step import (
     abstract_rl_state,
@@ -167,10 +167,9 @@ def run(context: StageContext) -> Results:
     about = About(must_match=context.must_match, config=plain(context.config))
     with Checkpointer(context.folder / "checkpoints", about) as checkpointer:
         abstract = abstract_rl_state(models, settings, mesh)
-        resumes = checkpointer.latest_step() is not None
-        state = checkpointer.restore(abstract, data) if resumes else first_state()
-        if resumes:
-            announce(f"rl: {in_words(settings.optimizer, config.steps, int(state.step))}")
+        state = restored_or_first(
+            checkpointer, abstract, data, first_state, name="rl", optimizer=settings.optimizer
+        )
         # State and reference have copies of their own: a third one would be 4 bytes per weight.
         del weights
         minimum = minimum_flops if needs_judge(context.config) else None
@@ -191,14 +190,17 @@ def run(context: StageContext) -> Results:
                 ],
                 watch=watch,
             )
-    for name, trained in (("policy", state.params), ("ema", state.ema)):
+    weights_of = {"policy": state.params, "ema": state.ema}
+    results = {"steps": int(state.step), "refused": int(state.refused)}
+    del state  # with Adam's moments: what is gathered for the files takes their room
+    for name, trained in weights_of.items():
         if adapts:
             adapter = uniform_adapter(trained, settings.lora.scale)
             save_adapter(context.folder / name, adapter, FLUX)
         else:
             architecture = read_config(transformer)
             save_params(context.folder / name, trained, FLUX, config=architecture)
-    return {"steps": int(state.step), "refused": int(state.refused)}
+    return results
 
 
 def make_transform(

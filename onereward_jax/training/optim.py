@@ -84,9 +84,9 @@ def make_schedule(config: OptimizerConfig) -> optax.Schedule:
     return optax.join_schedules([rise, after], [warmup])
 
 
-def in_words(config: OptimizerConfig, total_steps: int, step: int) -> str:
+def in_words(config: OptimizerConfig, step: int) -> str:
     """Where training goes on and by which schedule, as one line for people."""
-    now = float(make_schedule(config)(step))
+    now, total_steps = float(make_schedule(config)(step)), config.total_steps
     line = f"goes on after step {step} of {total_steps}; learning rate {now:.2g}, "
     if config.schedule == "cosine":
         end = config.learning_rate * config.final_fraction

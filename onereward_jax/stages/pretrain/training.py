@@ -9,6 +9,7 @@ import grain
 from ml_collections import FrozenConfigDict
 
 from onereward_jax.parallel import MeshFunction, shard_batch
+from onereward_jax.stages.restore import restored_or_first
 from onereward_jax.stages.settings import plain
 from onereward_jax.stages.stage import StageContext
 from onereward_jax.stages.watching import watching
@@ -57,8 +58,9 @@ def run_training(
     iterator = iter(data.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)))
     about = About(must_match={"training": plain(section)}, config=plain(context.config))
     with Checkpointer(folder, about, keep=1) as checkpointer:
-        resumes = checkpointer.latest_step() is not None
-        state = checkpointer.restore(abstract, iterator) if resumes else create()
+        state = restored_or_first(
+            checkpointer, abstract, iterator, create, name=name, optimizer=optimizer_config(section)
+        )
         with watching(context, folder, int(state.step)) as (watch, writer):
             return train(
                 step,

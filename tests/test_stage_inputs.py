@@ -238,6 +238,8 @@ def test_contents_count_not_paths(tmp_path):
     answered = inputs(config, work)
     blind = work / "questions-ab" / "questions.jsonl"
     blind.parent.mkdir()
+    blind.write_text('{"triplet": "test/1"}\n')  # written by the stage itself
+    assert verdicts(answered, config, work) == "." * 8
     blind.write_text('{"triplet": "test/1", "best": 1, "worst": 0}\n')
     assert verdicts(answered, config, work) == "......++"
     answered = inputs(config, work)

@@ -98,6 +98,17 @@ def test_a_candidate_without_its_digest_is_refused(store):
         store.add_candidates([dataclasses.replace(_candidate("t0", 7), digest="")])
 
 
+def test_candidates_that_are_not_wanted_leave_unless_they_were_judged(store):
+    everything = [(one.triplet_id, one.index) for one in store.candidates()]
+    assert store.keep_candidates(everything) == 0
+    assert store.keep_candidates([("t0", 0), ("t0", 1), ("t9", 0)]) == 4
+    assert store.candidates() == [_candidate("t0", 0), _candidate("t0", 1)]
+    store.add_preferences([_preference()])
+    with pytest.raises(ValueError, match="a candidate that has been judged stays"):
+        store.keep_candidates([("t0", 0)])
+    assert len(store.candidates()) == 2
+
+
 def test_another_schema_version_is_refused(store):
     store._connection.execute("PRAGMA user_version = 99")
     with pytest.raises(ValueError, match="schema version 99"):

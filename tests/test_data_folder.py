@@ -96,6 +96,25 @@ def test_a_photograph_decides_its_split_whatever_else_is_in_the_folder(folder):
         assert others[f"a copy of {number}"] == splits[f"{number}.png"]
 
 
+def test_a_photograph_and_what_it_is_edited_to_share_a_split(folder):
+    rows, pairs = [], 200
+    for number in range(pairs):
+        for name, blue in (("object", 0), ("clean", 1)):
+            save_picture(folder / f"{name}-{number}.png", colour=(number, blue, 7))
+        clean = {**FILL, "image": f"clean-{number}.png", "prompt": f"clean {number}"}
+        removal = {**FILL, "image": f"object-{number}.png", "prompt": f"object {number}"}
+        rows += [clean, removal | {"target": f"clean-{number}.png"}]
+    splits = splits_of(folder, rows)
+    for number in range(pairs):
+        assert splits[f"clean {number}"] == splits[f"object {number}"]
+    assert 10 < sum(split == "test" for split in splits.values()) / 2 < 32
+    # a named split holds for both of them
+    rows[0] |= {"split": "test"}
+    rows[2] |= {"split": "train"}
+    named = splits_of(folder, rows)
+    assert (named["object 0"], named["object 1"]) == ("test", "train")
+
+
 def test_splits_that_rows_name_count_and_none_is_left_empty(folder):
     a, b = ({**FILL, "image": f"{name}.png", "prompt": name} for name in "ab")
     assert set(splits_of(folder, [a, b]).values()) == {"train", "test"}

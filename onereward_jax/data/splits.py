@@ -2,15 +2,17 @@
 
 A row that names no split goes where its photograph goes, and that is drawn from the bytes of its
 file: one photograph, under whatever names and in however many rows, is never in both splits, and
-more rows move none of the others.
+more rows move none of the others. A row's image and its target are one photograph: what a removal
+has to find is never a training picture of another row.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from onereward_jax.data.example import SPLITS, Split
 from onereward_jax.data.metadata import METADATA, Row
@@ -20,7 +22,7 @@ TEST_SHARE = 0.1
 
 
 def split_rows(folder: pathlib.Path, rows: Sequence[Row]) -> tuple[Row, ...]:
-    """The rows, each with its split. Reads the files of the images where a row names none.
+    """The rows, each with its split. Reads images and targets where a row names none.
 
     Rows that name no split follow those that name one for the same photograph. Where a split would
     be empty, the photograph nearest to it is moved there.
@@ -28,17 +30,40 @@ def split_rows(folder: pathlib.Path, rows: Sequence[Row]) -> tuple[Row, ...]:
     Raises:
       ValueError: a split has no row.
     """
-    photos = [row.image for row in rows]
+    content = str.encode
     if any(row.split is None for row in rows):
-        digests = {name: _digest((folder / name).read_bytes()) for name in dict.fromkeys(photos)}
-        photos = [digests[name] for name in photos]
-    found = _splits(folder, photos, rows)
+        content = functools.cache(lambda name: (folder / name).read_bytes())
+    found = _splits(folder, _photos(rows, content), rows)
     return tuple(dataclasses.replace(row, split=split) for row, split in zip(rows, found))
 
 
 def check_splits(folder: pathlib.Path, rows: Sequence[Row]) -> None:
     """Raises ValueError where `split_rows` would, as far as can be known without reading images."""
-    _splits(folder, [_digest(row.image.encode()) for row in rows], rows)
+    _splits(folder, _photos(rows, str.encode), rows)
+
+
+def _photos(rows: Sequence[Row], content: Callable[[str], bytes]) -> list[str]:
+    """The photograph of each row, a hexadecimal digest; that of one of its files.
+
+    Args:
+      rows: those whose images and targets are linked, however indirectly, share a photograph.
+      content: of a file, by its path in the folder.
+    """
+    digest = functools.cache(lambda name: hashlib.sha256(content(name)).hexdigest())
+    parents: dict[str, str] = {}
+
+    def root(photo: str) -> str:
+        while (parent := parents.get(photo, photo)) != photo:
+            photo = parent
+        return photo
+
+    for row in rows:
+        # Of two, the one whose digest is least read backwards: its beginning, from which the split
+        # is drawn, stays evenly distributed.
+        both = {root(digest(row.image)), root(digest(row.target or row.image))}
+        first, *others = sorted(both, key=lambda photo: photo[::-1])
+        parents |= dict.fromkeys(others, first)
+    return [root(digest(row.image)) for row in rows]
 
 
 def _splits(folder: pathlib.Path, photos: Sequence[str], rows: Sequence[Row]) -> list[Split]:
@@ -57,10 +82,6 @@ def _splits(folder: pathlib.Path, photos: Sequence[str], rows: Sequence[Row]) ->
                 'photograph, or name the split of each row in "split"'
             )
     return found
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
 
 
 def _fraction(digest: str) -> float:

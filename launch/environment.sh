@@ -5,6 +5,7 @@
 #   run_stages <extras> <config> <default workdir> [workdir] [flags]
 #   parse_options <names> [arguments]    --name=value into NAME; --dry-run; the rest into `rest`
 #   require <names>                      an error unless each has a value
+#   name_experiment <config> [flags]     --config into `experiment`; nothing where flags have --resume
 #   do_it <command>                      run it, or print it in a dry run
 #   may_restart <code>                   whether the same command goes on after this exit code
 #   waits_for_people <code>              whether the run has ended until people answer; says so
@@ -61,7 +62,8 @@ run_stages() {
   activate_environment "$extras"
   cd "$repository"
   local code=0
-  python -m onereward_jax.main --config="$config" --workdir="$workdir" "$@" || code=$?
+  name_experiment "$config" "$@"
+  python -m onereward_jax.main ${experiment[@]+"${experiment[@]}"} --workdir="$workdir" "$@" || code=$?
   if [[ $code != 0 ]]; then
     waits_for_people "$code" || true
     exit "$code"
@@ -103,6 +105,12 @@ require() {
     variable=${variable^^}
     [[ -n ${!variable:-} ]] || fail "--$name=... (or $variable) is needed"
   done
+}
+
+name_experiment() {
+  experiment=("--config=$1")
+  shift
+  [[ " $* " != *" --resume "* ]] || experiment=()
 }
 
 fail() {

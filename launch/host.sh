@@ -18,7 +18,7 @@ All hosts must see workdir. gs://bucket/path is mounted with gcsfuse at ~/gs/buc
 
 options, each also as a variable (--restarts=3 or RESTARTS=3)
   --install      make the environment and end
-  --config=      default configs/flux_fill_dev.py
+  --config=      default configs/flux_fill_dev.py; not with --resume, which repeats a run's flags
   --restarts=    how often to go on after a lost host; default 10
   --waiting=     exit code when the run waits for people's answers; default 10
   --python=      interpreter for .venv, 3.11 or newer; default python3
@@ -77,9 +77,9 @@ fi
 
 set_up
 do_it cd "$repository"
+name_experiment "${CONFIG:-configs/flux_fill_dev.py}" "$@"
 command=(
-  python -m onereward_jax.main "--config=${CONFIG:-configs/flux_fill_dev.py}"
-  "--workdir=$workdir" --distributed "$@"
+  python -m onereward_jax.main ${experiment[@]+"${experiment[@]}"} "--workdir=$workdir" --distributed "$@"
 )
 if [[ $dry_run == yes ]]; then
   do_it "${command[@]}"

@@ -45,10 +45,11 @@ export JAX_PLATFORMS=cpu OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 
 # of_process <number>: its command, in `command`.
 of_process() {
+  name_experiment "${CONFIG:-configs/mini.py}" ${rest[@]+"${rest[@]}"}
   command=(
     env "XLA_FLAGS=--xla_force_host_platform_device_count=${DEVICES:-2}"
     "JAX_COORDINATOR_ADDRESS=localhost:${PORT:-29500}" "JAX_NUM_PROCESSES=$count"
-    "JAX_PROCESS_ID=$1" python -m onereward_jax.main "--config=${CONFIG:-configs/mini.py}"
+    "JAX_PROCESS_ID=$1" python -m onereward_jax.main ${experiment[@]+"${experiment[@]}"}
     "--workdir=$workdir" --distributed ${rest[@]+"${rest[@]}"}
   )
 }

@@ -68,6 +68,14 @@ def test_an_option_may_be_a_variable():
     )
 
 
+@pytest.mark.parametrize("command", ["host.sh cuda /flux", "local_multiprocess.sh /runs/two"])
+def test_resume_stands_in_place_of_the_scripts_config(command):
+    plain, resumed = (launch(f"{command} {flag}--dry-run").stdout for flag in ("", "--resume "))
+    started = [line for line in resumed.splitlines() if "onereward_jax.main" in line]
+    assert "--config=" in plain and started
+    assert all("--resume" in line and "--config" not in line for line in started)
+
+
 def test_the_batch_script_explains_itself():
     outcome = launch("slurm_gpu.sbatch --help")
     assert outcome.returncode == 0 and "launch/slurm_gpu.sbatch" in outcome.stdout

@@ -241,7 +241,7 @@ def test_all_annotators_count_and_the_run_says_how_far_they_agree(tmp_path, caps
     answers = tmp_path / "answers"
     answers.mkdir()
     context = context_of(tmp_path, path=str(answers))
-    assert waiting(context).startswith("annotate: 0 of 2")
+    assert waiting(context).startswith(f"annotate: 0 of 2 questions are answered in {answers}; ")
     write_lines(answers / "ann.jsonl", [line | {"best": 1, "worst": 0} for line in lines])
     write_lines(answers / "ben.jsonl", [lines[0] | {"best": 1, "worst": 0}])
     write_lines(answers / "eve.jsonl", [lines[0] | {"best": None, "worst": None}])

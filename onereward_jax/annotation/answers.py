@@ -63,7 +63,7 @@ class Answers:
         many = len(self.elsewhere) > 1
         return (
             f"{len(self.elsewhere)} answer{'s are' if many else ' is'} about other pictures than "
-            f"this run has ({_places(self.elsewhere)}): candidates were made anew or rows have "
+            f"this run has ({_places(self.elsewhere)}): pictures were made anew or rows have "
             "changed; such answers are kept, and count when their pictures are back"
         )
 

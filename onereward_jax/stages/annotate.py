@@ -138,9 +138,10 @@ def _ask_people(
     needed = max(1, math.ceil(enough * asked - 1e-9))
     if answers.answered < needed:
         what = "the rest" if needed == asked else f"{needed}, which are enough"
+        where = f" in {answers_path(context)}" if context.config.annotate.path else ""
         raise WaitingForPeople(
-            f"annotate: {answers.answered} of {asked} questions are answered; waiting for {what}: "
-            f"{folder / FILE}; the same command goes on when they are there"
+            f"annotate: {answers.answered} of {asked} questions are answered{where}; waiting for "
+            f"{what}: {folder / FILE}; the same command goes on when they are there"
         )
     return answers
 

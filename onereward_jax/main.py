@@ -30,7 +30,7 @@ from onereward_jax.parallel import hosts, is_writer, make_mesh
 from onereward_jax.parallel.roll_call import Lost
 from onereward_jax.parallel.virtual_devices import give_threads
 from onereward_jax.stages import STAGES, Outcome, run_chain
-from onereward_jax.stages.command import given_command, read_command
+from onereward_jax.stages.command import given_command, last_flags, read_command
 from onereward_jax.stages.watching import prepare_watching
 from onereward_jax.training.loop import Stopped, TooManyRefusedSteps
 
@@ -79,7 +79,7 @@ def main(argv: Sequence[str]) -> None:
 
 def _run(argv: Sequence[str]) -> None:
     try:
-        if _CONFIG.value is None or _WORKDIR.value is None:
+        if _CONFIG.value is None or not _WORKDIR.value:
             raise ValueError(
                 "--config and --workdir are needed, or --workdir and --resume; --help explains them"
             )
@@ -146,12 +146,13 @@ def parse_flags(argv: list[str]) -> list[str]:
     flags.FLAGS.verbosity = logging.WARNING
     try:
         argv = _with_former_flags(argv)
-        sys.argv[:] = argv  # config_flags looks there for the fields that are set
         command = given_command(argv)
         if command is None:
             return flags.FLAGS(argv)
         defaults = load_config(command.config)
         check_overrides(argv, defaults)
+        argv = last_flags(argv, defaults)
+        sys.argv[:] = argv  # config_flags looks there for the fields that are set
         rest = flags.FLAGS(argv)
         check_tuples(_CONFIG.value, defaults)
         return rest

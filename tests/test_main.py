@@ -174,6 +174,7 @@ def test_help_explains_every_stage():
     [
         (["--config.rl.stesp=5"], "config.rl.stesp is not a field of the config; did you mean"),
         (["--stage=rl"], "stage rl reads data, which is not done: run --stage=data first"),
+        (["--workdir="], "--config and --workdir are needed"),
     ],
 )
 def test_mistakes_end_in_one_sentence(arguments, message, tmp_path):

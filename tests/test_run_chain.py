@@ -174,7 +174,9 @@ def test_output_of_other_settings_is_kept_and_taken_back(config, tmp_path, capsy
     assert (tmp_path / "count" / "numbers.txt").stat().st_mtime_ns == written
     assert read_record(tmp_path / "total").results == {"total": 12}
     assert "count.old-1 is taken back: it was made from these inputs" in capsys.readouterr().out
-    # What took its place while it was away is kept in turn.
+    # What took its place while it was away is kept in turn; what is damaged is in nobody's way.
+    (tmp_path / "count.old-9").mkdir()
+    (tmp_path / "count.old-9" / "stage.json").write_text("{")
     config.count.size = 3
     assert run(config, tmp_path) == NOTHING
 

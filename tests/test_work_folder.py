@@ -9,9 +9,16 @@ import sys
 import time
 
 import pytest
+from ml_collections import ConfigDict
 
 import onereward_jax
-from onereward_jax.stages.command import Command, given_command, read_command, write_command
+from onereward_jax.stages.command import (
+    Command,
+    given_command,
+    last_flags,
+    read_command,
+    write_command,
+)
 from onereward_jax.stages.lock import FILE, WorkdirLock, WorkdirLocked
 
 ROOT = pathlib.Path(onereward_jax.__file__).parents[1]
@@ -103,6 +110,19 @@ def test_a_command_is_repeated_with_its_flags(tmp_path):
         read_command(tmp_path / "nowhere")
 
 
+def test_of_two_flags_for_a_field_the_last_one_counts():
+    config = ConfigDict({"a": {"sizes": (1,), "more": None, "text": "x", "on": True}})
+    argv = [
+        *("main", "--config.a.sizes=(2,)", "--config.a.more=3", "--config.a.on", "--stage=rl"),
+        *("--config.a.sizes", "(4,)", "--noconfig.a.on", "--config.a.more=None"),
+        "--config.a.text=None",
+    ]
+    assert last_flags(argv, config) == [
+        *("main", "--stage=rl", "--config.a.sizes", "(4,)", "--noconfig.a.on"),
+        "--config.a.text=None",
+    ]
+
+
 def test_resume_takes_the_place_of_config(tmp_path):
     def run(*arguments):
         return subprocess.run(
@@ -113,11 +133,11 @@ def test_resume_takes_the_place_of_config(tmp_path):
             check=False,
         )
 
-    flags = ("--config.rl.t2=40", "--config.rl.lora.rank=16")
+    flags = ("--config.rl.t2=40", "--config.candidates.num_steps=(2,)")
     write_command(tmp_path, Command(str(ROOT / "configs/mini.py"), flags))
-    outcome = run("--resume", "--config.rl.algorithm=dynamc", "--stage=export")
+    outcome = run("--resume", "--config.candidates.num_steps=(0,)", "--stage=export")
     assert outcome.returncode == 2
-    assert outcome.stderr.startswith("error: config.rl.algorithm is 'dynamc': choose one of frozen")
+    assert outcome.stderr.startswith("error: config.candidates.num_steps is (0,): a tuple of")
     both = run("--resume", "--config=configs/mini.py")
     assert (both.returncode, both.stderr) == (
         2,

@@ -273,7 +273,10 @@ class _Chain:
         """Output made from these inputs that was moved aside; a complete one if there is."""
         found = []
         for folder in self.workdir.glob(f"{stage.name}.old-*"):
-            record = read_record(folder)
+            try:
+                record = read_record(folder)
+            except ValueError:  # damaged: it stays where it is
+                continue
             if record is None:
                 continue
             same = self.comparison(stage, record, inputs).verdict is Verdict.UNCHANGED

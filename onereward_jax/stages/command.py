@@ -8,6 +8,10 @@ import os
 import pathlib
 from collections.abc import Sequence
 
+from ml_collections import ConfigDict
+
+from onereward_jax.common.config import flatten_config
+
 FILE = "command.json"
 
 
@@ -33,20 +37,57 @@ class Command:
 
 def given_command(argv: Sequence[str]) -> Command | None:
     """The command that these arguments make; None without `--config`."""
-    config, overrides = None, []
+    config = None
     for position, argument in enumerate(argv):
         name, equals, value = argument.lstrip("-").partition("=")
-        if not argument.startswith("-"):
-            continue
-        if name == "config":
+        if argument.startswith("-") and name == "config":
             config = value if equals else next(iter(argv[position + 1 :]), None)
-        elif name.startswith(("config.", "noconfig.")):
-            follows = not equals and position + 1 < len(argv) and argv[position + 1][:1] != "-"
-            overrides.append(f"{argument}={argv[position + 1]}" if follows else argument)
     if config is None:
         return None
     path, colon, variant = config.partition(":")
-    return Command(f"{pathlib.Path(path).absolute()}{colon}{variant}", tuple(overrides))
+    overrides = (f"{part[0]}={part[1]}" if part[1:] else part[0] for part in _parts(argv))
+    chosen = tuple(flag for flag in overrides if _sets_field(flag))
+    return Command(f"{pathlib.Path(path).absolute()}{colon}{variant}", chosen)
+
+
+def last_flags(argv: Sequence[str], config: ConfigDict) -> list[str]:
+    """The arguments with one flag for each field of the config: the last one given.
+
+    absl would join the values of a tuple that is set twice, as beside `--resume`. A field that is
+    None in the config's file is None again with `=None`, which absl takes for a text.
+
+    Args:
+      argv: of a command line.
+      config: as its file has it.
+    """
+    defaults, kept, fields = flatten_config(config), [], set()
+    for part in reversed(_parts(argv)):
+        if _sets_field(part[0]):
+            (field,) = overridden(part[:1])
+            value = part[1] if part[1:] else part[0].partition("=")[2]
+            repeated = field in fields
+            fields.add(field)
+            if repeated or (value == "None" and defaults.get(field, value) is None):
+                continue
+        kept.append(part)
+    return [argument for part in reversed(kept) for argument in part]
+
+
+def _parts(argv: Sequence[str]) -> list[list[str]]:
+    """The arguments, a flag that sets a field together with its value."""
+    parts: list[list[str]] = []
+    for argument in argv:
+        awaits = parts and len(parts[-1]) == 1 and "=" not in parts[-1][0]
+        if awaits and _sets_field(parts[-1][0]) and not argument.startswith("-"):
+            parts[-1].append(argument)
+        else:
+            parts.append([argument])
+    return parts
+
+
+def _sets_field(argument: str) -> bool:
+    name = argument.lstrip("-")
+    return argument.startswith("-") and name.startswith(("config.", "noconfig."))
 
 
 def read_command(workdir: pathlib.Path) -> Command:

@@ -42,9 +42,12 @@ def choice(*values: str) -> Rule:
     return Rule(f"choose one of {', '.join(values)}", lambda value: value in values)
 
 
-def whole(least: int) -> Rule:
-    """An integer."""
-    return Rule(f"a whole number from {least} expected", lambda v: _is_integer(v) and v >= least)
+def whole(least: int, most: int | float = math.inf) -> Rule:
+    """An integer in [least, most]."""
+    bounds = f"from {least}" + (f" to {most}" if most < math.inf else "")
+    return Rule(
+        f"a whole number {bounds} expected", lambda v: _is_integer(v) and least <= v <= most
+    )
 
 
 def number(low: float = -math.inf, high: float = math.inf, *, above: bool = False) -> Rule:
@@ -85,6 +88,7 @@ TEXT = Rule("a text expected", lambda value: isinstance(value, str))
 NAMED = Rule("it must not be empty", lambda value: isinstance(value, str) and value != "")
 FLAG = Rule("True or False expected", lambda value: isinstance(value, bool))
 SHARE = number(0.0, 1.0)
+DECAY = Rule("a number from 0 to below 1 expected", lambda v: _is_number(v) and 0 <= v < 1)
 DTYPE = choice("float32", "bfloat16", "float16")
 VOCABULARY = choice("full", "yes_no")
 
@@ -108,8 +112,8 @@ def _optimizer(section: str) -> dict[str, Rule]:
         "schedule": choice("constant", "cosine"),
         "warmup_steps": whole(0),
         "final_fraction": SHARE,
-        "b1": SHARE,
-        "b2": SHARE,
+        "b1": DECAY,
+        "b2": DECAY,
         "eps": number(0.0, above=True),
         "weight_decay": number(0.0),
         "clip_norm": number(0.0, above=True),
@@ -150,7 +154,7 @@ def _pretrained(section: str) -> dict[str, Rule]:
 
 
 RULES: dict[str, Rule] = {
-    "seed": whole(0),
+    "seed": whole(0, 2**32 - 1),
     "stages": each(NAMED),
     "mesh.data": AXIS,
     "mesh.fsdp": AXIS,

@@ -164,7 +164,10 @@ def test_settings_that_are_not_read_make_nothing_stale(tmp_path):
 
 
 def test_values_count_not_how_they_are_spelled(tmp_path):
-    """Guidance that is left open and the same guidance; a template with other spaces."""
+    """Whole numbers in a tuple; guidance left open and the same guidance; spaces in a template."""
+    config = changed(mini(), candidates__true_cfg_scale=(1.0, 5.0))
+    whole = changed(mini(), candidates__true_cfg_scale=(1, 5))
+    assert verdicts(inputs(config, tmp_path), whole, tmp_path) == "." * 8
     config = mini()
     then = inputs(config, tmp_path)
     same = changed(config, rl__policy_cfg_scale=2.0, evaluate__true_cfg_scale=2.0)
@@ -236,6 +239,12 @@ def test_contents_count_not_paths(tmp_path):
     questions.write_text('{"triplet": "train/1", "best": 1, "worst": 0}\n{"triplet": "train/2"}\n')
     assert verdicts(then, config, work) == "...+!!!!"
     answered = inputs(config, work)
+    questions.write_bytes(  # the same answer: another editor's lines, a remark, said twice
+        b'\xef\xbb\xbf{"worst": 0, "best": 1,  "triplet": "train/1", "remark": "!"}\r\n'
+        b'{"triplet": "train/2", "best": "", "worst": ""}\r\n'
+        b'{"triplet": "train/1", "best": 1, "worst": 0}'
+    )
+    assert verdicts(answered, config, work) == "." * 8
     blind = work / "questions-ab" / "questions.jsonl"
     blind.parent.mkdir()
     blind.write_text('{"triplet": "test/1"}\n')  # written by the stage itself
@@ -253,6 +262,11 @@ def test_contents_count_not_paths(tmp_path):
     Image.fromarray(np.full((32, 32, 3), 9, np.uint8)).save(pictures / "a.png")
     assert verdicts(newest, config, work)[:2] == "!+"
     newest = inputs(config, work)
+    rows = (pictures / "metadata.jsonl").read_text().splitlines()
+    other = json.dumps(dict(reversed(json.loads(rows[0]).items())) | {"split": None})
+    (pictures / "metadata.jsonl").write_text("\r\n".join([other, "", *rows]))
+    assert verdicts(newest, config, work) == "." * 8
+    (pictures / "metadata.jsonl").write_text("\n".join([*rows, ""]))
     with (pictures / "metadata.jsonl").open("a") as file:
         file.write('{"image": "b.png", "mask": "m.png", "prompt": "y", "task": "fill"}\n')
     assert verdicts(newest, config, work) == "!++!!!!!"

@@ -19,6 +19,9 @@ LISTED = 20
 ANNOTATOR = "people"
 """Who has answered where a line does not say."""
 
+_FIELDS = ("digest", "triplet", "dimension", "best", "worst", "annotator")
+"""What is read of a line."""
+
 BOTH = "give both, or null twice where the candidates do not differ"
 
 
@@ -114,6 +117,26 @@ def read_answers(source: Path, questions: Sequence[Question]) -> Answers:
         listing = "\n".join(errors[:LISTED] + more)
         raise ValueError(f"{source}: {len(errors)} bad answer{'s' * (len(errors) > 1)}\n{listing}")
     return Answers(tuple(found.values()), tuple(elsewhere))
+
+
+def what_is_said(source: Path) -> Iterator[str]:
+    """What counts of each answered line, as JSON; a line that cannot be read as it stands.
+
+    Args:
+      source: as for `read_answers`.
+    """
+    for path in answer_files(source):
+        for _, line in _lines(path):
+            try:
+                fields = _object(line)
+            except (ValueError, RecursionError):
+                yield repr(line.strip())
+                continue
+            if fields is not None:
+                said = {name: fields[name] for name in _FIELDS if name in fields}
+                # The name of a file in a folder stands for the annotator.
+                said.setdefault("annotator", path.stem if source.is_dir() else ANNOTATOR)
+                yield json.dumps(said, sort_keys=True)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:

@@ -17,6 +17,7 @@ from typing import Any
 
 from ml_collections import FrozenConfigDict
 
+from onereward_jax.annotation.answers import what_is_said
 from onereward_jax.convert import hub_commit, resolve_folder
 from onereward_jax.data.metadata import METADATA, metadata_lines
 from onereward_jax.stages.inputs import Digest
@@ -134,14 +135,14 @@ def pictures(field: str) -> Digest:
             found = dict(threads.map(one, names))
         if found != known and workdir.is_dir():
             _write_digests(workdir / DIGESTS, found)
-        rows = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+        rows = hashlib.sha256("\n".join(_rows(lines)).encode()).hexdigest()
         return _of_named([(METADATA, rows), *((name, entry[2]) for name, entry in found.items())])
 
     return digest
 
 
 def answers(field: str, in_place: str) -> Digest:
-    """Of the answered lines of people's files; questions that nobody has answered do not count.
+    """Of the answers in people's files, in whatever order and form they are written.
 
     Args:
       field: names a file of answers, or a folder of such files.
@@ -153,21 +154,26 @@ def answers(field: str, in_place: str) -> Digest:
         path = pathlib.Path(name).expanduser() if name else workdir / in_place
         if not path.exists():
             return NONE
-        files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
-        lines = [
-            line
-            for file in files
-            for line in file.read_text(encoding="utf-8-sig", errors="replace").split("\n")
-            if _is_answered(line)
-        ]
         # Questions that a stage has just written change nothing of what it read.
-        return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:16] if lines else NONE
+        text = "\n".join(sorted(set(what_is_said(path))))
+        return hashlib.sha256(text.encode()).hexdigest()[:16] if text else NONE
 
     return digest
 
 
-def _is_answered(line: str) -> bool:
-    return '"best"' in line or '"worst"' in line
+def _rows(lines: Iterable[str]) -> Iterable[str]:
+    """What counts of the lines of metadata, once each; a bad line as it stands."""
+    return dict.fromkeys(filter(None, map(_row, lines)))
+
+
+def _row(line: str) -> str:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return line.strip()
+    if isinstance(row, dict):
+        row = {name: value for name, value in row.items() if value is not None}
+    return json.dumps(row, sort_keys=True)
 
 
 def _named_files(line: str) -> Iterable[str]:

@@ -201,9 +201,22 @@ def require_sections(stage: Stage, config: FrozenConfigDict) -> None:
 def identity(stage: Stage, config: FrozenConfigDict, inputs: Mapping[str, Any]) -> str:
     """Names the output that `stage` makes of `inputs`: equal inputs, equal name."""
     effects = input_effects(stage, config)
-    kept = {name: value for name, value in inputs.items() if effects(name) is not Effect.ADDS}
+    kept = {
+        name: _as_floats(value)
+        for name, value in inputs.items()
+        if effects(name) is not Effect.ADDS
+    }
     text = json.dumps(kept, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _as_floats(value: Any) -> Any:
+    """The value with all of its numbers as floats: `compare` takes (1,) and (1.0,) for the same."""
+    if isinstance(value, list | tuple):
+        return [_as_floats(one) for one in value]
+    if isinstance(value, dict):
+        return {name: _as_floats(one) for name, one in value.items()}
+    return float(value) if isinstance(value, int) else value
 
 
 def compare(

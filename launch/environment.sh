@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Sourced by the other scripts; does nothing when run by itself but define:
 #
-#   activate_environment <extras>    .venv with the package and these extras, e.g. mini,test
+#   activate_environment <extras>    .venv with the package and these extras, e.g. mini,test; or ""
 #   run_stages <extras> <config> <default workdir> [workdir] [flags]
 #   parse_options <names> [arguments]    --name=value into NAME; --dry-run; the rest into `rest`
 #   require <names>                      an error unless each has a value
@@ -23,10 +23,11 @@ export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}
 # Install only when setup.py, the version or the extras changed since the last time.
 activate_environment() {
   local extras=$1 folder=${VENV:-$repository/.venv} python=${PYTHON:-python3}
+  local package=$repository${1:+[$1]}
   if [[ ${dry_run:-no} == yes ]]; then
     echo "$python -m venv $folder"
     echo "source $folder/bin/activate"
-    echo "python -m pip install --editable '${repository}[$extras]'"
+    echo "python -m pip install --editable '$package'"
     return
   fi
   if [[ ! -x $folder/bin/python ]]; then
@@ -39,11 +40,11 @@ activate_environment() {
   # shellcheck disable=SC1091
   source "$folder/bin/activate"
 
-  local stamp=$folder/installed-$extras wanted
+  local stamp=$folder/installed-${extras:-nothing} wanted
   wanted=$(cat "$repository/setup.py" "$repository/onereward_jax/__init__.py" | sha256sum)
   [[ ! -f $stamp || $(<"$stamp") != "$wanted" ]] || return 0
-  echo "installing onereward_jax[$extras] into $folder"
-  local requirements=(--editable "${repository}[$extras]")
+  echo "installing onereward_jax${extras:+[$extras]} into $folder"
+  local requirements=(--editable "$package")
   # Named beside the package, so that pip settles on this build of torch before anything else.
   [[ ,$extras, != *,test,* ]] || requirements+=(torch==2.13.0)
   python -m pip install --quiet --disable-pip-version-check "${requirements[@]}"
@@ -59,15 +60,18 @@ run_stages() {
     shift
   fi
   [[ $workdir == /* ]] || workdir=$PWD/$workdir
+  parse_options "" "$@"
   activate_environment "$extras"
-  cd "$repository"
+  do_it cd "$repository"
   local code=0
-  name_experiment "$config" "$@"
-  python -m onereward_jax.main ${experiment[@]+"${experiment[@]}"} --workdir="$workdir" "$@" || code=$?
+  name_experiment "$config" ${rest[@]+"${rest[@]}"}
+  do_it python -m onereward_jax.main ${experiment[@]+"${experiment[@]}"} "--workdir=$workdir" \
+    ${rest[@]+"${rest[@]}"} || code=$?
   if [[ $code != 0 ]]; then
     waits_for_people "$code" || true
     exit "$code"
   fi
+  [[ $dry_run == no ]] || return 0
   local report=$workdir/evaluate/report/index.html
   [[ ! -f $report ]] || echo "report: $report"
 }

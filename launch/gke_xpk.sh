@@ -27,6 +27,7 @@ options, each also as a variable (--cluster=pod or CLUSTER=pod)
   --bucket=            attach: its bucket
   --image=             run: base image; default python:3.12, to which xpk adds this repository
   --config=            run: default configs/flux_fill_dev.py
+  --extras=            run: of the package; default tpu
   --restarts=          run: after a lost host; default 10
   --dry-run            print the commands
 
@@ -36,7 +37,7 @@ options, each also as a variable (--cluster=pod or CLUSTER=pod)
 TEXT
 }
 
-options="cluster zone project name tpu-type slices workdir storage bucket image config restarts"
+options="cluster zone project name tpu-type slices workdir storage bucket image config extras restarts"
 parse_options "$options" "$@"
 action=${rest[0]:-}
 rest=("${rest[@]:1}")

@@ -6,11 +6,12 @@ source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
 usage() {
   cat <<'TEXT'
-launch/host.sh tpu|cuda|mini <workdir> [options] [flags of onereward_jax.main]
-launch/host.sh tpu|cuda|mini --install
+launch/host.sh <extras> <workdir> [options] [flags of onereward_jax.main]
+launch/host.sh <extras> --install
 
-Makes .venv when it is missing, installs the package with the extra tpu, cuda or mini (CPU), and
-runs the stages of a config on all devices of all hosts. tpu_vm.sh, gke_xpk.sh and slurm_gpu.sbatch
+Makes .venv when it is missing, installs the package with the extras, and runs the stages of a config
+on all devices of all hosts. Extras are tpu or cuda, or cpu for neither; with mini for the mini
+world's data and wandb for its board, as in cuda,mini. tpu_vm.sh, gke_xpk.sh and slurm_gpu.sbatch
 call it on each host. Hosts find each other as jax.distributed does: by Cloud TPU's or GKE's
 metadata or by Slurm; else set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.
 
@@ -37,17 +38,22 @@ for argument in "$@"; do
 done
 parse_options "config restarts waiting python venv" ${arguments[@]+"${arguments[@]}"}
 set -- ${rest[@]+"${rest[@]}"}
-extra=${1:-}
-[[ $extra == tpu || $extra == cuda || $extra == mini ]] || fail "tpu, cuda or mini is needed first"
+extras=${1:-}
+[[ ,$extras, =~ ^(,(tpu|cuda|cpu|mini|wandb))+,$ ]] ||
+  fail "tpu, cuda or cpu is needed first, perhaps with ,mini or ,wandb"
+extras=,$extras,
+extras=${extras//,cpu,/,}
+extras=${extras#,}
+extras=${extras%,}
 
 set_up() {
-  [[ $dry_run == no ]] || { activate_environment "$extra"; return; }
+  [[ $dry_run == no ]] || { activate_environment "$extras"; return; }
   # Hosts that share the repository must not install at the same time: setup.py is the lock.
   (
     flock 9
-    activate_environment "$extra"
+    activate_environment "$extras"
   ) 9<"$repository/setup.py"
-  activate_environment "$extra"
+  activate_environment "$extras"
 }
 
 if [[ $install == yes ]]; then

@@ -20,6 +20,7 @@ options, each also as a variable (--processes=4 or PROCESSES=4)
   --devices=     virtual devices of each; default 2
   --port=        of process 0; default 29500
   --config=      default configs/mini.py
+  --extras=      installed with the package; default mini. cpu: none
   --restarts=    how often to go on after a lost process; default 3
   --python=      interpreter for .venv, 3.11 or newer; default python3
   --venv=        another folder for it
@@ -29,7 +30,7 @@ SIGTERM or Ctrl-C saves a checkpoint and ends with code 75.
 TEXT
 }
 
-parse_options "processes devices port config restarts python venv" "$@"
+parse_options "processes devices port config extras restarts python venv" "$@"
 workdir=$repository/runs/local
 if [[ ${#rest[@]} -gt 0 && ${rest[0]} != --* ]]; then
   workdir=${rest[0]}
@@ -38,7 +39,8 @@ fi
 [[ $workdir == /* ]] || workdir=$PWD/$workdir
 count=${PROCESSES:-2}
 
-activate_environment mini
+extras=${EXTRAS:-mini}
+activate_environment "${extras#cpu}"
 do_it mkdir -p "$workdir/processes"
 do_it cd "$repository"
 export JAX_PLATFORMS=cpu OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}

@@ -15,7 +15,7 @@ workdir/pretrain/judge; copied to onereward_jax/mini_models/ they are the ones e
 configs/mini.py starts from.
 
 JAX_PLATFORMS names another device than cpu, PYTHON the interpreter for .venv (3.11 or newer),
-VENV another folder for it.
+VENV another folder for it. --dry-run prints the commands.
 TEXT
   exit 0
 fi

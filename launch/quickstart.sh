@@ -16,7 +16,7 @@ of configs/mini.py in workdir (default runs/mini). Started again, it goes on whe
   CONFIG=configs/mini.py:smoke launch/quickstart.sh runs/smoke
 
 CONFIG names another config, JAX_PLATFORMS another device than cpu, PYTHON the interpreter for
-.venv (3.11 or newer), VENV another folder for it.
+.venv (3.11 or newer), VENV another folder for it. --dry-run prints the commands.
 TEXT
   exit 0
 fi

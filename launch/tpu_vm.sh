@@ -28,6 +28,7 @@ options, each also as a variable (--name=flux or NAME=flux)
   --prepare=           install: run on each host beforehand, e.g. to install Python 3.11
   --workdir=           run: seen by all hosts, or gs://bucket/path
   --config=            run: default configs/flux_fill_dev.py
+  --extras=            run, install: of the package; default tpu
   --python=            run, install: interpreter on the hosts; default python3
   --folder=            logs: default logs/NAME
   --dry-run            print the commands
@@ -40,7 +41,7 @@ TEXT
 }
 
 options="name zone project accelerator-type runtime-version slices capacity prepare workdir config"
-parse_options "$options python folder" "$@"
+parse_options "$options extras python folder" "$@"
 action=${rest[0]:-}
 rest=("${rest[@]:1}")
 require name
@@ -76,11 +77,11 @@ case $action in
     do_it rm "$archive"
     [[ -z ${PREPARE:-} ]] || everywhere "$PREPARE"
     everywhere "mkdir -p onereward_jax && tar -xzf onereward_jax.tar.gz -C onereward_jax &&\
- onereward_jax/launch/host.sh tpu --install --python=${PYTHON:-python3}"
+ onereward_jax/launch/host.sh ${EXTRAS:-tpu} --install --python=${PYTHON:-python3}"
     ;;
   run)
     require workdir
-    printf -v call '%q ' onereward_jax/launch/host.sh tpu "$WORKDIR" \
+    printf -v call '%q ' onereward_jax/launch/host.sh "${EXTRAS:-tpu}" "$WORKDIR" \
       "--config=${CONFIG:-configs/flux_fill_dev.py}" "--python=${PYTHON:-python3}" \
       ${rest[@]+"${rest[@]}"}
     # Its own session, so that it outlives the connection.

@@ -16,6 +16,7 @@ ROOT = PACKAGE.parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = (
+    "rehearsal",
     "main",
     "train_compile",
     "edit",

@@ -34,6 +34,13 @@ gke_xpk.sh logs --cluster=pod --name=flux
 gke_xpk.sh delete --cluster=pod --name=flux
 slurm_gpu.sbatch /shared/flux --nodes=8 --partition=h100 --sbatch=--exclusive --stage=rl
 slurm_gpu.sbatch /shared/mini --gpus=0 --tasks=2 --config=configs/mini.py:smoke
+slurm_gpu.sbatch /shared/mini --nodes=2 --extras=cuda,mini --config=configs/mini.py
+host.sh cpu,wandb /shared/flux
+local_multiprocess.sh /runs/two --extras=cpu --config=configs/rehearsal.py
+quickstart.sh /runs/mini --config.rl.steps=5
+make_mini.sh /runs/made
+test.sh tests/test_main.py -n 0
+rehearse.sh /runs/rehearsal --processes=4 --devices=1
 """.strip().splitlines()
 
 
@@ -88,7 +95,7 @@ def test_the_batch_script_explains_itself():
         ("tpu_vm.sh start --name=flux", "not 'start'"),
         ("tpu_vm.sh run --name=flux", "--workdir=... (or WORKDIR) is needed"),
         ("gke_xpk.sh run --cluster=pod --name", "--name needs a value, as in --name=x"),
-        ("host.sh gpu /runs", "tpu, cuda or mini is needed first"),
+        ("host.sh gpu /runs", "tpu, cuda or cpu is needed first"),
         ("host.sh tpu --stage=rl", "the workdir is needed second"),
         ("slurm_gpu.sbatch --nodes=2", "the workdir is needed first"),
         ("slurm_gpu.sbatch /runs --gpus=0", "--tasks is needed where --gpus is 0"),

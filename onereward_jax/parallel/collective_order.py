@@ -1,4 +1,4 @@
-"""The same order of collectives in every process, where CPU processes make a run."""
+"""The order of collectives, where CPU processes make a run."""
 
 from __future__ import annotations
 
@@ -15,13 +15,19 @@ ACCELERATORS = ("libtpu", "jax_plugins")
 
 
 def fix_collective_order(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Has XLA's CPU compiler keep collectives in one order; to be called before the first device.
+    """Has XLA's CPU compiler leave collectives less freedom; to be called before the first device.
 
-    Gloo, which connects CPU processes, pairs messages by their order alone. XLA's default scheduler
-    lets independent collectives start in any order, another one in each process. Over a mesh with
-    two axes of more than one device (data 2 x fsdp 2) a process then receives what was sent for
-    another collective, and aborts: "Received data size doesn't match expected size". XLA reads this
-    flag from the environment only: as a compiler option of `jax.jit` it has no effect.
+    Gloo, which connects CPU processes, pairs the messages of a group of devices by their order
+    alone. XLA's CPU runtime starts what follows a loop while collectives of the loop's body still
+    run, unless it needs their result: a gather of weights that come after a scan of layers
+    overtakes those inside it, at another moment in each process. A process then receives what was
+    sent for another collective, and aborts: "Received data size doesn't match expected size".
+
+    The scheduler that saves memory leaves less that is independent, and RL on data 2 x fsdp 2 over
+    two processes ran where it never did. It is no cure: meshes with `data` and `fsdp` beside each
+    other may still abort on CPU processes; those with one of them, and `tensor`, have not been seen
+    to. XLA reads the flag from the environment only: as a compiler option of `jax.jit` it has no
+    effect.
 
     Args:
       environment: where XLA_FLAGS is read and extended, unless it names the flag already, or the

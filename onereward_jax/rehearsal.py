@@ -262,9 +262,8 @@ def go_further(run: Run, steps: int) -> None:
     tell("more answers: the judge and the editor were trained again")
 
 
-def use(run: Run) -> pathlib.Path:
-    """An edit by the exported editor; returns the picture."""
-    folder = run.workdir / "photographs"
+def use(run: Run, folder: pathlib.Path) -> pathlib.Path:
+    """An edit of a picture of the data folder by the exported editor; returns where it is."""
     out = run.workdir / "edited.png"
     command = [
         *(sys.executable, "-m", "onereward_jax.edit", f"--model={run.workdir}/export/editor"),
@@ -321,6 +320,7 @@ def main() -> None:
     flags = (
         f"--config={ROOT / 'configs' / 'rehearsal.py'}",
         f"--config.data.path={workdir / 'photographs'}",
+        "--host_timeout=60",
         *(f"--config.mesh.{axis}={size}" for axis, size in sizes),
     )
     run = Run(workdir / "run", flags, options.processes, options.devices)
@@ -328,8 +328,8 @@ def main() -> None:
     try:
         to_the_export(run, alone=True)
         go_further(run, steps=6)
-        use(run)
-    except RuntimeError as error:
+        tell(f"an edit by the exported editor: {use(run, workdir / 'photographs')}")
+    except (RuntimeError, subprocess.CalledProcessError) as error:
         sys.exit(f"error: {error}")
     tell(f"all went well, in {(time.monotonic() - started) / 60:.0f} minutes")
 

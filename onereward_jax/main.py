@@ -23,6 +23,7 @@ from onereward_jax.common.mistakes import (
     TRY_AGAIN,
     WAITING,
     WaitingForPeople,
+    disk_is_full,
     exit_with,
     is_sentence,
 )
@@ -112,8 +113,16 @@ def _run(argv: Sequence[str]) -> None:
     except Lost as lost:
         print(f"error: {lost}", file=sys.stderr)
         sys.exit(lost.code)
-    except (ValueError, OSError, ModuleNotFoundError, TooManyRefusedSteps) as error:
-        if _TRACEBACK.value or not is_sentence(error):
+    except Exception as error:
+        if _TRACEBACK.value:
+            raise
+        if disk_is_full(error):
+            last = str(error).strip().rpartition("\n")[2]
+            exit_with(
+                OSError(f"a disk is full ({last}): the same command goes on once there is room")
+            )
+        expected = (ValueError, OSError, ModuleNotFoundError, TooManyRefusedSteps)
+        if not (isinstance(error, expected) and is_sentence(error)):
             raise
         exit_with(error)
     if is_writer():

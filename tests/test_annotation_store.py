@@ -115,6 +115,12 @@ def test_another_schema_version_is_refused(store):
         PreferenceStore(store.path)
 
 
+def test_a_damaged_file_is_named(tmp_path):
+    (tmp_path / "store.sqlite").write_bytes(b"junk" * 500)
+    with pytest.raises(ValueError, match=r"store\.sqlite is damaged"):
+        PreferenceStore(tmp_path / "store.sqlite")
+
+
 WRITER = """
 import sys
 from onereward_jax.annotation import Candidate, PreferenceStore

@@ -6,6 +6,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -60,6 +61,22 @@ def test_a_folder_in_use_is_refused_and_that_of_a_dead_run_is_taken_over(tmp_pat
         process.kill()
         process.wait()
     assert not (tmp_path / FILE).exists()
+
+
+def test_a_lock_that_is_being_written_is_not_taken(tmp_path):
+    process = hold(tmp_path)
+    held = (tmp_path / FILE).read_text()
+    process.send_signal(signal.SIGSTOP)  # it lives, and does not write the file anew
+    try:
+        (tmp_path / FILE).write_text("")
+        writing = threading.Timer(0.2, (tmp_path / FILE).write_text, [held])
+        writing.start()
+        with pytest.raises(WorkdirLocked, match=f"in use by process {process.pid}"):
+            WorkdirLock(tmp_path).__enter__()
+        writing.join()
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_a_holder_on_another_host_is_known_by_its_beat(tmp_path, capsys):

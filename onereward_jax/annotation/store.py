@@ -41,7 +41,7 @@ class PreferenceStore:
     """Candidates and preferences in `path` (created when missing). One instance per thread.
 
     Raises:
-      ValueError: the file was written by another schema version.
+      ValueError: the file was written by another schema version, or is no store.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -51,7 +51,15 @@ class PreferenceStore:
             self.path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None
         )
         self._connection.row_factory = sqlite3.Row
-        self._connection.execute("PRAGMA journal_mode = WAL")
+        try:
+            self._connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError:  # of the disk, or another process
+            raise
+        except sqlite3.DatabaseError as error:
+            self._connection.close()
+            raise ValueError(
+                f"{self.path} is damaged ({error}): remove its folder to run the stage again"
+            ) from error
         # FULL: an answer that was acknowledged survives power loss, not only a killed process
         self._connection.execute("PRAGMA synchronous = FULL")
         self._connection.execute("PRAGMA foreign_keys = ON")

@@ -7,6 +7,7 @@ package keeps its traceback.
 from __future__ import annotations
 
 import argparse
+import errno
 import pathlib
 import sys
 import traceback
@@ -24,6 +25,8 @@ TRY_AGAIN = 75
 WAITING = 10
 """Exit code while people's answers are waited for: no failure. The same command goes on when they
 are there; to start it again before that is of no use."""
+
+_FULL = ("no space left on device", "os error 28", "disk is full", "disk quota exceeded")
 
 PACKAGE = pathlib.Path(__file__).parents[1]
 
@@ -43,6 +46,22 @@ def is_sentence(error: Exception) -> bool:
     if isinstance(error, ModuleNotFoundError):
         return not (error.name or "").startswith("onereward_jax")
     return _raised_here(error)
+
+
+def disk_is_full(error: BaseException) -> bool:
+    """Whether an error, or one behind it, says that a disk or a quota is full.
+
+    Libraries that write files raise errors of their own kinds.
+    """
+    told = f"{type(error).__name__}: {error}".lower()
+    return (
+        getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+        or any(words in told for words in _FULL)
+        or any(
+            behind is not None and disk_is_full(behind)
+            for behind in (error.__cause__, error.__context__)
+        )
+    )
 
 
 def exit_with(error: Exception) -> NoReturn:

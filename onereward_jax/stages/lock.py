@@ -115,6 +115,9 @@ class WorkdirLock:
 
     def _take_over(self) -> None:
         holder = _read(self._path)
+        if holder is None:  # perhaps it is being written at this moment
+            time.sleep(min(1.0, self._seconds))
+            holder = _read(self._path)
         if holder is not None and self._lives(holder):
             raise WorkdirLocked(
                 f"{self._path.parent} is in use by {holder}: wait for that run, stop it, or choose "

@@ -136,11 +136,24 @@ def test_people_answer_in_place_and_nothing_is_overwritten(tmp_path, capsys):
     some = path.read_bytes()
     assert waiting(context).startswith("annotate: 1 of 10 questions are answered")
     assert path.read_bytes() == some and not (context.folder / STORE).exists()
-    assert annotate.run(context_of(tmp_path, enough=0.1)) == {
-        "pairs": 0, "undecided": 1, "annotators": 1
-    }  # fmt: skip
+    some_do = waiting(context_of(tmp_path, enough=0.1))
+    assert "no answer decides between candidates of the split train and test" in some_do
     assert "waiting for 2, which are enough" in waiting(context_of(tmp_path, enough=0.11))
 
+    write_lines(path, lines)
+    answer_all(context, best=None, worst=None)
+    with pytest.raises(ValueError, match=r"questions\.jsonl: no answer decides .* of the split"):
+        annotate.run(context)
+    one_each = [
+        next(line for line in lines if line["triplet"].startswith(split))
+        for split in ("train", "test")
+    ]
+    write_lines(path, [line | {"best": 1, "worst": 0} for line in one_each])
+    assert annotate.run(context_of(tmp_path, enough=0.2)) == {
+        "pairs": 2, "undecided": 0, "annotators": 1
+    }  # fmt: skip
+
+    write_lines(path, [lines[0] | {"best": None, "worst": None}, *lines[1:]])
     answer_all(context)
     every = path.read_bytes()
     # the stage's output follows the answers, whatever was there before

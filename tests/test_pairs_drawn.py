@@ -72,6 +72,16 @@ def test_triplets_of_each_task_that_get_candidates(tasks, expected):
         assert np.median(found % 100) > count / 2
 
 
+def test_tasks_without_triplets_leave_their_share_to_the_others():
+    triplets = Many()
+    triplets.tasks = np.where(triplets.tasks == 0, 3, triplets.tasks)
+    for tasks, expected in (("evenly", (0, 20, 20, 20)), ("as_sampled", (0, 15, 15, 30))):
+        rows = chosen_rows(triplets, NAMES, 60, tasks, seed=0)
+        assert tuple(np.bincount(triplets.tasks[rows], minlength=4)) == expected
+    few = triplets.tasks[chosen_rows(triplets, NAMES, 1, "evenly", seed=0)]
+    assert sorted(few) == [1, 2, 3]
+
+
 def test_one_more_triplet_takes_the_place_of_one_other_at_most():
     chosen = {NAMES[row] for row in chosen_rows(Many(), NAMES, 80, "evenly", seed=0)}
     for new in range(20):

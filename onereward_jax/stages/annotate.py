@@ -125,7 +125,7 @@ def _ask_people(
     """Sees to it that all questions are written; returns the answers, once they are enough.
 
     Raises:
-      ValueError: answers cannot be used.
+      ValueError: answers cannot be used, or all are given and a split has no decided pair.
       WaitingForPeople: they are too few.
     """
     folder, enough = context.workdir / QUESTIONS, context.config.annotate.enough
@@ -143,6 +143,15 @@ def _ask_people(
             f"annotate: {answers.answered} of {asked} questions are answered{where}; waiting for "
             f"{what}: {folder / FILE}; the same command goes on when they are there"
         )
+    decided = {one.triplet.partition("/")[0] for one in answers.given if one.best is not None}
+    if missing := [split for split in splits if split not in decided]:
+        sentence = (
+            f"no answer decides between candidates of the split {' and '.join(missing)}, and the "
+            "judge needs pairs to learn from (train) and to be measured by (test)"
+        )
+        if answers.answered < asked:
+            raise WaitingForPeople(f"annotate: {sentence}; waiting for more: {folder / FILE}")
+        raise ValueError(f"{answers_path(context)}: {sentence}")
     return answers
 
 

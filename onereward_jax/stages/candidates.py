@@ -75,6 +75,12 @@ def run(context: StageContext) -> Results:
             config, split, source, context.config.seed, task_probabilities(context.config)
         )
     ]
+    for split in triplets:
+        if not any(plan.split == split for plan in plans):
+            raise ValueError(
+                f"candidates: no triplet of {split} is of a task that config.rl.task_probabilities "
+                'draws; config.candidates.tasks = "evenly" takes all tasks'
+            )
     cache = open_text_cache(context.output("embed") / "prompts")
     sizes = {size for source in triplets.values() for size in sizes_of(source)}
     generate = {size: make_generate(editor, size, context.mesh) for size in sizes}
@@ -151,8 +157,10 @@ def choose_rows(
 ) -> list[int]:
     """Some triplets of each task, `count` of them together where there are so many.
 
-    They are drawn by their names: one more triplet takes the place of one other at most. The
-    paper chooses a diverse subset instead, by K-means on CLIP embeddings; that is not done here.
+    Tasks without triplets leave their share to the others; one that has a share gets one triplet at
+    least. They are drawn by their names: one more triplet of a task that has some takes the place
+    of one other at most. The paper chooses a diverse subset instead, by K-means on CLIP embeddings;
+    that is not done here.
 
     Args:
       triplets: to choose from.
@@ -168,11 +176,13 @@ def choose_rows(
     shares = {"as_sampled": probabilities, "evenly": dict.fromkeys(TASKS, 1 / len(TASKS))}
     if tasks not in shares:
         raise ValueError(f'candidates.tasks must be "as_sampled" or "evenly", found {tasks!r}')
+    of_task = {task: triplets.with_task(task).tolist() for task in shares[tasks]}
+    total = sum(share for task, share in shares[tasks].items() if of_task[task])
     rows = []
-    for task, share in shares[tasks].items():
-        found = triplets.with_task(task).tolist()
+    for task, found in of_task.items():
         drawn = {row: generator(seed, "chosen", names[row]).random() for row in found}
-        rows += sorted(found, key=drawn.get)[: round(count * share)]
+        wanted = round(count * shares[tasks][task] / total) if found else 0
+        rows += sorted(found, key=drawn.get)[: max(wanted, 1)]
     return rows
 
 

@@ -17,7 +17,7 @@ from onereward_jax.parallel import make_mesh
 from onereward_jax.stages import Stage, StageContext, field_rules, run_chain
 from onereward_jax.stages.command import Command, read_command
 from onereward_jax.stages.field_rules import FLAG, TEXT, Rule, each, whole
-from onereward_jax.stages.inputs import Effect, adds, grows, how, output
+from onereward_jax.stages.inputs import Effect, adds, grows, how, output, updates
 from onereward_jax.stages.record import read_record
 
 ROOT = pathlib.Path(onereward_jax.__file__).parents[1]
@@ -122,6 +122,16 @@ def test_complete_stages_run_again_only_when_their_output_would_differ(config, t
     said = capsys.readouterr().out
     assert "(config.count.size: 4 -> 3)" in said
     assert "total: former output moved" in said or "total: starting" in said
+
+
+def test_a_stage_that_is_written_over_says_what_has_changed(config, tmp_path, capsys):
+    chain = (dataclasses.replace(CHAIN[0], fields=(updates("count"),)),)
+    config.stages = ("count",)
+    run(config, tmp_path, chain=chain)
+    config.count.size = 3
+    assert run(config, tmp_path, chain=chain) == {"count": True}
+    assert "count: starting (config.count.size: 4 -> 3)" in capsys.readouterr().out
+    assert not list(tmp_path.glob("*.old-*"))
 
 
 def test_steps_may_grow_and_what_adds_concerns_no_reader(config, tmp_path, capsys):

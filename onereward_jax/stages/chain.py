@@ -259,10 +259,9 @@ class _Chain:
         kept_output = found is not None and found.verdict is not Verdict.STARTS_OVER
         if kept_output and not stage.resumes and folder.exists():
             shutil.rmtree(folder)
-        if kept_output and stage.resumes and _has_output(folder):
-            announce(f"{stage.name}: going on" + (f" ({found})" if found.differing else ""))
-        else:
-            announce(f"{stage.name}: starting")
+        going_on = kept_output and stage.resumes and _has_output(folder)
+        changed = f" ({found})" if kept_output and found.differing else ""
+        announce(f"{stage.name}: {'going on' if going_on else 'starting'}{changed}")
         folder.mkdir(parents=True, exist_ok=True)
         write_record(folder, StageRecord(STARTED, inputs))
         if self.command is not None:

@@ -12,7 +12,8 @@ Makes an environment without extras and takes a handful of pictures through ever
 small models, on several processes of this machine: people's answers are written for them (two
 annotators who sometimes disagree), a process is killed in each training, the run gets more steps and
 then more answers, and the exported editor makes an edit. Minutes, on CPU. workdir (default
-runs/rehearsal) is made anew; put it on the file system of the real run.
+runs/rehearsal) is made anew, unless something else than a rehearsal is there; put it on the file system
+of the real run.
 
 options, each also as a variable (--processes=4 or PROCESSES=4)
   --pictures=    folder with six *.jpg or *.png of any size; default: six are drawn

@@ -26,7 +26,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from onereward_jax.common.mistakes import WAITING
+from onereward_jax.common.mistakes import WAITING, exit_with
 from onereward_jax.stages.record import COMPLETE, read_record
 from onereward_jax.tasks import FIXED_PROMPTS, Task
 
@@ -38,8 +38,25 @@ FOR_TESTING = 2
 """So many pictures, the first ones, are for testing."""
 DISAGREES, SEES_NO_DIFFERENCE = 0.2, 0.1
 """Shares of the questions in which an annotator names another order, or none."""
+MARKER = "rehearsal.txt"
+"""File by which a rehearsal knows a work folder that it may delete."""
 PATIENCE = 3600.0
 """Seconds after which something that does not come is given up."""
+
+
+def empty_workdir(workdir: pathlib.Path) -> None:
+    """Makes the work folder, or empties that of a former rehearsal: nothing else is deleted.
+
+    Raises:
+      ValueError: there is something else.
+    """
+    marker = workdir / MARKER
+    if marker.is_file():
+        shutil.rmtree(workdir)
+    elif workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
+        raise ValueError(f"--workdir: {workdir} is not of a rehearsal: name a folder of its own")
+    workdir.mkdir(parents=True, exist_ok=True)
+    marker.write_text("Made by launch/rehearse.sh, which deletes this folder when it runs again.\n")
 
 
 def draw_pictures(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -298,15 +315,17 @@ def _free_port() -> int:
 def main() -> None:
     """The whole rehearsal, in a new work folder."""
     parser = argparse.ArgumentParser(prog="onereward_jax.rehearsal", description=__doc__)
-    parser.add_argument("--workdir", required=True, type=pathlib.Path, help="made anew")
+    parser.add_argument("--workdir", required=True, type=pathlib.Path, help="of its own; made anew")
     parser.add_argument("--pictures", type=pathlib.Path, help="folder of *.jpg, *.png; else drawn")
     parser.add_argument("--processes", type=int, default=2, help="on this machine")
     parser.add_argument("--devices", type=int, default=2, help="virtual devices of each")
     parser.add_argument("--mesh", default="2x1x2", help="data x fsdp x tensor")
     options = parser.parse_args()
     workdir = options.workdir.resolve()
-    if workdir.exists():
-        shutil.rmtree(workdir)
+    try:
+        empty_workdir(workdir)
+    except ValueError as error:
+        exit_with(error)
     if options.pictures:
         names = (".jpg", ".jpeg", ".png", ".webp")
         every = sorted(p for p in options.pictures.iterdir() if p.suffix.lower() in names)

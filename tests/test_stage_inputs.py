@@ -226,6 +226,8 @@ def test_contents_count_not_paths(tmp_path):
 
     unread = changed(config, data__train__fill=5, annotate__margin=1.0)
     assert verdicts(then, unread, work) == "." * 8
+    with pytest.raises(FileNotFoundError, match="config.data.path: there is no .*elsewhere/"):
+        inputs(changed(config, data__path=str(tmp_path / "elsewhere")), work)
     for name in ("pictures", "judge"):
         shutil.copytree(tmp_path / name, tmp_path / "moved" / name)
     moved = changed(

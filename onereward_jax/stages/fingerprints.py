@@ -116,6 +116,11 @@ def pictures(field: str) -> Digest:
 
     def digest(config: FrozenConfigDict, workdir: pathlib.Path) -> str:
         top = pathlib.Path(_value(config, field)).expanduser()
+        if not (top / METADATA).is_file():
+            raise FileNotFoundError(
+                f"config.{field}: there is no {top / METADATA}, by which the run tells whether its "
+                "stages are up to date"
+            )
         lines = metadata_lines(top / METADATA)
         names = sorted({name for line in lines for name in _named_files(line)})
         known = _read_digests(workdir / DIGESTS)

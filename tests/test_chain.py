@@ -1,6 +1,7 @@
 """The whole chain on the mini world, from the command line, and a reinforcement run that is killed.
 
 Few samples and steps (`configs/mini.py:smoke`), but every stage, model and file is the real one.
+What is quick and kills trainings is in test_real_run.py.
 """
 
 import json
@@ -96,6 +97,7 @@ def test_the_chain_ends_with_a_report_and_a_table(finished):
     assert page.count("<svg") >= 2 and "data:image/png" in page
 
 
+@pytest.mark.slow
 def test_killed_and_started_again_equals_uninterrupted(finished, environment, tmp_path):
     """kill -9 between checkpoints; then the same weights, bit for bit, and the same log."""
     whole, workdir = finished[0], tmp_path / "run"
@@ -122,6 +124,7 @@ def test_killed_and_started_again_equals_uninterrupted(finished, environment, tm
     assert len(rewards(whole)) == STEPS
 
 
+@pytest.mark.slow
 def test_asked_to_stop_it_saves_and_says_how_to_go_on(finished, environment, tmp_path):
     """SIGTERM, as from a preempted machine: the stage is not taken for finished."""
     workdir = tmp_path / "run"

@@ -191,6 +191,21 @@ def test_output_of_other_settings_is_kept_and_taken_back(config, tmp_path, capsy
     assert run(config, tmp_path) == NOTHING
 
 
+def test_finished_output_of_more_steps_is_taken_back(config, tmp_path, capsys):
+    config.double.steps = 3
+    run(config, tmp_path)
+    config.double.steps = 2
+    assert run(config, tmp_path)["double"]
+    config.double.steps = 3
+    assert run(config, tmp_path) == NOTHING
+    assert "double.old-1 is taken back" in capsys.readouterr().out
+    # What was left half-way is gone on with where it is.
+    (tmp_path / "double.old-2" / "stage.json").unlink()
+    config.double.steps = 4
+    assert run(config, tmp_path)["double"]
+    assert "double: going on (config.double.steps: 3 -> 4)" in capsys.readouterr().out
+
+
 def test_nothing_is_touched_before_everything_is_checked(config, tmp_path):
     def refuse(context: StageContext) -> None:
         raise ValueError("config.total is not to anybody's taste")

@@ -241,14 +241,19 @@ class _Chain:
         inputs, folder = self.inputs(stage, known), self.workdir / stage.name
         record = self.record(stage)
         found = self.comparison(stage, record, inputs) if record else None
-        if found is None or found.verdict is Verdict.STARTS_OVER:
+        starts_over = found is None or found.verdict is Verdict.STARTS_OVER
+        former = None
+        if starts_over or found.verdict is Verdict.GOES_ON:
+            # What is finished already need not be gone on to.
+            former = self.former_output(stage, inputs, complete=not starts_over)
+        if starts_over or former:
             if _has_output(folder) or (record and record.status == COMPLETE):
                 kept = _set_aside(folder)
                 why = str(found) if found else f"it has no {FILE}"
                 announce(f"{stage.name}: former output moved to {kept} ({why})")
             elif folder.exists():
                 shutil.rmtree(folder)
-            if former := self.former_output(stage, inputs):
+            if former:
                 former.rename(folder)
                 announce(f"{stage.name}: {former} is taken back: it was made from these inputs")
                 record = self.record(stage)
@@ -268,8 +273,15 @@ class _Chain:
             write_command(self.workdir, self.command)
         return inputs
 
-    def former_output(self, stage: Stage, inputs: Mapping[str, Any]) -> pathlib.Path | None:
-        """Output made from these inputs that was moved aside; a complete one if there is."""
+    def former_output(
+        self, stage: Stage, inputs: Mapping[str, Any], *, complete: bool
+    ) -> pathlib.Path | None:
+        """Output made from these inputs that was moved aside.
+
+        Args:
+          stage, inputs: of which, and of what.
+          complete: whether it has to be; otherwise it is if there is such.
+        """
         found = []
         for folder in self.workdir.glob(f"{stage.name}.old-*"):
             try:
@@ -279,7 +291,8 @@ class _Chain:
             if record is None:
                 continue
             same = self.comparison(stage, record, inputs).verdict is Verdict.UNCHANGED
-            if same and (record.status == COMPLETE or stage.resumes):
+            resumes = stage.resumes and not complete
+            if same and (record.status == COMPLETE or resumes):
                 found.append((record.status == COMPLETE, record.finished, folder))
         return max(found)[2] if found else None
 

@@ -204,6 +204,7 @@ def test_all_bad_rows_are_reported_with_line_and_reason(folder):
         json.dumps({**FILL, "split": "val"}): "split must be",
         json.dumps({**FILL, "prompt": 3}): "prompt must be a text",
         json.dumps({**FILL, "promt": "x"}): "unknown field 'promt'",
+        json.dumps({**FILL, "prompt": "a \ud800"}): "prompt holds half of a character",
         json.dumps({"image": "a.png", "mask": "m.png", "task": "fill"}): "prompt is missing",
         json.dumps({"mask": "m.png", "task": "removal"}): "image is missing",
     }

@@ -150,6 +150,8 @@ def _parse(number: int, line: str) -> Row:
     for name, value in fields.items():
         if not isinstance(value, str) or not value.strip():
             raise RowError(f"{name} must be a text that is not empty, found {value!r}")
+        if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
+            raise RowError(f"{name} holds half of a character: {value!r}")
     for name in ("image", "mask", "task"):
         if name not in fields:
             raise RowError(f"{name} is missing")

@@ -8,6 +8,7 @@ from onereward_jax.policy.loading import (
     load_editor,
     load_text_encoder,
     read_editor,
+    read_text_configs,
 )
 from onereward_jax.policy.sampler import denoise, euler_step, guided, trajectory
 from onereward_jax.policy.schedule import (
@@ -50,6 +51,7 @@ __all__ = [
     "open_text_cache",
     "predict_x0",
     "read_editor",
+    "read_text_configs",
     "sigma_table",
     "trajectory",
     "velocity_target",

@@ -144,6 +144,18 @@ def init_params(editor: Editor, key: PRNGKeyArray, mesh: Mesh) -> EditorParams:
     return jax.jit(init, out_shardings=shardings)()
 
 
+def read_text_configs(folder: str | Path) -> tuple[ClipTextConfig, T5Config]:
+    """The configurations of the text encoders in `folder`; reads no weights.
+
+    Raises:
+      FileNotFoundError, ValueError: one is missing, unreadable or of another kind.
+    """
+    return (
+        ClipTextConfig.from_dict(component_config(Path(folder) / "text_encoder", CLIP)),
+        T5Config.from_dict(component_config(Path(folder) / "text_encoder_2", T5)),
+    )
+
+
 def load_text_encoder(
     folder: str | Path,
     mesh: Mesh,
@@ -164,11 +176,7 @@ def load_text_encoder(
     Raises:
       FileNotFoundError, ValueError: as `convert.load_params` and `convert.load_tokenizers`.
     """
-    folder = Path(folder)
-    configs = (
-        ClipTextConfig.from_dict(component_config(folder / "text_encoder", CLIP)),
-        T5Config.from_dict(component_config(folder / "text_encoder_2", T5)),
-    )
+    folder, configs = Path(folder), read_text_configs(folder)
     kinds = {"dtype": dtype, "param_dtype": param_dtype}
     clip, t5 = ClipTextModel(configs[0], **kinds), T5Encoder(configs[1], **kinds)
     encoder = TextEncoder(clip, t5, load_tokenizers(folder), max_sequence_length)

@@ -24,7 +24,14 @@ from onereward_jax.data.pipeline import TripletSequence, same_size_parts, sizes_
 from onereward_jax.data.triplets import Triplets
 from onereward_jax.parallel import gather, is_writer, shard_whole
 from onereward_jax.parallel.hosts import several, stop_requested
-from onereward_jax.policy import Editor, TextCache, load_editor, open_text_cache, sigma_table
+from onereward_jax.policy import (
+    Editor,
+    TextCache,
+    load_editor,
+    open_text_cache,
+    read_editor,
+    sigma_table,
+)
 from onereward_jax.policy.generate import EditBatch, make_generate
 from onereward_jax.stages.data import open_triplets
 from onereward_jax.stages.disturb import disturbed
@@ -48,13 +55,21 @@ class Plan:
 
 
 def check(context: StageContext) -> None:
-    """Before the chain starts: batch and mesh, and how tasks are shared out.
+    """Before the chain starts: batch and mesh, how tasks are shared out, the editor's folder.
 
     Raises:
-      ValueError: naming the field.
+      FileNotFoundError, ValueError: naming the field.
     """
     check_batch(context.config, "candidates", context.mesh)
     task_probabilities(context.config)
+    if "pretrain" not in context.config.stages:
+        folder, transformer = context.base_model("editor"), context.base_transformer()
+        try:
+            read_editor(folder, transformer=transformer)
+        except (FileNotFoundError, ValueError) as error:
+            raise type(error)(
+                f"config.models.editor or config.models.transformer: {error}"
+            ) from error
 
 
 def run(context: StageContext) -> Results:

@@ -14,6 +14,7 @@ from onereward_jax.policy import (
     embed_prompts,
     embedded_prompts,
     load_text_encoder,
+    read_text_configs,
 )
 from onereward_jax.policy.text import check_prompt
 from onereward_jax.stages.data import open_triplets
@@ -25,9 +26,19 @@ from onereward_jax.tasks import FIXED_PROMPTS
 
 
 def check(context: StageContext) -> None:
-    """Before the chain starts: negative prompts are text."""
+    """Before the chain starts: negative prompts are text, the editor has text encoders.
+
+    Raises:
+      FileNotFoundError, ValueError: naming the field.
+    """
     for prompt in negative_prompts(context.config):
         check_prompt(prompt)
+    if "pretrain" not in context.config.stages:
+        folder = context.base_model("editor")
+        try:
+            read_text_configs(folder)
+        except (FileNotFoundError, ValueError) as error:
+            raise type(error)(f"config.models.editor: {error}") from error
 
 
 def run(context: StageContext) -> Results:

@@ -91,6 +91,9 @@ def _run(argv: Sequence[str]) -> None:
                 f"--workdir={_WORKDIR.value} is no folder: mount the bucket, as launch/host.sh does"
             )
         config = _CONFIG.value
+        for part in ("stages", "mesh"):
+            if part not in config:
+                raise ValueError(f"config.{part} is missing: copy it from configs/mini.py")
         give_threads()
         _join()
         prepare_watching(config)

@@ -96,6 +96,20 @@ def test_configs_serve_the_stages_they_name(path):
     json.dumps(flatten_config(config))
 
 
+def test_fields_that_are_missing_or_of_another_kind_are_named():
+    config = get_config("mini")
+    present = [stage for stage in STAGES if stage.name in ("candidates", "rl")]
+    with config.ignore_type():
+        config.candidates.true_cfg_scale = 3.0
+    del config.rl["t1"]
+    del config["export"]  # no stage reads it
+    with pytest.raises(ValueError) as said:
+        check_config(FrozenConfigDict(config), present, ())
+    missing, wrong = str(said.value).split("\n")
+    assert missing == "config.rl.t1 is missing: a whole number from 0 expected"
+    assert wrong.startswith("config.candidates.true_cfg_scale is 3.0: two numbers from 0 expected")
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_field_is_explained_on_its_line(path):
     explained, _, _ = path.read_text().partition("def smoke")
@@ -175,6 +189,11 @@ def test_help_explains_every_stage():
     [
         (["--config.rl.stesp=5"], "config.rl.stesp is not a field of the config; did you mean"),
         (["--stage=rl"], "stage rl reads data, which is not done: run --stage=data first"),
+        (["--config.models.editor=mini_models/judge"], "config.models.editor: "),
+        (
+            ["--config.models.transformer=mini_models/editor/vae"],
+            "config.models.editor or config.models.transformer: ",
+        ),
         (["--workdir="], "--config and --workdir are needed"),
     ],
 )

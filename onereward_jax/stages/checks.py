@@ -23,11 +23,17 @@ def check_config(
       overrides: flags that set fields by hand.
 
     Raises:
-      ValueError: naming all fields that are out of range, or that are set and read by nobody.
+      ValueError: naming all fields that are out of range or missing from a section that is read, or
+        that are set and read by nobody.
     """
     read = {leaf for stage in stages for leaf in readers(stage, config)}
-    complaints = []
-    for leaf, value in leaves(config).items():
+    values, sections = leaves(config), {leaf.partition(".")[0] for leaf in read}
+    complaints = [
+        f"config.{leaf} is missing: {rule.expected}"
+        for leaf, rule in RULES.items()
+        if leaf not in values and leaf.partition(".")[0] in sections
+    ]
+    for leaf, value in values.items():
         rule = RULES.get(leaf)
         if rule is not None and not rule.holds(value):
             complaints.append(f"config.{leaf} is {value!r}: {rule.expected}")

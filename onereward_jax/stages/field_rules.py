@@ -67,7 +67,10 @@ def between(low: float, high: float = math.inf) -> Rule:
     bounds = f" from {low:g}" + (f" to {high:g}" if high < math.inf else "")
     return Rule(
         f"two numbers{bounds} expected, the smaller one first",
-        lambda v: len(v) == 2 and all(map(_is_number, v)) and low <= v[0] <= v[1] <= high,
+        lambda v: isinstance(v, tuple)
+        and len(v) == 2
+        and all(map(_is_number, v))
+        and low <= v[0] <= v[1] <= high,
     )
 
 

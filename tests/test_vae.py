@@ -163,8 +163,10 @@ def test_rows_on_several_devices_give_the_same_picture_and_gradients(remat):
     found = {}
     for sizes in ((1, 1, 1), (1, 2, 4)):
         mesh = make_mesh(*sizes, devices=jax.devices()[: np.prod(sizes)])
+        # As in a run: features of the kernels on `fsdp`, where rows of the images are on `tensor`.
+        placed = jax.device_put(params, logical_shardings(abstract_params(config), mesh))
         step = mesh_jit(jax.value_and_grad(error, argnums=(0, 1), has_aux=True), mesh)
-        found[sizes] = jax.device_get(step(params, images))
+        found[sizes] = jax.device_get(step(placed, images))
     text = step.lower(params, images).compile().as_text()
     assert "collective-permute" in text
     (value, gradients), (ours, our_gradients) = found.values()

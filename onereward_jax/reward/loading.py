@@ -182,8 +182,13 @@ def judge_template(folder: str | Path) -> QueryTemplate:
         return packaged_template()
     stored = read_json(path)
     version = stored.get("template_version")
-    if "template" not in stored and version == packaged_template().version:
-        return packaged_template()
+    if "template" not in stored:
+        if version == packaged_template().version:
+            return packaged_template()
+        raise ValueError(
+            f"{path}: the judge was trained with query template {version!r}, whose words are not "
+            "there"
+        )
     try:
         template = QueryTemplate.from_dict(stored.get("template"))
     except ValueError as error:

@@ -205,7 +205,11 @@ def _fold(kernel: Float[Array | np.ndarray, "..."], axis: int, odd: int) -> Floa
 def conv_params(
     module: nn.Module, shape: tuple[int, int, int, int]
 ) -> tuple[Float[Array | np.ndarray, "h w i o"], Float[Array | np.ndarray, "o"]]:
-    """Kernel and bias of a convolution."""
+    """Kernel and bias of a convolution, whole on each device.
+
+    Gathered before the convolution, as FSDP means it: XLA gets the gradient of the input wrong
+    where rows of the image lie on one mesh axis and features of the kernel on another.
+    """
     init = nn.with_logical_partitioning
     kernel = module.param(
         "kernel",
@@ -216,4 +220,11 @@ def conv_params(
     bias = module.param(
         "bias", init(nn.initializers.zeros, ("conv_out",)), shape[-1:], module.param_dtype
     )
-    return kernel, bias
+    return whole(kernel), whole(bias)
+
+
+def whole(x: Float[Array | np.ndarray, "..."]) -> Float[Array | np.ndarray, "..."]:
+    """`x` on every device of the mesh; as it is without a mesh."""
+    if jax.sharding.get_abstract_mesh().empty:
+        return x
+    return nn.with_logical_constraint(x, (None,) * x.ndim, rules=RULES)

@@ -328,7 +328,7 @@ def test_values_of_the_wrong_kind_in_an_editor_are_named(tmp_path, file, content
         ("preprocessor_config.json", {"merge_size": 0}, "merge_size is 0, a whole number from 1"),
         ("preprocessor_config.json", {"image_mean": None}, "image_mean is None, a list"),
         ("preprocessor_config.json", {"image_std": [1]}, "image_std is not one number per channel"),
-        ("onereward_query.json", {}, "the judge was trained with query template 'None'"),
+        ("onereward_query.json", {}, "query template None, whose words are not there"),
     ],
 )
 def test_values_of_the_wrong_kind_in_a_judge_are_named(tmp_path, file, content, message):

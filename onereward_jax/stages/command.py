@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import pathlib
 from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
+from onereward_jax.common.atomic_file import atomic_file
 from onereward_jax.common.config import flatten_config
 
 FILE = "command.json"
@@ -108,10 +108,8 @@ def read_command(workdir: pathlib.Path) -> Command:
 
 def write_command(workdir: pathlib.Path, command: Command) -> None:
     """Writes the file as a whole."""
-    workdir.mkdir(parents=True, exist_ok=True)
-    partial = (workdir / FILE).with_suffix(".partial")
-    partial.write_text(json.dumps(dataclasses.asdict(command), indent=2), encoding="utf-8")
-    os.replace(partial, workdir / FILE)
+    with atomic_file(workdir / FILE) as draft:
+        draft.write_text(json.dumps(dataclasses.asdict(command), indent=2), encoding="utf-8")
 
 
 def overridden(overrides: Sequence[str]) -> list[str]:

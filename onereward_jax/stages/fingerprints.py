@@ -18,6 +18,7 @@ from typing import Any
 from ml_collections import FrozenConfigDict
 
 from onereward_jax.annotation.answers import what_is_said
+from onereward_jax.common.atomic_file import atomic_file
 from onereward_jax.convert import hub_commit, resolve_folder
 from onereward_jax.data.metadata import METADATA, metadata_lines
 from onereward_jax.stages.inputs import Digest
@@ -200,9 +201,8 @@ def _read_digests(path: pathlib.Path) -> dict[str, list[Any]]:
 
 
 def _write_digests(path: pathlib.Path, digests: dict[str, list[Any]]) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(digests, ensure_ascii=False), encoding="utf-8")
-    os.replace(partial, path)
+    with atomic_file(path) as draft:
+        draft.write_text(json.dumps(digests, ensure_ascii=False), encoding="utf-8")
 
 
 def _of_named(parts: Iterable[tuple[str, str]]) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import pathlib
 from typing import Any
+
+from onereward_jax.common.atomic_file import atomic_file
 
 FILE = "stage.json"
 STARTED = "started"
@@ -55,10 +56,5 @@ def read_record(folder: pathlib.Path) -> StageRecord | None:
 
 def write_record(folder: pathlib.Path, record: StageRecord) -> None:
     """Write the record so that a crash leaves either the old file or the new one."""
-    path = folder / FILE
-    partial = path.with_suffix(".partial")
-    with open(partial, "w") as file:
-        json.dump(dataclasses.asdict(record), file, indent=2)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    with atomic_file(folder / FILE, sync=True) as draft:
+        draft.write_text(json.dumps(dataclasses.asdict(record), indent=2), encoding="utf-8")

@@ -58,9 +58,9 @@ device; *step s* is the roofline's bound from below, *MFU* what it would mean; *
 the next smaller topology would need for each of its devices.
 
 Rows of `rl` are of a policy without true guidance (`--config.rl.policy_cfg_scale=1
---config.rl.prediction_cfg_scale=1`). The guidance of the config, 4 for policy and reference, makes 1.32
-times the operations. Compiled so far with it: `flux_fill_dev` on v5p:2x2x1, 79.3 GiB and 23,833 TFLOP
-a device, and on v6e:4x4, 20.9 GiB and 5,958 TFLOP; it does not fit on v6e:2x4.
+--config.rl.prediction_cfg_scale=1`). The guidance of the config, 4 for policy and reference, makes
+1.32 times the operations. Compiled so far with it: `flux_fill_dev` on v5p:2x2x1, 79.3 GiB and
+23,833 TFLOP a device, and on v6e:4x4, 20.9 GiB and 5,958 TFLOP; it does not fit on v6e:2x4.
 
 | config | stage | topology | mesh | batch | peak GiB | of | TFLOP | step s | MFU | one smaller |
 |---|---|---|---|---|---|---|---|---|---|---|"""

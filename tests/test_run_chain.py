@@ -206,6 +206,20 @@ def test_finished_output_of_more_steps_is_taken_back(config, tmp_path, capsys):
     assert "double: going on (config.double.steps: 3 -> 4)" in capsys.readouterr().out
 
 
+def test_former_output_is_taken_back_to_go_on_from(config, tmp_path, capsys):
+    """Settings return while steps have grown: nothing that was made is made again."""
+    run(config, tmp_path)
+    written = (tmp_path / "double" / "0").stat().st_mtime_ns
+    config.count.size = 2
+    run(config, tmp_path)
+    config.count.size, config.double.steps = 4, 2
+    assert run(config, tmp_path) == {"count": False, "double": True, "total": True}
+    assert (tmp_path / "double" / "0").stat().st_mtime_ns == written
+    said = capsys.readouterr().out
+    assert "double.old-1 is taken back: to go on from" in said
+    assert "double: going on (config.double.steps: 1 -> 2)" in said
+
+
 def test_nothing_is_touched_before_everything_is_checked(config, tmp_path):
     def refuse(context: StageContext) -> None:
         raise ValueError("config.total is not to anybody's taste")

@@ -255,9 +255,10 @@ class _Chain:
                 shutil.rmtree(folder)
             if former:
                 former.rename(folder)
-                announce(f"{stage.name}: {former} is taken back: it was made from these inputs")
                 record = self.record(stage)
                 found = self.comparison(stage, record, inputs)
+                why = "to go on from" if found.differing else "it was made from these inputs"
+                announce(f"{stage.name}: {former} is taken back: {why}")
         unchanged = found is not None and found.verdict is Verdict.UNCHANGED
         if unchanged and record is not None and record.status == COMPLETE:
             return None
@@ -276,11 +277,11 @@ class _Chain:
     def former_output(
         self, stage: Stage, inputs: Mapping[str, Any], *, complete: bool
     ) -> pathlib.Path | None:
-        """Output made from these inputs that was moved aside.
+        """Output that was moved aside and was made from these inputs, or can go on to them.
 
         Args:
           stage, inputs: of which, and of what.
-          complete: whether it has to be; otherwise it is if there is such.
+          complete: whether it must be finished and of just these inputs; the first choice anyhow.
         """
         found = []
         for folder in self.workdir.glob(f"{stage.name}.old-*"):
@@ -290,11 +291,12 @@ class _Chain:
                 continue
             if record is None:
                 continue
-            same = self.comparison(stage, record, inputs).verdict is Verdict.UNCHANGED
-            resumes = stage.resumes and not complete
-            if same and (record.status == COMPLETE or resumes):
-                found.append((record.status == COMPLETE, record.finished, folder))
-        return max(found)[2] if found else None
+            verdict = self.comparison(stage, record, inputs).verdict
+            same, finished = verdict is Verdict.UNCHANGED, record.status == COMPLETE
+            goes_on = stage.resumes and not complete and verdict is not Verdict.STARTS_OVER
+            if (same and finished) or goes_on:
+                found.append((same, finished, record.finished, folder))
+        return max(found)[3] if found else None
 
     def name_outdated(self, stage: Stage) -> None:
         """Say which later stages still show an output of `stage` that is no more."""

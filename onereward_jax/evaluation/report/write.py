@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from onereward_jax.common.atomic_file import atomic_file
 from onereward_jax.evaluation.gsb import PAPER_GSB
 from onereward_jax.evaluation.image_metrics import ImageMetrics
 from onereward_jax.evaluation.intervals import FEW
@@ -158,6 +159,5 @@ def _percent(share: float) -> str:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)
+    with atomic_file(path) as draft:
+        draft.write_bytes(content)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from jax.experimental import multihost_utils
 from jaxtyping import Float32, UInt8
 from PIL import Image
 
+from onereward_jax.common.atomic_file import atomic_file
 from onereward_jax.common.rng import generator
 from onereward_jax.convert import VAE, load_params
 from onereward_jax.data.pipeline import Batch, eval_batches, sizes_of
@@ -65,11 +65,8 @@ class Pictures:
 
     def write(self, row: int, image: Float32[np.ndarray, "h w 3"]) -> None:
         """Keeps `image`, in [-1, 1]; a file is there whole or not at all."""
-        path = self.path(row)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        Image.fromarray(to_uint8(image)).save(partial, "PNG")
-        os.replace(partial, path)
+        with atomic_file(self.path(row)) as draft:
+            Image.fromarray(to_uint8(image)).save(draft)
 
 
 def make_edits(

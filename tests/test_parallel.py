@@ -1,6 +1,5 @@
-"""Meshes, logical axes, and batches on the mesh."""
+"""Logical axes, and batches on the mesh."""
 
-import dataclasses
 import re
 
 import flax.linen as nn
@@ -18,54 +17,8 @@ from onereward_jax.parallel import (
     shard_batch,
     split_microbatches,
 )
-from onereward_jax.parallel.mesh import slice_index
 
 COMMUNICATION = re.compile(r"all-gather|all-to-all|all-reduce|collective-permute")
-
-
-def test_one_axis_takes_what_is_left():
-    assert dict(make_mesh(2, -1, 2).shape) == {"data": 2, "fsdp": 2, "tensor": 2}
-    assert dict(make_mesh().shape) == {"data": 1, "fsdp": 8, "tensor": 1}
-
-
-@pytest.mark.parametrize("sizes", [(3, 1, 1), (3, -1, 1), (-1, -1, 1), (0, -1, 1)])
-def test_sizes_that_do_not_fit_the_devices_are_refused(sizes):
-    with pytest.raises(ValueError, match="mesh"):
-        make_mesh(*sizes)
-
-
-def test_slices_lie_along_the_data_axis():
-    """Traffic inside `fsdp` and `tensor` never crosses the slow network between slices."""
-    devices = jax.devices()
-    slices = [devices[index] for index in (0, 2, 4, 6, 1, 3, 5, 7)]
-    mesh = make_mesh(2, 2, 2, devices=slices, slice_of=lambda device: device.id % 2)
-    for row, block in enumerate(mesh.devices):
-        assert {device.id % 2 for device in block.ravel()} == {row}
-    with pytest.raises(ValueError, match="slices"):
-        make_mesh(1, 4, 2, devices=slices, slice_of=lambda device: device.id % 2)
-
-
-def test_hosts_of_gpus_are_no_slices():
-    """XLA gives GPUs the number of their host as `slice_index`; the mesh need not care."""
-    assert slice_index(Accelerator(9, 1)) == 0
-    assert slice_index(Accelerator(9, 1, "tpu", "TPU v5")) == 1
-    gpus = [Accelerator(host * 4 + local, host) for host in range(2) for local in range(4)]
-    grid = make_mesh(1, 2, -1, devices=gpus).devices
-    assert [[device.slice_index for device in row] for row in grid[0]] == [[0] * 4, [1] * 4]
-
-
-@dataclasses.dataclass(frozen=True)
-class Accelerator:
-    """What a mesh asks of a device, as one of several hosts of GPUs or slices answers."""
-
-    id: int
-    slice_index: int
-    platform: str = "gpu"
-    device_kind: str = "NVIDIA H100 80GB HBM3"
-
-    @property
-    def process_index(self) -> int:
-        return self.slice_index
 
 
 class Block(nn.Module):

@@ -2,14 +2,16 @@
 
 On several TPU slices, `data` runs across slices and everything else stays inside one: gradients
 are summed over the slow network once a step, weights are gathered over the fast one. GPUs have no
-slices: their hosts are in order, so that `tensor`, the innermost axis, stays inside a host where
-its size allows, and every axis may cross hosts.
+slices but hosts. These stand one after the other along `data`, then `fsdp`; `tensor`, the innermost
+axis, stays inside a host where its size allows. Devices of a description that is compiled for are
+ordered in the same way.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 import jax
@@ -38,47 +40,84 @@ def slice_index(device: Device) -> int:
     return getattr(device, "slice_index", 0) if device.platform == "tpu" else 0
 
 
+def host_order(device: Device) -> tuple[int, int, int]:
+    """Sorts GPUs host by host.
+
+    XLA (pjrt/distributed/topology_util.cc) numbers GPUs process by process, and hosts by their boot
+    id as slices. With one process a GPU, those of a host need not have neighbouring numbers. Where
+    devices are only described, all have slice 0, and the process is the host.
+    """
+    return (getattr(device, "slice_index", 0) or 0, device.process_index, device.id)
+
+
 def make_mesh(
     data: int = 1,
     fsdp: int = -1,
     tensor: int = 1,
     *,
     devices: Sequence[Device] | None = None,
-    slice_of: Callable[[Device], int] = slice_index,
 ) -> Mesh:
     """A mesh over all given devices (default: every device of the run).
 
     Args:
       data, fsdp, tensor: sizes of the axes; at most one may be -1, "whatever is left".
       devices: the devices to use.
-      slice_of: which devices have a fast network among them.
 
     Raises:
-      ValueError: the sizes do not multiply to the number of devices, or `data` is not a multiple
-        of the number of slices.
+      ValueError: naming config.mesh: the sizes do not multiply to the number of devices, `data` is
+        not a multiple of the number of TPU slices, these differ in size, or groups of `tensor` GPUs
+        would lie partly on one host, partly on another.
     """
     devices = jax.devices() if devices is None else list(devices)
     sizes = [data, fsdp, tensor]
-    asked = "x".join(map(str, sizes))
+    asked = f"config.mesh is {data}x{fsdp}x{tensor} (data x fsdp x tensor)"
     if sizes.count(-1) > 1 or any(size == 0 or size < -1 for size in sizes):
-        raise ValueError(f"mesh {asked}: sizes are positive, and at most one of them is -1")
+        raise ValueError(f"{asked}: sizes are positive, and at most one of them is -1")
     if -1 in sizes:
         known = -sizes[0] * sizes[1] * sizes[2]
         sizes[sizes.index(-1)] = len(devices) // known
-    total = sizes[0] * sizes[1] * sizes[2]
-    if total != len(devices):
+    if sizes[0] * sizes[1] * sizes[2] != len(devices):
         raise ValueError(
-            f"mesh {asked} (data x fsdp x tensor) does not fit {len(devices)} devices: config.mesh "
-            "must multiply to their number, and one of its axes may be -1, whatever is left"
+            f"{asked}, which does not fit {len(devices)} devices: its axes must multiply to their "
+            "number, and one of them may be -1, whatever is left"
         )
+    arranged = _by_host if devices[0].platform == "gpu" else _by_slice
+    grid = arranged(devices, (sizes[0], sizes[1], sizes[2]))
+    return Mesh(grid, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
 
-    in_order = sorted(devices, key=slice_of)
-    slices = [list(group) for _, group in itertools.groupby(in_order, key=slice_of)]
+
+def _by_slice(devices: Sequence[Device], sizes: tuple[int, int, int]) -> np.ndarray:
+    """TPUs, slice by slice along `data`; inside of one as its network wants it."""
+    in_order = sorted(devices, key=slice_index)
+    slices = [list(group) for _, group in itertools.groupby(in_order, key=slice_index)]
+    if len({len(group) for group in slices}) > 1:
+        found = ", ".join(str(len(group)) for group in slices)
+        raise ValueError(f"config.mesh: the TPU slices have {found} devices, but must be all alike")
     if sizes[0] % len(slices):
-        raise ValueError(f"mesh {asked}: data is not a multiple of the {len(slices)} slices")
+        raise ValueError(
+            f"config.mesh.data is {sizes[0]}: it spans the {len(slices)} TPU slices, and must be a "
+            "multiple of their number"
+        )
     inside = (sizes[0] // len(slices), *sizes[1:])
-    grid = np.concatenate([
+    return np.concatenate([
         mesh_utils.create_device_mesh(inside, group, allow_split_physical_axes=True)
         for group in slices
     ])
-    return Mesh(grid, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
+
+
+def _by_host(devices: Sequence[Device], sizes: tuple[int, int, int]) -> np.ndarray:
+    """GPUs, host after host."""
+    in_order = sorted(devices, key=host_order)
+    hosts = Counter(host_order(device)[0] for device in devices)
+    if len(hosts) == 1:
+        hosts = Counter(device.process_index for device in devices)
+    tensor = sizes[2]
+    for count in hosts.values():
+        if count % tensor and tensor % count:
+            raise ValueError(
+                f"config.mesh.tensor is {tensor}: a host has {count} GPUs, and must hold all of a "
+                "group that shares heads, or several hosts must"
+            )
+    grid = np.empty(len(in_order), object)
+    grid[:] = in_order
+    return grid.reshape(sizes)

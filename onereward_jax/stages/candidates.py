@@ -80,6 +80,7 @@ def run(context: StageContext) -> Results:
         context.mesh,
         transformer=context.base_transformer(),
         dtype=compute_dtype(context.config),
+        param_dtype=compute_dtype(context.config),  # nothing is learnt here: no float32 master
         paste_back=context.config.models.paste_back,
     )
     triplets = {split: open_triplets(context, split) for split in ("train", "test")}

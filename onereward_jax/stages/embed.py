@@ -57,6 +57,7 @@ def run(context: StageContext) -> Results:
         context.mesh,
         max_sequence_length=config.max_length,
         dtype=dtype,
+        param_dtype=dtype,
     )
     done = len(prompts) - len(missing)
     with progress_bar("embed", len(prompts), initial=done, unit="prompt") as bar:

@@ -28,9 +28,9 @@ from onereward_jax.reward.loading import abstract_judge, read_scorer
 from onereward_jax.stages.rewards import needs_judge
 from onereward_jax.stages.settings import (
     check_batch,
+    compute_dtype,
     editor_options,
     judge_options,
-    model_kinds,
     query_template,
     reward_options,
     reward_settings,
@@ -195,8 +195,8 @@ def reward_job(config: FrozenConfigDict, mesh: Mesh) -> Job:
 def candidates_job(config: FrozenConfigDict, mesh: Mesh) -> Job:
     """The call of the stage `candidates`."""
     size = largest_size(config)
-    kinds = model_kinds(config)
-    editor = read_editor(model_folder(config, "editor"), dtype=kinds["dtype"])
+    kind = compute_dtype(config)
+    editor = read_editor(model_folder(config, "editor"), dtype=kind, param_dtype=kind)
     batch = abstract_edits(
         editor.transformer.config,
         config.candidates.batch_size,

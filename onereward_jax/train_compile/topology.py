@@ -103,13 +103,13 @@ class Topology:
     def _description(self) -> dict[str, Any]:
         """What `get_topology_desc` takes."""
         if self.chip.platform == "cuda":
-            generation, _, shape = self.name.partition(":")
-            # one "slice", hosts, devices of a host
+            hosts, gpus = self.sides
+            # XLA's "slices" (its number for a host of GPUs), processes of each, devices of each
             return {
                 "platform": "cuda",
                 "topology_name": "",
-                "target_config": target_description(generation),
-                "topology": f"1x{shape}",
+                "target_config": target_description(self.name.partition(":")[0]),
+                "topology": f"{hosts}x1x{gpus}",
             }
         for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)

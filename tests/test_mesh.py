@@ -12,7 +12,6 @@ from onereward_jax.common.config import load_config
 from onereward_jax.parallel import make_mesh
 from onereward_jax.train_compile.topology import Topology
 
-
 CONFIGS = pathlib.Path(onereward_jax.__file__).parents[1] / "configs"
 
 

@@ -8,7 +8,14 @@ import test_training_loop as tiny
 
 from onereward_jax.common.mistakes import TRY_AGAIN, WAITING, WaitingForPeople, exit_with
 from onereward_jax.data.pipeline import batches_of_rows
-from onereward_jax.parallel import hosts, local_rows, make_mesh, shard_batch, wait_for_all
+from onereward_jax.parallel import (
+    hosts,
+    local_rows,
+    make_mesh,
+    own_rows,
+    shard_batch,
+    wait_for_all,
+)
 from onereward_jax.parallel.roll_call import Lost
 from onereward_jax.training.checkpoint import Checkpointer
 from onereward_jax.training.loop import LoopConfig, Stopped, train
@@ -47,6 +54,14 @@ def run(folder: pathlib.Path, steps: int, mesh, pause: float = 0.0) -> None:
             )
 
 
+def own_row_numbers(mesh) -> list[int]:
+    """Which of eight samples this process would write."""
+    rows = local_rows(8, mesh)
+    found = list(own_rows(shard_batch({"number": rows}, mesh)["number"]))
+    assert [int(one.fetch()) for one in found] == [one.row for one in found]
+    return [one.row for one in found]
+
+
 def main(scenario: str, folder: pathlib.Path) -> None:
     """Ends as `main.py` does."""
     try:
@@ -61,6 +76,8 @@ def main(scenario: str, folder: pathlib.Path) -> None:
             run(folder, FAR, mesh)
         if scenario == "late":
             print(hosts.agreed("a question", lambda: f"answered by process {meeting.index}"))
+            for sizes in ((1, 4, 2), (1, 1, 8)):
+                print(f"own rows: {hosts.to_writer(f'{own_row_numbers(make_mesh(*sizes))}')}")
             if meeting.index == 1:
                 time.sleep(6)
             wait_for_all("dinner", seconds=2.0)

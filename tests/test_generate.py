@@ -1,8 +1,12 @@
-"""Whole edits: each row as sampled alone, whatever its neighbours; one compiled function."""
+"""Whole edits: each row as sampled alone, whatever its neighbours; one compiled function.
+
+Looked at before they are rounded to pixels, but for one test.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax
 import numpy as np
@@ -10,10 +14,11 @@ import pytest
 import tiny_models
 
 from onereward_jax.models.flux import FluxTransformer
-from onereward_jax.parallel import make_mesh
+from onereward_jax.parallel import batch_sharding, make_mesh, mesh_jit
 from onereward_jax.policy import Editor, EditorParams, PromptEmbeds, euler_step, sigma_table
-from onereward_jax.policy.generate import EditBatch, make_generate
+from onereward_jax.policy.generate import EditBatch, edited, make_generate, to_pixels
 from onereward_jax.policy.loading import abstract_params
+from onereward_jax.stages.candidates import to_uint8
 
 SIZE = (tiny_models.SIDE, tiny_models.SIDE)
 POINTS = 8
@@ -60,7 +65,15 @@ def world() -> World:
 
 @pytest.fixture(scope="module")
 def generate(world):
-    return make_generate(world.editor, SIZE, make_mesh(8, 1, 1))
+    return unrounded(world.editor)
+
+
+def unrounded(editor):
+    """As `make_generate` compiles it, without the rounding."""
+    mesh = make_mesh(8, 1, 1)
+    rows = batch_sharding(mesh)
+    function = functools.partial(edited, editor, SIZE)
+    return mesh_jit(function, mesh, in_shardings=(None, rows, None), out_shardings=rows)
 
 
 @pytest.fixture(scope="module")
@@ -155,9 +168,23 @@ def test_seeds_and_both_guidance_scales_decide(world, generate, images) -> None:
 
 def test_pasted_back_the_source_stays_outside_the_mask_bit_for_bit(world, images) -> None:
     editor = dataclasses.replace(world.editor, paste_back=True)
-    generate = make_generate(editor, SIZE, make_mesh(8, 1, 1))
-    found = np.asarray(generate(world.params, world.batch, world.steps))
+    found = np.asarray(unrounded(editor)(world.params, world.batch, world.steps))
     inside = np.broadcast_to(world.batch.mask > 0.5, found.shape)
     np.testing.assert_array_equal(found[~inside], np.asarray(world.batch.image)[~inside])
     np.testing.assert_allclose(found[inside], images[inside], atol=1e-5)
     assert 0 < inside.mean() < 1
+
+
+def test_pictures_leave_the_devices_as_the_pixels_that_the_host_would_have_made(
+    world, images
+) -> None:
+    generate = make_generate(world.editor, SIZE, make_mesh(8, 1, 1))
+    found = generate(world.params, world.batch, world.steps)
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, to_uint8(images))
+
+    every = np.arange(256, dtype=np.float32)
+    random = np.random.default_rng(0).uniform(-1, 1, 3 * 100_000 - 512)
+    values = np.float32([*(every / 127.5 - 1), *((every + 0.5) / 127.5 - 1), *random])
+    values = values.reshape(1, -1, 100, 3)
+    np.testing.assert_array_equal(jax.jit(to_pixels)(values)[0], to_uint8(values[0]))

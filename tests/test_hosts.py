@@ -116,6 +116,10 @@ def test_a_process_that_does_not_come_is_named(tmp_path):
     assert "process 1 (" in said(tmp_path, 0)
     assert "did not come to 'dinner' within 2 s" in said(tmp_path, 0)
     assert all("answered by process 0" in said(tmp_path, index) for index in (0, 1))
+    # Each sample is written by one process, as process 0 is told by all.
+    assert "own rows: ['[0, 1, 2, 3]', '[4, 5, 6, 7]']" in said(tmp_path, 0)
+    assert "own rows: ['[0, 1, 2, 3, 4, 5, 6, 7]', '[]']" in said(tmp_path, 0)
+    assert said(tmp_path, 1).count("own rows: []") == 2
 
 
 def test_the_mistake_of_one_process_ends_all_with_its_sentence(tmp_path):

@@ -1,10 +1,12 @@
 """Processes and device meshes, the table of logical axes, batches on the mesh, remat."""
 
 from onereward_jax.parallel.batch import (
+    OwnRow,
     batch_sharding,
     check_microbatches,
     gather,
     local_rows,
+    own_rows,
     replicated,
     shard_batch,
     shard_whole,
@@ -21,6 +23,7 @@ __all__ = [
     "MESH_AXES",
     "RULES",
     "MeshFunction",
+    "OwnRow",
     "abstract_arrays",
     "batch_sharding",
     "check_microbatches",
@@ -31,6 +34,7 @@ __all__ = [
     "logical_shardings",
     "make_mesh",
     "mesh_jit",
+    "own_rows",
     "remat",
     "replicated",
     "shard_batch",

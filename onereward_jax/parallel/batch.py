@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Int64
+from jaxtyping import Int64, Shaped
 
 BATCH_AXES = ("data", "fsdp")
 """Mesh axes over which samples are spread; the table of logical axes says the same."""
@@ -44,11 +45,11 @@ def local_rows(batch_size: int, mesh: Mesh) -> Int64[np.ndarray, "n"]:
     return np.unique(np.concatenate([everything[index] for index in found]))
 
 
-def shard_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+def shard_batch(batch: Any, mesh: Mesh) -> Any:
     """Puts this process's samples on its devices, as its part of the global batch.
 
     Args:
-      batch: arrays with the samples of this process on the first axis, in the order of
+      batch: a tree of arrays with the samples of this process on the first axis, in the order of
         `local_rows`.
       mesh: the mesh.
 
@@ -59,17 +60,48 @@ def shard_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array
     parts = mesh.shape["data"] * mesh.shape["fsdp"]
     here = len(local_rows(parts, mesh))
 
-    def place(name: str, array: np.ndarray) -> jax.Array:
+    def place(path: Any, array: np.ndarray) -> jax.Array:
         samples = array.shape[0]
         if samples % here:
             raise ValueError(
-                f"batch[{name!r}] has {samples} samples, not a multiple of the {here} parts "
-                f"of the mesh axes {BATCH_AXES}"
+                f"batch{jax.tree_util.keystr(path)} has {samples} samples, not a multiple of the "
+                f"{here} parts of the mesh axes {BATCH_AXES}"
             )
         shape = (samples // here * parts, *array.shape[1:])
         return jax.make_array_from_process_local_data(sharding, np.asarray(array), shape)
 
-    return {name: place(name, array) for name, array in batch.items()}
+    return jax.tree_util.tree_map_with_path(place, batch)
+
+
+class OwnRow(NamedTuple):
+    """A sample of an array on the mesh that this process alone takes from it.
+
+    Attributes:
+      row: its number in the whole batch.
+      shard: the device's part of the batch that it lies in.
+      offset: its number there.
+    """
+
+    row: int
+    shard: jax.Array
+    offset: int
+
+    def fetch(self) -> Shaped[np.ndarray, "..."]:
+        """Its values; waits for the device. Threads may call it."""
+        return np.asarray(self.shard)[self.offset]
+
+
+def own_rows(array: jax.Array) -> Iterator[OwnRow]:
+    """The samples of an array [b, ...] on the devices of this process, without waiting for them.
+
+    Over all processes every sample comes once, also where several hold it.
+    """
+    for part in array.addressable_shards:
+        if part.replica_id == 0:
+            part.data.copy_to_host_async()
+            first = part.index[0].start or 0
+            for offset in range(part.data.shape[0]):
+                yield OwnRow(first + offset, part.data, offset)
 
 
 def shard_whole(batch: Any, mesh: Mesh) -> Any:

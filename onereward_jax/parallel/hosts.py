@@ -47,6 +47,7 @@ _VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 _KEYS = "onereward"
 _sync_points = itertools.count(1)
 _sayings = itertools.count(1)
+_reports = itertools.count(1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,6 +204,30 @@ def from_writer(make: Callable[[], str]) -> str:
         _client().key_value_set(key, make())
     wait_for_all("a decision of process 0", seconds=None)
     return _client().blocking_key_value_get(key, 10_000)
+
+
+def to_writer(text: str) -> list[str]:
+    """What every process says, in their order, on process 0; nothing on the others.
+
+    All call it equally often; process 0 waits for the others, they for nobody. No device is asked.
+
+    Raises:
+      Lost: on process 0, another process has failed.
+    """
+    if not several():
+        return [text]
+    client, place = _client(), f"{_KEYS}/to_writer/{next(_reports)}/"
+    client.key_value_set(f"{place}{jax.process_index()}", text)
+    if not is_writer():
+        return []
+    pause = 0.001
+    while len(found := client.key_value_dir_get(place)) < jax.process_count():
+        _raise_failure(client)
+        time.sleep(pause)
+        pause = min(2.0 * pause, 1.0)
+    client.key_value_delete(place)
+    by_process = {int(key.removeprefix(place)): said for key, said in found}
+    return [by_process[index] for index in sorted(by_process)]
 
 
 def agreed(name: str, make: Callable[[], str]) -> str:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Float32, Int
+from jaxtyping import Array, Float, Float32, Int, UInt8
 
 from onereward_jax.data.buckets import Size
 from onereward_jax.parallel import MeshFunction, batch_sharding, mesh_jit
@@ -41,36 +41,48 @@ class EditBatch(NamedTuple):
 
 
 def make_generate(editor: Editor, size: Size, mesh: Mesh) -> MeshFunction:
-    """The jitted function (params, batch, steps) -> images float32 [b, h, w, 3] in [-1, 1].
+    """The jitted function (params, batch, steps) -> pictures uint8 [b, h, w, 3].
 
-    `steps` is a traced number, at least the longest grid of the batch: one compiled function
-    serves all numbers of steps that `batch.sigmas` has room for.
+    `steps` is as in `edited`: one compiled function serves all numbers of steps that `batch.sigmas`
+    has room for.
     """
 
     def generate(
         params: EditorParams, batch: EditBatch, steps: Int[Array, ""]
-    ) -> Float32[Array, "b h w 3"]:
-        condition = editor.encode_condition(params.vae, batch.image, batch.mask)
-        noise = seeded_noise(editor, batch.noise_seed, size)
-        sigma = batch.sigmas[:, 0]
-        latents = editor.denoise(
-            params.transformer,
-            editor.start_from_source(params.vae, batch.image, noise, sigma),
-            condition,
-            batch.embeds,
-            batch.negative_embeds,
-            batch.sigmas,
-            0,
-            steps,
-            guidance_scale=batch.guidance_scale,
-            true_cfg_scale=batch.true_cfg_scale,
-        )
-        return editor.finish(params.vae, latents, batch.image, batch.mask)
+    ) -> UInt8[Array, "b h w 3"]:
+        return to_pixels(edited(editor, size, params, batch, steps))
 
     samples = batch_sharding(mesh)
     return mesh_jit(
         generate, mesh, in_shardings=(None, samples, None), out_shardings=samples
     )
+
+
+def edited(
+    editor: Editor, size: Size, params: EditorParams, batch: EditBatch, steps: Int[Array, ""]
+) -> Float32[Array, "b h w 3"]:
+    """Finished edits in [-1, 1]; `steps` is traced, at least the longest grid of the batch."""
+    condition = editor.encode_condition(params.vae, batch.image, batch.mask)
+    noise = seeded_noise(editor, batch.noise_seed, size)
+    sigma = batch.sigmas[:, 0]
+    latents = editor.denoise(
+        params.transformer,
+        editor.start_from_source(params.vae, batch.image, noise, sigma),
+        condition,
+        batch.embeds,
+        batch.negative_embeds,
+        batch.sigmas,
+        0,
+        steps,
+        guidance_scale=batch.guidance_scale,
+        true_cfg_scale=batch.true_cfg_scale,
+    )
+    return editor.finish(params.vae, latents, batch.image, batch.mask)
+
+
+def to_pixels(images: Float32[Array, "b h w 3"]) -> UInt8[Array, "b h w 3"]:
+    """[-1, 1] to 0 ... 255, rounded: a quarter of the bytes to be fetched from the devices."""
+    return jnp.clip(jnp.rint((images + 1.0) * 127.5), 0, 255).astype(jnp.uint8)
 
 
 def seeded_noise(

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from jax.experimental import multihost_utils
-from jaxtyping import Float32
+from jaxtyping import Float32, UInt8
 from ml_collections import FrozenConfigDict
 from PIL import Image
 
@@ -20,21 +22,14 @@ from onereward_jax.annotation import Candidate, PreferenceStore
 from onereward_jax.annotation.binding import pixel_digest, source_digest
 from onereward_jax.common.atomic_file import atomic_file
 from onereward_jax.common.rng import generator
-from onereward_jax.data.pipeline import TripletSequence, same_size_parts, sizes_of
+from onereward_jax.data.pipeline import TripletSequence
 from onereward_jax.data.triplets import Triplets
-from onereward_jax.parallel import gather, is_writer, shard_whole
-from onereward_jax.parallel.hosts import several, stop_requested
-from onereward_jax.policy import (
-    Editor,
-    TextCache,
-    load_editor,
-    open_text_cache,
-    read_editor,
-    sigma_table,
-)
-from onereward_jax.policy.generate import EditBatch, make_generate
+from onereward_jax.parallel import is_writer
+from onereward_jax.parallel.hosts import several, stop_requested, to_writer
+from onereward_jax.policy import load_editor, open_text_cache, read_editor
 from onereward_jax.stages.data import open_triplets
 from onereward_jax.stages.disturb import disturbed
+from onereward_jax.stages.edits import Edit, PictureMaker, Source
 from onereward_jax.stages.progress import progress_bar
 from onereward_jax.stages.settings import check_batch, compute_dtype, task_probabilities
 from onereward_jax.stages.stage import Results, StageContext
@@ -73,16 +68,12 @@ def check(context: StageContext) -> None:
 
 
 def run(context: StageContext) -> Results:
-    """Makes what is missing; returns how many candidates there are."""
+    """Makes what is missing; returns how many candidates there are.
+
+    Every process writes the pictures that its own devices made, and tells process 0, which has the
+    store, once they are written.
+    """
     config = context.config.candidates
-    editor, params = load_editor(
-        context.base_model("editor"),
-        context.mesh,
-        transformer=context.base_transformer(),
-        dtype=compute_dtype(context.config),
-        param_dtype=compute_dtype(context.config),  # nothing is learnt here: no float32 master
-        paste_back=context.config.models.paste_back,
-    )
     triplets = {split: open_triplets(context, split) for split in ("train", "test")}
     plans = [
         plan
@@ -97,31 +88,60 @@ def run(context: StageContext) -> Results:
                 f"candidates: no triplet of {split} is of a task that config.rl.task_probabilities "
                 'draws; config.candidates.tasks = "evenly" takes all tasks'
             )
-    cache = open_text_cache(context.output("embed") / "prompts")
-    sizes = {size for source in triplets.values() for size in sizes_of(source)}
-    generate = {size: make_generate(editor, size, context.mesh) for size in sizes}
     with _open_store(context) as store:
         missing = _missing(plans, store)
         # neighbours with the same number of steps share a batch
         missing.sort(key=lambda plan: plan.candidate.num_inference_steps)
-        shapes = np.array([triplets[plan.split].sizes[plan.row] for plan in missing], np.int32)
-        parts = same_size_parts(shapes.reshape(-1, 2), np.arange(len(missing)), config.batch_size)
         with progress_bar(
             "candidates", len(plans), initial=len(plans) - len(missing), unit="picture"
         ) as bar:
-            for numbers in parts:
-                part = [missing[number] for number in numbers]
-                batch, steps = _batch(part, config, triplets, cache, editor)
-                made = generate[batch.image.shape[1:3]](
-                    params, shard_whole(batch, context.mesh), np.int32(steps)
-                )
-                images = gather(made)
+            for count, saved in _made(context, missing, triplets) if missing else ():
+                told = to_writer(json.dumps(saved))
                 if store is not None:
-                    store.add_candidates(_save(context, part, batch, images))
-                bar.update(len(part))
+                    store.add_candidates(
+                        dataclasses.replace(missing[number].candidate, **digests)
+                        for saved in told
+                        for number, digests in json.loads(saved)
+                    )
+                bar.update(count)
                 if stop_requested():
                     raise Stopped(f"candidates: stopped at {bar.n} of {len(plans)}, as asked; {ON}")
     return {"candidates": len(plans)}
+
+
+def _made(
+    context: StageContext, plans: Sequence[Plan], triplets: Mapping[str, Triplets]
+) -> Iterator[tuple[int, list[tuple[int, dict[str, str]]]]]:
+    """Carries out `plans`: see `PictureMaker.make`; what is saved is told by its digests."""
+    config, kind = context.config.candidates, compute_dtype(context.config)
+    editor, params = load_editor(
+        context.base_model("editor"),
+        context.mesh,
+        transformer=context.base_transformer(),
+        dtype=kind,
+        param_dtype=kind,  # nothing is learnt here: no float32 master
+        paste_back=context.config.models.paste_back,
+    )
+    edits = [
+        Edit(
+            triplets[plan.split],
+            plan.row,
+            num_steps=plan.candidate.num_inference_steps,
+            guidance_scale=plan.candidate.guidance_scale,
+            true_cfg_scale=plan.candidate.true_cfg_scale,
+            negative_prompt=plan.candidate.negative_prompt,
+            noise_seed=plan.candidate.noise_seed,
+            strength=plan.candidate.noise_strength,
+        )
+        for plan in plans
+    ]
+
+    def save(number: int, source: Source, pixels: UInt8[np.ndarray, "h w 3"]) -> dict[str, str]:
+        return save_candidate(context.folder, plans[number].candidate, source, pixels)
+
+    cache = open_text_cache(context.output("embed") / "prompts")
+    maker = PictureMaker(editor, context.mesh, cache, config.batch_size, max(config.num_steps))
+    return maker.make(params, edits, save)
 
 
 def plan_candidates(
@@ -225,52 +245,28 @@ def _missing(plans: Sequence[Plan], store: PreferenceStore | None) -> list[Plan]
     return [plan for plan, is_absent in zip(plans, absent) if is_absent]
 
 
-def _batch(
-    plans: Sequence[Plan],
-    config: FrozenConfigDict,
-    triplets: dict[str, Triplets],
-    cache: TextCache,
-    editor: Editor,
-) -> tuple[EditBatch, int]:
-    """Plans of one size as a full batch (the last one repeated), and the steps of its longest grid.
+def save_candidate(
+    folder: Path, drawn: Candidate, source: Source, pixels: UInt8[np.ndarray, "h w 3"]
+) -> dict[str, str]:
+    """Writes the picture of a candidate, disturbed as drawn; returns the digests that bind it.
+
+    Args:
+      folder: of the stage.
+      drawn: the candidate.
+      source: what it was made of.
+      pixels: what was made.
     """
-    plans = [*plans, *[plans[-1]] * (config.batch_size - len(plans))]
-    drawn = [plan.candidate for plan in plans]
-    examples = [triplets[plan.split][plan.row] for plan in plans]
-    size = examples[0]["image"].shape[:2]
-    grids = [editor.sigmas(one.num_inference_steps, size, one.noise_strength) for one in drawn]
-    batch = EditBatch(
-        image=np.stack([np.float32(example["image"]) / 127.5 - 1.0 for example in examples]),
-        mask=np.stack([np.float32(example["mask"] >= 128) for example in examples]),
-        embeds=cache.lookup([example["prompt"] for example in examples]),
-        negative_embeds=cache.lookup([one.negative_prompt for one in drawn]),
-        sigmas=sigma_table(grids, max(config.num_steps) + 1),
-        guidance_scale=np.float32([one.guidance_scale for one in drawn]),
-        true_cfg_scale=np.float32([one.true_cfg_scale for one in drawn]),
-        noise_seed=np.int32([one.noise_seed for one in drawn]),
-    )
-    return batch, max(len(grid) for grid in grids) - 1
-
-
-def _save(
-    context: StageContext,
-    plans: Sequence[Plan],
-    batch: EditBatch,
-    images: Float32[np.ndarray, "b h w 3"],
-) -> Iterator[Candidate]:
-    """Writes the pictures of `plans` (the padding behind them is left out), adds their digests."""
-    for plan, source, mask, image in zip(plans, batch.image, batch.mask, images):
-        drawn = plan.candidate
+    if drawn.disturbance:
+        image, mask = np.float32(pixels) / 127.5 - 1.0, np.float32(source.mask >= 128)
         pixels = to_uint8(disturbed(image, mask, drawn.disturbance, drawn.noise_seed))
-        with atomic_file(context.folder / drawn.picture) as draft:
-            Image.fromarray(pixels).save(draft)
-        yield dataclasses.replace(
-            drawn,
-            source_digest=source_digest(to_uint8(source), np.uint8(mask * 255)),
-            digest=pixel_digest(pixels),
-        )
+    with atomic_file(folder / drawn.picture) as draft:
+        Image.fromarray(pixels).save(draft)
+    return {
+        "source_digest": source_digest(source.image, source.mask),
+        "digest": pixel_digest(pixels),
+    }
 
 
-def to_uint8(image: Float32[np.ndarray, "h w 3"]) -> np.ndarray:
+def to_uint8(image: Float32[np.ndarray, "*b h w 3"]) -> UInt8[np.ndarray, "*b h w 3"]:
     """[-1, 1] to 0 ... 255, rounded."""
     return np.clip(np.rint((image + 1.0) * 127.5), 0, 255).astype(np.uint8)

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from jax.experimental import multihost_utils
-from jaxtyping import Float32, UInt8
+from jaxtyping import UInt8
 from PIL import Image
 
 from onereward_jax.common.atomic_file import atomic_file
 from onereward_jax.common.rng import generator
 from onereward_jax.convert import VAE, load_params
-from onereward_jax.data.pipeline import Batch, eval_batches, sizes_of
 from onereward_jax.data.triplets import Triplets
-from onereward_jax.parallel import gather, is_writer, shard_whole, wait_for_all
+from onereward_jax.parallel import is_writer, wait_for_all
 from onereward_jax.parallel.hosts import several, stop_requested
-from onereward_jax.policy import EditorParams, TextCache, open_text_cache, sigma_table
+from onereward_jax.policy import EditorParams, open_text_cache
 from onereward_jax.policy.adapters import load_trained
-from onereward_jax.policy.generate import EditBatch, make_generate
 from onereward_jax.policy.loading import abstract_params, read_editor
-from onereward_jax.stages.candidates import ON, to_uint8
-from onereward_jax.stages.guidance import Guidance, evaluate_guidance
+from onereward_jax.stages.candidates import ON
+from onereward_jax.stages.edits import Edit, PictureMaker, Source
+from onereward_jax.stages.guidance import evaluate_guidance
 from onereward_jax.stages.progress import progress_bar
 from onereward_jax.stages.settings import compute_dtype
 from onereward_jax.stages.stage import StageContext
@@ -63,10 +63,10 @@ class Pictures:
             absent = multihost_utils.broadcast_one_to_all(absent)
         return [row for row, is_absent in zip(self.names, absent) if is_absent]
 
-    def write(self, row: int, image: Float32[np.ndarray, "h w 3"]) -> None:
-        """Keeps `image`, in [-1, 1]; a file is there whole or not at all."""
+    def write(self, row: int, pixels: UInt8[np.ndarray, "h w 3"]) -> None:
+        """Keeps a picture; a file is there whole or not at all."""
         with atomic_file(self.path(row)) as draft:
-            Image.fromarray(to_uint8(image)).save(draft)
+            Image.fromarray(pixels).save(draft)
 
 
 def make_edits(
@@ -110,10 +110,21 @@ def _generate(
         paste_back=context.config.models.paste_back,
     )
     vae = load_params(folder / "vae", abstract_params(editor, mesh).vae, VAE)
-    generate = {size: make_generate(editor, size, mesh) for size in sizes_of(triplets)}
     cache = open_text_cache(context.output("embed") / "prompts")
-    seed, names = context.config.seed, wanted[0][0].names
-    seeds = {row: generator(seed, "evaluate", name).integers(2**31) for row, name in names.items()}
+    guidance, names = evaluate_guidance(context.config), wanted[0][0].names
+
+    def edit(row: int) -> Edit:
+        return Edit(
+            triplets,
+            row,
+            num_steps=config.num_steps,
+            guidance_scale=guidance.embedded,
+            true_cfg_scale=guidance.true_cfg,
+            negative_prompt=guidance.negative_prompt,
+            noise_seed=int(generator(context.config.seed, "evaluate", names[row]).integers(2**31)),
+        )
+
+    maker = PictureMaker(editor, mesh, cache, config.batch_size, config.num_steps)
     todo = sum(len(missing) for _, missing, _ in wanted)
     total = sum(len(pictures.names) for pictures, _, _ in wanted)
     with progress_bar("edits", total, initial=total - todo, unit="picture") as bar:
@@ -122,20 +133,9 @@ def _generate(
                 continue
             trained = load_trained(weights, transformer, editor, mesh)
             params = EditorParams(transformer=trained, vae=vae)
-            for batch in eval_batches(triplets, config.batch_size, indices=missing):
-                size = batch["image"].shape[1:3]
-                edit = _edit_batch(
-                    batch,
-                    evaluate_guidance(context.config),
-                    cache,
-                    editor.sigmas(config.num_steps, size),
-                    [seeds[int(row)] for row in batch["index"]],
-                )
-                made = generate[size](params, shard_whole(edit, mesh), np.int32(config.num_steps))
-                for row, image, valid in zip(batch["index"], gather(made), batch["valid"]):
-                    if valid and is_writer():
-                        pictures.write(int(row), image)
-                bar.update(int(batch["valid"].sum()))
+            save = functools.partial(_save, pictures, missing)
+            for count, _ in maker.make(params, [edit(row) for row in missing], save):
+                bar.update(count)
                 if stop_requested():
                     raise Stopped(
                         f"evaluate: stopped at {bar.n} of {total} pictures, as asked; {ON}"
@@ -143,22 +143,11 @@ def _generate(
             del trained, params  # before the next editor takes their place
 
 
-def _edit_batch(
-    batch: Batch,
-    guidance: Guidance,
-    cache: TextCache,
-    sigmas: np.ndarray,
-    seeds: Sequence[int],
-) -> EditBatch:
-    """The question to an editor, with the noise that belongs to each triplet."""
-    count = len(batch["index"])
-    return EditBatch(
-        image=batch["image"],
-        mask=batch["mask"],
-        embeds=cache.lookup(list(batch["prompt"])),
-        negative_embeds=cache.lookup([guidance.negative_prompt] * count),
-        sigmas=sigma_table([sigmas] * count, len(sigmas)),
-        guidance_scale=np.full(count, guidance.embedded, np.float32),
-        true_cfg_scale=np.full(count, guidance.true_cfg, np.float32),
-        noise_seed=np.int32(seeds),
-    )
+def _save(
+    pictures: Pictures,
+    rows: Sequence[int],
+    number: int,
+    source: Source,
+    pixels: UInt8[np.ndarray, "h w 3"],
+) -> None:
+    pictures.write(rows[number], pixels)

@@ -1,0 +1,223 @@
+"""The stage `candidates`: what one step after the other would make; stopped, it makes the rest."""
+
+import dataclasses
+import json
+import os
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import FrozenConfigDict
+from PIL import Image
+from torch_pipeline import WIDTH, whole_pipeline
+
+import onereward_jax
+from onereward_jax.annotation import PreferenceStore
+from onereward_jax.annotation.binding import pixel_digest, source_digest
+from onereward_jax.common.config import load_config
+from onereward_jax.data.folder_source import FolderSource
+from onereward_jax.data.triplets import Triplets, write_triplets
+from onereward_jax.parallel import batch_sharding, make_mesh, own_rows, shard_whole
+from onereward_jax.policy import (
+    PromptEmbeds,
+    add_to_text_cache,
+    load_editor,
+    open_text_cache,
+    sigma_table,
+)
+from onereward_jax.policy.generate import EditBatch, make_generate
+from onereward_jax.stages import candidates
+from onereward_jax.stages.disturb import disturbed
+from onereward_jax.stages.stage import StageContext
+
+ROOT = pathlib.Path(onereward_jax.__file__).parents[1]
+SIZE, ROWS, COUNT, BATCH = 64, 3, 3, 8
+TOTAL = (6 + 4) * COUNT
+"""Of six triplets to train on, and of two of each task to test with."""
+STEPS = (1, 2)
+
+
+def write_folder(folder):
+    """So many triplets of fill and of removal in each split."""
+    rng, rows = np.random.default_rng(0), []
+    for number in range(4 * ROWS):
+        mask = np.zeros((SIZE, SIZE), np.uint8)
+        mask[16 : 32 + number, 16:48] = 255
+        for name, pixels in (
+            ("image", rng.integers(0, 256, (SIZE, SIZE, 3), np.uint8)),
+            ("mask", mask),
+        ):
+            Image.fromarray(pixels).save(folder / f"{name}-{number}.png")
+        rows.append({
+            "image": f"image-{number}.png",
+            "mask": f"mask-{number}.png",
+            "task": "fill" if number % 2 else "removal",
+            "prompt": f"{number} red apples",
+            "split": "train" if number < 2 * ROWS else "test",
+        })
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+
+
+@pytest.fixture(scope="module")
+def context(tmp_path_factory):
+    """The stage after `data` and `embed`, with a small editor of random weights."""
+    workdir = tmp_path_factory.mktemp("run")
+    whole_pipeline(True).save_pretrained(workdir / "editor")
+    (workdir / "photos").mkdir()
+    write_folder(workdir / "photos")
+    write_triplets(workdir / "data", FolderSource(workdir / "photos", SIZE))
+    config = load_config(f"{ROOT}/configs/mini.py:smoke")
+    config.stages = ("data", "embed", "candidates")
+    config.data.source = "folder"
+    config.models.editor = str(workdir / "editor")
+    config.candidates.update(
+        count=COUNT, batch_size=BATCH, train=2 * ROWS, test=ROWS, num_steps=STEPS, disturbed=0.5
+    )
+    rng = np.random.default_rng(1)
+    prompts = list(config.candidates.negative_prompts)
+    for split in ("train", "test"):
+        prompts += Triplets(workdir / "data", split).column("prompt")
+    prompts = list(dict.fromkeys(prompts))
+    embeds = PromptEmbeds(
+        rng.normal(size=(len(prompts), 5, WIDTH)).astype(np.float32),
+        rng.normal(size=(len(prompts), WIDTH)).astype(np.float32),
+    )
+    add_to_text_cache(workdir / "embed" / "prompts", [(prompts, embeds)])
+    mesh = make_mesh(2, 2, 2)
+    return StageContext("candidates", FrozenConfigDict(config), workdir, mesh)
+
+
+def beside(context, name):
+    """The same stage in another work folder, from the same data and prompts."""
+    workdir = context.workdir.with_name(f"{context.workdir.name}-{name}")
+    workdir.mkdir()
+    for earlier in ("data", "embed"):
+        (workdir / earlier).symlink_to(context.workdir / earlier)
+    return dataclasses.replace(context, workdir=workdir)
+
+
+def made(context):
+    """What the store says, and the pixels beside it; no file may be left over."""
+    with PreferenceStore(context.folder / candidates.STORE) as store:
+        found = {(one.triplet_id, one.index): one for one in store.candidates()}
+    pixels = {}
+    for key, one in found.items():
+        with Image.open(context.folder / one.picture) as picture:
+            pixels[key] = np.asarray(picture)
+    return found, pixels
+
+
+def triplets_of(context):
+    return {split: Triplets(context.workdir / "data", split) for split in ("train", "test")}
+
+
+def in_order(context):
+    """What is to be made, in the order in which it is."""
+    plans = [
+        plan.candidate
+        for split, source in triplets_of(context).items()
+        for plan in candidates.plan_candidates(
+            context.config.candidates,
+            split,
+            source,
+            context.config.seed,
+            candidates.task_probabilities(context.config),
+        )
+    ]
+    return sorted(plans, key=lambda drawn: drawn.num_inference_steps)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(context):
+    """The stage, run once."""
+    assert candidates.run(context) == {"candidates": TOTAL}
+    return made(context)
+
+
+def test_pictures_are_those_of_one_batch_after_the_other_bit_for_bit(context, uninterrupted):
+    found, pixels = uninterrupted
+    assert len(found) == TOTAL
+    options = {"paste_back": context.config.models.paste_back}
+    editor, params = load_editor(context.base_model("editor"), context.mesh, **options)
+    generate = make_generate(editor, (SIZE, SIZE), context.mesh)
+    cache = open_text_cache(context.output("embed") / "prompts")
+    examples = {
+        f"{split}/{source[row]['id']}": source[row]
+        for split, source in triplets_of(context).items()
+        for row in range(len(source))
+    }
+    plans = in_order(context)
+    assert {drawn.num_inference_steps for drawn in plans} == set(STEPS)
+    disturbances = 0
+    for start in range(0, len(plans), BATCH):
+        part = plans[start : start + BATCH]
+        rows = part + [part[-1]] * (BATCH - len(part))
+        sources = [examples[drawn.triplet_id] for drawn in rows]
+        grids = [
+            editor.sigmas(drawn.num_inference_steps, (SIZE, SIZE), drawn.noise_strength)
+            for drawn in rows
+        ]
+        batch = EditBatch(
+            image=np.stack([np.float32(one["image"]) / 127.5 - 1 for one in sources]),
+            mask=np.stack([np.float32(one["mask"] >= 128) for one in sources]),
+            embeds=cache.lookup([one["prompt"] for one in sources]),
+            negative_embeds=cache.lookup([drawn.negative_prompt for drawn in rows]),
+            sigmas=sigma_table(grids, max(STEPS) + 1),
+            guidance_scale=np.float32([drawn.guidance_scale for drawn in rows]),
+            true_cfg_scale=np.float32([drawn.true_cfg_scale for drawn in rows]),
+            noise_seed=np.int32([drawn.noise_seed for drawn in rows]),
+        )
+        steps = np.int32(max(len(grid) for grid in grids) - 1)
+        images = np.asarray(generate(params, shard_whole(batch, context.mesh), steps))
+        for drawn, source, expected in zip(part, sources, images):
+            if drawn.disturbance:
+                disturbances += 1
+                image, mask = np.float32(expected) / 127.5 - 1, np.float32(source["mask"] >= 128)
+                image = disturbed(image, mask, drawn.disturbance, drawn.noise_seed)
+                expected = candidates.to_uint8(image)
+            key = drawn.triplet_id, drawn.index
+            np.testing.assert_array_equal(pixels[key], expected)
+            assert found[key] == dataclasses.replace(
+                drawn,
+                digest=pixel_digest(expected),
+                source_digest=source_digest(source["image"], source["mask"]),
+            )
+    assert 0 < disturbances < len(plans)
+    assert len({one.digest for one in found.values()}) == len(found)
+
+
+def test_after_a_failure_of_a_writer_only_what_is_missing_is_made(context, uninterrupted):
+    expected, pixels = uninterrupted
+    again = beside(context, "failing")
+    # A folder where a late picture must go: the disk refuses to put the picture there.
+    refused = in_order(again)[2 * BATCH + 1]
+    (again.folder / refused.picture).mkdir(parents=True)
+    with pytest.raises(OSError, match=os.path.basename(refused.picture)):
+        candidates.run(again)
+    found, _ = made(again)
+    assert len(found) == 2 * BATCH, "the batches before are kept, of the failing one is told none"
+    files = list((again.folder / "pictures").rglob("*"))
+    assert not [path for path in files if ".draft-" in path.name]
+    when = {one.picture: os.stat(again.folder / one.picture).st_mtime_ns for one in found.values()}
+
+    (again.folder / refused.picture).rmdir()
+    assert candidates.run(again) == {"candidates": len(expected)}
+    now, again_pixels = made(again)
+    assert now == expected
+    for key, picture in pixels.items():
+        np.testing.assert_array_equal(again_pixels[key], picture)
+    for picture, before in when.items():
+        assert os.stat(again.folder / picture).st_mtime_ns == before, "it was made twice"
+
+
+def test_each_sample_of_a_batch_is_written_by_one_process():
+    """Also where devices that differ in the axis `tensor` hold the same samples."""
+    mesh = make_mesh(2, 2, 2)
+    values = np.arange(24).reshape(8, 3)
+    array = jax.device_put(values, batch_sharding(mesh))
+    assert len(array.addressable_shards) == 8, "each sample lies on two devices"
+    found = list(own_rows(array))
+    assert sorted(one.row for one in found) == list(range(8))
+    for one in found:
+        np.testing.assert_array_equal(one.fetch(), values[one.row])

@@ -13,6 +13,7 @@ VERSION = re.search(
 # jax 0.10.2 is the last release for Python 3.11, and flax 0.12.8 does not work with jax 0.11.
 RUNTIME = [
     "absl-py>=2.3",
+    "array-record>=0.8,<1",
     "flax>=0.12.8,<0.13",
     "grain>=0.2.18,<0.3",
     "huggingface-hub>=2.4,<3",

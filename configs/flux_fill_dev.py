@@ -66,6 +66,7 @@ def get_config() -> ConfigDict:
     data.path = "triplets"  # of the folder or the TFDS set
     data.image_size = 1024  # height and width of a square picture in pixels
     data.aspect_ratios = (1.0,)  # width / height; each picture of a folder takes the nearest one
+    data.small_pictures = "upscale"  # a folder's with fewer pixels: "upscale" or "refuse" (ours)
     data.train = ConfigDict()  # triplets to learn from, per task
     data.train.fill = 20000
     data.train.extend_with_prompt = 5000

@@ -53,6 +53,7 @@ def get_config(variant: str = "") -> ConfigDict:
     data.path = ""  # of the folder or the TFDS set; not used by "mini"
     data.image_size = 64  # height and width of a square picture in pixels
     data.aspect_ratios = (1.0,)  # width / height; each picture of a folder takes the nearest one
+    data.small_pictures = "upscale"  # a folder's with fewer pixels: "upscale" or "refuse" (ours)
     data.train = ConfigDict()  # triplets to learn from, per task
     data.train.fill = 2000
     data.train.extend_with_prompt = 500

@@ -20,7 +20,8 @@ from onereward_jax.annotation.binding import pixel_digest
 from onereward_jax.common.config import load_config
 from onereward_jax.common.mistakes import WAITING, WaitingForPeople
 from onereward_jax.data.folder_source import FolderSource
-from onereward_jax.data.triplets import Triplets, write_triplets
+from onereward_jax.data.shards import write_triplets
+from onereward_jax.data.triplets import Triplets
 from onereward_jax.parallel import make_mesh
 from onereward_jax.stages import STAGES, annotate, run_chain
 from onereward_jax.stages.candidates import STORE

@@ -23,7 +23,8 @@ from onereward_jax.data.folder_source import FolderSource
 from onereward_jax.data.metadata import METADATA
 from onereward_jax.data.mixing import Mixing, mixed_rows
 from onereward_jax.data.pipeline import eval_batches, sizes_of, train_batches
-from onereward_jax.data.triplets import Triplets, write_triplets
+from onereward_jax.data.shards import write_triplets
+from onereward_jax.data.triplets import Triplets
 from onereward_jax.parallel import make_mesh
 from onereward_jax.reward.loading import read_judge
 from onereward_jax.stages import annotate

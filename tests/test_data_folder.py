@@ -10,7 +10,9 @@ from PIL import Image
 from onereward_jax.data.example import SPLITS
 from onereward_jax.data.folder_source import FolderSource
 from onereward_jax.data.metadata import LISTED, read_rows
+from onereward_jax.data.shards import write_triplets
 from onereward_jax.data.splits import check_splits, split_rows
+from onereward_jax.data.triplets import Triplets
 from onereward_jax.tasks import FIXED_PROMPTS, Task
 
 
@@ -148,12 +150,14 @@ def test_a_name_tells_what_a_triplet_is_and_the_same_one_twice_is_left_out(folde
     rows = [*({**FILL, **variant, "split": "train"} for variant in variants)]
     write_rows(folder, [*rows, other, FILL | {"split": "train"}, repeated, rows[0]])
     source = FolderSource(folder, 16)
-    assert source.repeated == {8: 7, 9: 1}
-    (note,) = source.notes()
+    repeated = write_triplets(folder / "data", source).repeated
+    assert repeated == {7: 6, 8: 0}
+    (note,) = source.notes(repeated)
     assert note.endswith("left out, because the triplet is there already: line 8 (as 7), 9 (as 1)")
-    *others, same = [example.id for example in source.examples("train")]
+    written = {split: Triplets(folder / "data", split) for split in SPLITS}
+    *others, same = written["train"].column("id")
     assert same == names["train"] and len({same, *others}) == len(variants) + 1
-    assert [example.id for example in source.examples("test")] == [names["test"]]
+    assert written["test"].column("id") == [names["test"]]
 
 
 def test_rows_are_written_as_people_and_programs_write_them(folder):
@@ -210,7 +214,7 @@ def test_all_bad_rows_are_reported_with_line_and_reason(folder):
     }
     write_rows(folder, [FILL, *bad, FILL])
     with pytest.raises(ValueError, match=f"{len(bad)} bad rows") as error:
-        FolderSource(folder, 16)
+        write_triplets(folder / "data", FolderSource(folder, 16))
     reports = str(error.value).splitlines()[1:]
     assert len(reports) == len(bad)
     for number, (reason, report) in enumerate(zip(bad.values(), reports), 2):
@@ -220,7 +224,7 @@ def test_all_bad_rows_are_reported_with_line_and_reason(folder):
 def test_a_long_list_of_bad_rows_is_cut(folder):
     write_rows(folder, ["{"] * (LISTED + 5))
     with pytest.raises(ValueError, match=f"{LISTED + 5} bad rows") as error:
-        FolderSource(folder, 16)
+        FolderSource(folder, 16).refuse({})
     lines = str(error.value).splitlines()
     assert len(lines) == LISTED + 2 and lines[-1].strip() == "and 5 more"
 

@@ -10,7 +10,9 @@ import pytest
 from onereward_jax.data.mini_source import MiniWorldSource
 from onereward_jax.data.mixing import Mixing
 from onereward_jax.data.pipeline import eval_batches, train_batches
-from onereward_jax.data.triplets import Triplets, write_triplets
+from onereward_jax.data.record import FIELDS
+from onereward_jax.data.shards import write_triplets
+from onereward_jax.data.triplets import Triplets
 from onereward_jax.tasks import SAMPLING_PROBABILITIES, TASKS, Task
 
 COUNTS = {
@@ -50,10 +52,10 @@ def test_what_is_read_is_what_the_source_gave(folder):
         examples = list(SOURCE.examples(split))
         assert len(stored) == len(examples)
         for index, example in enumerate(examples):
-            for field in dataclasses.fields(example):
-                found = stored[index][field.name]
-                found = found[..., 0] if field.name == "mask" else found
-                np.testing.assert_array_equal(found, getattr(example, field.name))
+            for name, found in stored[index].items():
+                found = found[..., 0] if name == "mask" else found
+                np.testing.assert_array_equal(found, getattr(example, name))
+            assert stored[index].keys() == {*FIELDS}
             assert TASKS[stored.tasks[index]] is example.task
             assert stored.has_target[index] == example.has_target
 

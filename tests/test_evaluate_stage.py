@@ -14,7 +14,8 @@ from PIL import Image
 import onereward_jax
 from onereward_jax.common.config import load_config
 from onereward_jax.data.folder_source import FolderSource
-from onereward_jax.data.triplets import Triplets, write_triplets
+from onereward_jax.data.shards import write_triplets
+from onereward_jax.data.triplets import Triplets
 from onereward_jax.parallel import make_mesh
 from onereward_jax.stages.evaluate import check
 from onereward_jax.stages.evaluate.edits import Pictures, make_edits

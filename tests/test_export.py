@@ -23,7 +23,7 @@ from onereward_jax import edit
 from onereward_jax.common.config import check_overrides
 from onereward_jax.convert.sources import PACKAGE
 from onereward_jax.data.mini_source import MiniWorldSource
-from onereward_jax.data.triplets import write_triplets
+from onereward_jax.data.shards import write_triplets
 from onereward_jax.evaluation.gsb import GoodSameBad
 from onereward_jax.evaluation.report import ReportInputs
 from onereward_jax.evaluation.report.summary import summarize

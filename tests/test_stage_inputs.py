@@ -71,7 +71,7 @@ EXPECTED = {
         export.editor_card.base_model export.editor_card.license export.editor_card.license_name
         export.editor_card.license_link export.judge_card.base_model export.judge_card.license
         export.judge_card.license_name export.judge_card.license_link""",
-    "........": """mesh.data mesh.fsdp mesh.tensor watch.tensorboard watch.wandb
+    "........": """data.small_pictures mesh.data mesh.fsdp mesh.tensor watch.tensorboard watch.wandb
         watch.profile_steps watch.compilation_cache models.remat embed.batch_size
         candidates.batch_size reward.accumulate reward.suffix_length reward.evaluate_every
         reward.checkpoint_every reward.log_every reward.max_refused rl.accumulate

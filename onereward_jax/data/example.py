@@ -1,18 +1,17 @@
 """One triplet of a data set: pictures, mask, prompt, task, and what is known about the truth.
 
-This is what the sources (mini world, the user's folder) give and what TFDS stores.
+This is what the sources (mini world, the user's folder) give and what `record` stores.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import io
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
 
 from onereward_jax.tasks import Task
 
@@ -22,6 +21,10 @@ SPLITS: tuple[Split, ...] = ("train", "test")
 
 NAME_LENGTH = 16
 """Hexadecimal digits of a name: of a million triplets, two share one with probability 3e-8."""
+
+
+class RowError(ValueError):
+    """A row of a source, or a file it names, cannot be used."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -43,6 +46,7 @@ class Example:
       label: the object's name or the word; "" where there is none.
       box: (y0, x0, y1, x1) of object, word or extended area, ends excluded.
       photo: the photograph that the picture is made of.
+      files: of pictures that are stored as JPEG, by their names here: the bytes of the file.
     """
 
     id: str = dataclasses.field(init=False)
@@ -57,18 +61,10 @@ class Example:
     label: str
     box: tuple[int, int, int, int]
     photo: str
+    files: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "id", self._name())
-
-    def encoded(self) -> dict[str, Any]:
-        """As TFDS takes it: pictures as PNG bytes (an array would ask for TensorFlow)."""
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        for name in ("image", "mask", "target", "background"):
-            fields[name] = _png(fields[name])
-        fields["task"] = self.task.value
-        fields["box"] = np.array(self.box, np.int32)
-        return fields
 
     def _name(self) -> str:
         digest = hashlib.sha256()
@@ -81,8 +77,3 @@ class Example:
             digest.update(part)
         return digest.hexdigest()[:NAME_LENGTH]
 
-
-def _png(pixels: UInt8[np.ndarray, "h w *c"]) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()

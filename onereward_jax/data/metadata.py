@@ -14,15 +14,16 @@ A field that is null counts as left out. Lines end at line feeds.
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from PIL import Image
+from PIL import ExifTags, Image
 
-from onereward_jax.data.example import Split
+from onereward_jax.data.example import RowError, Split
 from onereward_jax.tasks import FIXED_PROMPTS, Task, task_named
 
 METADATA = "metadata.jsonl"
@@ -31,10 +32,6 @@ LISTED = 20
 """Bad rows named in an error message; the others are counted."""
 
 _FIELDS = ("image", "mask", "prompt", "task", "target", "split")
-
-
-class RowError(ValueError):
-    """A row of the metadata, or a file it names, cannot be used."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +45,7 @@ class Row:
       task: the editing task.
       target: path of the picture after a perfect edit, if there is one.
       split: as the row says; None where it does not.
+      size: width and height of the image, upright; None where files were not looked at.
     """
 
     line: int
@@ -57,6 +55,7 @@ class Row:
     task: Task
     target: str | None
     split: Split | None
+    size: tuple[int, int] | None = None
 
 
 def read_rows(folder: pathlib.Path, *, files: bool = True) -> tuple[Row, ...]:
@@ -84,20 +83,23 @@ def scan_rows(
     path = folder / METADATA
     if not path.is_file():
         raise FileNotFoundError(f"{folder} is a folder without {METADATA}")
-    rows, errors, sizes = [], {}, {}
+    rows, errors = [], {}
     for number, line in enumerate(metadata_lines(path), 1):
-        if not line.strip():
-            continue
-        try:
-            row = _parse(number, line)
-            if files:
-                _check_files(folder, row, sizes)
-        except RowError as error:
-            errors[number] = error
-        else:
-            rows.append(row)
+        if line.strip():
+            try:
+                rows.append(_parse(number, line))
+            except RowError as error:
+                errors[number] = error
     if not rows and not errors:
         raise ValueError(f"{path} has no rows")
+    if files:
+        sizes = _stored_sizes(folder, rows)
+        for place, row in enumerate(rows):
+            try:
+                rows[place] = dataclasses.replace(row, size=_size(row, sizes))
+            except RowError as error:
+                errors[row.line] = error
+        rows = [row for row in rows if row.line not in errors]
     return tuple(rows), errors
 
 
@@ -171,25 +173,37 @@ def _parse(number: int, line: str) -> Row:
     return Row(number, fields["image"], fields["mask"], prompt, task, fields.get("target"), split)
 
 
-def _check_files(folder: pathlib.Path, row: Row, sizes: dict[str, tuple[int, int]]) -> None:
-    """Opens the row's pictures that are not yet among `sizes`. Raises RowError."""
+def _size(row: Row, sizes: Mapping[str, tuple[int, int] | RowError]) -> tuple[int, int]:
+    """Of the row's image. Raises RowError where pictures are missing or of other sizes."""
     names = {"image": row.image, "mask": row.mask, "target": row.target}
-    found = {}
-    for field, name in names.items():
-        if name is not None:
-            if name not in sizes:
-                sizes[name] = _stored_size(folder, name)
-            found[field] = sizes[name]
+    found = {field: sizes[name] for field, name in names.items() if name is not None}
+    for size in found.values():
+        if isinstance(size, RowError):
+            raise size
     for field, size in found.items():
-        # what is higher than wide may be stored lying on its side
-        if sorted(size) != sorted(found["image"]):
+        if size != found["image"]:
             raise RowError(f"{field} is {by(size)} pixels, image {by(found['image'])}")
+    return found["image"]
 
 
-def _stored_size(folder: pathlib.Path, name: str) -> tuple[int, int]:
-    """Width and height from the head of a file. Raises RowError."""
-    with open_row_picture(folder, name) as picture:
-        return picture.size
+def _stored_sizes(
+    folder: pathlib.Path, rows: Iterable[Row]
+) -> dict[str, tuple[int, int] | RowError]:
+    """Width and height of all files that rows name, from their heads; or why it is not known."""
+    names = sorted(
+        {name for row in rows for name in (row.image, row.mask, row.target) if name is not None}
+    )
+
+    def size(name: str) -> tuple[int, int] | RowError:
+        try:
+            with open_row_picture(folder, name) as picture:
+                turned = picture.getexif().get(ExifTags.Base.Orientation, 1) in range(5, 9)
+                return picture.size[::-1] if turned else picture.size
+        except RowError as error:
+            return error
+
+    with concurrent.futures.ThreadPoolExecutor() as threads:
+        return dict(zip(names, threads.map(size, names)))
 
 
 def open_row_picture(folder: pathlib.Path, name: str) -> Image.Image:

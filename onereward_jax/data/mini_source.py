@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from onereward_jax.data.buckets import Size
-from onereward_jax.data.example import Example, Split
+from onereward_jax.data.example import Example, RowError, Split
 from onereward_jax.data.mini_world.scenes import make_scene
 from onereward_jax.tasks import TASKS, Task
 
@@ -34,11 +35,31 @@ class MiniWorldSource:
         """Scenes are squares."""
         return ((self.image_size, self.image_size),)
 
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        """The split of each scene."""
+        return tuple(split for split, _, _ in self._scenes)
+
+    def example(self, row: int) -> Example:
+        """A scene, task by task and split by split."""
+        split, task, number = self._scenes[row]
+        key = (self.seed, _SPLIT_NUMBER[split], TASKS.index(task), number)
+        scene = make_scene(np.random.default_rng(key), task, split, self.image_size)
+        fields = {field.name: getattr(scene, field.name) for field in dataclasses.fields(scene)}
+        return Example(has_target=True, **fields)
+
+    def refuse(self, errors: Mapping[int, RowError]) -> None:
+        """Does nothing: no scene is bad."""
+
     def examples(self, split: Split) -> Iterator[Example]:
         """All examples of a split, task by task."""
-        for task, count in self.counts[split].items():
-            for number in range(count):
-                key = (self.seed, _SPLIT_NUMBER[split], TASKS.index(task), number)
-                scene = make_scene(np.random.default_rng(key), task, split, self.image_size)
-                fields = {f.name: getattr(scene, f.name) for f in dataclasses.fields(scene)}
-                yield Example(has_target=True, **fields)
+        return (self.example(row) for row, one in enumerate(self.splits) if one == split)
+
+    @functools.cached_property
+    def _scenes(self) -> list[tuple[Split, Task, int]]:
+        return [
+            (split, task, number)
+            for split, counts in self.counts.items()
+            for task, count in counts.items()
+            for number in range(count)
+        ]

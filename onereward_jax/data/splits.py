@@ -8,8 +8,8 @@ has to find is never a training picture of another row.
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
-import functools
 import hashlib
 import pathlib
 from collections.abc import Callable, Sequence
@@ -30,26 +30,44 @@ def split_rows(folder: pathlib.Path, rows: Sequence[Row]) -> tuple[Row, ...]:
     Raises:
       ValueError: a split has no row.
     """
-    content = str.encode
+    digest = _digest_of_name
     if any(row.split is None for row in rows):
-        content = functools.cache(lambda name: (folder / name).read_bytes())
-    found = _splits(folder, _photos(rows, content), rows)
+        names = {name for row in rows for name in (row.image, row.target or row.image)}
+        digest = _digests_of_files(folder, sorted(names)).__getitem__
+    found = _splits(folder, _photos(rows, digest), rows)
     return tuple(dataclasses.replace(row, split=split) for row, split in zip(rows, found))
 
 
 def check_splits(folder: pathlib.Path, rows: Sequence[Row]) -> None:
     """Raises ValueError where `split_rows` would, as far as can be known without reading images."""
-    _splits(folder, _photos(rows, str.encode), rows)
+    _splits(folder, _photos(rows, _digest_of_name), rows)
 
 
-def _photos(rows: Sequence[Row], content: Callable[[str], bytes]) -> list[str]:
+def _digest_of_name(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()
+
+
+def _digests_of_files(folder: pathlib.Path, names: Sequence[str]) -> dict[str, str]:
+    """Of what is in the files; of the name of one that cannot be read: its row is refused."""
+
+    def digest(name: str) -> str:
+        try:
+            with (folder / name).open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError:
+            return _digest_of_name(name)
+
+    with concurrent.futures.ThreadPoolExecutor() as threads:
+        return dict(zip(names, threads.map(digest, names)))
+
+
+def _photos(rows: Sequence[Row], digest: Callable[[str], str]) -> list[str]:
     """The photograph of each row, a hexadecimal digest; that of one of its files.
 
     Args:
       rows: those whose images and targets are linked, however indirectly, share a photograph.
-      content: of a file, by its path in the folder.
+      digest: of a file, by its path in the folder; hexadecimal.
     """
-    digest = functools.cache(lambda name: hashlib.sha256(content(name)).hexdigest())
     parents: dict[str, str] = {}
 
     def root(photo: str) -> str:
@@ -74,7 +92,8 @@ def _splits(folder: pathlib.Path, photos: Sequence[str], rows: Sequence[Row]) ->
     for split, nearest in (("test", 0), ("train", -1)):
         if free and split not in {*named.values(), *drawn.values()}:
             drawn[free[nearest]] = split
-    found = [row.split or (named | drawn)[photo] for photo, row in zip(photos, rows)]
+    of_photo = named | drawn
+    found = [row.split or of_photo[photo] for photo, row in zip(photos, rows)]
     for split in SPLITS:
         if split not in found:
             raise ValueError(

@@ -1,84 +1,24 @@
-"""Triplets on disk: a TFDS data set in ArrayRecord files, written and read without TensorFlow."""
+"""Triplets on disk as a random access sequence: a TFDS data set in ArrayRecord files, see `record`.
+
+Columns come from the index beside the records; a record is read when its triplet is asked for.
+"""
 
 from __future__ import annotations
 
-import io
+import concurrent.futures
+import functools
 import pathlib
-from collections.abc import Iterator, Sequence
-from typing import Any, Protocol, SupportsIndex, runtime_checkable
+from collections.abc import Sequence
+from typing import Any, SupportsIndex
 
 import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import Int32
-from PIL import Image
 
-from onereward_jax.data.buckets import Size
-from onereward_jax.data.example import SPLITS, Example, Split
+from onereward_jax.data.example import SPLITS, Split
+from onereward_jax.data.index import Index, Shard, columns, read_index
+from onereward_jax.data.record import FIELDS, TEXTS, RecordReader, picture_size
 from onereward_jax.tasks import TASKS, Task
-
-_PICTURES = {"image": 3, "mask": 1, "target": 3, "background": 3}
-_TEXTS = ("id", "prompt", "task", "kind", "label", "photo")
-_REST = ("box", "has_target")
-
-
-@runtime_checkable
-class TripletSource(Protocol):
-    """Where triplets come from: `MiniWorldSource` or `FolderSource`."""
-
-    @property
-    def sizes(self) -> Sequence[Size]:
-        """The sizes that pictures come in."""
-
-    def examples(self, split: Split) -> Iterator[Example]:
-        """The examples of a split, the same ones in the same order at every call."""
-
-
-class TripletsBuilder(tfds.core.GeneratorBasedBuilder):
-    """TFDS builder of the splits train and test, from any source."""
-
-    name = "triplets"
-    VERSION = tfds.core.Version("2.0.0")
-
-    def __init__(self, *, source: TripletSource, **kwargs: Any) -> None:
-        self._source = source
-        super().__init__(file_format="array_record", **kwargs)
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        sizes = self._source.sizes
-        size = sizes[0] if len(sizes) == 1 else (None, None)
-        pictures = {
-            name: tfds.features.Image(shape=(*size, channels), encoding_format="png")
-            for name, channels in _PICTURES.items()
-        }
-        texts = {name: tfds.features.Text() for name in _TEXTS}
-        rest = {
-            "box": tfds.features.Tensor(shape=(4,), dtype=np.int32),
-            "has_target": tfds.features.Scalar(dtype=np.bool_),
-        }
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description="Mask-guided editing: image, mask and prompt, with the truth where known.",
-            features=tfds.features.FeaturesDict(pictures | texts | rest),
-            # The order of the source, so that an index means the same example everywhere.
-            disable_shuffling=True,
-        )
-
-    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict]]]:
-        return {split: self._generate_examples(split) for split in ("train", "test")}
-
-    def _generate_examples(self, split: Split) -> Iterator[tuple[int, dict]]:
-        for index, example in enumerate(self._source.examples(split)):
-            yield index, example.encoded()
-
-
-def write_triplets(folder: pathlib.Path, source: TripletSource) -> pathlib.Path:
-    """Writes both splits below `folder` and returns the folder of the data set.
-
-    The same source gives the same files, byte for byte. What is there already is kept.
-    """
-    builder = TripletsBuilder(source=source, data_dir=str(folder))
-    builder.download_and_prepare()
-    return pathlib.Path(builder.data_path)
 
 
 class MissingFeatures(ValueError):
@@ -101,7 +41,7 @@ def check_data_set(
     if len(found) > 1:
         raise ValueError(f"{folder}: several data sets: {', '.join(map(str, found))}")
     builder = tfds.builder_from_directory(str(found[0]))
-    if missing := {*_PICTURES, *_TEXTS, *_REST} - set(builder.info.features):
+    if missing := set(FIELDS) - set(builder.info.features):
         names = ", ".join(sorted(missing))
         raise MissingFeatures(f"{found[0]}: features are missing: {names}")
     for split in splits:
@@ -114,51 +54,126 @@ class Triplets:
     """A split on disk as a random access sequence of examples.
 
     An example is a dict with the fields of `Example`: pictures uint8 [h, w, 3], mask uint8
-    [h, w, 1] (0 or 255), box int32 [4], has_target bool, everything else str.
+    [h, w, 1] (0 or 255), box int32 [4], has_target bool, everything else str. Where has_target is
+    False, target and background are black.
 
     Attributes:
       tasks: index into `tasks.TASKS` of every example.
       sizes: height and width of every example's pictures.
       has_target: whether target and background mean something, of every example.
+      index: all of its columns.
+      scanned: whether there was no index, so that all records were read.
     """
 
-    def __init__(self, folder: pathlib.Path, split: Split) -> None:
-        """Opens a split of a data set that lies in `folder` or below it.
+    def __init__(
+        self, folder: pathlib.Path, split: Split, *, index: pathlib.Path | None = None
+    ) -> None:
+        """Opens a split of a data set that lies in `folder` or below it; reads no record.
+
+        A data set from elsewhere may have no index: then all of its records are read.
+
+        Args:
+          folder: of the data set.
+          split: which of its splits.
+          index: folder with an index of a data set that has none beside its records.
 
         Raises:
-          FileNotFoundError, ValueError: as `check_data_set`.
+          FileNotFoundError, ValueError: as `check_data_set`; the index is of other records.
         """
         builder = check_data_set(folder, (split,))
         self.name = f"{builder.data_path}:{split}"
-        self._records = builder.as_data_source(split)
-        undecoded = dict.fromkeys(_PICTURES, tfds.decode.SkipDecoding())
-        self._undecoded = builder.as_data_source(split, decoders=undecoded)
-        heads = [_head(self._undecoded[index]) for index in range(len(self._undecoded))]
-        tasks, sizes, has_target = zip(*heads) if heads else ((), (), ())
-        self.tasks, self.has_target = np.array(tasks, np.int32), np.array(has_target, np.bool_)
-        self.sizes = np.array(sizes, np.int32).reshape(-1, 2)
+        self._reader = RecordReader(builder.info.features)
+        self._records = builder.as_data_source(
+            split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
+        )
+        found = _index_of(pathlib.Path(builder.data_path), split, index)
+        self.scanned = found is None
+        if found is None:
+            found = _scan(pathlib.Path(builder.data_path), split, _shards(builder, split))
+        self.index = found
+        self._refuse_other_index(builder, split)
+        rows = self.index.rows
+        numbers = {task.value: number for number, task in enumerate(TASKS)}
+        self.tasks = np.array([numbers[task] for task in rows["task"]], np.int32)
+        self.sizes = np.array([rows["height"], rows["width"]], np.int32).T
+        self.has_target = np.array(rows["has_target"], np.bool_)
 
     def __len__(self) -> int:
         return len(self.tasks)
 
     def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
-        record = self._records[int(index)]
-        return record | {name: record[name].decode() for name in _TEXTS}
+        return self.read(index)
 
     def __repr__(self) -> str:
         return f"Triplets({self.name})"
 
+    def read(self, index: SupportsIndex, fields: Sequence[str] = FIELDS) -> dict[str, Any]:
+        """Some fields of an example; no other picture is decoded. Several threads may call it.
+
+        Raises:
+          ValueError: the record is not the one that the index says.
+        """
+        index = int(index)
+        found = self._reader.read(self._records[index], (*fields, "id"))
+        if found["id"] != self.index.rows["id"][index]:
+            raise ValueError(
+                f"{self.name}: record {index} is the triplet {found['id']}, but the index beside "
+                f"the records says {self.index.rows['id'][index]}: remove the output of the stage "
+                "data and run it again"
+            )
+        return {name: found[name] for name in fields}
+
     def column(self, name: str) -> list[str]:
-        """A text field of all examples, read without decoding a picture."""
-        return [self._undecoded[index][name].decode() for index in range(len(self._undecoded))]
+        """A text field of all examples."""
+        return list(self.index.rows[name])
 
     def with_task(self, task: Task) -> Int32[np.ndarray, "n"]:
         """The indices of all examples of a task."""
         return np.flatnonzero(self.tasks == TASKS.index(task)).astype(np.int32)
 
+    def _refuse_other_index(self, builder: tfds.core.ReadOnlyBuilder, split: Split) -> None:
+        info, folder = builder.info.splits[split], pathlib.Path(builder.data_path)
+        why = self.index.why_not(folder)
+        if not why and [shard.records for shard in self.index.shards] != info.shard_lengths:
+            why = f"dataset_info.json counts {info.num_examples} records, not {len(self.index)}"
+        if why:
+            raise ValueError(
+                f"{self.name}: the index is of other records ({why}): remove the output of the "
+                "stage data and run it again"
+            )
 
-def _head(record: dict[str, Any]) -> tuple[int, Size, bool]:
-    """Task, size and has_target of an undecoded record; the size from the head of its picture."""
-    with Image.open(io.BytesIO(record["image"])) as picture:
-        size = picture.size[::-1]
-    return TASKS.index(Task(record["task"].decode())), size, record["has_target"]
+
+def _index_of(folder: pathlib.Path, split: Split, elsewhere: pathlib.Path | None) -> Index | None:
+    """The index beside the records, or else the one that the stage `data` has made elsewhere."""
+    index = read_index(folder, split)
+    if index is None and elsewhere is not None:
+        index = read_index(elsewhere, split)
+    return index
+
+
+def _shards(builder: tfds.core.ReadOnlyBuilder, split: Split) -> tuple[Shard, ...]:
+    """The files of a split as they are."""
+    info = builder.info.splits[split]
+    return tuple(
+        Shard(path.name, records, path.stat().st_size)
+        for path, records in zip(map(pathlib.Path, info.filepaths), info.shard_lengths)
+    )
+
+
+@functools.lru_cache(maxsize=len(SPLITS))  # what is checked first is opened soon
+def _scan(folder: pathlib.Path, split: Split, shards: tuple[Shard, ...]) -> Index:
+    """The index of a split that has none, from its records."""
+    builder = tfds.builder_from_directory(str(folder))
+    reader = RecordReader(builder.info.features)
+    records = builder.as_data_source(
+        split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
+    )
+
+    def row(number: int) -> dict[str, Any]:
+        files = reader.files(records[number])
+        height, width = picture_size(files["image"])
+        texts = {name: files[name] for name in TEXTS}
+        return texts | {"has_target": files["has_target"], "height": height, "width": width}
+
+    with concurrent.futures.ThreadPoolExecutor() as threads:
+        return Index(shards, columns(threads.map(row, range(len(records)))))

@@ -10,20 +10,18 @@ from ml_collections import FrozenConfigDict
 
 from onereward_jax.data.buckets import bucket_sizes
 from onereward_jax.data.example import SPLITS
-from onereward_jax.data.folder_source import FolderSource
-from onereward_jax.data.metadata import Row, read_rows
+from onereward_jax.data.folder_source import FolderSource, small_rows
+from onereward_jax.data.index import write_index
+from onereward_jax.data.metadata import Row, read_rows, refuse_rows
 from onereward_jax.data.mini_source import MiniWorldSource
+from onereward_jax.data.shards import TripletSource, write_triplets
 from onereward_jax.data.splits import check_splits
-from onereward_jax.data.triplets import (
-    MissingFeatures,
-    Triplets,
-    TripletSource,
-    check_data_set,
-    write_triplets,
-)
-from onereward_jax.stages.progress import announce
+from onereward_jax.data.triplets import MissingFeatures, Triplets, check_data_set
+from onereward_jax.parallel.hosts import stop_requested
+from onereward_jax.stages.progress import announce, progress_bar
 from onereward_jax.stages.stage import Results, StageContext
 from onereward_jax.tasks import TASKS
+from onereward_jax.training.loop import Stopped
 
 SOURCES = ("mini", "folder", "tfds")
 
@@ -42,11 +40,14 @@ def check(context: StageContext) -> None:
         check_data_set(data_folder(context.config))
         return
     try:
-        bucket_sizes(data.image_size, tuple(data.aspect_ratios))
+        sizes = bucket_sizes(data.image_size, tuple(data.aspect_ratios))
     except ValueError as error:
         raise ValueError(f"config.data.{error}") from None
     if data.source == "folder":
-        check_splits(data_folder(context.config), folder_rows(context.config, files=True))
+        folder, rows = data_folder(context.config), folder_rows(context.config, files=True)
+        if data.small_pictures == "refuse":
+            refuse_rows(folder, small_rows(rows, sizes))
+        check_splits(folder, rows)
     else:
         _mini_world(context.config)
 
@@ -60,14 +61,19 @@ def run(context: StageContext) -> Results:
     data = context.config.data
     if data.source == "folder":
         source = FolderSource(
-            data_folder(context.config), data.image_size, tuple(data.aspect_ratios)
+            data_folder(context.config),
+            data.image_size,
+            tuple(data.aspect_ratios),
+            data.small_pictures,
         )
-        for note in source.notes():
+        for note in source.notes(_write(context, source)):
             announce(f"data: {note}")
-        write_triplets(context.folder, source)
     elif data.source == "mini":
-        write_triplets(context.folder, _mini_world(context.config))
+        _write(context, _mini_world(context.config))
     triplets = {split: open_triplets(context, split) for split in SPLITS}
+    for split, found in triplets.items():
+        if found.scanned:
+            write_index(context.folder, split, found.index)
     for line in describe(triplets):
         announce(f"data: {line}")
     return {split: len(found) for split, found in triplets.items()}
@@ -99,7 +105,7 @@ def describe(triplets: Mapping[str, Triplets]) -> list[str]:
 def open_triplets(context: StageContext, split: str) -> Triplets:
     """A split of the run's data set, wherever it is; raises as `Triplets`."""
     if context.config.data.source == "tfds":
-        return Triplets(data_folder(context.config), split)
+        return Triplets(data_folder(context.config), split, index=context.output("data"))
     try:
         return Triplets(context.output("data"), split)
     except MissingFeatures as error:
@@ -139,6 +145,22 @@ def folder_rows(config: FrozenConfigDict, *, files: bool = False) -> tuple[Row, 
       FileNotFoundError, ValueError: as `data_folder` and `read_rows`.
     """
     return read_rows(data_folder(config), files=files)
+
+
+def _write(context: StageContext, source: TripletSource) -> Mapping[int, int]:
+    """Writes the source's triplets; returns the rows that are left out, see `Written`."""
+    total = len(source.splits)
+    with progress_bar("data", total, unit="triplet") as bar:
+
+        def watch(done: int, total: int) -> None:
+            bar.update(done - bar.n)
+            if stop_requested():
+                raise Stopped(
+                    f"data: stopped at {done} of {total} triplets, as asked; the same command goes "
+                    "on from the shards that are finished"
+                )
+
+        return write_triplets(context.folder, source, watch=watch).repeated
 
 
 def _mini_world(config: FrozenConfigDict) -> TripletSource:

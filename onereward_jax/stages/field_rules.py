@@ -176,6 +176,7 @@ RULES: dict[str, Rule] = {
     "data.path": TEXT,
     "data.image_size": SIDE,
     "data.aspect_ratios": each(number(0.0, above=True)),
+    "data.small_pictures": choice("upscale", "refuse"),
     **_per_task("data.train", whole(0)),
     **_per_task("data.test", whole(0)),
     "guidance.embedded": number(0.0),

@@ -16,7 +16,7 @@ from onereward_jax.data.metadata import METADATA
 from onereward_jax.data.triplets import Triplets
 from onereward_jax.reward import QueryTokenizer
 from onereward_jax.reward.loading import judge_template
-from onereward_jax.stages.data import data_folder, folder_rows
+from onereward_jax.stages.data import data_folder, folder_rows, open_triplets
 from onereward_jax.stages.progress import announce
 from onereward_jax.stages.settings import query_options, query_template
 from onereward_jax.stages.stage import StageContext
@@ -53,7 +53,7 @@ def check_prompts(context: StageContext) -> None:
             refuse_unfit(queries, rows, data_folder(config) / METADATA)
     elif config.data.source == "tfds":
         folder = data_folder(config)
-        triplets = {split: Triplets(folder, split) for split in ("train", "test")}
+        triplets = {split: open_triplets(context, split) for split in ("train", "test")}
         refuse_unfit(queries, prompts_of(triplets), folder)
 
 

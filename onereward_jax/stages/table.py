@@ -105,12 +105,14 @@ STAGES: tuple[Stage, ...] = (
         fields=(
             output("data.source"),
             output("data.image_size", "data.aspect_ratios", when=MINI_OR_FOLDER),
+            Fields(ADDS, ("data.small_pictures",), FOLDER),
             output("seed", "data.train", "data.test", when=MINI),
             content("data.path", fingerprints.pictures("data.path"), when=FOLDER),
             content("data.path", fingerprints.folder("data.path"), when=TFDS),
         ),
+        resumes=True,
         alone=True,
-        format=2,
+        format=3,
     ),
     Stage(
         name="pretrain",

@@ -17,7 +17,8 @@ from onereward_jax.annotation import PreferenceStore
 from onereward_jax.annotation.binding import pixel_digest, source_digest
 from onereward_jax.common.config import load_config
 from onereward_jax.data.folder_source import FolderSource
-from onereward_jax.data.triplets import Triplets, write_triplets
+from onereward_jax.data.shards import write_triplets
+from onereward_jax.data.triplets import Triplets
 from onereward_jax.parallel import batch_sharding, make_mesh, own_rows, shard_whole
 from onereward_jax.policy import (
     PromptEmbeds,

@@ -15,7 +15,8 @@ from jax.sharding import Mesh
 from jaxtyping import UInt8
 
 from onereward_jax.data.buckets import Size
-from onereward_jax.data.pipeline import TripletSequence, same_size_parts
+from onereward_jax.data.pipeline import same_size_parts
+from onereward_jax.data.triplets import Triplets
 from onereward_jax.parallel import MeshFunction, OwnRow, local_rows, own_rows, shard_batch
 from onereward_jax.policy import Editor, EditorParams, PromptEmbeds, TextCache, sigma_table
 from onereward_jax.policy.generate import EditBatch, make_generate
@@ -36,7 +37,7 @@ class Edit:
       guidance_scale, true_cfg_scale, negative_prompt, noise_seed: as in `EditBatch`.
     """
 
-    triplets: TripletSequence
+    triplets: Triplets
     row: int
     num_steps: int
     guidance_scale: float
@@ -150,7 +151,7 @@ class PictureMaker:
             yield len(part), saved
 
     def _read(self, edit: Edit) -> Source:
-        example = edit.triplets[edit.row]
+        example = edit.triplets.read(edit.row, ("image", "mask", "prompt"))
         return Source(example["image"], example["mask"], self.cache.lookup([example["prompt"]]))
 
     def _batch(

@@ -26,7 +26,7 @@ options, each also as a variable (--restarts=3 or RESTARTS=3)
   --venv=        another folder for it
   --dry-run      print the commands
 
-SIGTERM saves a checkpoint and ends with code 75. A run that waits for people's answers ends, and is
+SIGTERM saves what is done and ends with code 75. A run that waits for people's answers ends, and is
 started again when they are there: that is no failure.
 TEXT
 }

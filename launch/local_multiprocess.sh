@@ -26,7 +26,7 @@ options, each also as a variable (--processes=4 or PROCESSES=4)
   --venv=        another folder for it
   --dry-run      print the commands
 
-SIGTERM or Ctrl-C saves a checkpoint and ends with code 75.
+SIGTERM or Ctrl-C stops between two units of work, where all is saved, with code 75.
 TEXT
 }
 

@@ -22,6 +22,7 @@ from onereward_jax.common.config import check_overrides, check_tuples, load_conf
 from onereward_jax.common.mistakes import (
     TRY_AGAIN,
     WAITING,
+    Stopped,
     WaitingForPeople,
     disk_is_full,
     exit_with,
@@ -29,11 +30,12 @@ from onereward_jax.common.mistakes import (
 )
 from onereward_jax.parallel import hosts, is_writer, make_mesh
 from onereward_jax.parallel.roll_call import Lost
+from onereward_jax.parallel.stopping import hearing_signals
 from onereward_jax.parallel.virtual_devices import give_threads
 from onereward_jax.stages import STAGES, Outcome, run_chain
 from onereward_jax.stages.command import given_command, last_flags, read_command
 from onereward_jax.stages.watching import prepare_watching
-from onereward_jax.training.loop import Stopped, TooManyRefusedSteps
+from onereward_jax.training.loop import TooManyRefusedSteps
 
 _STAGE_HELP = (
     "Run this stage alone; the stages it reads must be complete. Left out, the stages named in "
@@ -97,14 +99,16 @@ def _run(argv: Sequence[str]) -> None:
         give_threads()
         _join()
         prepare_watching(config)
-        outcomes = run_chain(
-            config,
-            _WORKDIR.value,
-            make_mesh(**config.mesh),
-            STAGES,
-            only=_STAGE.value,
-            command=given_command(sys.argv),
-        )
+        mesh = make_mesh(**config.mesh)
+        with hearing_signals():
+            outcomes = run_chain(
+                config,
+                _WORKDIR.value,
+                mesh,
+                STAGES,
+                only=_STAGE.value,
+                command=given_command(sys.argv),
+            )
     except Stopped as stop:
         if is_writer():
             print(stop, file=sys.stderr)

@@ -5,8 +5,15 @@ import sys
 import time
 
 import test_training_loop as tiny
+from stop_program import one_long_piece
 
-from onereward_jax.common.mistakes import TRY_AGAIN, WAITING, WaitingForPeople, exit_with
+from onereward_jax.common.mistakes import (
+    TRY_AGAIN,
+    WAITING,
+    Stopped,
+    WaitingForPeople,
+    exit_with,
+)
 from onereward_jax.data.pipeline import batches_of_rows
 from onereward_jax.parallel import (
     hosts,
@@ -17,8 +24,9 @@ from onereward_jax.parallel import (
     wait_for_all,
 )
 from onereward_jax.parallel.roll_call import Lost
+from onereward_jax.parallel.stopping import hearing_signals, stop_points
 from onereward_jax.training.checkpoint import Checkpointer
-from onereward_jax.training.loop import LoopConfig, Stopped, train
+from onereward_jax.training.loop import LoopConfig, train
 from onereward_jax.training.writer import MetricsWriter
 
 SILENCE = 30.0
@@ -62,6 +70,15 @@ def own_row_numbers(mesh) -> list[int]:
     return [one.row for one in found]
 
 
+def units_alone(folder: pathlib.Path) -> None:
+    """What process 0 does while the others wait."""
+    with stop_points("data", alone=True) as stop:
+        for unit in range(10_000):
+            time.sleep(0.02)
+            (folder / "0").write_text(str(unit))
+            stop.if_asked(f"at {unit + 1} triplets")
+
+
 def main(scenario: str, folder: pathlib.Path) -> None:
     """Ends as `main.py` does."""
     try:
@@ -73,7 +90,17 @@ def main(scenario: str, folder: pathlib.Path) -> None:
         if scenario == "slow":
             run(folder, STEPS, mesh, pause=0.5)
         if scenario == "endless":
-            run(folder, FAR, mesh)
+            with hearing_signals():
+                run(folder, FAR, mesh)
+        if scenario == "alone":
+            with hearing_signals():
+                if meeting.index == 0:
+                    units_alone(folder)
+                wait_for_all("end of data", seconds=None)
+        if scenario == "one long piece":
+            with hearing_signals():
+                (folder / f"{meeting.index}").touch()
+                one_long_piece()
         if scenario == "late":
             print(hosts.agreed("a question", lambda: f"answered by process {meeting.index}"))
             for sizes in ((1, 4, 2), (1, 1, 8)):

@@ -41,8 +41,15 @@ def run_all(scenario, folder, count=COUNT):
 
 
 def wait_for_a_checkpoint(folder, processes):
+    def is_there():
+        return any(path.name.isdecimal() for path in (folder / "checkpoints").glob("*"))
+
+    wait_until(is_there, folder, processes)
+
+
+def wait_until(is_there, folder, processes):
     deadline = time.monotonic() + PATIENCE
-    while not any(path.name.isdecimal() for path in (folder / "checkpoints").glob("*")):
+    while not is_there():
         assert time.monotonic() < deadline
         assert all(process.poll() is None for process in processes), said(folder, 0)
         time.sleep(0.05)
@@ -94,6 +101,25 @@ def test_sigterm_to_one_process_stops_all_at_the_same_step(tmp_path):
     last = [said(tmp_path, index).split("stopped after step ")[1].split()[0] for index in (0, 1)]
     assert last[0] == last[1] == str(max(losses(tmp_path)))
     assert (tmp_path / "checkpoints" / last[0]).is_dir()
+
+
+def test_sigterm_to_one_process_stops_what_another_does_alone(tmp_path):
+    processes = start_all("alone", tmp_path)
+    wait_until((tmp_path / "0").exists, tmp_path, processes)
+    processes[1].send_signal(signal.SIGTERM)
+    assert codes(processes, PATIENCE) == [75, 75], said(tmp_path, 0)
+    units = 1 + int((tmp_path / "0").read_text())
+    for index in (0, 1):
+        assert f"data: stopped at {units} triplets, as asked" in said(tmp_path, index)
+
+
+def test_sigterm_to_one_process_ends_all_in_the_midst_of_one_long_piece(tmp_path):
+    processes = start_all("one long piece", tmp_path)
+    for index in "01":
+        wait_until((tmp_path / index).exists, tmp_path, processes)
+    processes[1].send_signal(signal.SIGTERM)
+    assert codes(processes, PATIENCE) == [75, 75], said(tmp_path, 0)
+    assert "stopped as asked; the same command goes on" in said(tmp_path, 0)
 
 
 @pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.slow)])

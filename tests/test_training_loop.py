@@ -13,15 +13,17 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from onereward_jax.common.mistakes import Stopped
 from onereward_jax.common.rng import stream
 from onereward_jax.parallel import batch_sharding, make_mesh, mesh_jit, replicated, shard_batch
+from onereward_jax.parallel.stopping import hearing_signals
 from onereward_jax.training.checkpoint import (
     About,
     Checkpointer,
     IncompatibleCheckpoint,
     restore_params,
 )
-from onereward_jax.training.loop import LoopConfig, Periodic, Stopped, TooManyRefusedSteps, train
+from onereward_jax.training.loop import LoopConfig, Periodic, TooManyRefusedSteps, train
 from onereward_jax.training.metrics import mean_of
 from onereward_jax.training.optim import OptimizerConfig, make_optimizer
 from onereward_jax.training.state import abstract_state, place_state, shardings_of
@@ -127,7 +129,7 @@ def test_stopped_by_sigterm_and_resumed_equals_uninterrupted(mesh, whole_run, tm
     """Bit for bit in all of the state, and in the log."""
     folder = tmp_path / "checkpoints"
     terminate = Periodic(3, lambda state: os.kill(os.getpid(), signal.SIGTERM))
-    with pytest.raises(Stopped, match="stopped after step 3 of 7"):
+    with hearing_signals(), pytest.raises(Stopped, match="stopped after step 3 of 7"):
         run(folder, mesh, 7, periodic=[terminate])
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 

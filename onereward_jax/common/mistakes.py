@@ -35,6 +35,19 @@ class WaitingForPeople(Exception):
     """The run has asked people and cannot go on before they answer; the message says how far."""
 
 
+class Stopped(Exception):
+    """The run was asked to stop (SIGTERM, Ctrl-C) before its end; what it has done is kept.
+
+    Attributes:
+      alone: one of several processes says so while the others wait for it; otherwise all of them
+        raise it at the same point.
+    """
+
+    def __init__(self, sentence: str, *, alone: bool = False) -> None:
+        super().__init__(sentence)
+        self.alone = alone
+
+
 def is_sentence(error: Exception) -> bool:
     """Whether the message alone tells a user what to mend.
 

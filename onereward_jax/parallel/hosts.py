@@ -24,7 +24,7 @@ from jax._src import distributed
 from jax._src.clusters import ClusterEnv
 from jax.experimental import multihost_utils
 
-from onereward_jax.common.mistakes import TRY_AGAIN, WAITING, WaitingForPeople
+from onereward_jax.common.mistakes import TRY_AGAIN, WAITING, Stopped, WaitingForPeople
 from onereward_jax.parallel.collective_order import fix_collective_order
 from onereward_jax.parallel.roll_call import Lost, call_roll, names_of
 
@@ -44,8 +44,8 @@ LINGER_SECONDS = 3.0
 CRASHED = 1
 
 _VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-_KEYS = "onereward"
-_sync_points = itertools.count(1)
+KEYS = "onereward"
+"""Prefix of what the processes tell each other in the runtime's key-value store."""
 _sayings = itertools.count(1)
 _reports = itertools.count(1)
 
@@ -154,7 +154,7 @@ def join(meeting: Meeting, silence: float = SILENCE_SECONDS) -> None:
         shutdown_timeout_seconds=round(silence),
     )
     if meeting.index == 0:
-        _client().key_value_set(f"{_KEYS}/hosts", json.dumps(hosts))
+        key_value_store().key_value_set(f"{KEYS}/hosts", json.dumps(hosts))
 
 
 def wait_for_all(event: str, seconds: float | None = BARRIER_SECONDS) -> None:
@@ -166,12 +166,12 @@ def wait_for_all(event: str, seconds: float | None = BARRIER_SECONDS) -> None:
 
     Raises:
       Lost: naming the processes that are missing, or the one that has failed.
-      WaitingForPeople: another process has ended with it.
+      Stopped, WaitingForPeople: another process has ended with it.
     """
     if not several():
         return
-    client, count, index = _client(), jax.process_count(), jax.process_index()
-    place = f"{_KEYS}/at/{event}/"
+    client, count, index = key_value_store(), jax.process_count(), jax.process_index()
+    place = f"{KEYS}/at/{event}/"
     turn = len(client.key_value_dir_get(f"{place}{index}/"))
     client.key_value_set(f"{place}{index}/{turn}", "")
     started, pause = time.monotonic(), 0.01
@@ -180,7 +180,7 @@ def wait_for_all(event: str, seconds: float | None = BARRIER_SECONDS) -> None:
         missing = [one for one in range(count) if f"{one}/{turn}" not in found]
         if not missing:
             return
-        _raise_failure(client)
+        raise_failure(client)
         waited = time.monotonic() - started
         if seconds is not None and waited > seconds:
             who = names_of(missing, count, dict(enumerate(_hosts(client))))
@@ -199,11 +199,11 @@ def from_writer(make: Callable[[], str]) -> str:
     """
     if not several():
         return make()
-    key = f"{_KEYS}/from_writer/{next(_sayings)}"
+    key = f"{KEYS}/from_writer/{next(_sayings)}"
     if is_writer():
-        _client().key_value_set(key, make())
+        key_value_store().key_value_set(key, make())
     wait_for_all("a decision of process 0", seconds=None)
-    return _client().blocking_key_value_get(key, 10_000)
+    return key_value_store().blocking_key_value_get(key, 10_000)
 
 
 def to_writer(text: str) -> list[str]:
@@ -216,13 +216,13 @@ def to_writer(text: str) -> list[str]:
     """
     if not several():
         return [text]
-    client, place = _client(), f"{_KEYS}/to_writer/{next(_reports)}/"
+    client, place = key_value_store(), f"{KEYS}/to_writer/{next(_reports)}/"
     client.key_value_set(f"{place}{jax.process_index()}", text)
     if not is_writer():
         return []
     pause = 0.001
     while len(found := client.key_value_dir_get(place)) < jax.process_count():
-        _raise_failure(client)
+        raise_failure(client)
         time.sleep(pause)
         pause = min(2.0 * pause, 1.0)
     client.key_value_delete(place)
@@ -244,13 +244,13 @@ def agreed(name: str, make: Callable[[], str]) -> str:
     """
     if not several():
         return make()
-    client, place = _client(), f"{_KEYS}/agreed/{name}/"
+    client, place = key_value_store(), f"{KEYS}/agreed/{name}/"
     pause = 0.01
     while not (found := client.key_value_dir_get(place)):
         if is_writer():
             client.key_value_set(f"{place}answer", make())
         else:
-            _raise_failure(client)
+            raise_failure(client)
             time.sleep(pause)
             pause = min(2.0 * pause, 1.0)
     return found[0][1]
@@ -261,15 +261,6 @@ def reached_by_all(here: bool) -> bool:
     if not several():
         return here
     return bool(multihost_utils.process_allgather(np.array(here)).all())
-
-
-def stop_requested() -> bool:
-    """Whether a process got SIGTERM: all get the same answer, at the same call.
-
-    With several processes only, and all must call it equally often: the runtime catches the signal
-    and settles on one of the coming calls.
-    """
-    return several() and multihost_utils.reached_preemption_sync_point(next(_sync_points))
 
 
 def several() -> bool:
@@ -299,8 +290,10 @@ def ending_together(orderly: Container[int], silence: float) -> Iterator[None]:
     except SystemExit as ending:
         if several():
             code = ending.code if isinstance(ending.code, int) else CRASHED
-            if code not in orderly or isinstance(ending.__context__, Lost):
-                _depart(code, str(ending.__context__ or ""))
+            cause = ending.__context__
+            stopped = isinstance(cause, Stopped)
+            if code not in orderly or isinstance(cause, Lost) or (stopped and cause.alone):
+                depart(code, str(cause or ""), stopped=stopped)
             _part()
         raise
     except BaseException as error:
@@ -308,10 +301,10 @@ def ending_together(orderly: Container[int], silence: float) -> Iterator[None]:
             traceback.print_exc()
             if isinstance(error, jax.errors.JaxRuntimeError):
                 # Perhaps a peer died in the midst of a collective; then we are ended too.
-                _tell(_client(), CRASHED, _first_line(error))
+                _tell(key_value_store(), CRASHED, _first_line(error))
                 sys.stderr.flush()
                 time.sleep(2.0 * silence)
-            _depart(CRASHED, _first_line(error))
+            depart(CRASHED, _first_line(error))
         raise
     if several():
         _part()
@@ -323,38 +316,52 @@ def _part() -> None:
         wait_for_all("the end")
     except Lost as lost:
         print(f"error: {lost}", file=sys.stderr)
-        _depart(lost.code, str(lost))
+        depart(lost.code, str(lost))
     jax.distributed.shutdown()
 
 
-def _depart(code: int, sentence: str) -> NoReturn:
-    """Ends this process now, whatever its threads are doing."""
-    _tell(_client(), code, sentence)
+def depart(code: int, sentence: str, *, stopped: bool = False) -> NoReturn:
+    """Ends this process now, whatever its threads are doing; tells the others why.
+
+    Args:
+      code: its exit code.
+      sentence: what the others say.
+      stopped: it was asked to stop, and so are they; otherwise they call it a failure.
+    """
+    if several():
+        with contextlib.suppress(jax.errors.JaxRuntimeError):  # process 0 has ended
+            _tell(key_value_store(), code, sentence, stopped)
     sys.stdout.flush()
     sys.stderr.flush()
-    if is_writer():
+    if several() and is_writer():
         time.sleep(LINGER_SECONDS)
     os._exit(code)
 
 
-def _tell(client: Any, code: int, sentence: str) -> None:
-    text = json.dumps({"code": code, "sentence": sentence})
-    key = f"{_KEYS}/failed/{jax.process_index()}"
+def _tell(client: Any, code: int, sentence: str, stopped: bool = False) -> None:
+    text = json.dumps({"code": code, "sentence": sentence, "stopped": stopped})
+    key = f"{KEYS}/failed/{jax.process_index()}"
     client.key_value_set(key, text, allow_overwrite=True)
 
 
-def _raise_failure(client: Any) -> None:
-    """Raises what another process has told of: `Lost` for a failure."""
-    for key, text in client.key_value_dir_get(f"{_KEYS}/failed/"):
+def raise_failure(client: Any) -> None:
+    """Raises what another process has told of: `Lost` for a failure.
+
+    Args:
+      client: the key-value store.
+    """
+    for key, text in client.key_value_dir_get(f"{KEYS}/failed/"):
         failure, index = json.loads(text), int(key.rpartition("/")[2])
         if failure["code"] == WAITING:
             raise WaitingForPeople(failure["sentence"])
+        if failure["stopped"]:
+            raise Stopped(failure["sentence"], alone=True)
         who = names_of([index], jax.process_count(), dict(enumerate(_hosts(client))))
         raise Lost(f"{who} has failed: {failure['sentence']}", failure["code"])
 
 
 def _hosts(client: Any) -> list[str]:
-    return json.loads(client.blocking_key_value_get(f"{_KEYS}/hosts", 10_000))
+    return json.loads(client.blocking_key_value_get(f"{KEYS}/hosts", 10_000))
 
 
 def _first_line(error: BaseException) -> str:
@@ -362,6 +369,6 @@ def _first_line(error: BaseException) -> str:
     return text.splitlines()[0]
 
 
-def _client() -> Any:
-    """The runtime's key-value store; jax has no public name for it."""
+def key_value_store() -> Any:
+    """The runtime's, that all processes read and write; jax has no public name for it."""
     return distributed.global_state.client

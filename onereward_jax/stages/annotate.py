@@ -28,6 +28,7 @@ from onereward_jax.annotation.questions import FILE, Question, add_questions
 from onereward_jax.common.mistakes import WaitingForPeople
 from onereward_jax.common.rng import generator
 from onereward_jax.data.triplets import Triplets
+from onereward_jax.parallel.stopping import stop_points
 from onereward_jax.stages.candidates import STORE
 from onereward_jax.stages.data import open_triplets
 from onereward_jax.stages.progress import announce, progress_bar
@@ -163,7 +164,10 @@ def _questions(
     made, prompts = context.output("candidates"), {
         split: triplets.column("prompt") for split, triplets in splits.items()
     }
-    with progress_bar("questions", len(groups), unit="triplet") as bar:
+    with (
+        progress_bar("questions", len(groups), unit="triplet") as bar,
+        stop_points("annotate", alone=True) as stop,
+    ):
         for name, (split, row, candidates) in groups.items():
             task, prompt = TASKS[splits[split].tasks[row]], prompts[split][row]
             source, digests = candidates[0].source_digest, [one.digest for one in candidates]
@@ -186,6 +190,7 @@ def _questions(
                 )
             )
             bar.update()
+            stop.if_asked(f"at the pictures of {bar.n} of {len(groups)} triplets")
     return questions
 
 
@@ -258,7 +263,10 @@ def _ask_oracle(
 
     config, pictures = context.config.annotate, context.output("candidates")
     oracle, answered = Oracle.mini_world(), {old.triplet_id for old in store.preferences()}
-    with progress_bar("annotate", len(groups), initial=len(answered), unit="triplet") as bar:
+    with (
+        progress_bar("annotate", len(groups), initial=len(answered), unit="triplet") as bar,
+        stop_points("annotate", alone=True) as stop,
+    ):
         for name, (split, row, candidates) in groups.items():
             if name in answered:
                 continue
@@ -277,6 +285,7 @@ def _ask_oracle(
                 _preferences(answers, name, triplet.task, candidates, finished, finished - started)
             )
             bar.update()
+            stop.if_asked(f"at {bar.n} of {len(groups)} triplets")
 
 
 def _preferences(

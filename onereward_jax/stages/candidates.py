@@ -25,7 +25,8 @@ from onereward_jax.common.rng import generator
 from onereward_jax.data.pipeline import TripletSequence
 from onereward_jax.data.triplets import Triplets
 from onereward_jax.parallel import is_writer
-from onereward_jax.parallel.hosts import several, stop_requested, to_writer
+from onereward_jax.parallel.hosts import several, to_writer
+from onereward_jax.parallel.stopping import stop_points
 from onereward_jax.policy import load_editor, open_text_cache, read_editor
 from onereward_jax.stages.data import open_triplets
 from onereward_jax.stages.disturb import disturbed
@@ -34,10 +35,8 @@ from onereward_jax.stages.progress import progress_bar
 from onereward_jax.stages.settings import check_batch, compute_dtype, task_probabilities
 from onereward_jax.stages.stage import Results, StageContext
 from onereward_jax.tasks import TASKS, Task
-from onereward_jax.training.loop import Stopped
 
 STORE = "preferences.sqlite"
-ON = "the same command goes on from there"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,9 +91,11 @@ def run(context: StageContext) -> Results:
         missing = _missing(plans, store)
         # neighbours with the same number of steps share a batch
         missing.sort(key=lambda plan: plan.candidate.num_inference_steps)
-        with progress_bar(
-            "candidates", len(plans), initial=len(plans) - len(missing), unit="picture"
-        ) as bar:
+        done = len(plans) - len(missing)
+        with (
+            progress_bar("candidates", len(plans), initial=done, unit="picture") as bar,
+            stop_points("candidates") as stop,
+        ):
             for count, saved in _made(context, missing, triplets) if missing else ():
                 told = to_writer(json.dumps(saved))
                 if store is not None:
@@ -104,8 +105,7 @@ def run(context: StageContext) -> Results:
                         for number, digests in json.loads(saved)
                     )
                 bar.update(count)
-                if stop_requested():
-                    raise Stopped(f"candidates: stopped at {bar.n} of {len(plans)}, as asked; {ON}")
+                stop.if_asked(f"at {bar.n} of {len(plans)} pictures")
     return {"candidates": len(plans)}
 
 

@@ -14,8 +14,10 @@ from typing import Any
 from jax.sharding import Mesh
 from ml_collections import ConfigDict, FrozenConfigDict
 
+from onereward_jax.common.mistakes import Stopped
 from onereward_jax.parallel import is_writer, wait_for_all
-from onereward_jax.parallel.hosts import from_writer, stop_requested
+from onereward_jax.parallel.hosts import from_writer
+from onereward_jax.parallel.stopping import now_at, stop_requested
 from onereward_jax.stages.checks import check_config, check_stages
 from onereward_jax.stages.command import Command, write_command
 from onereward_jax.stages.inputs import (
@@ -39,7 +41,6 @@ from onereward_jax.stages.record import (
     write_record,
 )
 from onereward_jax.stages.stage import Stage, StageContext
-from onereward_jax.training.loop import Stopped
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +81,7 @@ def run_chain(
       ValueError: an unknown stage, a missing config section, a field out of range or read by no
         stage, what a stage's check says, a work folder in use, or (with `only`) an earlier stage
         that is not complete.
-      Stopped: by SIGTERM to one of several processes.
+      Stopped: as asked by a signal, see `parallel.stopping`.
       Lost: another process is missing or has failed.
     """
     table = {stage.name: stage for stage in stages}
@@ -206,6 +207,7 @@ class _Chain:
         folder = self.workdir / stage.name
         if stop_requested():
             raise Stopped(f"stopped before {stage.name}, as asked; the same command goes on there")
+        now_at(stage.name)
         inputs = json.loads(from_writer(lambda: json.dumps(self.settle(stage))))
         if inputs is None:
             record = self.record(stage)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from onereward_jax.parallel.stopping import stop_points
 from onereward_jax.policy import (
     PromptEmbeds,
     add_to_text_cache,
@@ -60,12 +61,16 @@ def run(context: StageContext) -> Results:
         param_dtype=dtype,
     )
     done = len(prompts) - len(missing)
-    with progress_bar("embed", len(prompts), initial=done, unit="prompt") as bar:
+    with (
+        progress_bar("embed", len(prompts), initial=done, unit="prompt") as bar,
+        stop_points("embed") as stop,
+    ):
 
         def batches() -> Iterator[tuple[list[str], PromptEmbeds]]:
             for batch in embed_prompts(encoder, params, missing, context.mesh, config.batch_size):
-                yield batch
+                yield batch  # it is on disk when the next one is asked for
                 bar.update(len(batch[0]))
+                stop.if_asked(f"at {bar.n} of {len(prompts)} prompts")
 
         add_to_text_cache(folder, batches())
     return {"prompts": len(prompts)}

@@ -18,6 +18,7 @@ import types
 import uuid
 
 from onereward_jax.common.mistakes import TRY_AGAIN
+from onereward_jax.parallel.stopping import before_leaving
 
 FILE = "lock.json"
 BEAT_SECONDS = 10.0
@@ -89,6 +90,7 @@ class WorkdirLock:
         if not self._create():
             self._take_over()
         self._beating.start()
+        before_leaving(self._release)
         return self
 
     def __exit__(
@@ -97,6 +99,10 @@ class WorkdirLock:
         error: BaseException | None,
         trace: types.TracebackType | None,
     ) -> None:
+        before_leaving(None)
+        self._release()
+
+    def _release(self) -> None:
         self._ended.set()
         self._beating.join()
         holder = _read(self._path)

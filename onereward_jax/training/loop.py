@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import grain
 import jax
@@ -17,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from onereward_jax.parallel import gather, is_writer
-from onereward_jax.parallel.hosts import several, stop_requested
+from onereward_jax.parallel.stopping import stop_points
 from onereward_jax.training import metrics as measures
 from onereward_jax.training.checkpoint import Checkpointer
 from onereward_jax.training.metrics import Metrics
@@ -31,10 +27,6 @@ StepFn = Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, Metrics]
 
 class TooManyRefusedSteps(RuntimeError):
     """Loss or gradient were NaN or infinite more often than allowed."""
-
-
-class Stopped(RuntimeError):
-    """The process was asked to stop (SIGTERM) before the last step; the state is saved."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +103,7 @@ def train(
     watch, first = watch or Watch(), number + 1
     with (
         _bar(name, number, config.total_steps) as bar,
-        _termination() as asked_to_stop,
+        stop_points(name) as stop,
         watch.running(number),
     ):
         while number < config.total_steps:
@@ -139,7 +131,7 @@ def train(
                 if last or number % task.every == 0:
                     with watch.pausing():
                         task.call(state)
-            stopping = asked_to_stop()
+            stopping = stop.asked()
             if last or stopping or number % config.checkpoint_every == 0:
                 with watch.pausing():
                     checkpointer.save(state, data)
@@ -148,12 +140,9 @@ def train(
         refusals.settle()
         if refusals.too_many():
             raise TooManyRefusedSteps(refusals.message(name))
-    checkpointer.wait()
-    if number < config.total_steps:
-        raise Stopped(
-            f"{name}: stopped after step {number} of {config.total_steps}, as asked; "
-            "the same command goes on from there"
-        )
+        checkpointer.wait()
+        if number < config.total_steps:
+            raise stop.stopped(f"after step {number} of {config.total_steps}")
     return state
 
 
@@ -204,20 +193,3 @@ class _Refusals:
         step, samples, refused = self._open.popleft()
         if float(refused.total) > 0:
             self._refused.append((step, samples))
-
-
-@contextmanager
-def _termination() -> Iterator[Callable[[], bool]]:
-    """Turns SIGTERM into an answer that all processes give at the same step."""
-    received = threading.Event()
-    # Only the main thread may set handlers; elsewhere (a notebook's worker) SIGTERM stays fatal.
-    main = threading.current_thread() is threading.main_thread()
-    if several():
-        yield stop_requested
-        return
-    before: Any = signal.signal(signal.SIGTERM, lambda *_: received.set()) if main else None
-    try:
-        yield received.is_set
-    finally:
-        if main:
-            signal.signal(signal.SIGTERM, before)

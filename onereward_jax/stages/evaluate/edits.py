@@ -17,17 +17,16 @@ from onereward_jax.common.rng import generator
 from onereward_jax.convert import VAE, load_params
 from onereward_jax.data.triplets import Triplets
 from onereward_jax.parallel import is_writer, wait_for_all
-from onereward_jax.parallel.hosts import several, stop_requested
+from onereward_jax.parallel.hosts import several
+from onereward_jax.parallel.stopping import stop_points
 from onereward_jax.policy import EditorParams, open_text_cache
 from onereward_jax.policy.adapters import load_trained
 from onereward_jax.policy.loading import abstract_params, read_editor
-from onereward_jax.stages.candidates import ON
 from onereward_jax.stages.edits import Edit, PictureMaker, Source
 from onereward_jax.stages.guidance import evaluate_guidance
 from onereward_jax.stages.progress import progress_bar
 from onereward_jax.stages.settings import compute_dtype
 from onereward_jax.stages.stage import StageContext
-from onereward_jax.training.loop import Stopped
 
 PICTURES = "pictures"
 """Folder of the stage with the pictures of both editors."""
@@ -77,7 +76,7 @@ def make_edits(
     One editor at a time has its weights on the devices, and none where nothing is missing.
 
     Raises:
-      Stopped: by SIGTERM; the same command goes on from there.
+      Stopped: as asked by a signal; the same command goes on from there.
     """
     ids = triplets.column("id")
     names = {row: ids[row] for row in rows}
@@ -127,7 +126,10 @@ def _generate(
     maker = PictureMaker(editor, mesh, cache, config.batch_size, config.num_steps)
     todo = sum(len(missing) for _, missing, _ in wanted)
     total = sum(len(pictures.names) for pictures, _, _ in wanted)
-    with progress_bar("edits", total, initial=total - todo, unit="picture") as bar:
+    with (
+        progress_bar("edits", total, initial=total - todo, unit="picture") as bar,
+        stop_points("evaluate") as stop,
+    ):
         for pictures, missing, weights in wanted:
             if not missing:
                 continue
@@ -136,10 +138,7 @@ def _generate(
             save = functools.partial(_save, pictures, missing)
             for count, _ in maker.make(params, [edit(row) for row in missing], save):
                 bar.update(count)
-                if stop_requested():
-                    raise Stopped(
-                        f"evaluate: stopped at {bar.n} of {total} pictures, as asked; {ON}"
-                    )
+                stop.if_asked(f"at {bar.n} of {total} pictures")
             del trained, params  # before the next editor takes their place
 
 

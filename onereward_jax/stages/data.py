@@ -17,11 +17,10 @@ from onereward_jax.data.mini_source import MiniWorldSource
 from onereward_jax.data.shards import TripletSource, write_triplets
 from onereward_jax.data.splits import check_splits
 from onereward_jax.data.triplets import MissingFeatures, Triplets, check_data_set
-from onereward_jax.parallel.hosts import stop_requested
+from onereward_jax.parallel.stopping import stop_points
 from onereward_jax.stages.progress import announce, progress_bar
 from onereward_jax.stages.stage import Results, StageContext
 from onereward_jax.tasks import TASKS
-from onereward_jax.training.loop import Stopped
 
 SOURCES = ("mini", "folder", "tfds")
 
@@ -150,15 +149,14 @@ def folder_rows(config: FrozenConfigDict, *, files: bool = False) -> tuple[Row, 
 def _write(context: StageContext, source: TripletSource) -> Mapping[int, int]:
     """Writes the source's triplets; returns the rows that are left out, see `Written`."""
     total = len(source.splits)
-    with progress_bar("data", total, unit="triplet") as bar:
+    with (
+        progress_bar("data", total, unit="triplet") as bar,
+        stop_points("data", alone=True) as stop,
+    ):
 
         def watch(done: int, total: int) -> None:
             bar.update(done - bar.n)
-            if stop_requested():
-                raise Stopped(
-                    f"data: stopped at {done} of {total} triplets, as asked; the same command goes "
-                    "on from the shards that are finished"
-                )
+            stop.if_asked(f"at {done} of {total} triplets")
 
         return write_triplets(context.folder, source, watch=watch).repeated
 

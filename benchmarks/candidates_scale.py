@@ -1,0 +1,301 @@
+"""What overlap saves in the stage `candidates`: host seconds against device seconds a batch.
+
+    python benchmarks/candidates_scale.py [--processes 1 2] [--size 1024] [--batches 4]
+
+Photographs of `--size`, written as the stage `data` writes them, are edited by an editor of random
+weights: `small` ones for two cores, or those of FLUX.1-Fill with fewer blocks. Prompts are embedded
+at T5-XXL's size (4 MB each), pictures saved as the stage saves them. Each batch of another triplet:
+nothing is read once for two.
+
+First one step after the other, each timed and the devices waited for; then as the stage does.
+Several processes, connected by gloo, share the machine; each has its part of the batch. On CPUs the
+"device" computes on the same cores that read and write, so little can be hidden, and how much is
+said: of what takes a host's threads while devices work, only what the cores have to spare.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+
+import numpy as np
+from PIL import Image
+
+parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+parser.add_argument("--processes", type=int, nargs="+", default=[1, 2], help="how many, in turn")
+parser.add_argument("--size", type=int, default=1024, help="side of the pictures in pixels")
+parser.add_argument("--batch", type=int, default=4, help="pictures of all processes together")
+parser.add_argument("--batches", type=int, default=4, help="timed, after one that compiles")
+parser.add_argument("--rounds", type=int, default=3, help="of both ways; medians are told")
+parser.add_argument("--steps", type=int, default=1, help="sampling steps, two forwards each")
+parser.add_argument("--editor", choices=("small", "flux"), default="small")
+parser.add_argument("--blocks", type=int, nargs=2, default=(1, 1), help="double and single")
+parser.add_argument("--prepare", type=pathlib.Path, help=argparse.SUPPRESS)
+parser.add_argument("--measure", type=pathlib.Path, help=argparse.SUPPRESS)
+ARGUMENTS = parser.parse_args()
+
+TEXT_LENGTH, TEXT_WIDTH, POOLED_WIDTH = 512, 4096, 768
+SMALL_VAE = dict(
+    block_out_channels=(8, 8, 16, 16),
+    layers_per_block=1,
+    norm_num_groups=4,
+    mid_block_add_attention=False,
+)
+SMALL_FLUX = dict(attention_head_dim=16, num_attention_heads=2, axes_dims_rope=(4, 6, 6))
+
+
+def write_folder(folder: pathlib.Path, count: int) -> None:
+    """A data folder of `count` triplets: soft shapes with a photograph's grain."""
+    size = ARGUMENTS.size
+    folder.mkdir()
+    mask = np.zeros((size, size), np.uint8)
+    mask[size // 4 : 3 * size // 4, size // 4 : 3 * size // 4] = 255
+    Image.fromarray(mask).save(folder / "mask.png")
+    rows = []
+    for number in range(count):
+        rng = np.random.default_rng(number)
+        soft = Image.fromarray(rng.integers(0, 256, (9, 9, 3), np.uint8))
+        soft = np.asarray(soft.resize((size, size), Image.Resampling.BICUBIC), np.float32)
+        pixels = np.clip(soft + rng.normal(0, 3, soft.shape), 0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.jpg", quality=95)
+        rows.append({
+            "image": f"{number}.jpg",
+            "mask": "mask.png",
+            "task": "fill",
+            "prompt": f"number {number}",
+            "split": "train" if number else "test",
+        })
+    (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def prepare(folder: pathlib.Path) -> None:
+    """Triplets and embeddings, as the stages before leave them."""
+    import ml_dtypes
+
+    from onereward_jax.data.folder_source import FolderSource
+    from onereward_jax.data.shards import write_triplets
+    from onereward_jax.data.triplets import Triplets
+    from onereward_jax.policy import PromptEmbeds, add_to_text_cache
+
+    write_folder(folder / "photos", ARGUMENTS.batch * (ARGUMENTS.batches + 1) + 1)
+    write_triplets(folder / "data", FolderSource(folder / "photos", ARGUMENTS.size))
+    rng = np.random.default_rng(0)
+    for prompt in ["", *Triplets(folder / "data", "train").column("prompt")]:
+        embeds = PromptEmbeds(
+            rng.standard_normal((1, TEXT_LENGTH, TEXT_WIDTH)).astype(ml_dtypes.bfloat16),
+            rng.standard_normal((1, POOLED_WIDTH)).astype(ml_dtypes.bfloat16),
+        )
+        add_to_text_cache(folder / "prompts", [([prompt], embeds)])
+
+
+def make_editor(mesh):
+    """The editor and its weights on the devices."""
+    import jax
+    import jax.numpy as jnp
+
+    from onereward_jax.models.flux import FluxConfig, FluxTransformer
+    from onereward_jax.models.vae import AutoencoderKL, VaeConfig
+    from onereward_jax.policy import Editor, NoiseSchedule
+    from onereward_jax.policy.loading import init_params
+
+    small = ARGUMENTS.editor == "small"
+    kind = {"dtype": jnp.float32 if small else jnp.bfloat16}
+    kind["param_dtype"] = kind["dtype"]
+    flux = FluxConfig(
+        in_channels=384,
+        out_channels=64,
+        num_layers=ARGUMENTS.blocks[0],
+        num_single_layers=ARGUMENTS.blocks[1],
+        guidance_embeds=True,
+        **(SMALL_FLUX if small else {}),
+    )
+    vae = VaeConfig(**(SMALL_VAE if small else {}))
+    editor = Editor(
+        FluxTransformer(flux, **kind), AutoencoderKL(vae, **kind), NoiseSchedule(), paste_back=True
+    )
+    return editor, init_params(editor, jax.random.key(0), mesh)
+
+
+class Clock:
+    """Seconds by name, and the stage's own pieces in two ways of putting them together.
+
+    Attributes:
+      seconds: summed up while one step follows the other.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = collections.defaultdict(float)
+        self.serial = True
+
+    @contextlib.contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Adds up the time of a block."""
+        start = time.perf_counter()
+        yield
+        self.seconds[name] += time.perf_counter() - start
+
+    def one_after_the_other(self, batches, read, compute, write) -> Iterator[list]:
+        """In place of `overlapped`."""
+        for number, items in enumerate(batches):
+            with self.timed("reading"):
+                found = [read(item) for item in items]
+            with self.timed("computing"):
+                made = list(compute(number, found))
+            with self.timed("saving"):
+                written = [write(one) for one in made]
+            yield written
+
+    def waited_for(self, make):
+        """In place of `make_generate`: functions that wait for the devices in the serial run."""
+        import jax
+
+        def make_waiting(*args):
+            function = make(*args)
+
+            def call(*inputs):
+                if not self.serial:
+                    return function(*inputs)
+                jax.block_until_ready(inputs)
+                with self.timed("device"):
+                    return jax.block_until_ready(function(*inputs))
+
+            return call
+
+        return make_waiting
+
+
+def measure(folder: pathlib.Path) -> None:
+    """What a process does: all of them the same, process 0 tells."""
+    from onereward_jax.parallel import hosts, make_mesh, wait_for_all
+
+    if "JAX_PROCESS_ID" in os.environ:
+        hosts.join(hosts.find_meeting())
+    import jax
+
+    from onereward_jax.annotation import Candidate
+    from onereward_jax.data.triplets import Triplets
+    from onereward_jax.policy import open_text_cache
+    from onereward_jax.stages import edits as machinery
+    from onereward_jax.stages.candidates import save_candidate
+    from onereward_jax.stages.edits import Edit, PictureMaker
+    from onereward_jax.stages.overlap import overlapped
+
+    mesh = make_mesh(data=jax.device_count(), fsdp=1)
+    editor, params = make_editor(mesh)
+    triplets, cache = Triplets(folder / "data", "train"), open_text_cache(folder / "prompts")
+    clock = Clock()
+    machinery.make_generate = clock.waited_for(machinery.make_generate)
+    maker = PictureMaker(editor, mesh, cache, ARGUMENTS.batch, ARGUMENTS.steps)
+    settings = dict(
+        num_steps=ARGUMENTS.steps, guidance_scale=4.0, true_cfg_scale=3.0, negative_prompt=""
+    )
+    edits = [Edit(triplets, row, noise_seed=row, **settings) for row in range(len(triplets))]
+    drawn = Candidate("", 0, "", ARGUMENTS.steps, 4.0, 3.0, "", 1.0, 0)
+
+    def save(number, source, pixels):
+        picture = f"pictures/{clock.serial}/{number}.png"
+        return save_candidate(
+            folder, dataclasses.replace(drawn, picture=picture), source, pixels
+        )
+
+    def run(part) -> float:
+        wait_for_all("the start", seconds=None)
+        start = time.perf_counter()
+        for _ in maker.make(params, part, save):
+            pass
+        wait_for_all("the end of a way", seconds=None)
+        return (time.perf_counter() - start) / (len(part) / ARGUMENTS.batch)
+
+    first, rest = edits[: ARGUMENTS.batch], edits[ARGUMENTS.batch :]
+    machinery.overlapped = clock.one_after_the_other
+    run(first)  # compiles
+    rounds = []
+    for _ in range(ARGUMENTS.rounds):  # in turn, so that a busy machine is so for both ways
+        clock.seconds.clear()
+        clock.serial, machinery.overlapped = True, clock.one_after_the_other
+        before = run(rest)
+        mean = {name: value / ARGUMENTS.batches for name, value in clock.seconds.items()}
+        mean["placing"] = mean["computing"] - mean["device"]
+        clock.serial, machinery.overlapped = False, overlapped
+        rounds.append(mean | {"before": before, "after": run(rest)})
+    median = {name: float(np.median([one[name] for one in rounds])) for name in rounds[0]}
+    told = [json.loads(text) for text in hosts.to_writer(json.dumps(median))]
+    if hosts.is_writer():
+        tell(told)
+    wait_for_all("the end", seconds=None)
+
+
+def tell(processes: list[dict[str, float]]) -> None:
+    """Prints the figures of a number of processes."""
+    import jax
+
+    device, before, after = jax.devices()[0], processes[0]["before"], processes[0]["after"]
+    print(
+        f"\n{len(processes)} process(es), {jax.device_count()} x {device.device_kind}, "
+        f"{os.cpu_count()} cores: batches of {ARGUMENTS.batch} pictures of {ARGUMENTS.size} x "
+        f"{ARGUMENTS.size}, {ARGUMENTS.steps} step(s) of the editor {ARGUMENTS.editor!r} with "
+        f"{ARGUMENTS.blocks[0]} + {ARGUMENTS.blocks[1]} blocks"
+    )
+    for index, mean in enumerate(processes):
+        host = mean["reading"] + mean["placing"] + mean["saving"]
+        print(
+            f"  process {index}, seconds a batch: device {mean['device']:.2f}; host {host:.2f} "
+            f"(reading {mean['reading']:.2f}, placing {mean['placing']:.2f}, encoding and writing "
+            f"{mean['saving']:.2f})"
+        )
+    hidden = before - after
+    host = max(m["reading"] + m["placing"] + m["saving"] for m in processes)
+    most = min(host, max(mean["device"] for mean in processes))
+    print(
+        f"  wall seconds a batch: {before:.2f} one after the other, {after:.2f} overlapped: "
+        f"{hidden:.2f} hidden, of {most:.2f} that could be where devices leave the cores idle",
+        flush=True,
+    )
+
+
+def start(what: str, folder: str, **variables: str) -> subprocess.Popen:
+    """This program as another process, in which JAX can choose its devices."""
+    command = [sys.executable, *sys.argv, f"--{what}={folder}"]
+    return subprocess.Popen(command, env=os.environ | variables)
+
+
+def main() -> None:
+    """Prepares, then measures in as many processes as are asked for."""
+    if ARGUMENTS.prepare:
+        return prepare(ARGUMENTS.prepare)
+    if ARGUMENTS.measure:
+        return measure(ARGUMENTS.measure)
+    with tempfile.TemporaryDirectory() as folder:
+        if code := start("prepare", folder, JAX_PLATFORMS="cpu").wait():
+            sys.exit(code)
+        for count in ARGUMENTS.processes:
+            with socket.socket() as free:
+                free.bind(("localhost", 0))
+                address = f"localhost:{free.getsockname()[1]}"
+            shared = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": str(count)}
+            started = [
+                start(
+                    "measure",
+                    folder,
+                    **(shared | {"JAX_PROCESS_ID": str(index)} if count > 1 else {}),
+                )
+                for index in range(count)
+            ]
+            codes = [process.wait() for process in started]
+            if any(codes):
+                sys.exit(f"error: exit codes {codes} of {count} process(es)")
+
+
+if __name__ == "__main__":
+    main()

@@ -21,7 +21,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
@@ -152,6 +152,7 @@ class Run:
       processes: how many.
       devices: virtual CPU devices of each.
       program: what Python runs.
+      before_each: called with the number of each process before it starts.
     """
 
     workdir: pathlib.Path
@@ -159,6 +160,7 @@ class Run:
     processes: int = 2
     devices: int = 2
     program: tuple[str, ...] = MAIN
+    before_each: Callable[[int], None] = lambda index: None
 
     @property
     def questions(self) -> pathlib.Path:
@@ -180,6 +182,7 @@ class Run:
             }
         started = []
         for index in range(self.processes):
+            self.before_each(index)
             own = {"JAX_PROCESS_ID": str(index)} if self.processes > 1 else {}
             with (said / f"{index}.txt").open("a") as file:
                 started.append(

@@ -11,7 +11,9 @@ and is then ended, as by a job manager. What a run has left at its end is compar
 uninterrupted one, file by file: weights of judge and policy, records, candidates, answers, figures.
 
 As root on Linux each restart has the process numbers of the one before, as in a container.
---signal=TERM asks to stop instead, and wants code 75 and a sentence. Killed itself, it goes on.
+--signal=TERM asks to stop instead, and wants code 75 and a sentence; --signal=FULL (as root) fills
+the disk, and wants code 2 and a sentence, and an equal end once there is room. Killed itself, this
+program goes on.
 """
 
 from __future__ import annotations
@@ -35,12 +37,13 @@ from typing import Any
 from file_events import FileEvents
 from same_runs import differences
 
-from onereward_jax.common.mistakes import TRY_AGAIN, WAITING
+from onereward_jax.common.mistakes import TRY_AGAIN, USER_ERROR, WAITING
 from onereward_jax.rehearsal import ROOT, Run, answer, draw_pictures, write_folder
 from onereward_jax.stages.record import COMPLETE, FILE, read_record
 
 LATER_STAGES = ("embed", "candidates", "annotate", "reward", "rl", "evaluate", "export")
 STAGES = {"oracle": ("data", "pretrain", *LATER_STAGES), "people": ("data", *LATER_STAGES)}
+NAMES = {"KILL": "kills", "TERM": "requests to stop", "FULL": "full disks"}
 FIRST_NUMBER, NUMBERS_APART = 1000, 2000
 """Process numbers of the processes of a run."""
 PATIENCE = 1800.0
@@ -49,6 +52,8 @@ SURVIVES = 2.0
 """Seconds at most that the other process works on after a kill."""
 STARTING_SHARE, STARTING_SECONDS = 0.06, 6.0
 """So many kills come so soon that no stage may have gone on."""
+ANSWERS = {"TERM": (TRY_AGAIN, "as asked"), "FULL": (USER_ERROR, "error: a disk is full (")}
+BALLAST, DISK_BYTES = "ballast", 1 << 30
 LAST_PID = pathlib.Path("/proc/sys/kernel/ns_last_pid")
 OWN_NUMBERS = "ONEREWARD_KILLS_OWN_NUMBERS"
 
@@ -95,7 +100,6 @@ class Killer:
         self._folder: pathlib.Path = options.workdir
         self._variant = "people" if options.processes > 1 else "oracle"
         self._stages = STAGES[self._variant]
-        self._signal = signal.Signals[f"SIG{options.signal}"]
         self._slowest = 0.0
         self._folder.mkdir(parents=True, exist_ok=True)
         if self._variant == "people" and not (self._folder / "photographs").exists():
@@ -124,7 +128,7 @@ class Killer:
         number, run = len(self._lines("rounds")) + 1, self._run("killed")
         marker = self._folder / "round"
         if not marker.exists() or int(marker.read_text()) != number:
-            shutil.rmtree(run.workdir, ignore_errors=True)
+            self._empty(run.workdir)
             marker.write_text(str(number))
         while True:
             kills = self._lines("kills")
@@ -153,12 +157,11 @@ class Killer:
         good = sum(one["round"] not in harmed for one in kills)
         stages = collections.Counter(one["stage"] for one in kills)
         print(", ".join(f"{stage} {stages[stage]}" for stage in ("start", *self._stages)))
-        what = "kills" if self._signal is signal.SIGKILL else "requests to stop"
-        if self._signal is signal.SIGTERM:
-            print(f"the slowest stop took {self._slowest:.0f} s")
+        if self._slowest:
+            print(f"the slowest answer took {self._slowest:.0f} s")
         print(
-            f"{good} of {len(kills)} {what} (SIG{self._options.signal}): the same command went on "
-            f"and ended bit-equal, in {len(rounds)} runs of {self._options.processes} process(es); "
+            f"{good} of {len(kills)} {NAMES[self._options.signal]}: the same command went on and "
+            f"ended bit-equal, in {len(rounds)} runs of {self._options.processes} process(es); "
             f"{minutes:.0f} min"
         )
         return int(good < len(kills))
@@ -171,6 +174,19 @@ class Killer:
     def _add(self, name: str, line: dict[str, Any]) -> None:
         with (self._folder / f"{name}.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
+
+    def _empty(self, workdir: pathlib.Path) -> None:
+        """Removes the run; where the disk is to be filled, it gets one of its own, but for logs."""
+        if self._options.signal == "FULL":
+            subprocess.run(["umount", workdir], capture_output=True, check=False)
+        shutil.rmtree(workdir, ignore_errors=True)
+        workdir.mkdir()
+        if self._options.signal == "FULL":
+            mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", workdir]
+            subprocess.run(mount, check=True)
+            logs = self._folder / "processes"
+            logs.mkdir(exist_ok=True)
+            (workdir / "processes").symlink_to(logs)
 
     def _aim(
         self, number: int, kills: Sequence[dict[str, Any]], measured: dict[str, list[float]]
@@ -240,10 +256,13 @@ class Killer:
         self, processes: list[subprocess.Popen], victims: Sequence[int], run: Run
     ) -> list[int]:
         """The signal to the victims, and the end of all."""
-        said, asked = run.last_words(), time.monotonic()
-        for victim in victims:
-            processes[victim].send_signal(self._signal)
-        if self._signal is signal.SIGKILL:
+        before, asked = len(said_by_first(run)), time.monotonic()
+        if self._options.signal == "FULL":
+            fill(run.workdir / BALLAST)
+        else:
+            for victim in victims:
+                processes[victim].send_signal(signal.Signals[f"SIG{self._options.signal}"])
+        if self._options.signal == "KILL":
             if len(victims) < len(processes):
                 time.sleep(random.uniform(0.0, SURVIVES))
             for process in processes:
@@ -251,12 +270,12 @@ class Killer:
             return [process.wait() for process in processes]
         codes = [process.wait(PATIENCE) for process in processes]
         self._slowest = max(self._slowest, time.monotonic() - asked)
-        if set(codes) == {TRY_AGAIN}:
-            in_words = "as asked" in run.last_words().removeprefix(said)
-        else:
-            in_words = set(codes) in ({0}, {WAITING})  # it had come to its end
-        if not in_words:
-            raise RuntimeError(f"SIGTERM was answered with {codes}:\n{run.last_words()}")
+        (run.workdir / BALLAST).unlink(missing_ok=True)
+        code, sentence = ANSWERS[self._options.signal]
+        said = said_by_first(run)[before:]
+        # Or it had come to its end.
+        if not (set(codes) == {code} and sentence in said or set(codes) in ({0}, {WAITING})):
+            raise RuntimeError(f"{self._options.signal} was answered with {codes}:\n{said}")
         return codes
 
     def _uninterrupted(self, name: str) -> dict[str, list[float]]:
@@ -297,6 +316,22 @@ def answer_all(run: Run) -> None:
         answer(run.questions, "anna")
 
 
+def said_by_first(run: Run) -> str:
+    """What process 0, which speaks for all, has said in all starts."""
+    return (run.workdir / "processes" / "0.txt").read_text(errors="replace")
+
+
+def fill(ballast: pathlib.Path) -> None:
+    """Leaves no room on the disk."""
+    size = 1 << 20
+    with ballast.open("wb", buffering=0) as file:
+        while size:
+            try:
+                file.write(b"x" * size)
+            except OSError:
+                size //= 2
+
+
 def same_number(index: int) -> None:
     """The process that is started next gets the number it had before."""
     if OWN_NUMBERS in os.environ:
@@ -329,7 +364,7 @@ def main() -> int:
     parser.add_argument("--each", type=int, default=4, help="in each stage of a run")
     parser.add_argument("--processes", type=int, default=1, choices=(1, 2), help="of each run")
     parser.add_argument("--seed", type=int, default=0, help="of stages' moments and victims")
-    parser.add_argument("--signal", default="KILL", choices=("KILL", "TERM"), help="to send")
+    parser.add_argument("--signal", default="KILL", choices=tuple(NAMES), help="what happens")
     options = parser.parse_args()
     options.workdir = options.workdir.resolve()
     in_own_numbers()

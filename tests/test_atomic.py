@@ -1,7 +1,10 @@
 """Folders that appear complete or not at all, whatever killed the one that wrote them."""
 
+import os
+
 import pytest
 
+from onereward_jax.common.atomic_file import atomic_file
 from onereward_jax.convert.atomic import atomic_folder
 
 
@@ -36,3 +39,14 @@ def test_what_killed_processes_left_is_in_nobodys_way(tmp_path):
     (tmp_path / ".folder.old").mkdir()  # killed before the former one was removed
     write(folder, "two")
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_what_a_killed_process_has_left_gives_way(tmp_path):
+    """It was to become a link to another file, which must not be written into."""
+    source, path = tmp_path / "source.txt", tmp_path / "copy.txt"
+    source.write_text("kept")
+    os.link(source, tmp_path / ".copy.draft.txt")
+    with atomic_file(path) as draft:
+        draft.write_text("new")
+    assert source.read_text() == "kept" and path.read_text() == "new"
+    assert sorted(tmp_path.iterdir()) == [path, source]

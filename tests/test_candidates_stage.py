@@ -199,7 +199,7 @@ def test_after_a_failure_of_a_writer_only_what_is_missing_is_made(context, unint
     found, _ = made(again)
     assert len(found) == 2 * BATCH, "the batches before are kept, of the failing one is told none"
     files = list((again.folder / "pictures").rglob("*"))
-    assert not [path for path in files if ".draft-" in path.name]
+    assert not [path for path in files if ".draft" in path.name]
     when = {one.picture: os.stat(again.folder / one.picture).st_mtime_ns for one in found.values()}
 
     (again.folder / refused.picture).rmdir()

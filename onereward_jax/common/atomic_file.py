@@ -14,7 +14,8 @@ def atomic_file(path: str | os.PathLike[str], *, sync: bool = False) -> Iterator
     """A hidden sibling to write into, renamed to `path` when the block succeeds.
 
     An existing file is replaced, and its permissions kept; when the block raises, it stays as it
-    was and what was written is removed.
+    was and what was written is removed. What a killed process has left gives way to the next one
+    that writes the file, so only one at a time may.
 
     Args:
       path: of the file; its folder is made when missing.
@@ -22,7 +23,8 @@ def atomic_file(path: str | os.PathLike[str], *, sync: bool = False) -> Iterator
     """
     path = Path(os.path.realpath(path))  # a link stays one
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.stem}.draft-{os.getpid()}{path.suffix}")
+    draft = path.with_name(f".{path.stem}.draft{path.suffix}")
+    draft.unlink(missing_ok=True)  # which may be a link to another file
     try:
         yield draft
         if sync:

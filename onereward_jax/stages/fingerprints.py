@@ -7,6 +7,7 @@ give the same fingerprint for a copy in another place.
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import functools
 import hashlib
 import json
@@ -201,7 +202,8 @@ def _read_digests(path: pathlib.Path) -> dict[str, list[Any]]:
 
 
 def _write_digests(path: pathlib.Path, digests: dict[str, list[Any]]) -> None:
-    with atomic_file(path) as draft:
+    # Nobody holds the work folder yet: another run may write its digests at the same moment.
+    with contextlib.suppress(FileNotFoundError), atomic_file(path) as draft:
         draft.write_text(json.dumps(digests, ensure_ascii=False), encoding="utf-8")
 
 

@@ -21,6 +21,7 @@ from jaxtyping import Array, Integer
 from PIL import Image
 
 from onereward_jax.annotation import Preference, PreferenceStore
+from onereward_jax.common.atomic_file import atomic_file
 from onereward_jax.convert import Weights, read_config, read_preprocessor, write_judge_folder
 from onereward_jax.data.buckets import Size
 from onereward_jax.data.mixing import Mixing, mixed_rows
@@ -131,7 +132,8 @@ def run(context: StageContext) -> Results:
     def measure(state: TrainState) -> None:
         rows = measure_accuracy(answers, state, pairs["test"], config.batch_size, mesh)
         if is_writer():
-            table_path.write_text(json.dumps({"step": int(state.step), "rows": rows}, indent=1))
+            with atomic_file(table_path) as draft:
+                draft.write_text(json.dumps({"step": int(state.step), "rows": rows}, indent=1))
 
     def minimum_flops() -> float:
         pair = learnt[0]

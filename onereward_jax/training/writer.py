@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
+from onereward_jax.common.atomic_file import atomic_file
 from onereward_jax.parallel import is_writer
 from onereward_jax.training.boards import Board
 
@@ -85,4 +86,5 @@ def read_metrics(path: Path) -> list[dict[str, float | int]]:
 
 def _keep_until(path: Path, step: int) -> None:
     rows = [row for row in read_metrics(path) if row["step"] <= step]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    with atomic_file(path) as draft:  # killed here, the log of all steps is still there
+        draft.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

@@ -12,6 +12,7 @@ from PIL import Image, ImageFilter
 from safetensors.numpy import load_file, save_file
 from tqdm import tqdm
 
+from onereward_jax.common.atomic_file import atomic_file
 from onereward_jax.data.mini_world import Scene, describe_colour, make_scene, prompt_colour, prompts
 from onereward_jax.tasks import DIMENSIONS, TASKS, Dimension, Task
 
@@ -124,7 +125,8 @@ def pair_table(
         "dimension": np.int32([DIMENSIONS[pair.task].index(pair.dimension) for pair in made]),
         "prompt": np.int32([numbers[pair.prompt] for pair in made]),
     }
-    save_file(table, path)
+    with atomic_file(path) as draft:
+        save_file(table, draft)
     return table
 
 

@@ -11,6 +11,7 @@ from jaxtyping import Float32, PyTree
 from safetensors.numpy import load_file, save_file
 from tqdm import tqdm
 
+from onereward_jax.common.atomic_file import atomic_file
 from onereward_jax.data.mini_world import Scene, make_scene
 from onereward_jax.data.mini_world import prompts as all_prompts
 from onereward_jax.policy import Editor
@@ -67,7 +68,8 @@ def scene_latents(
         for name, array in batch.items():
             columns.setdefault(name, []).append(np.asarray(array))
     whole = {name: np.concatenate(parts)[:count] for name, parts in columns.items()}
-    save_file(whole, path)
+    with atomic_file(path) as draft:
+        save_file(whole, draft)
     return whole
 
 

@@ -4,6 +4,7 @@ import io
 import json
 import pathlib
 import re
+import resource
 import struct
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from onereward_jax.parallel import make_mesh
 from onereward_jax.parallel.peak import PEAK_FLOPS, peak_flops
 from onereward_jax.stages import StageContext
 from onereward_jax.stages.watching import prepare_watching, watching
+from onereward_jax.training import boards
 from onereward_jax.training.boards import TensorBoard, WeightsAndBiases
 from onereward_jax.training.metrics import mean_of
 from onereward_jax.training.trace import StepTrace
@@ -126,8 +128,8 @@ def events(folder):
 def test_tensorboard_shows_what_the_log_says_and_the_samples(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (6, 4, 3)).astype(np.uint8)
     for first in (0, 2):
-        boards = [TensorBoard(tmp_path / "events", first)]
-        with MetricsWriter(tmp_path, first_step=first, boards=boards) as writer:
+        shown = [TensorBoard(tmp_path / "events", first)]
+        with MetricsWriter(tmp_path, first_step=first, boards=shown) as writer:
             for step in range(first + 1, 4):
                 writer.write(step, {"loss": 1.0 / step, "reward/fill/structure": 0.5})
             writer.picture(3, "samples", pixels)
@@ -152,6 +154,19 @@ def test_tensorboard_shows_what_the_log_says_and_the_samples(tmp_path):
     assert scalars == logged and len(logged) == 6
     assert purged[-1] == 3
     assert np.array_equal(pictures["samples", 3], pixels)
+
+
+def test_where_events_cannot_be_written_the_caller_hears_of_it(tmp_path, monkeypatch):
+    """In its own thread: tensorboardX's would end, and the training wait for it for ever."""
+    monkeypatch.setattr(boards, "FLUSH_SECONDS", 0.0)
+    board, before = TensorBoard(tmp_path, 0), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16, before[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            board.scalars(1, {"loss": 1.0})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    board.close()
 
 
 def watch_section(**changes):

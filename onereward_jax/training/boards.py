@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,33 +14,44 @@ FLUSH_SECONDS = 10
 
 
 class TensorBoard:
-    """Event files, written without TensorFlow."""
+    """Event files, written without TensorFlow.
+
+    In the thread that calls: tensorboardX's own thread ends when a disk is full, and a training
+    that goes on to tell it something waits for ever.
+    """
 
     def __init__(self, folder: Path, first_step: int) -> None:
         """What earlier processes wrote behind `first_step` will not be shown."""
         # It imports torch where that is installed: only for those who watch.
-        from tensorboardX import SummaryWriter
+        from tensorboardX import summary
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-        self._events = SummaryWriter(
-            str(folder),
-            purge_step=first_step + 1,
-            flush_secs=FLUSH_SECONDS,
-            # A file is named by the second it was opened in, which need not tell two apart.
-            filename_suffix=f".{first_step}",
-        )
+        folder.mkdir(parents=True, exist_ok=True)
+        self._summary, self._event = summary, Event
+        # A file is named by the second it is opened in, which need not tell two apart.
+        self._file = EventsWriter(str(folder / "events"), f".{first_step}")
+        self._flushed = time.monotonic()
+        self._write(first_step + 1, session_log=SessionLog(status=SessionLog.START))
 
     def scalars(self, step: int, named: Mapping[str, float]) -> None:
         """As curves; the part of a name before "/" is a group of curves."""
         for name, value in named.items():
-            self._events.add_scalar(name, value, step)
+            self._write(step, summary=self._summary.scalar(name, value))
 
     def picture(self, step: int, name: str, pixels: UInt8[np.ndarray, "h w 3"]) -> None:
         """On the page of images."""
-        self._events.add_image(name, pixels, step, dataformats="HWC")
+        self._write(step, summary=self._summary.image(name, pixels, dataformats="HWC"))
 
     def close(self) -> None:
         """Writes what is left."""
-        self._events.close()
+        self._file.close()
+
+    def _write(self, step: int, **content: Any) -> None:
+        self._file.write_event(self._event(step=step, wall_time=time.time(), **content))
+        if time.monotonic() - self._flushed > FLUSH_SECONDS:
+            self._flushed = time.monotonic()
+            self._file.flush()
 
 
 class WeightsAndBiases:

@@ -64,7 +64,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def alone(folder):
     """One process with four devices, from photographs to the export, uninterrupted."""
-    run = run_of(folder.with_name("alone"), folder, 1, 4, (2, 1, 2))
+    run = run_of(folder.with_name("alone"), folder, 1, 4, (2, 2, 1))
     run.finish(code=WAITING)
     answer(run.questions, "anna")
     answer(run.questions, "ben", (0.0, 0.5))
@@ -75,7 +75,7 @@ def alone(folder):
 @pytest.fixture(scope="module")
 def together(folder):
     """Two processes, killed in each training."""
-    run = run_of(folder.with_name("together"), folder, 2, 2, (2, 1, 2))
+    run = run_of(folder.with_name("together"), folder, 2, 2, (2, 2, 1))
     to_the_export(run)
     return run
 
@@ -130,7 +130,8 @@ def test_more_steps_go_on_and_more_answers_train_again(together):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("processes", "devices", "mesh"), [(2, 2, (1, 2, 2)), (4, 1, (2, 1, 2))]
+    ("processes", "devices", "mesh"),
+    [(2, 2, (2, 1, 2)), (2, 2, (1, 2, 2)), (4, 1, (2, 2, 1)), (4, 1, (2, 1, 2))],
 )
 def test_other_meshes_and_more_processes_give_the_same_numbers(
     alone, folder, processes, devices, mesh

@@ -1,45 +1,218 @@
-"""The order of collectives, where CPU processes make a run."""
+"""Collectives behind a loop, kept behind it where CPU processes make a run.
+
+Gloo, which connects CPU processes, pairs the messages of a group of devices by their order alone.
+XLA's CPU runtime gives collectives an order, with one hole: it starts what follows a loop or a
+branch while collectives inside still run, unless it needs their result. A gather of weights behind
+a scan of layers then overtakes those of the layers, at another moment in each process, and a
+process receives what was sent for another collective: "Received data size doesn't match expected
+size". (`WhileThunk` and `ConditionalThunk` return before their collectives end, and the edges
+between collectives are scheduling edges, which do not wait: xla/backends/cpu/runtime.)
+
+So the program is made to need the result: `in_order` evaluates each loop as early as possible, all
+else as late as possible, and lets every value that was there before a loop and is used behind it
+pass through a selection by a number that the loop's result gives. The values stay what they are.
+"""
 
 from __future__ import annotations
 
-import importlib.util
-import os
-from collections.abc import MutableMapping
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal, jaxprs_in_params
 
-FLAG = "xla_cpu_enable_concurrency_optimized_scheduler"
+LOOPS = ("scan", "while", "cond")
+"""Primitives whose collectives XLA's CPU runtime does not wait for."""
 
-ACCELERATORS = ("libtpu", "jax_plugins")
-"""Packages that bring JAX another platform than the CPU: the extras `tpu` and `cuda`."""
+OPAQUE = ("shard_map",)
+"""Left as they are inside; what follows waits for them as for a loop."""
+
+_Values = list[tuple[Any, int]]
+"""Arrays, each with the number of the latest loop that it needs."""
 
 
-def fix_collective_order(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Has XLA's CPU compiler leave collectives less freedom; to be called before the first device.
-
-    Gloo, which connects CPU processes, pairs the messages of a group of devices by their order
-    alone. XLA's CPU runtime starts what follows a loop while collectives of the loop's body still
-    run, unless it needs their result: a gather of weights that come after a scan of layers
-    overtakes those inside it, at another moment in each process. A process then receives what was
-    sent for another collective, and aborts: "Received data size doesn't match expected size".
-
-    The scheduler that saves memory leaves less that is independent, and RL on data 2 x fsdp 2 over
-    two processes ran where it never did. It is no cure: meshes with `data` and `fsdp` beside each
-    other may still abort on CPU processes; those with one of them, and `tensor`, have not been seen
-    to. XLA reads the flag from the environment only: as a compiler option of `jax.jit` it has no
-    effect.
+def in_order(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function`, with whatever follows a loop in need of its result; to be traced by `jax.jit`.
 
     Args:
-      environment: where XLA_FLAGS is read and extended, unless it names the flag already, or the
-        run is not on CPUs.
+      function: takes and returns pytrees; leaves that are no arrays are static.
     """
-    flags = environment.get("XLA_FLAGS", "")
-    if FLAG not in flags and _on_cpu():
-        environment["XLA_FLAGS"] = f"{flags} --{FLAG}=false".strip()
+
+    def ordered(*args: Any) -> Any:
+        leaves, structure = jax.tree.flatten(args)
+        traced = [index for index, leaf in enumerate(leaves) if isinstance(leaf, jax.Array)]
+
+        def flat(*arrays: jax.Array) -> Any:
+            filled = dict(zip(traced, arrays))
+            own = [filled.get(index, leaf) for index, leaf in enumerate(leaves)]
+            return function(*jax.tree.unflatten(structure, own))
+
+        arrays = [leaves[index] for index in traced]
+        closed, shapes = jax.make_jaxpr(flat, return_shape=True)(*arrays)
+        return jax.tree.unflatten(jax.tree.structure(shapes), _evaluate(_flat(closed), arrays))
+
+    return ordered
 
 
-def _on_cpu() -> bool:
-    """Whether JAX will choose the CPU. Asking JAX itself would start its devices."""
-    if named := jax.config.jax_platforms:
-        return named.split(",")[0] == "cpu"
-    return not any(importlib.util.find_spec(package) for package in ACCELERATORS)
+@dataclasses.dataclass
+class _Loops:
+    """The loops so far.
+
+    Attributes:
+      count: how many.
+      true: a scalar of booleans that always is true, and needs the latest.
+    """
+
+    count: int = 0
+    true: jax.Array | None = None
+
+    def passed(self, result: jax.Array | None) -> None:
+        """Counts one more; `result` is what it computed, None where that is nothing to wait for."""
+        if result is None:
+            return
+        largest = jnp.max(result).astype(jnp.float32)
+        number = lax.bitcast_convert_type(largest, jnp.int32)
+        self.count += 1
+        # One of two successive integers is even, and no simplification of XLA's knows it.
+        self.true = (number * (number + 1)) & 1 == 0
+
+
+def _flat(closed: ClosedJaxpr) -> ClosedJaxpr:
+    """The same with the loops inside of calls (jitted, rematerialised functions) taken out of them.
+
+    XLA has no such calls either, and the loop may need less than the whole call does.
+    """
+
+    def evaluate(inner: ClosedJaxpr, args: Sequence[Any]) -> list[Any]:
+        names = (*inner.jaxpr.constvars, *inner.jaxpr.invars)
+        values = dict(zip(names, (*inner.consts, *args)))
+
+        def read(atom: Any) -> Any:
+            return atom.val if isinstance(atom, Literal) else values[atom]
+
+        for eqn in inner.jaxpr.eqns:
+            arrays = [read(atom) for atom in eqn.invars]
+            with eqn.ctx.manager:
+                if eqn.primitive.name not in LOOPS + OPAQUE and _has_loop(eqn):
+                    outputs = evaluate(_called(eqn.params), arrays)
+                else:
+                    outputs = _bind(eqn, arrays, eqn.params)
+            values.update(zip(eqn.outvars, outputs))
+        return [read(atom) for atom in inner.jaxpr.outvars]
+
+    return jax.make_jaxpr(lambda *args: evaluate(closed, args))(*_shapes(closed))
+
+
+def _evaluate(closed: ClosedJaxpr, args: Sequence[Any]) -> list[Any]:
+    """The outputs; loops run as early as their inputs allow, all else as late as it is needed.
+
+    What XLA could move from before a loop to behind it, a gather that the loop does not need, is
+    so behind it from the start, with inputs that need the loop.
+    """
+    jaxpr, loops = closed.jaxpr, _Loops()
+    makers = {var: index for index, eqn in enumerate(jaxpr.eqns) for var in eqn.outvars}
+    inputs = zip((*jaxpr.constvars, *jaxpr.invars), (*closed.consts, *args))
+    values = {var: (value, 0) for var, value in inputs}
+    done = set()
+
+    def read(atom: Any) -> tuple[Any, int]:
+        if isinstance(atom, Literal):
+            return atom.val, 0
+        value, needs = values[atom]
+        if needs < loops.count and not jnp.issubdtype(atom.aval.dtype, jax.dtypes.extended):
+            selected = lax.select(loops.true, value, jnp.zeros_like(value))
+            values[atom] = selected, loops.count
+        return values[atom]
+
+    def run(last: int) -> None:
+        """Runs an equation after those that it depends on, in the order of the program."""
+        wanted, pending = set(), [last]
+        while pending:
+            index = pending.pop()
+            if index not in done and index not in wanted:
+                wanted.add(index)
+                atoms = [atom for atom in jaxpr.eqns[index].invars if not isinstance(atom, Literal)]
+                pending.extend(makers[atom] for atom in atoms if atom in makers)
+        for index in sorted(wanted):
+            eqn = jaxpr.eqns[index]
+            with eqn.ctx.manager:
+                outputs = _run(eqn, [read(atom) for atom in eqn.invars], loops)
+            values.update(zip(eqn.outvars, outputs))
+        done.update(wanted)
+
+    for index, eqn in enumerate(jaxpr.eqns):
+        if eqn.effects or _has_loop(eqn):
+            run(index)
+    for atom in jaxpr.outvars:
+        if not isinstance(atom, Literal) and atom in makers:
+            run(makers[atom])
+    return [a.val if isinstance(a, Literal) else values[a][0] for a in jaxpr.outvars]
+
+
+def _run(eqn: JaxprEqn, inputs: _Values, loops: _Loops) -> _Values:
+    """The outputs of an equation."""
+    name, params = eqn.primitive.name, eqn.params
+    arrays = [value for value, _ in inputs]
+    if not _has_loop(eqn):
+        needs = max((number for _, number in inputs), default=0)
+        return [(value, needs) for value in _bind(eqn, arrays, params)]
+    if name == "scan":
+        params = params | {"jaxpr": _ordered(params["jaxpr"])}
+        kept = _kept(params["jaxpr"], params["num_consts"], params["num_carry"])
+    elif name == "while":
+        params = params | {"body_jaxpr": _ordered(params["body_jaxpr"])}
+        kept = _kept(params["body_jaxpr"], params["body_nconsts"], len(eqn.outvars))
+    elif name == "cond":
+        params, kept = params | {"branches": tuple(map(_ordered, params["branches"]))}, ()
+    else:
+        kept = ()
+    outputs = _bind(eqn, arrays, params)
+    loops.passed(_largest([value for i, value in enumerate(outputs) if i not in kept]))
+    return [(value, loops.count) for value in outputs]
+
+
+def _bind(eqn: JaxprEqn, arrays: Sequence[Any], params: dict[str, Any]) -> Sequence[Any]:
+    outputs = eqn.primitive.bind(*arrays, **eqn.primitive.get_bind_params(params))
+    return outputs if eqn.primitive.multiple_results else [outputs]
+
+
+def _ordered(closed: ClosedJaxpr) -> ClosedJaxpr:
+    """The body of a loop, in order."""
+    if not any(map(_has_loop, closed.jaxpr.eqns)):
+        return closed
+    flat = _flat(closed)
+    return jax.make_jaxpr(lambda *args: _evaluate(flat, args))(*_shapes(closed))
+
+
+def _shapes(closed: ClosedJaxpr) -> list[jax.ShapeDtypeStruct]:
+    return [
+        jax.ShapeDtypeStruct(aval.shape, aval.dtype, weak_type=aval.weak_type)
+        for aval in closed.in_avals
+    ]
+
+
+def _has_loop(eqn: JaxprEqn) -> bool:
+    if eqn.primitive.name in LOOPS + OPAQUE:
+        return True
+    return any(_has_loop(one) for inner in jaxprs_in_params(eqn.params) for one in inner.eqns)
+
+
+def _called(params: dict[str, Any]) -> ClosedJaxpr:
+    """What a mere call (of a jitted, rematerialised or custom-gradient function) evaluates."""
+    inner = params["jaxpr"] if "jaxpr" in params else params["call_jaxpr"]
+    return inner if isinstance(inner, ClosedJaxpr) else ClosedJaxpr(inner, ())
+
+
+def _kept(body: ClosedJaxpr, constants: int, carried: int) -> set[int]:
+    """Which of the carried values a body hands on as they are."""
+    pairs = zip(body.jaxpr.invars[constants:], body.jaxpr.outvars[:carried])
+    return {index for index, (before, after) in enumerate(pairs) if before is after}
+
+
+def _largest(values: Sequence[Any]) -> Any | None:
+    """The largest array of floats, or of other numbers where there is none."""
+    numbers = [v for v in values if not jnp.issubdtype(v.dtype, jax.dtypes.extended) and v.size]
+    return max(numbers, key=lambda v: (jnp.issubdtype(v.dtype, jnp.floating), v.size), default=None)

@@ -25,7 +25,6 @@ from jax._src.clusters import ClusterEnv
 from jax.experimental import multihost_utils
 
 from onereward_jax.common.mistakes import TRY_AGAIN, WAITING, Stopped, WaitingForPeople
-from onereward_jax.parallel.collective_order import fix_collective_order
 from onereward_jax.parallel.roll_call import Lost, call_roll, names_of
 
 SILENCE_SECONDS = 120.0
@@ -141,7 +140,6 @@ def join(meeting: Meeting, silence: float = SILENCE_SECONDS) -> None:
       Lost: naming the processes that have not started within `START_FACTOR` times as long.
       OSError: process 0 cannot listen on its port.
     """
-    fix_collective_order()
     start = START_FACTOR * silence
     hosts = call_roll(meeting.address, meeting.count, meeting.index, start, TRY_AGAIN)
     jax.distributed.initialize(

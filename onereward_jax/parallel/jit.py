@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 from jax.sharding import Mesh
 
+from onereward_jax.parallel.collective_order import in_order
 from onereward_jax.parallel.hosts import several, wait_for_all
 from onereward_jax.parallel.rules import RULES
 
@@ -71,6 +72,9 @@ class MeshFunction:
 
 def mesh_jit(function: Callable[..., Any], mesh: Mesh, **options: Any) -> MeshFunction:
     """`jax.jit(function, **options)` bound to `mesh`."""
-    if mesh.devices.flat[0].platform == "tpu":
+    platform = mesh.devices.flat[0].platform
+    if platform == "cpu" and several():
+        function = in_order(function)
+    if platform == "tpu":
         options = {"compiler_options": TPU_OPTIONS, **options}
     return MeshFunction(jax.jit(function, **options), mesh)

@@ -171,8 +171,8 @@ class _Writing:
         self._source.refuse(errors)
 
     def finish(self) -> dict[int, int]:
-        """Writes indices and the metadata of TFDS; returns the rows that are left out."""
-        indices, infos = {}, []
+        """Writes what makes a data set of the shards; returns the rows that are left out."""
+        indices = {}
         for split, shards in self._shards.items():
             found = [shard.content() for shard in shards]
             indices[split] = index = Index(
@@ -185,34 +185,46 @@ class _Writing:
                     f'no triplet is left for the split "{split}": each of its rows repeats one of '
                     "the other split"
                 )
-            infos.append(
-                tfds.core.SplitInfo(
-                    name=split,
-                    shard_lengths=[shard.records for shard in index.shards],
-                    num_bytes=sum(shard.bytes for shard in index.shards),
-                    filename_template=tfds.core.ShardedFileTemplate(
-                        data_dir=self.folder,
-                        dataset_name=NAME,
-                        split=split,
-                        filetype_suffix="array_record",
-                    ),
-                )
-            )
-        tfds.folder_dataset.write_metadata(
-            data_dir=self.folder,
-            features=self._features,
-            split_infos=infos,
-            version=VERSION,
-            check_data=False,
-            description="Mask-guided editing: image, mask and prompt, with the truth where known.",
-            # The order of the source, so that an index means the same example everywhere.
-            disable_shuffling=True,
-        )
-        # Last: what has both is complete.
-        for split, index in indices.items():
-            write_index(self.folder, split, index)
+        write_metadata(self.folder, self._features, indices)
         shutil.rmtree(self.folder / ROWS)
         return {row: first for index in indices.values() for row, first in index.repeated}
+
+
+def write_metadata(
+    folder: pathlib.Path, stored: tfds.features.FeaturesDict, indices: Mapping[Split, Index]
+) -> None:
+    """Writes what TFDS has to know of a data set, and its indices.
+
+    Args:
+      folder: of the data set, with its shards.
+      stored: the features of its records.
+      indices: of all of its splits.
+    """
+
+    def info(split: Split, index: Index) -> tfds.core.SplitInfo:
+        template = tfds.core.ShardedFileTemplate(
+            data_dir=folder, dataset_name=NAME, split=split, filetype_suffix="array_record"
+        )
+        return tfds.core.SplitInfo(
+            name=split,
+            shard_lengths=[shard.records for shard in index.shards],
+            num_bytes=sum(shard.bytes for shard in index.shards),
+            filename_template=template,
+        )
+
+    tfds.folder_dataset.write_metadata(
+        data_dir=folder,
+        features=stored,
+        split_infos=[info(split, index) for split, index in indices.items()],
+        version=VERSION,
+        check_data=False,
+        description="Mask-guided editing: image, mask and prompt, with the truth where known.",
+        # The order of the source, so that an index means the same example everywhere.
+        disable_shuffling=True,
+    )
+    # Last: a data set with both is complete.
+    for split, index in indices.items():
+        write_index(folder, split, index)
 
 
 class _Shard:

@@ -125,3 +125,16 @@ def test_what_is_there_and_what_is_missing_is_said(folder, capsys):
     tfds = context_of(folder.parent, source="tfds", path=str(context.folder))
     with pytest.raises(ValueError, match="features are missing: has_target$"):
         data.check(tfds)
+
+
+def test_a_ready_set_without_index_gets_one_in_the_run(folder, tmp_path):
+    made = context_of(tmp_path / "made", source="folder", path=str(folder), image_size=32)
+    data.run(made)
+    for path in made.folder.rglob("index-*.json"):
+        path.unlink()
+    context = context_of(tmp_path / "run", source="tfds", path=str(made.folder))
+    context.folder.mkdir(parents=True)
+    assert data.run(context) == {"train": 1, "test": 1}
+    for path in made.folder.rglob("*.array_record-*"):
+        path.write_bytes(bytes(path.stat().st_size))
+    assert data.open_triplets(context, "test").column("photo") == ["b.png"]

@@ -241,6 +241,7 @@ class _Shard:
         self._path = folder / name
         self._draft = folder / f".{name}.draft"
         self._notes = folder / ROWS / f"{name}.json"
+        self._writer: array_record_module.ArrayRecordWriter | None = None
         self._kept: list[tuple[int, Row]] = []
         self._repeated: list[tuple[int, int]] = []
 
@@ -277,12 +278,14 @@ class _Shard:
 
     def abandon(self) -> None:
         """Removes what is half-written, if anything is."""
-        if self._draft.exists():
-            self._writer.close()
-            self._draft.unlink()
+        self._draft.unlink(missing_ok=True)
+        if self._writer is not None:
+            with contextlib.suppress(RuntimeError):  # the disk is full, and that has been said
+                self._writer.close()
 
     def _finish(self) -> None:
         self._writer.close()
+        self._writer = None
         with self._draft.open("rb+") as file:
             os.fsync(file.fileno())
         size = self._draft.stat().st_size

@@ -62,6 +62,14 @@ TEST = [
     "torch==2.13.0",
 ]
 
+# The site, see `docs/conf.py`.
+DOCS = [
+    "myst-parser>=5,<6",
+    "sphinx>=9,<10",
+    "sphinx-book-theme>=1.4,<1.5",
+    "sphinx-copybutton>=0.5.2,<0.6",
+]
+
 setup(
     name="onereward_jax",
     version=VERSION,
@@ -88,5 +96,6 @@ setup(
         "mini": MINI,
         "wandb": WANDB,
         "test": TEST,
+        "docs": DOCS,
     },
 )

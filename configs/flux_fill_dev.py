@@ -2,7 +2,7 @@
 
 Algorithm 1 at 1024x1024; flux_fill_dev_dynamic.py is Algorithm 2. Name your images on the command
 line, and the folders of both models if you have them already (otherwise the Hugging Face hub is
-asked, see docs/import.md):
+asked, see docs/lora-and-formats.md):
 
     --config=configs/flux_fill_dev.py --config.data.path=... --config.models.editor=...
     --config.models.judge=...

@@ -12,18 +12,29 @@ from onereward_jax.stages import STAGES
 
 ROOT = pathlib.Path(onereward_jax.__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("[!_]*.md"))]
 SCRIPTS = sorted(path for path in (ROOT / "launch").glob("*.sh") if path.name != "environment.sh")
 
 
-def test_every_path_the_readme_names_exists():
-    paths = set(re.findall(r"\b((?:configs|launch|docs|tests)/[\w/.-]*\w)", README))
-    paths |= set(re.findall(r"\]\(([\w/.-]+)\)", README))
-    missing = [path for path in paths if not (ROOT / path).exists()]
-    assert "launch/quickstart.sh" in paths and not missing
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_path_a_page_names_exists(page):
+    text = page.read_text()
+    folders = "configs|launch|docs|tests|benchmarks"
+    paths = set(re.findall(rf"(?<![\w/])((?:{folders})/[\w/.-]*\w)", text))
+    paths = {ROOT / path for path in paths if not path.startswith("docs/_build/")}
+    paths |= {page.parent / path for path in re.findall(r"\]\(([\w/.-]+)(?:#[\w-]+)?\)", text)}
+    assert not [path for path in paths if not path.exists()]
 
 
-def test_the_readme_lists_the_stages_as_the_table_has_them():
-    rows = re.findall(r"^\| `(\w+)` \| (?:.+?) \| (.+) \|$", README, re.MULTILINE)
+def test_the_readme_leads_to_every_page():
+    linked = set(re.findall(r"\]\(docs/([\w/.-]+)(?:#[\w-]+)?\)", README))
+    pages = {path.name for path in (ROOT / "docs").glob("*.md")} - {"index.md", "changelog.md"}
+    assert "launch/quickstart.sh" in README and pages <= linked
+
+
+def test_the_pages_list_the_stages_as_the_table_has_them():
+    start = (ROOT / "docs/start.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| (?:.+?) \| (.+) \|$", start, re.MULTILINE)
     assert [name for name, _ in rows] == [stage.name for stage in STAGES]
     for (_, reads), stage in zip(rows, STAGES, strict=True):
         # Only a mini run has `pretrain`, and the table need not say it in every row.
@@ -31,8 +42,9 @@ def test_the_readme_lists_the_stages_as_the_table_has_them():
         assert set(re.findall(r"`(\w+)`", reads)) == known, stage.name
 
 
-def test_the_readme_lists_the_folders_of_the_package():
-    listed = re.findall(r"^      (\w+)(?:/|\.py) ", README, re.MULTILINE)
+def test_the_pages_list_the_folders_of_the_package():
+    layout = (ROOT / "docs/api/index.md").read_text()
+    listed = re.findall(r"^      (\w+)(?:/|\.py) ", layout, re.MULTILINE)
     package = ROOT / "onereward_jax"
     folders = {path.parent.name for path in package.glob("*/__init__.py")}
     assert folders <= set(listed)

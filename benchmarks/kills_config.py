@@ -2,7 +2,7 @@
 
 Variants, as in `--config=benchmarks/kills_config.py:people`:
   oracle  scenes of the mini world, whose models are trained first (`pretrain`); needs extra `mini`
-  people  a folder of pictures in two sizes, judged by people; runs on several processes
+  people  a folder of pictures, judged by people; runs on several processes
 """
 
 import pathlib
@@ -17,6 +17,7 @@ def get_config(variant: str) -> ConfigDict:
     """The experiment."""
     if variant == "people":
         config = loaded("rehearsal")
+        config.data.aspect_ratios = (1.0,)  # one compiled step of each kind
     else:
         config = loaded("mini", "smoke")
         config.pretrain = loaded("make_mini", "smoke").pretrain

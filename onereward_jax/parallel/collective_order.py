@@ -159,16 +159,15 @@ def _run(eqn: JaxprEqn, inputs: _Values, loops: _Loops) -> _Values:
     if not _has_loop(eqn):
         needs = max((number for _, number in inputs), default=0)
         return [(value, needs) for value in _bind(eqn, arrays, params)]
+    kept = set()
     if name == "scan":
         params = params | {"jaxpr": _ordered(params["jaxpr"])}
-        kept = _kept(params["jaxpr"], params["num_consts"], params["num_carry"])
+        kept = _kept(params["jaxpr"])
     elif name == "while":
         params = params | {"body_jaxpr": _ordered(params["body_jaxpr"])}
-        kept = _kept(params["body_jaxpr"], params["body_nconsts"], len(eqn.outvars))
+        kept = _kept(params["body_jaxpr"])
     elif name == "cond":
-        params, kept = params | {"branches": tuple(map(_ordered, params["branches"]))}, ()
-    else:
-        kept = ()
+        params = params | {"branches": tuple(map(_ordered, params["branches"]))}
     outputs = _bind(eqn, arrays, params)
     loops.passed(_largest([value for i, value in enumerate(outputs) if i not in kept]))
     return [(value, loops.count) for value in outputs]
@@ -206,10 +205,14 @@ def _called(params: dict[str, Any]) -> ClosedJaxpr:
     return inner if isinstance(inner, ClosedJaxpr) else ClosedJaxpr(inner, ())
 
 
-def _kept(body: ClosedJaxpr, constants: int, carried: int) -> set[int]:
-    """Which of the carried values a body hands on as they are."""
-    pairs = zip(body.jaxpr.invars[constants:], body.jaxpr.outvars[:carried])
-    return {index for index, (before, after) in enumerate(pairs) if before is after}
+def _kept(body: ClosedJaxpr) -> set[int]:
+    """Which outputs a body hands on as they are: nothing has to be waited for to have them."""
+    inputs = set(body.jaxpr.invars)
+    return {
+        index
+        for index, atom in enumerate(body.jaxpr.outvars)
+        if isinstance(atom, Literal) or atom in inputs
+    }
 
 
 def _largest(values: Sequence[Any]) -> Any | None:

@@ -79,6 +79,18 @@ def read_as_markdown(app: Sphinx, what: str, name: str, obj: object, options: ob
     lines[:] = marked
 
 
+def plain_types(
+    app: Sphinx, what: str, name: str, obj: object, options: object, *texts: str | None
+) -> tuple[str | None, ...]:
+    """Signatures with the names that people write."""
+
+    def plain(text: str | None) -> str | None:
+        # Sphinx reads a signature as Python, which "<factory>" is not.
+        return text and text.replace("jaxlib._jax.", "").replace("<factory>", "...")
+
+    return tuple(map(plain, texts))
+
+
 def _plain(line: str) -> str:
     line = re.sub(r"(`[^`]+`)(?=\w)", r"\1\\ ", line)
     quoted = re.split(r"(`[^`]*`)", line)
@@ -108,6 +120,7 @@ def inline_math(translator: object, node: nodes.math) -> None:
 def setup(app: Sphinx) -> None:
     """Hooks of this site."""
     app.connect("autodoc-process-docstring", read_as_markdown, priority=400)
+    app.connect("autodoc-process-signature", plain_types)
     app.add_html_math_renderer("mathml", (inline_math, None), (block_math, None))
 
 

@@ -1,11 +1,11 @@
 """What the stage `data` and reading its output cost, on photographs made up at a real size.
 
     python benchmarks/data_scale.py [--count=40] [--side=1024] [--width=1600] [--height=1200]
-                                    [--rows=40000] [--folder=...]
+                                    [--rows=40000] [--folder=...] [--processes 1 2]
 
 Prints seconds per triplet and core of the stage `data`, bytes of the records beside those of the
-photographs, seconds to open a data set of so many rows, and milliseconds to read a triplet.
-`benchmarks/candidates_scale.py` goes on from there: reading against computing of `candidates`.
+photographs, milliseconds to read a triplet, seconds to open a data set of so many rows; then, by
+`candidates_scale.py`, host seconds against device seconds a batch of the stage `candidates`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import dataclasses
 import io
 import json
 import os
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -164,6 +166,9 @@ def main() -> None:
     parser.add_argument("--height", type=int, default=1200, help="of the photographs")
     parser.add_argument("--rows", type=int, default=FULL, help="of the data set to open")
     parser.add_argument("--folder", type=Path, help="for photographs and records; left out: none")
+    parser.add_argument(
+        "--processes", nargs="*", default=["1", "2"], help="of candidates; no number: not measured"
+    )
     arguments = parser.parse_args()
     with contextlib.ExitStack() as stack:
         folder = arguments.folder
@@ -174,6 +179,11 @@ def main() -> None:
         bytes_each = measure_data(photographs, written, arguments.side)
         measure_reading(Triplets(written, "train"))
     measure_opening(arguments.rows, arguments.side, bytes_each)
+    if arguments.processes:
+        candidates = Path(__file__).with_name("candidates_scale.py")
+        options = ["--size", str(arguments.side), "--processes", *arguments.processes]
+        sys.stdout.flush()
+        subprocess.run([sys.executable, candidates, *options], check=True)
 
 
 def measure_data(photographs: Path, written: Path, side: int) -> int:

@@ -160,7 +160,8 @@ class FolderSource:
         """A picture upright and in a mode, and as it is stored."""
         try:
             with open_row_picture(self.folder, name) as picture:
-                return ImageOps.exif_transpose(picture).convert(mode), picture
+                upright = ImageOps.exif_transpose(picture)
+                return upright if upright.mode == mode else upright.convert(mode), picture
         except RowError:
             raise
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

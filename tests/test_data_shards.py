@@ -2,7 +2,12 @@
 
 import io
 import json
+import os
+import pathlib
 import shutil
+import signal
+import subprocess
+import sys
 
 import grain
 import numpy as np
@@ -10,6 +15,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
+import onereward_jax
 from onereward_jax.data import shards
 from onereward_jax.data.example import SPLITS
 from onereward_jax.data.folder_source import FolderSource
@@ -18,8 +24,18 @@ from onereward_jax.data.record import RecordReader
 from onereward_jax.data.shards import write_triplets
 from onereward_jax.data.triplets import Triplets
 
+ROOT = pathlib.Path(onereward_jax.__file__).parents[1]
 SIDE, ROWS, REPEATED = 64, 24, 9
 BOX = (30, 20, 60, 50)
+KILLED = f"""
+import os, pathlib, signal, sys
+from onereward_jax.data import shards
+from onereward_jax.data.folder_source import FolderSource
+shards.SHARD_ROWS = 4
+photographs, written = map(pathlib.Path, sys.argv[1:])
+watch = lambda done, total: os.kill(os.getpid(), signal.SIGKILL) if done == 10 else None
+shards.write_triplets(written, FolderSource(photographs, {SIDE}), watch=watch)
+"""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -72,17 +88,20 @@ def test_killed_and_resumed_equals_uninterrupted(folder, written, tmp_path, monk
     monkeypatch.setattr(
         FolderSource, "example", lambda self, row: read.append(row) or example(self, row)
     )
-    killed_at = (1, 7, 13, ROWS)
+    copied_at = (1, 7, 13, ROWS)
 
     def copy(done, total):
         assert total == ROWS
-        if done in killed_at:  # what is there when the process is killed now
+        if done in copied_at:  # what is there when the process is killed now
             shutil.copytree(tmp_path / "whole", tmp_path / f"killed-{done}")
 
     write_triplets(tmp_path / "whole", FolderSource(folder, SIDE), watch=copy)
     assert sorted(read) == list(range(ROWS))
     assert any(".draft" in path.name for path in files_of(tmp_path / "killed-13"))
-    seen = []
+    command = [sys.executable, "-c", KILLED, str(folder), str(tmp_path / "killed-10")]
+    killed = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert killed.returncode == -signal.SIGKILL
+    seen, killed_at = [], (1, 7, 10, 13, ROWS)
     for done in killed_at:
         read.clear()
         write_triplets(tmp_path / f"killed-{done}", FolderSource(folder, SIDE))

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import UInt8
 from PIL import Image
+from tensorflow_datasets.proto import tf_example_pb2
 
 from onereward_jax.data.buckets import Size
 from onereward_jax.data.example import Example
@@ -49,7 +50,7 @@ def features(sizes: Sequence[Size]) -> tfds.features.FeaturesDict:
 
 
 def encode(example: Example) -> dict[str, Any]:
-    """What `features(...)` serializes: pictures as bytes (an array would ask for TensorFlow)."""
+    """What TFDS serializes: pictures as bytes (an array would ask for TensorFlow)."""
     known = example.has_target
     has_background = known and not np.array_equal(example.background, example.target)
     return {
@@ -61,6 +62,13 @@ def encode(example: Example) -> dict[str, Any]:
         "has_target": known,
         "task": example.task.value,
     } | {name: getattr(example, name) for name in TEXTS if name != "task"}
+
+
+def serialize(stored: tfds.features.FeaturesDict, example: Example) -> bytes:
+    """The record of an example: the same bytes in every process."""
+    record = stored.serialize_example(encode(example))
+    # TFDS leaves the order of the features to protobuf's hash table.
+    return tf_example_pb2.Example.FromString(record).SerializeToString(deterministic=True)
 
 
 class RecordReader:

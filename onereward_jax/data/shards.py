@@ -31,7 +31,7 @@ from onereward_jax.common.atomic_file import atomic_file
 from onereward_jax.data.buckets import Size
 from onereward_jax.data.example import SPLITS, Example, RowError, Split
 from onereward_jax.data.index import Index, Row, Shard, columns, read_index, row_of, write_index
-from onereward_jax.data.record import encode, features
+from onereward_jax.data.record import features, serialize
 
 NAME, VERSION = "triplets", "3.0.0"
 
@@ -148,7 +148,7 @@ class _Writing:
                 return error
             if bad.is_set():  # nothing is written any more
                 return None
-            return row_of(example), self._features.serialize_example(encode(example))
+            return row_of(example), serialize(self._features, example)
 
         with contextlib.ExitStack() as drafts:
             opened = set()

@@ -4,7 +4,10 @@ import pathlib
 import sys
 import time
 
+import jax
+import numpy as np
 import test_training_loop as tiny
+from jax.sharding import NamedSharding, PartitionSpec
 from stop_program import one_long_piece
 
 from onereward_jax.common.mistakes import (
@@ -23,6 +26,7 @@ from onereward_jax.parallel import (
     shard_batch,
     wait_for_all,
 )
+from onereward_jax.parallel.layers import layers_on_writer
 from onereward_jax.parallel.roll_call import Lost
 from onereward_jax.parallel.stopping import hearing_signals, stop_points
 from onereward_jax.training.checkpoint import Checkpointer
@@ -31,6 +35,7 @@ from onereward_jax.training.writer import MetricsWriter
 
 SILENCE = 30.0
 STEPS = 12
+LAYERS = np.arange(3 * 8 * 6, dtype=np.float32).reshape(3, 8, 6)
 FAR = 100_000
 """Steps until the end that is not waited for."""
 
@@ -70,6 +75,15 @@ def own_row_numbers(mesh) -> list[int]:
     return [one.row for one in found]
 
 
+def save_layers(folder: pathlib.Path, mesh) -> None:
+    """`LAYERS`, spread over devices of all processes, by the one that writes."""
+    sharding = NamedSharding(mesh, PartitionSpec(None, "fsdp", "data"))
+    leaf = jax.make_array_from_callback(LAYERS.shape, sharding, lambda index: LAYERS[index])
+    found = list(layers_on_writer(leaf, True, LAYERS.dtype))
+    if jax.process_index():
+        assert found == [None] * len(LAYERS)
+    else:
+        np.save(folder / "layers.npy", np.stack(found))
 def units_alone(folder: pathlib.Path) -> None:
     """What process 0 does while the others wait."""
     with stop_points("data", alone=True) as stop:
@@ -87,6 +101,7 @@ def main(scenario: str, folder: pathlib.Path) -> None:
         mesh = make_mesh(data=2, fsdp=-1)
         if scenario == "train":
             run(folder, STEPS, mesh)
+            save_layers(folder, mesh)
         if scenario == "slow":
             run(folder, STEPS, mesh, pause=0.5)
         if scenario == "endless":

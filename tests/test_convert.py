@@ -30,10 +30,9 @@ from onereward_jax.convert import (
     load,
     load_params,
     read_config,
-    save,
     save_params,
 )
-from onereward_jax.convert.names import entry_of, flat_leaves, unbox
+from onereward_jax.convert.names import entry_of, unbox
 from onereward_jax.convert.tensor_files import StoredTensor, find_tensors
 from onereward_jax.models.clip import ClipTextConfig, ClipTextModel
 from onereward_jax.models.flux import FluxConfig, FluxTransformer
@@ -371,8 +370,8 @@ def test_a_failing_export_leaves_the_old_folder_alone(folders, loaded, tmp_path)
     assert_trees_equal(load_params(tmp_path / "vae", params, VAE), doubled)
 
 
-def test_saving_gathers_one_layer_at_a_time(trees, loaded, folders, tmp_path):
-    """From a mesh the same files as from the host; a device holds one layer beside its part."""
+def test_saving_from_a_mesh_writes_the_same_files(trees, loaded, folders, tmp_path):
+    """From a mesh the same files as from the host."""
     layout, params = MODELS["flux"][0], loaded["flux"]
     config = read_config(folders["flux"])
     save_params(tmp_path / "host", params, layout, config=config)
@@ -381,14 +380,3 @@ def test_saving_gathers_one_layer_at_a_time(trees, loaded, folders, tmp_path):
     save_params(tmp_path / "mesh", spread, layout, config=config)
     for path in (tmp_path / "host").iterdir():
         assert (tmp_path / "mesh" / path.name).read_bytes() == path.read_bytes()
-    stacks = [
-        leaf for name, leaf in flat_leaves(spread).items()
-        if "blocks" in name and leaf.ndim == 3 and not leaf.is_fully_replicated
-    ]  # fmt: skip
-    assert stacks
-    for stack in stacks:
-        pick = save._layer_function(mesh, True, stack.dtype)
-        memory = pick.lower(stack, np.int32(0)).compile().memory_analysis()
-        layer = stack.nbytes // stack.shape[0]
-        assert memory.output_size_in_bytes == layer
-        assert memory.temp_size_in_bytes <= layer

@@ -5,7 +5,9 @@ import shutil
 import signal
 import time
 
+import numpy as np
 import pytest
+from host_program import LAYERS
 from processes import codes, free_address, said, start
 from test_training_loop import ABOUT, abstract, data, fresh, regression
 
@@ -80,6 +82,8 @@ def test_several_processes_learn_what_one_learns_and_one_reads_their_checkpoint(
     with Checkpointer(tmp_path / "checkpoints", ABOUT) as checkpointer:
         state = checkpointer.restore(abstract(make_mesh(data=1, fsdp=4, tensor=2)), batches)
     assert int(state.step) == STEPS and batches.get_state()["next_index"] == STEPS
+    # what process 0 saves of a leaf that no process has as a whole
+    np.testing.assert_array_equal(np.load(tmp_path / "layers.npy"), LAYERS)
 
 
 @pytest.mark.slow

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import functools
 import json
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
-from safetensors.numpy import save_file
 
 from onereward_jax.convert.atomic import atomic_folder
 from onereward_jax.convert.layouts import Layout, check_architecture, statement
 from onereward_jax.convert.names import Entry, flat_leaves, plan, unbox
-from onereward_jax.parallel import MeshFunction, is_writer, mesh_jit, replicated
+from onereward_jax.convert.tensor_writer import Shape, divide, write_tensors
+from onereward_jax.parallel import is_writer
+from onereward_jax.parallel.layers import layers_on_writer
 
 MAX_SHARD_BYTES = 5 << 30
 
@@ -35,8 +33,9 @@ def save_params(
     """Writes one component's folder so that the original library opens it.
 
     The folder appears complete or not at all; an existing one is replaced as a whole. In a run
-    of several processes all must call; process 0 writes. Memory: one layer of a leaf on each
-    device, one file on the host of process 0.
+    of several processes all must call; process 0 writes. Memory: on each device its part of a
+    layer of a leaf, or with several processes a piece of the layer (`parallel.layers`); on the host
+    of process 0 a layer twice.
 
     Args:
       folder: gets config.json, `<layout.basename>.safetensors` or shards with an index.
@@ -78,7 +77,12 @@ def write_params(
     ]
     if problems:
         raise ValueError("\n  ".join([f"cannot write {layout.architecture}:", *problems]))
-    tensors = _tensors(entries, leaves, dtype)
+    kinds = {
+        path: jnp.dtype(leaf.dtype if dtype is None else dtype) for path, leaf in leaves.items()
+    }
+    # wide ones first, so that all are aligned in their files
+    entries.sort(key=lambda entry: -kinds[entry.path].itemsize)
+    tensors = _tensors(entries, leaves, kinds)
     if not is_writer():
         for _ in tensors:  # takes part in gathering the leaves
             pass
@@ -87,7 +91,10 @@ def write_params(
         stated = {"dtype", "torch_dtype"} & config.keys()
         config = {**config, **dict.fromkeys(stated, jnp.dtype(dtype).name)}
     write_json(folder / "config.json", config)
-    _write_shards(folder, layout.basename, tensors, max_shard_bytes)
+    shapes = [
+        Shape(key, entry.tensor_shape, kinds[entry.path]) for entry in entries for key in entry.keys
+    ]
+    _write_shards(folder, layout.basename, divide(shapes, max_shard_bytes), tensors)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -96,77 +103,36 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def _tensors(
-    entries: list[Entry], leaves: Mapping[str, Any], dtype: Any
-) -> Iterator[tuple[str, np.ndarray]]:
-    """(published name, contiguous host array), layer by layer."""
-    for entry in entries:
-        for key, layer in zip(entry.keys, _layers(leaves[entry.path], entry.stacked, dtype)):
-            tensor = layer.T if entry.flat else layer.transpose(np.argsort(entry.axes))
-            # safetensors writes the buffer as it lies in memory
-            yield key, np.ascontiguousarray(tensor).reshape(entry.tensor_shape)
-
-
-def _layers(leaf: Any, stacked: bool, dtype: Any) -> Iterator[np.ndarray]:
-    """The layers of a stacked leaf, or the leaf itself, one at a time on the host.
-
-    A leaf that is spread over devices is gathered a layer at a time, in the dtype that is written:
-    a device holds one layer beside its part of the state, however many processes there are.
+    entries: Sequence[Entry], leaves: Mapping[str, Any], kinds: Mapping[str, np.dtype]
+) -> Iterator[np.ndarray | None]:
+    """The tensors of the files in their order, one at a time; None on processes that do not write.
     """
-    dtype = jnp.dtype(leaf.dtype if dtype is None else dtype)
-    spread = isinstance(leaf, jax.Array) and isinstance(leaf.sharding, NamedSharding)
-    if not spread or leaf.is_fully_replicated:
-        leaf = np.asarray(leaf)
-        for layer in leaf if stacked else [leaf]:
-            yield layer.astype(dtype)
-        return
-    pick = _layer_function(leaf.sharding.mesh, stacked, dtype)
-    for number in range(leaf.shape[0] if stacked else 1):
-        yield np.asarray(pick(leaf, np.int32(number)).addressable_data(0))
+    for entry in entries:
+        layers = layers_on_writer(leaves[entry.path], entry.stacked, kinds[entry.path])
+        # unlike a loop, map keeps no layer until it has the next one
+        yield from map(functools.partial(_as_published, entry), layers)
 
 
-@functools.cache
-def _layer_function(mesh: Mesh, stacked: bool, dtype: jnp.dtype) -> MeshFunction:
-    """(leaf, number) -> one layer of it, whole on every device."""
-
-    def layer(leaf: jax.Array, number: jax.Array) -> jax.Array:
-        picked = jax.lax.dynamic_index_in_dim(leaf, number, 0, keepdims=False) if stacked else leaf
-        return picked.astype(dtype)
-
-    return mesh_jit(layer, mesh, out_shardings=replicated(mesh))
+def _as_published(entry: Entry, layer: np.ndarray | None) -> np.ndarray | None:
+    """One layer of a leaf with the axes and the shape of the file's tensor."""
+    if layer is None:
+        return None
+    tensor = layer.T if entry.flat else layer.transpose(np.argsort(entry.axes))
+    return np.ascontiguousarray(tensor).reshape(entry.tensor_shape)
 
 
 def _write_shards(
-    folder: Path, basename: str, tensors: Iterator[tuple[str, np.ndarray]], limit: int
+    folder: Path, basename: str, shards: Sequence[Sequence[Shape]], tensors: Iterator[np.ndarray]
 ) -> None:
-    """One file, or several and their index; the names need the number of shards, so come last."""
-    shards: list[list[str]] = []
-    pending: dict[str, np.ndarray] = {}
-    size = total = 0
-
-    def flush() -> None:
-        path = folder / f"shard-{len(shards)}"
-        save_file(pending, path, metadata={"format": "pt"})
-        # safetensors makes the file readable by its owner only
-        shutil.copymode(folder / "config.json", path)
-        shards.append(list(pending))
-        pending.clear()
-
-    for key, tensor in tensors:
-        if pending and size + tensor.nbytes > limit:
-            flush()
-            size = 0
-        pending[key] = tensor
-        size += tensor.nbytes
-        total += tensor.nbytes
-    flush()
-
+    """One file, or several and their index."""
     if len(shards) == 1:
-        (folder / "shard-0").rename(folder / f"{basename}.safetensors")
+        write_tensors(folder / f"{basename}.safetensors", shards[0], tensors)
         return
     weight_map = {}
-    for number, keys in enumerate(shards):
+    for number, shapes in enumerate(shards):
         name = f"{basename}-{number + 1:05d}-of-{len(shards):05d}.safetensors"
-        (folder / f"shard-{number}").rename(folder / name)
-        weight_map.update(dict.fromkeys(keys, name))
+        write_tensors(folder / name, shapes, tensors)
+        weight_map.update({shape.key: name for shape in shapes})
+    total = sum(shape.bytes for shapes in shards for shape in shapes)
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}
     write_json(folder / f"{basename}.safetensors.index.json", index)

@@ -16,14 +16,21 @@ import jax
 import numpy as np
 from PIL import Image
 
-from onereward_jax.convert import FLUX, read_config, save_adapter, save_params
+from onereward_jax.convert import (
+    FLUX,
+    VAE,
+    load_params,
+    read_config,
+    save_adapter,
+    save_params,
+)
 from onereward_jax.data.buckets import Size
 from onereward_jax.data.mixing import Mixing
 from onereward_jax.data.pipeline import TripletSequence, eval_batches, sizes_of, train_batches
 from onereward_jax.data.triplets import Triplets
 from onereward_jax.models.lora import uniform_adapter
 from onereward_jax.parallel import gather, is_writer, local_rows, shard_batch, shard_whole
-from onereward_jax.policy import TextCache, load_editor, open_text_cache, read_editor
+from onereward_jax.policy import TextCache, open_text_cache, read_editor
 from onereward_jax.policy.adapters import abstract_adapter, init_adapter
 from onereward_jax.policy.loading import abstract_params
 from onereward_jax.reward import Questions
@@ -58,7 +65,7 @@ from onereward_jax.training.rl_step import (
     make_preview,
     make_rl_step,
 )
-from onereward_jax.training.rl_weights import first_reference
+from onereward_jax.training.rl_weights import abstract_reference, first_reference
 from onereward_jax.training.state import TrainState
 from onereward_jax.training.writer import MetricsWriter
 
@@ -100,9 +107,8 @@ def run(context: StageContext) -> Results:
         announce(apart)
     base, transformer = context.base_model("editor"), context.base_transformer()
     adapts = settings.lora is not None
-    editor, weights = load_editor(
-        base, mesh, transformer=transformer, **editor_options(context.config)
-    )
+    editor = read_editor(base, transformer=transformer, **editor_options(context.config))
+    shapes = abstract_params(editor, mesh)
     triplets = open_triplets(context, "train")
     check_targets(context, triplets)
     chances = available_tasks(task_probabilities(context.config), triplets)
@@ -112,19 +118,21 @@ def run(context: StageContext) -> Results:
         settle_prompts(context, queries[sizes[0]], prompts_of({"train": triplets}))
     each = {size: RLModels(editor, reward.scorer(size), bool(queries)) for size in sizes}
     models = each[sizes[0]]  # for what is done once, and for samples of the most frequent size
-    frozen = Frozen(
-        reference=first_reference(models, settings, weights.transformer, mesh),
-        vae=weights.vae,
-        judge=reward.params,
-        base=weights.transformer if adapts else None,
-    )
     steps = {size: make_rl_step(one, settings, mesh) for size, one in each.items()}
     preview = make_preview(models, settings, mesh)
     key = jax.random.key(context.config.seed)
 
     def first_state() -> TrainState:
-        trained = init_adapter(editor, settings.lora, key, mesh) if adapts else weights.transformer
-        return first_rl_state(settings, trained, mesh)
+        if adapts:
+            return first_rl_state(settings, init_adapter(editor, settings.lora, key, mesh), mesh)
+        return first_rl_state(settings, load_params(transformer, shapes.transformer, FLUX), mesh)
+
+    def reference_of(state: TrainState) -> Any:
+        """Before the first step a copy of the policy; later read again, as it is computed with."""
+        if int(state.step) == 0:
+            return first_reference(models, settings, state.params, mesh)
+        wanted = abstract_reference(models, settings, mesh)
+        return None if wanted is None else load_params(transformer, wanted, FLUX)
 
     transform = make_transform(
         open_text_cache(context.output("embed") / "prompts"),
@@ -159,7 +167,7 @@ def run(context: StageContext) -> Results:
         writer.picture(int(state.step), "samples", save_grid(path, columns))
 
     def minimum_flops() -> float:
-        parts = (abstract_params(editor, mesh).transformer, frozen.vae, frozen.judge)
+        parts = (shapes.transformer, frozen.vae, frozen.judge)
         rollout_steps = (settings.first_index + settings.last_index) / 2
         assumptions = Assumptions(rollout_steps, full_attention_share(models.scorer))
         return rl_minimum(models, settings, parts, shown, assumptions)
@@ -170,8 +178,13 @@ def run(context: StageContext) -> Results:
         state = restored_or_first(
             checkpointer, abstract, data, first_state, name="rl", optimizer=settings.optimizer
         )
-        # State and reference have copies of their own: a third one would be 4 bytes per weight.
-        del weights
+        # Only now: a float32 master in their place would lie beside the state while it is restored.
+        frozen = Frozen(
+            reference=reference_of(state),
+            vae=load_params(base / "vae", shapes.vae, VAE),
+            judge=reward.params,
+            base=load_params(transformer, shapes.transformer, FLUX) if adapts else None,
+        )
         minimum = minimum_flops if needs_judge(context.config) else None
         with watching(context, context.folder, int(state.step), minimum) as (watch, writer):
             state = train(

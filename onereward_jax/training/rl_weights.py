@@ -105,10 +105,15 @@ def first_reference(
 ) -> PyTree | None:
     """`Frozen.reference`: a copy of the pre-trained transformer, in the dtype it computes in.
 
-    None in Algorithm 2 and with an adapter.
+    None in Algorithm 2 and with an adapter. The transformer may be donated afterwards. A run that
+    goes on reads the same from the transformer's folder, by `abstract_reference`.
     """
     abstract = abstract_reference(models, config, mesh)
     if abstract is None:
         return None
-    copy = functools.partial(compute_copy, dtype=models.editor.transformer.dtype)
+
+    def copy(transformer: PyTree) -> PyTree:
+        # where there is nothing to cast, jit gives its arguments back
+        return jax.tree.map(jnp.copy, compute_copy(transformer, models.editor.transformer.dtype))
+
     return mesh_jit(copy, mesh, out_shardings=shardings_of(abstract))(transformer)

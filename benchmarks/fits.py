@@ -5,9 +5,9 @@
 Compiles ahead of time; no TPU and no GPU is needed, but the extras `tpu` and `cuda` are, each in an
 environment of its own: name the rows of GPUs in the one, those of TPUs in the other. Every outcome
 is kept in benchmarks/fits.jsonl, so that an interrupted run goes on where it was, and what is there
-is not compiled again: delete the lines that a change has made untrue. Rows may be named, as in
-`flux_fill_dev/rl/v5p`; `none` compiles nothing. Rows that were never compiled are said to be
-missing.
+is not compiled again: delete the lines that a change has made untrue. Lines without `version` are
+shown where there is no other, and marked. Rows may be named, as in `flux_fill_dev/rl/v5p`; `none`
+compiles nothing. Rows that were never compiled are said to be missing.
 """
 
 from __future__ import annotations
@@ -38,6 +38,12 @@ GUESSES = {
 }
 """Row -> where the search begins, in `TOPOLOGIES`."""
 
+VERSION = 2
+"""Of what is compiled: 2 since `rl` has the guidance of its config, `candidates` half precision."""
+
+CHANGED = ("rl", "candidates")
+"""Stages whose older lines are of something else."""
+
 BATCHES = {"rl": 8, "reward": 16, "candidates": 1}
 """Samples of a step at least; as in the configs where a stage learns."""
 
@@ -53,17 +59,18 @@ Made by `python benchmarks/fits.py`, which compiles each step ahead of time at t
 published models (1024x1024 pixels, FLUX.1-Fill-dev, Qwen2.5-VL-7B-Instruct): nothing here has run
 on these chips. The smallest topology of 4, 8, 16, 32 or 64 chips (of H100s 8 to 64, in hosts of
 eight) that the compiler finds room on, with one sample of a device at a time (`accumulate` makes
-the batch of the config of them). *Mesh* is fsdp x tensor; memory and operations are those of a
-device; *step s* is the roofline's bound from below, *MFU* what it would mean; *one smaller* is what
-the next smaller topology would need for each of its devices.
+the batch of the config of them). *Mesh* is fsdp x tensor; memory, at its peak, and operations are
+those of a device; *step s* is the roofline's bound from below, *MFU* what it would mean; *smaller*
+is what the next smaller topology would need for each of its devices.
 
-Rows of `rl` are of a policy without true guidance (`--config.rl.policy_cfg_scale=1
---config.rl.prediction_cfg_scale=1`). The guidance of the config, 4 for policy and reference, makes
-1.32 times the operations. Compiled so far with it: `flux_fill_dev` on v5p:2x2x1, 79.3 GiB and
-23,833 TFLOP a device, and on v6e:4x4, 20.9 GiB and 5,958 TFLOP; it does not fit on v6e:2x4.
+Rows marked † are older: of a policy without true guidance (`--config.rl.policy_cfg_scale=1
+--config.rl.prediction_cfg_scale=1`), where the guidance of the config, 4 for policy and reference,
+makes 1.32 times the operations; and of `candidates` with float32 weights, which are held in the
+dtype of computation by now. *Saving* is what a device holds while the trained models are written:
+the models and a layer on its way, no moments.
 
-| config | stage | topology | mesh | batch | peak GiB | of | TFLOP | step s | MFU | one smaller |
-|---|---|---|---|---|---|---|---|---|---|---|"""
+| config | stage | topology | mesh | batch | GiB | of | saving | TFLOP | step s | MFU | smaller |
+|---|---|---|---|---|---|---|---|---|---|---|---|"""
 
 
 def main(wanted: list[str]) -> None:
@@ -100,7 +107,7 @@ def measure(config: str, stage: str, generation: str) -> None:
 def report_of(config: str, stage: str, topology: str) -> dict:
     """The JSON of `train_compile`, from the results or made now."""
     found = results().get((config, stage, topology))
-    if found is not None:
+    if found is not None and not outdated(found):
         return found
     devices = math.prod(map(int, topology.partition(":")[2].split("x")))
     fields = fields_of(stage, devices)
@@ -115,17 +122,16 @@ def report_of(config: str, stage: str, topology: str) -> dict:
     outcome = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, cwd=ROOT)
     if outcome.returncode not in (0, 1) or not outcome.stdout:
         raise SystemExit(f"{' '.join(command)} failed")
-    report = {"config": config, **json.loads(outcome.stdout)}
+    found = json.loads(outcome.stdout)["compiled"]
+    others = [{name: one[name] for name in ("stage", "fits", "batch_size")} for one in found[1:]]
+    report = {"config": config, "version": VERSION, **found[0], "others": others}
     with RESULTS.open("a", encoding="utf-8") as file:
         file.write(json.dumps(report) + "\n")
     return report
 
 
-def fields_of(stage: str, devices: int) -> dict[str, float]:
-    """Mesh and batch: no more data-parallel devices than samples, as far as heads allow.
-
-    The policy learns without true guidance, see `HEAD`.
-    """
+def fields_of(stage: str, devices: int) -> dict[str, int]:
+    """Mesh and batch: no more data-parallel devices than samples, as far as heads allow."""
     batch_size = BATCHES[stage]
     learns = stage != "candidates"
     tensor = min(MOST_TENSOR, math.ceil(devices / batch_size)) if learns else 1
@@ -133,15 +139,18 @@ def fields_of(stage: str, devices: int) -> dict[str, float]:
     fsdp = devices // tensor
     fields = {"mesh.fsdp": fsdp, "mesh.tensor": tensor}
     fields[f"{stage}.batch_size"] = max(batch_size, fsdp)
-    if stage == "rl":
-        fields |= {"rl.policy_cfg_scale": 1.0, "rl.prediction_cfg_scale": 1.0}
     if learns:
         fields[f"{stage}.accumulate"] = max(batch_size // fsdp, 1)
     return fields
 
 
+def outdated(report: dict) -> bool:
+    """Whether a line is of what was compiled before `VERSION`."""
+    return report["stage"] in CHANGED and report.get("version", 1) < VERSION
+
+
 def results() -> dict[tuple[str, str, str], dict]:
-    """(config, stage, topology) -> report."""
+    """(config, stage, topology) -> report, the last one."""
     if not RESULTS.exists():
         return {}
     reports = map(json.loads, RESULTS.read_text(encoding="utf-8").splitlines())
@@ -157,21 +166,25 @@ def row(config: str, stage: str, generation: str) -> str:
     if at is None:
         tried = [report["topology"] for report in reports if report]
         said = f"none up to {tried[-1]}" if tried else f"{generation}: not compiled yet"
-        return f"| `{config}` | {stage} | {said} |" + " |" * 8
+        return f"| `{config}` | {stage} | {said} |" + " |" * 9
     report, smaller = reports[at], reports[at - 1] if at else None
     if smaller:
-        below = f"{smaller['shortage']['needed'] / gib:.1f} GiB"
+        mark = " †" if outdated(smaller) else ""
+        below = f"{smaller['shortage']['needed'] / gib:.1f} GiB{mark}"
     else:
         below = "not compiled yet" if at else "is not listed"
-    mesh = report["mesh"]
+    mesh, saving = report["mesh"], ""
+    if report.get("saving"):
+        saving = f"{(report['saving']['stays'] + report['saving']['beside']) / gib:.1f}"
     cells = (
         f"`{config}`",
-        report["stage"],
+        report["stage"] + (" †" if outdated(report) else ""),
         report["topology"],
         f"{mesh['fsdp']} x {mesh['tensor']}",
         str(report["batch_size"]),
         f"{report['memory']['peak'] / gib:.1f}",
         f"{report['capacity'] / gib:.1f}",
+        saving,
         f"{report['flops'] / 1e12:,.0f}",
         f"{report['step_seconds']:.1f}",
         f"{report['mfu']:.0%}",

@@ -109,20 +109,21 @@ def resident(field: str) -> int:
 
 
 def array_bytes() -> int:
-    """Of all arrays on this process's devices; buffers that several arrays share count once."""
-    buffers = {}
+    """Of all arrays on the device of this process that holds most; shared buffers count once."""
+    held: dict[jax.Device, dict[int, int]] = {}
     for array in jax.live_arrays():
         if not array.is_deleted():
             for shard in array.addressable_shards:
+                buffers = held.setdefault(shard.device, {})
                 buffers[shard.data.unsafe_buffer_pointer()] = shard.data.nbytes
-    return sum(buffers.values())
+    return max((sum(buffers.values()) for buffers in held.values()), default=0)
 
 
 class Watch(threading.Thread):
     """Highest figures from its start to `finish`.
 
     Attributes:
-      arrays: bytes of all arrays that exist.
+      arrays: bytes of the arrays that exist on a device.
       host: growth of the resident memory.
     """
 
@@ -151,7 +152,7 @@ def planned(leaves: dict[str, Any]) -> int:
     for entry in plan(leaves, FLUX, CONFIG)[0]:
         leaf = leaves[entry.path]
         if COUNT == 1:
-            function = part_function(leaf.sharding, leaf.ndim, entry.stacked, leaf.dtype)
+            function = part_function(leaf.sharding, leaf.shape, entry.stacked, leaf.dtype)
             lowered = function.lower(leaf, number)
         else:
             function, _ = piece_function(leaf.sharding, leaf.shape, entry.stacked, leaf.dtype)
@@ -257,15 +258,15 @@ def report(count: int, figures: list[dict[str, float]]) -> bool:
     first, most = figures[0], ARGUMENTS.file_mib << 20
     print(f"{count} process{'es' if count > 1 else ''}, {ARGUMENTS.devices} devices")
     rows = [
-        ("state on the devices of a process", *(one["state"] for one in figures)),
+        ("a device: the training state", *(one["state"] for one in figures)),
         ("  without moments", *(one["rest"] for one in figures)),
         ("  highest while saving", *(one["arrays"] for one in figures)),
-        ("a device, beside its arrays (compiled)", *(one["planned"] for one in figures)),
+        ("  beside its arguments, as compiled", *(one["planned"] for one in figures)),
         ("  one layer of the largest leaf", first["layer"]),
         ("  all of the largest leaf", first["leaf"]),
         ("the host, beyond these", *(one["host"] for one in figures)),
         ("  a file of the model", most),
-        ("a checkpoint: arrays beyond the state", *(one["checkpoint_arrays"] for one in figures)),
+        ("a checkpoint: device, beyond the state", *(one["checkpoint_arrays"] for one in figures)),
         ("  the host, beyond the state", *(one["checkpoint_host"] for one in figures)),
     ]
     for name, *values in rows:

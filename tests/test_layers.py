@@ -53,7 +53,7 @@ def test_a_device_needs_its_part_of_a_layer_or_a_piece_of_all(dtype, monkeypatch
     monkeypatch.setattr(layers, "PIECE_BYTES", math.prod(shape[1:]) // 2)
     leaf = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=sharding)
     number, width = jax.ShapeDtypeStruct((), jnp.int32), jnp.dtype(dtype).itemsize
-    part = part_function(sharding, 3, True, np.dtype(dtype)).lower(leaf, number)
+    part = part_function(sharding, shape, True, np.dtype(dtype)).lower(leaf, number)
     memory = part.compile().memory_analysis()
     assert memory.output_size_in_bytes == math.prod(shape[1:]) * width // 8
     assert memory.temp_size_in_bytes == 0

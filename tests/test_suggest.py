@@ -70,7 +70,7 @@ def job_of(layers=4, width=2048, tokens=1024):
     state = TrainState(step, weights, {"mu": weights, "nu": weights}, None, step)
     main = Main(weights, jnp.bfloat16, tokens=tokens, passes=3.0, learns=True)
     flops = 3.0 * 2 * layers * width**2 * tokens * 8
-    return Job(mesh_jit(lambda: 0, mesh), (state,), 8, main, flops, Assumptions())
+    return Job(mesh_jit(lambda: 0, mesh), (state,), 8, flops, Assumptions(), main)
 
 
 def test_memory_is_at_least_what_lies_on_a_device():
@@ -101,28 +101,63 @@ def test_gathering_weights_for_few_tokens_takes_longer_than_computing():
 def report_of(fits):
     rest = {field.name: 0.0 for field in dataclasses.fields(Report)}
     words = {"stage": "rl", "topology": V5P.name, "mesh": {}, "collectives": {}, "memory": None}
-    counts = {"slices": 1, "devices": 16, "batch_size": 8}
+    words["saving"] = None
+    counts = {"slices": 1, "devices": 16, "batch_size": 8, "beside": 0}
     shortage = None if fits else Shortage(needed=2**40, buffers=())
     return Report(**rest | words | counts | {"shortage": shortage})
 
 
-def test_the_fastest_that_fits_is_taken_and_what_cannot_fit_is_not_compiled(monkeypatch):
+def test_the_fastest_with_which_the_run_fits_is_taken(monkeypatch):
+    """What cannot fit is not compiled; what else the run does is, where its step fits."""
     ways = [
         dataclasses.replace(PLAIN, remat="dots", samples=2),
         dataclasses.replace(PLAIN, remat="none", samples=2),
         dataclasses.replace(PLAIN, fsdp=16, tensor=1),
+        dataclasses.replace(PLAIN, fsdp=4, tensor=4),
         PLAIN,
     ]
-    compiled = []
+    compiled, others = [], []
 
     def compile_candidate(way, *_):
         compiled.append(way)
-        return report_of(fits=way is ways[2])
+        return report_of(fits=way in ways[2:4])
+
+    def compile_others(way, *_):
+        others.append(way)
+        return [report_of(fits=way is ways[3])], {"evaluate.batch_size": 16}
 
     ranking = [(way, Estimate(0.0, float(at))) for at, way in enumerate(ways)]
     monkeypatch.setattr(suggest, "ranked", lambda *_: ranking)
     monkeypatch.setattr(suggest, "compile_candidate", compile_candidate)
+    monkeypatch.setattr(suggest, "compile_others", compile_others)
     trials = suggest.search(config_of("flux_fill_dev"), "rl", V5P)
-    assert compiled == [ways[0], ways[2]]
-    assert suggest.best_of(trials).candidate is ways[2]
-    assert "--config.mesh.fsdp=16" in suggest.flags_of(ways[2], "rl")
+    assert compiled == [ways[0], ways[2], ways[3]] and others == ways[2:4]
+    best = suggest.best_of(trials)
+    assert best.candidate is ways[3]
+    flags = suggest.flags_of(best, "rl")
+    assert "--config.mesh.fsdp=4" in flags and "--config.evaluate.batch_size=16" in flags
+
+
+def test_batches_that_do_not_fit_are_halved_down_to_a_sample_of_each_device(monkeypatch):
+    """The evaluation of a run on few devices takes fewer samples; the learning stages keep theirs.
+    """
+    assert list(suggest.fitting_batches(64, 6)) == [66, 30, 12, 6]
+    assert list(suggest.fitting_batches(4, 8)) == [8]
+    monkeypatch.setattr(suggest, "make_mesh", lambda **_: None)
+    monkeypatch.setattr(Topology, "devices", lambda _: [])
+    asked = []
+
+    def make_jobs(config, stage, _mesh):
+        batch = config[stage].batch_size
+        asked.append((stage, batch))
+        names = {"rl": ("rl", "rl, samples")}.get(stage, (stage,))
+        return dict.fromkeys(names, batch)
+
+    monkeypatch.setattr(suggest, "make_jobs", make_jobs)
+    monkeypatch.setattr(suggest, "compile_report", lambda batch, *_: report_of(fits=batch <= 16))
+    config = config_of("flux_fill_dev")
+    reports, batches = suggest.compile_others(PLAIN, config, "rl", V5P)
+    assert batches == {"candidates.batch_size": 16, "evaluate.batch_size": 16}
+    assert [one.fits for one in reports] == [True] * 3
+    halved = [64, 32, 16]
+    assert asked[1:] == [(one, size) for one in ("candidates", "evaluate") for size in halved]

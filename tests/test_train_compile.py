@@ -192,7 +192,7 @@ def test_the_largest_arrays_of_a_trace_are_named():
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs the extra tpu")
 def test_a_step_that_does_not_fit_says_so_and_what_is_large():
-    flags = ["--topology=v5e:2x2", "--config.rl.batch_size=16384"]
+    flags = ["--topology=v5e:2x2", "--stage=rl", "--config.rl.batch_size=16384"]
     outcome = compile_mini(*flags)
     assert outcome.returncode == 1, outcome.stderr
     assert "does not fit" in outcome.stdout
@@ -296,7 +296,7 @@ program.main([])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["rl", "reward", "candidates"])
+@pytest.mark.parametrize("stage", ["rl", "reward", "candidates", "evaluate"])
 @pytest.mark.parametrize(
     ("topology", "package"), [("v5e:2x2", "libtpu"), ("h100:1x4", "jax_cuda12_plugin")]
 )
@@ -306,8 +306,12 @@ def test_the_mini_config_compiles_for_tpus_and_gpus(topology, package, stage):
     flags.append("--config.models.dtype=bfloat16")
     outcome = compile_mini(*flags, "--config.mesh.data=1", "--config.mesh.fsdp=-1")
     assert outcome.returncode == 0, outcome.stderr
-    report = json.loads(outcome.stdout)
-    assert report["fits"] and report["devices"] == 4
-    assert 0 < report["memory"]["peak"] < report["capacity"]
-    assert report["minimum_flops"] <= report["flops"]
-    assert report["collectives"]["all-gather"]["bytes"] > 0
+    found = json.loads(outcome.stdout)
+    assert found["fits"] and len(found["compiled"]) == {"candidates": 1}.get(stage, 2)
+    for report in found["compiled"]:
+        assert report["fits"] and report["devices"] == 4
+        assert 0 < report["memory"]["peak"] + report["beside"] < report["capacity"]
+        assert report["minimum_flops"] <= report["flops"]
+        assert report["collectives"]["all-gather"]["bytes"] > 0
+    saves = [report["saving"] is not None for report in found["compiled"]]
+    assert saves == [stage in ("rl", "reward"), False][: len(saves)]

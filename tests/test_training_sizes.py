@@ -15,7 +15,8 @@ from onereward_jax.models.vae import VaeConfig
 from onereward_jax.parallel import make_mesh
 from onereward_jax.policy import read_editor
 from onereward_jax.reward.loading import read_scorer
-from onereward_jax.train_compile.jobs import ARCHITECTURES, make_job
+from onereward_jax.train_compile.jobs import ARCHITECTURES, make_jobs
+from onereward_jax.train_compile.saving import held, saving_of
 
 BRANCHES = 2
 """Forwards at each noise level of the configs' true guidance: negative and positive prompt."""
@@ -23,9 +24,13 @@ CONFIGS = pathlib.Path(onereward_jax.__file__).parents[1] / "configs"
 
 
 @functools.cache
-def job(name: str, stage: str):
+def jobs(name: str, stage: str):
     config = load_config(str(CONFIGS / f"{name}.py"))
-    return make_job(config, stage, make_mesh(2, 2, 2))
+    return make_jobs(config, stage, make_mesh(2, 2, 2))
+
+
+def job(name: str, stage: str):
+    return jobs(name, stage)[stage]
 
 
 def count(tree):
@@ -101,3 +106,28 @@ def test_the_least_operations_are_those_of_the_published_sizes():
     transformer = config.batch_size * forwards * forward_operations()
     # VAE and judge are the rest
     assert transformer < step.minimum_flops < 1.1 * transformer
+
+
+def test_stages_that_only_use_a_model_hold_it_in_half_precision():
+    """A judge is asked with the weights of the stage rl."""
+    (candidates,) = jobs("flux_fill_dev", "candidates").values()
+    edits, judge = jobs("flux_fill_dev", "evaluate").values()
+    for one in (candidates, edits):
+        assert dtypes(one.arguments[0].transformer) == {"bfloat16"}
+        assert 11.8e9 < count(one.arguments[0].transformer) < 12.0e9
+    frozen = job("flux_fill_dev", "rl").arguments[1]
+    assert judge.arguments[0] == frozen.judge
+    assert judge.function.lower(*judge.arguments).out_info[0].shape == (64, 5)
+
+
+@pytest.mark.parametrize(
+    ("stage", "layer"), [("rl", 3072 * 18432), ("reward", 152064 * 3584)]
+)
+def test_saving_takes_a_device_s_part_of_a_layer_beside_what_stays(stage, layer):
+    """Moments are gone by then; what was no part of the state is still there."""
+    step = job("flux_fill_dev", stage)
+    state, *frozen = step.arguments
+    saving = saving_of(step.written, {})
+    models = (state.params, state.ema, frozen[0] if stage == "rl" else None)
+    assert saving.stays == held(models) < held((state, models[2])) - 7 * count(state.params) // 4
+    assert 0 < saving.beside <= 4 * layer / 4

@@ -54,18 +54,18 @@ def layers_on_writer(leaf: Any, stacked: bool, dtype: Any) -> Iterator[np.ndarra
 
 
 def part_function(
-    sharding: jax.sharding.Sharding, rank: int, stacked: bool, dtype: np.dtype
+    sharding: jax.sharding.Sharding, shape: tuple[int, ...], stacked: bool, dtype: np.dtype
 ) -> MeshFunction | Any:
     """(leaf, number) -> the layer of that number, spread as the leaf is.
 
     Args:
-      sharding, rank: of the leaf.
+      sharding, shape: of the leaf.
       stacked, dtype: see `layers_on_writer`.
 
     Raises:
       ValueError: the axis of the layers is split.
     """
-    return _function(sharding, rank, stacked, dtype, None)
+    return _function(sharding, shape, stacked, dtype, None)
 
 
 def piece_function(
@@ -87,20 +87,26 @@ def piece_function(
     parts = math.prod(shape[stacked:]) // math.prod(part)
     row = parts * math.prod(part[1:]) * dtype.itemsize
     rows = min(part[0], max(1, PIECE_BYTES // row))
-    return _function(sharding, len(shape), stacked, dtype, rows), rows
+    return _function(sharding, shape, stacked, dtype, rows), rows
 
 
 @functools.cache
 def _function(
-    sharding: jax.sharding.Sharding, rank: int, stacked: bool, dtype: np.dtype, rows: int | None
+    sharding: jax.sharding.Sharding,
+    shape: tuple[int, ...],
+    stacked: bool,
+    dtype: np.dtype,
+    rows: int | None,
 ) -> MeshFunction | Any:
+    """One for each shape: with several processes, a function's first call waits for all of them."""
+
     def part(leaf: jax.Array, number: jax.Array) -> jax.Array:
         picked = jax.lax.dynamic_index_in_dim(leaf, number, 0, keepdims=False) if stacked else leaf
         return picked.astype(dtype)
 
     if not isinstance(sharding, NamedSharding):
         return jax.jit(part)
-    mesh, axes = sharding.mesh, _axes(sharding, rank)
+    mesh, axes = sharding.mesh, _axes(sharding, len(shape))
     if stacked and axes[0]:
         raise ValueError(f"the layers of a leaf are split over {axes[0]}")
     leaf, number, inner = PartitionSpec(*axes), PartitionSpec(), axes[stacked:]
@@ -120,7 +126,7 @@ def _function(
 
 def _fetched(leaf: jax.Array, number: int, stacked: bool, dtype: np.dtype) -> np.ndarray | None:
     """A layer of which this process has all parts, or the whole."""
-    layer = part_function(leaf.sharding, leaf.ndim, stacked, dtype)(leaf, np.int32(number))
+    layer = part_function(leaf.sharding, leaf.shape, stacked, dtype)(leaf, np.int32(number))
     return np.asarray(layer) if is_writer() else None
 
 

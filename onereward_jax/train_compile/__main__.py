@@ -3,8 +3,9 @@
     python -m onereward_jax.train_compile --config=configs/flux_fill_dev.py --topology=v5p:4x4x4
 
 Any field of the config can be set as --config.<section>.<field>=<value>, as for onereward_jax.main.
-With --suggest the mesh, the batch and what is computed again are searched for instead of taken from
-the config. Exit code 0: the step fits. 1: it does not. 2: the command line or the config is at
+What is compiled are the large functions of the stages of `config.stages`, or of --stage alone. With
+--suggest the mesh, the batch and what is computed again are searched for instead of taken from the
+config. Exit code 0: everything fits. 1: something does not. 2: the command line or the config is at
 fault. 70: this program or the compiler is.
 """
 
@@ -24,8 +25,8 @@ from rich.console import Console
 from onereward_jax.common.config import check_overrides, load_config
 from onereward_jax.parallel import make_mesh
 from onereward_jax.train_compile.chips import CHIPS
-from onereward_jax.train_compile.jobs import JOBS, make_job
-from onereward_jax.train_compile.report import compile_report, print_report
+from onereward_jax.train_compile.jobs import JOBS, make_jobs
+from onereward_jax.train_compile.report import compile_report, print_report, print_summary
 from onereward_jax.train_compile.suggest import best_of, flags_of, print_trials, search
 from onereward_jax.train_compile.topology import Topology
 
@@ -41,9 +42,14 @@ _TOPOLOGY = flags.DEFINE_string(
     f"Generations: {', '.join(CHIPS)}.",
 )
 _SLICES = flags.DEFINE_integer("slices", 1, "Slices of that topology; config.mesh.data spans them.")
-_STAGE = flags.DEFINE_enum("stage", "rl", list(JOBS), "Whose step to compile.")
+_STAGE = flags.DEFINE_enum(
+    "stage", None, list(JOBS), "Whose functions to compile. Left out, those of a whole run."
+)
 _SUGGEST = flags.DEFINE_bool(
-    "suggest", False, "Search mesh, rematerialisation, batch and dtype for the fastest that fits."
+    "suggest",
+    False,
+    "Search mesh, rematerialisation, batch and dtype for the fastest step of --stage (rl) with "
+    "which it fits, and batches with which candidates and evaluate do.",
 )
 _JSON = flags.DEFINE_bool("json", False, "Print the report as JSON.")
 
@@ -67,27 +73,39 @@ def main(argv: Sequence[str]) -> None:
 
 
 def report(topology: Topology) -> bool:
-    """Compiles the config as it is; whether it fits."""
-    mesh = make_mesh(**_CONFIG.value.mesh, devices=topology.devices())
-    job = make_job(_CONFIG.value, _STAGE.value, mesh)
-    made = compile_report(job, _STAGE.value, topology, mesh)
+    """Compiles the config as it is; whether all of it fits."""
+    config, console = _CONFIG.value, Console()
+    mesh = make_mesh(**config.mesh, devices=topology.devices())
+    stages = [_STAGE.value] if _STAGE.value else [one for one in JOBS if one in config.stages]
+    if not stages:
+        raise ValueError(f"config.stages has none of {', '.join(JOBS)}: nothing to compile")
+    # all of them first: a mistake in the config is told at once
+    jobs = {name: job for one in stages for name, job in make_jobs(config, one, mesh).items()}
+    made = []
+    for name, job in jobs.items():
+        made.append(compile_report(job, name, topology, mesh))
+        jax.clear_caches()
+        if not _JSON.value:
+            print_report(made[-1], console)
+    fits = all(one.fits for one in made)
     if _JSON.value:
-        print(json.dumps(made.to_dict(), indent=1))
-    else:
-        print_report(made, Console())
-    return made.fits
+        print(json.dumps({"fits": fits, "compiled": [one.to_dict() for one in made]}, indent=1))
+    elif len(made) > 1:
+        print_summary(made, console)
+    return fits
 
 
 def suggest(topology: Topology) -> bool:
     """Searches for the best way; whether there is one."""
-    trials = search(_CONFIG.value, _STAGE.value, topology)
+    stage = _STAGE.value or "rl"
+    trials = search(_CONFIG.value, stage, topology)
     best = best_of(trials)
     if _JSON.value:
-        found = None if best is None else flags_of(best.candidate, _STAGE.value)
-        compiled = [trial.report.to_dict() for trial in trials]
+        found = None if best is None else flags_of(best, stage)
+        compiled = [one.to_dict() for trial in trials for one in (trial.report, *trial.others)]
         print(json.dumps({"flags": found, "compiled": compiled}, indent=1))
     else:
-        print_trials(trials, _STAGE.value, topology, Console())
+        print_trials(trials, stage, topology, Console())
     return best is not None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -22,6 +23,7 @@ from onereward_jax.train_compile.memory import (
     memory_of,
     shortage_of,
 )
+from onereward_jax.train_compile.saving import Saving, held, saving_of
 from onereward_jax.train_compile.topology import Topology
 from onereward_jax.training.flops import count_flops
 
@@ -35,15 +37,17 @@ CUBLAS = {"xla_gpu_enable_triton_gemm": False}
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """A step on one topology. Sizes in bytes on one device, times in seconds.
+    """A function on one topology. Sizes in bytes on one device, times in seconds.
 
     Attributes:
       stage, topology, slices, devices, mesh, batch_size: what was compiled for what.
       capacity: memory of a device.
-      memory: what the step takes; None where the compiler gives up before it has a plan.
-      shortage: what it lacks, when it does not.
+      memory: what the function takes; None where the compiler gives up before it has a plan.
+      beside: of arrays that lie there meanwhile and are no arguments.
+      saving: what writing the trained model takes afterwards; None where there is none to write.
+      shortage: what the function lacks, when it does not fit.
       flops: operations of matrix units on one device, as traced.
-      minimum_flops: the same with nothing computed twice.
+      minimum_flops: the same with nothing computed twice; 0 where it is not reckoned.
       collectives: kind -> traffic; empty when it does not fit.
       compute_seconds: of `flops` at the chip's peak.
       link_seconds: of all collectives at the full speed of a device's links.
@@ -60,6 +64,8 @@ class Report:
     batch_size: int
     capacity: float
     memory: Memory | None
+    beside: int
+    saving: Saving | None
     shortage: Shortage | None
     flops: float
     minimum_flops: float
@@ -72,8 +78,16 @@ class Report:
 
     @property
     def fits(self) -> bool:
-        """Whether there is room for everything."""
-        return self.shortage is None
+        """Whether there is room for the function, and for saving what it has trained."""
+        saves = self.saving is None or self.saving.peak <= self.capacity
+        return self.shortage is None and saves
+
+    @property
+    def needed(self) -> int:
+        """Most that is held of a device's memory, while the function runs or afterwards."""
+        saving = 0 if self.saving is None else self.saving.peak
+        running = self.memory.peak + self.beside if self.shortage is None else self.shortage.needed
+        return max(running, saving)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -81,7 +95,7 @@ class Report:
 
 
 def compile_report(job: Job, stage: str, topology: Topology, mesh: Mesh) -> Report:
-    """Compiles `job` for `topology`.
+    """Compiles `job`, which is called `stage`, for `topology`.
 
     Raises:
       ValueError: fields of the config contradict each other or the mesh.
@@ -91,8 +105,9 @@ def compile_report(job: Job, stage: str, topology: Topology, mesh: Mesh) -> Repo
     lowered = traced.lower()
     start = time.perf_counter()
     memory, shortage, collectives = None, None, {}
+    beside = held(job.beside)
+    options = EFFORT | CUBLAS if topology.chip.platform == "cuda" else EFFORT
     try:
-        options = EFFORT | CUBLAS if topology.chip.platform == "cuda" else EFFORT
         compiled = lowered.compile(compiler_options=options)
     except jax.errors.JaxRuntimeError as error:
         shortage = shortage_of(str(error))
@@ -106,9 +121,10 @@ def compile_report(job: Job, stage: str, topology: Topology, mesh: Mesh) -> Repo
     if shortage is None:
         memory, text = memory_of(compiled), compiled.as_text()
         collectives = collective_traffic(text, job.assumptions.loop_trips)
-        if memory.peak > chip.memory:
-            # the compiler for GPUs does not mind
-            shortage = Shortage(memory.peak, largest_arrays(text, SHOWN_BUFFERS))
+        if memory.peak + beside > chip.memory:
+            # the compiler for GPUs does not mind, and none knows of what lies there besides
+            shortage = Shortage(memory.peak + beside, largest_arrays(text, SHOWN_BUFFERS))
+    saving = None if job.written is None else saving_of(job.written, options)
     compute = flops / chip.flops
     links = sum(traffic.bytes for traffic in collectives.values()) / topology.link_bandwidth
     step = max(compute, links)
@@ -122,6 +138,8 @@ def compile_report(job: Job, stage: str, topology: Topology, mesh: Mesh) -> Repo
         batch_size=job.batch_size,
         capacity=chip.memory,
         memory=memory,
+        beside=beside,
+        saving=saving,
         shortage=shortage,
         flops=flops,
         minimum_flops=minimum,
@@ -135,7 +153,7 @@ def compile_report(job: Job, stage: str, topology: Topology, mesh: Mesh) -> Repo
 
 
 def print_report(report: Report, console: Console) -> None:
-    """The report as tables; for a step that does not fit, the largest buffers."""
+    """The report as tables; for a function that does not fit, the largest buffers."""
     shape = " x ".join(f"{name} {size}" for name, size in report.mesh.items())
     slices = f", {report.slices} slices" if report.slices > 1 else ""
     table = Table("per device", "", title=f"{report.stage} on {report.topology}{slices}")
@@ -144,16 +162,17 @@ def print_report(report: Report, console: Console) -> None:
     for name, value in _memory_rows(report):
         table.add_row(name, value)
     table.add_row("operations", f"{report.flops / 1e12:,.1f} TFLOP a step")
-    ratio = report.flops / report.minimum_flops
-    minimum = report.minimum_flops / 1e12
-    table.add_row("at least", f"{minimum:,.1f} TFLOP; it does {ratio:.2f} times as many")
+    if report.minimum_flops:
+        ratio, minimum = report.flops / report.minimum_flops, report.minimum_flops / 1e12
+        table.add_row("at least", f"{minimum:,.1f} TFLOP; it does {ratio:.2f} times as many")
     for kind, traffic in report.collectives.items():
         said = f"{gib(traffic.bytes):,.2f} GiB in {traffic.calls:,.0f} calls"
         table.add_row(kind, f"{said}, the largest {gib(traffic.largest):.3f} GiB")
-    if report.fits:
+    if report.shortage is None:
         table.add_row("compute", f"{report.compute_seconds:.2f} s at the peak")
         table.add_row("links", f"{report.link_seconds:.2f} s at full speed")
-        table.add_row("step", f"at least {report.step_seconds:.2f} s, MFU {report.mfu:.1%} then")
+        share = f", MFU {report.mfu:.1%} then" if report.mfu else ""
+        table.add_row("step", f"at least {report.step_seconds:.2f} s{share}")
     table.add_row("compiled in", f"{report.compile_seconds:.0f} s")
     console.print(table)
     if report.shortage is not None:
@@ -161,15 +180,41 @@ def print_report(report: Report, console: Console) -> None:
         console.print(*lines, sep="\n  ", markup=False, soft_wrap=True)
 
 
+def print_summary(reports: Sequence[Report], console: Console) -> None:
+    """All functions of a run, a line each, and whether the run fits."""
+    first = reports[0]
+    table = Table(title=f"The run on {first.topology}: of {gib(first.capacity):.2f} GiB a device")
+    for name in ("function", "batch", "GiB", "saving, GiB", ""):
+        table.add_column(name)
+    for report in reports:
+        running = report.memory.peak + report.beside if report.memory else report.shortage.needed
+        table.add_row(
+            report.stage,
+            str(report.batch_size),
+            f"{gib(running):.2f}" if running else "",
+            f"{gib(report.saving.peak):.2f}" if report.saving else "",
+            "fits" if report.fits else "does not fit",
+        )
+    console.print(table)
+
+
 def _memory_rows(report: Report) -> list[tuple[str, str]]:
     capacity = f"{gib(report.capacity):.2f} GiB"
     if report.shortage is not None:
-        needed = report.shortage.needed
-        return [("memory", f"does not fit: {gib(needed):.2f} GiB needed of {capacity}")]
-    memory = report.memory
-    return [
-        ("memory", f"fits: peak {gib(memory.peak):.2f} GiB of {capacity}"),
-        ("  arguments", f"{gib(memory.arguments):.2f} GiB"),
-        ("  temporaries", f"{gib(memory.temporaries):.2f} GiB"),
-        ("  new outputs", f"{gib(memory.outputs):.2f} GiB"),
-    ]
+        needed = gib(report.shortage.needed)
+        rows = [("memory", f"does not fit: {needed:.2f} GiB needed of {capacity}")]
+    else:
+        memory = report.memory
+        rows = [
+            ("memory", f"fits: peak {gib(memory.peak + report.beside):.2f} GiB of {capacity}"),
+            ("  arguments", f"{gib(memory.arguments):.2f} GiB"),
+            ("  temporaries", f"{gib(memory.temporaries):.2f} GiB"),
+            ("  new outputs", f"{gib(memory.outputs):.2f} GiB"),
+        ]
+        if report.beside:
+            rows.append(("  kept besides", f"{gib(report.beside):.2f} GiB"))
+    if (saving := report.saving) is not None:
+        fits = "fits" if saving.peak <= report.capacity else "does not fit"
+        parts = f"{gib(saving.stays):.2f} GiB stay, {gib(saving.beside):.3f} GiB pass"
+        rows.append(("saving", f"{fits}: peak {gib(saving.peak):.2f} GiB; {parts}"))
+    return rows

@@ -16,7 +16,7 @@ from onereward_jax.models.flux import FluxConfig
 from onereward_jax.parallel import batch_sharding
 from onereward_jax.policy import PromptEmbeds
 from onereward_jax.policy.generate import EditBatch
-from onereward_jax.reward import QueryLayout
+from onereward_jax.reward import QueryBatch, QueryLayout
 from onereward_jax.tasks import MAX_DIMENSIONS
 
 Abstract = jax.ShapeDtypeStruct
@@ -70,6 +70,17 @@ def abstract_pairs(
         **_query_fields(layout, 1),
     }
     return _arrays(fields, batch_size, mesh)
+
+
+def abstract_questions(
+    layout: QueryLayout, batch_size: int, size: Size, mesh: Mesh
+) -> tuple[Abstract, QueryBatch]:
+    """Pictures and the questions about them, as a judge takes them; otherwise as above."""
+    fields = {"image": (jnp.float32, (*size, 3)), **_query_fields(layout, MAX_DIMENSIONS)}
+    made = _arrays(fields, batch_size, mesh)
+    return made["image"], QueryBatch(
+        made["query_prefix"], made["query_suffix"], made["query_suffix_mask"]
+    )
 
 
 def abstract_edits(

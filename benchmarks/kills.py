@@ -1,6 +1,6 @@
 """kill -9 at random moments of a run, until it has ended all the same, and with the same bits.
 
-    python benchmarks/kills.py --workdir=/tmp/kills [--kills=100] [--processes=1] [--signal=KILL]
+    python benchmarks/kills.py --workdir=/tmp/kills [--kills=100] [--processes=1]
 
 A small run (benchmarks/kills_config.py) is made twice without interruption, which must give the
 same files. Then it is made again and again while it is killed: a few times in each stage, half of
@@ -12,7 +12,8 @@ uninterrupted one, file by file: weights of judge and policy, records, candidate
 
 As root on Linux each restart has the process numbers of the one before, as in a container.
 --signal=TERM asks to stop instead, and wants code 75 and a sentence; --signal=FULL (as root) fills
-the disk, and wants code 2 and a sentence, and an equal end once there is room. Killed itself, this
+the disk, and wants code 2 and a sentence, and an equal end once there is room. --chains=4 makes
+four such runs side by side; after --minutes all are let to come to their end. Killed itself, this
 program goes on.
 """
 
@@ -20,338 +21,17 @@ from __future__ import annotations
 
 import argparse
 import collections
-import dataclasses
-import json
-import math
 import os
 import pathlib
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from typing import Any
 
-from file_events import FileEvents
-from same_runs import differences
+from killer import OWN_NUMBERS, STAGES, Killer
 
-from onereward_jax.common.mistakes import TRY_AGAIN, USER_ERROR, WAITING
-from onereward_jax.rehearsal import ROOT, Run, answer, draw_pictures, write_folder
-from onereward_jax.stages.record import COMPLETE, FILE, read_record
-
-LATER_STAGES = ("embed", "candidates", "annotate", "reward", "rl", "evaluate", "export")
-STAGES = {"oracle": ("data", "pretrain", *LATER_STAGES), "people": ("data", *LATER_STAGES)}
 NAMES = {"KILL": "kills", "TERM": "requests to stop", "FULL": "full disks"}
-FIRST_NUMBER, NUMBERS_APART = 1000, 2000
-"""Process numbers of the processes of a run."""
-PATIENCE = 1800.0
-"""Seconds after which a start that neither ends nor reaches its kill is given up."""
-SURVIVES = 2.0
-"""Seconds at most that the other process works on after a kill."""
-STARTING_SHARE, STARTING_SECONDS = 0.06, 6.0
-"""So many kills come so soon that no stage may have gone on."""
-ANSWERS = {"TERM": (TRY_AGAIN, "as asked"), "FULL": (USER_ERROR, "error: a disk is full (")}
-BALLAST, DISK_BYTES = "ballast", 1 << 30
-LAST_PID = pathlib.Path("/proc/sys/kernel/ns_last_pid")
-OWN_NUMBERS = "ONEREWARD_KILLS_OWN_NUMBERS"
-
-
-@dataclasses.dataclass(frozen=True)
-class Aim:
-    """When to kill.
-
-    Attributes:
-      stage: to be entered first; "": none, the process to be started.
-      events: changes of files from then on, or None.
-      events: changes of files from then on, or None.
-      seconds: from then on, or None.
-      victims: numbers of the processes.
-    """
-
-    stage: str
-    events: int | None
-    seconds: float | None
-    victims: tuple[int, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Start:
-    """What became of one start.
-
-    Attributes:
-      codes: exit codes.
-      stage: in which it was killed, "start" before any; "" where it ended by itself.
-      moment: of the kill, in words.
-      measured: seconds and file events of each stage it went through.
-    """
-
-    codes: list[int]
-    stage: str
-    moment: str
-    measured: dict[str, list[float]]
-
-
-class Killer:
-    """The runs of one benchmark, in `--workdir`."""
-
-    def __init__(self, options: argparse.Namespace) -> None:
-        self._options = options
-        self._folder: pathlib.Path = options.workdir
-        self._variant = "people" if options.processes > 1 else "oracle"
-        self._stages = STAGES[self._variant]
-        self._slowest = 0.0
-        self._folder.mkdir(parents=True, exist_ok=True)
-        if self._variant == "people" and not (self._folder / "photographs").exists():
-            pictures = draw_pictures(self._folder / "drawn")
-            write_folder(pictures, self._folder / "photographs")
-
-    def whole(self) -> dict[str, list[float]]:
-        """The uninterrupted run, made twice; seconds and file events of each of its stages."""
-        path = self._folder / "whole.json"
-        if not path.exists():
-            if read_status(self._folder / "whole" / self._stages[-1]) != COMPLETE:
-                self._uninterrupted("whole")
-            measured = self._uninterrupted("again")
-            if lines := differences(self._folder / "whole", self._folder / "again"):
-                raise RuntimeError("\n".join(["two uninterrupted runs differ:", *lines]))
-            shutil.rmtree(self._folder / "again")
-            path.write_text(json.dumps(measured, indent=1))
-        return json.loads(path.read_text())
-
-    def enough(self) -> bool:
-        """Whether there were so many kills, and every killed run has come to its end."""
-        kills, rounds = self._lines("kills"), self._lines("rounds")
-        return len(kills) >= self._options.kills and len(rounds) >= kills[-1]["round"]
-
-    def round(self, measured: dict[str, list[float]]) -> None:
-        """One run, killed `--each` times in every stage; keeps how its end differs."""
-        number, run = len(self._lines("rounds")) + 1, self._run("killed")
-        marker = self._folder / "round"
-        if not marker.exists() or int(marker.read_text()) != number:
-            self._empty(run.workdir)
-            marker.write_text(str(number))
-        while True:
-            kills = self._lines("kills")
-            aim = self._aim(number, kills, measured)
-            start = self._start(run, aim)
-            if start.stage:
-                line = {"round": number, "aimed": aim.stage, "victims": aim.victims}
-                line |= {name: getattr(start, name) for name in ("stage", "moment", "codes")}
-                self._add("kills", line)
-                whom = "" if run.processes == 1 else f"{aim.victims} "
-                print(f"{len(kills) + 1:4} {start.stage:10} {whom}{start.moment}", flush=True)
-            elif start.codes == [WAITING] * run.processes:
-                answer_all(run)
-            elif any(start.codes):
-                raise RuntimeError(f"ended with {start.codes}:\n{run.last_words()}")
-            else:
-                break
-        lines = differences(self._folder / "whole", run.workdir)
-        self._add("rounds", {"round": number, "differences": lines})
-        print("\n".join([f"run {number}: {'differs' if lines else 'ended bit-equal'}", *lines]))
-
-    def tell_result(self, minutes: float) -> int:
-        """Prints how many kills did no harm; returns the exit code."""
-        kills, rounds = self._lines("kills"), self._lines("rounds")
-        harmed = {one["round"] for one in rounds if one["differences"]}
-        good = sum(one["round"] not in harmed for one in kills)
-        stages = collections.Counter(one["stage"] for one in kills)
-        print(", ".join(f"{stage} {stages[stage]}" for stage in ("start", *self._stages)))
-        if self._slowest:
-            print(f"the slowest answer took {self._slowest:.0f} s")
-        print(
-            f"{good} of {len(kills)} {NAMES[self._options.signal]}: the same command went on and "
-            f"ended bit-equal, in {len(rounds)} runs of {self._options.processes} process(es); "
-            f"{minutes:.0f} min"
-        )
-        return int(good < len(kills))
-
-    def _lines(self, name: str) -> list[dict[str, Any]]:
-        path = self._folder / f"{name}.jsonl"
-        text = path.read_text() if path.exists() else ""
-        return [json.loads(line) for line in text.split("\n") if line]
-
-    def _add(self, name: str, line: dict[str, Any]) -> None:
-        with (self._folder / f"{name}.jsonl").open("a") as file:
-            file.write(json.dumps(line) + "\n")
-
-    def _empty(self, workdir: pathlib.Path) -> None:
-        """Removes the run; where the disk is to be filled, it gets one of its own, but for logs."""
-        if self._options.signal == "FULL":
-            subprocess.run(["umount", workdir], capture_output=True, check=False)
-        shutil.rmtree(workdir, ignore_errors=True)
-        workdir.mkdir()
-        if self._options.signal == "FULL":
-            mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", workdir]
-            subprocess.run(mount, check=True)
-            logs = self._folder / "processes"
-            logs.mkdir(exist_ok=True)
-            (workdir / "processes").symlink_to(logs)
-
-    def _aim(
-        self, number: int, kills: Sequence[dict[str, Any]], measured: dict[str, list[float]]
-    ) -> Aim | None:
-        """The next kill: in the first stage that is not complete and has not had its share."""
-        if len(kills) >= self._options.kills:
-            return None
-        for stage in self._stages[self._first_open() :]:
-            before = sum(one["round"] == number and one["aimed"] == stage for one in kills)
-            # A start in the midst of pretrain repeats half a minute of it.
-            if before < (self._options.each if stage != "pretrain" else 2):
-                break
-        else:
-            return None
-        draw = random.Random(f"{self._options.seed} {len(kills)}")
-        seconds, events = measured[stage]
-        processes = range(self._options.processes)
-        victims = draw.choice([*((one,) for one in processes), tuple(processes)])
-        kind = draw.random()
-        if kind < STARTING_SHARE:
-            return Aim("", None, draw.uniform(0.0, STARTING_SECONDS), victims)
-        if kind < 0.5:
-            return Aim(stage, None, draw.uniform(0.0, seconds), victims)
-        return Aim(stage, draw.randint(1, max(1, int(events))), None, victims)
-
-    def _first_open(self) -> int:
-        """The first stage of the killed run that is not complete."""
-        for number, stage in enumerate(self.stages):
-            if read_status(self._folder / "killed" / stage) != COMPLETE:
-                return number
-        return len(self.stages)
-
-    def _start(self, run: Run, aim: Aim | None) -> Start:
-        """Starts the run's command and kills as aimed, or waits for its end."""
-        run.workdir.mkdir(parents=True, exist_ok=True)
-        stage, last, measured = "", "before any file", {}
-        entered, due, left = 0.0, math.inf, math.inf
-        deadline = time.monotonic() + PATIENCE
-        with FileEvents(run.workdir) as files:
-            processes = run.start()
-            if aim is not None and not aim.stage:
-                due = time.monotonic() + aim.seconds
-            while all(one.poll() is None for one in processes):
-                if time.monotonic() > deadline:
-                    raise RuntimeError(f"it does not end:\n{end(processes, run)}")
-                for path, kind in files.wait(min(0.2, due - time.monotonic())):
-                    if path.parts[0] == "processes" or left <= 0:
-                        continue
-                    last = f"{path} {kind}"
-                    if path.name == FILE and kind == "renamed" and path.parts[0] in self._stages:
-                        if path.parts[0] not in measured and aim and aim.stage == path.parts[0]:
-                            due = time.monotonic() + (aim.seconds or math.inf)
-                            left = aim.events or math.inf
-                        if path.parts[0] not in measured:
-                            stage, entered = path.parts[0], time.monotonic()
-                            measured[stage] = [0.0, 0]
-                    if stage:
-                        measured[stage] = [time.monotonic() - entered, measured[stage][1] + 1]
-                    left -= 1
-                if left <= 0 or time.monotonic() >= due:
-                    codes = self._kill(processes, aim.victims, run)
-                    where = f"at {last}" if left <= 0 else f"{aim.seconds:.1f} s in, after {last}"
-                    return Start(codes, stage or "start", where, measured)
-            return Start([one.wait(PATIENCE) for one in processes], "", "", measured)
-
-    def _kill(
-        self, processes: list[subprocess.Popen], victims: Sequence[int], run: Run
-    ) -> list[int]:
-        """The signal to the victims, and the end of all."""
-        before, asked = len(said_by_first(run)), time.monotonic()
-        if self._options.signal == "FULL":
-            fill(run.workdir / BALLAST)
-        else:
-            for victim in victims:
-                processes[victim].send_signal(signal.Signals[f"SIG{self._options.signal}"])
-        if self._options.signal == "KILL":
-            if len(victims) < len(processes):
-                time.sleep(random.uniform(0.0, SURVIVES))
-            for process in processes:
-                process.kill()
-            return [process.wait() for process in processes]
-        codes = [process.wait(PATIENCE) for process in processes]
-        self._slowest = max(self._slowest, time.monotonic() - asked)
-        (run.workdir / BALLAST).unlink(missing_ok=True)
-        code, sentence = ANSWERS[self._options.signal]
-        said = said_by_first(run)[before:]
-        # Or it had come to its end.
-        if not (set(codes) == {code} and sentence in said or set(codes) in ({0}, {WAITING})):
-            raise RuntimeError(f"{self._options.signal} was answered with {codes}:\n{said}")
-        return codes
-
-    def _uninterrupted(self, name: str) -> dict[str, list[float]]:
-        run, measured = self._run(name), {}
-        shutil.rmtree(run.workdir, ignore_errors=True)
-        while True:
-            start = self._start(run, None)
-            for stage, found in start.measured.items():
-                measured[stage] = max(found, measured.get(stage, found))
-            if not any(start.codes):
-                total = sum(seconds for seconds, _ in measured.values())
-                print(f"{name}: uninterrupted, {total:.0f} s in {len(measured)} stages", flush=True)
-                return measured
-            if start.codes != [WAITING] * run.processes:
-                raise RuntimeError(f"ended with {start.codes}:\n{run.last_words()}")
-            answer_all(run)
-
-    def _run(self, name: str) -> Run:
-        processes = self._options.processes
-        flags = [
-            f"--config={ROOT}/benchmarks/kills_config.py:{self._variant}",
-            f"--config.mesh.data={max(2, processes)}",
-            "--config.mesh.fsdp=1",
-            "--config.mesh.tensor=1",
-            "--host_timeout=60",
-        ]
-        if self._variant == "people":
-            flags.append(f"--config.data.path={self._folder / 'photographs'}")
-        devices = 2 if processes == 1 else 1
-        return Run(
-            self._folder / name, tuple(flags), processes, devices, before_each=same_number
-        )
-
-
-def read_status(folder: pathlib.Path) -> str:
-    """Of a stage; "" before it has begun."""
-    record = read_record(folder)
-    return record.status if record is not None else ""
-
-
-def answer_all(run: Run) -> None:
-    """People's answers, once."""
-    if '"best"' not in run.questions.read_text(encoding="utf-8"):
-        answer(run.questions, "anna")
-
-
-def said_by_first(run: Run) -> str:
-    """What process 0, which speaks for all, has said in all starts."""
-    return (run.workdir / "processes" / "0.txt").read_text(errors="replace")
-
-
-def fill(ballast: pathlib.Path) -> None:
-    """Leaves no room on the disk."""
-    size = 1 << 20
-    with ballast.open("wb", buffering=0) as file:
-        while size:
-            try:
-                file.write(b"x" * size)
-            except OSError:
-                size //= 2
-
-
-def same_number(index: int) -> None:
-    """The process that is started next gets the number it had before."""
-    if OWN_NUMBERS in os.environ:
-        LAST_PID.write_text(str(FIRST_NUMBER + NUMBERS_APART * index - 1))
-
-
-def end(processes: Sequence[subprocess.Popen], run: Run) -> str:
-    """Ends what has not ended; returns what was said."""
-    for process in processes:
-        process.kill()
-        process.wait()
-    return run.last_words()
 
 
 def in_own_numbers() -> None:
@@ -364,6 +44,41 @@ def in_own_numbers() -> None:
         os.execvp("unshare", [*command, sys.executable, *sys.argv])
 
 
+def run_chains(options: argparse.Namespace) -> list[Killer]:
+    """Several of this program, each with a share of the kills; a failing one leaves a run open."""
+    killers, programs = [], []
+    environment = {name: value for name, value in os.environ.items() if name != OWN_NUMBERS}
+    for number in range(options.chains):
+        share = argparse.Namespace(**vars(options))
+        share.workdir, share.whole = options.workdir / f"chain-{number}", options.workdir
+        share.kills = (options.kills + number) // options.chains
+        share.seed, share.chains = 1000 * options.seed + number, 1
+        flags = [f"--{name}={value}" for name, value in vars(share).items()]
+        killers.append(Killer(share))
+        programs.append(subprocess.Popen([sys.executable, __file__, *flags], env=environment))
+    for program in programs:
+        program.wait()
+    return killers
+
+
+def tell_result(killers: list[Killer], options: argparse.Namespace, minutes: float) -> int:
+    """Prints how many kills did no harm; returns the exit code."""
+    total = harmless = rounds = 0
+    stages: collections.Counter[str] = collections.Counter()
+    for killer in killers:
+        ended = {one["round"]: not one["differences"] for one in killer.lines("rounds")}
+        kills = killer.lines("kills")
+        total, rounds = total + len(kills), rounds + len(ended)
+        harmless += sum(ended.get(one["round"], False) for one in kills)
+        stages.update(one["stage"] for one in kills)
+    print(", ".join(f"{stage} {count}" for stage, count in stages.items()))
+    print(
+        f"{harmless} of {total} {NAMES[options.signal]}: the same command went on and ended "
+        f"bit-equal, in {rounds} runs of {options.processes} process(es); {minutes:.0f} min"
+    )
+    return int(harmless < total or not total)
+
+
 def main() -> int:
     """Prints each kill and, at the end, how many did no harm."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -371,27 +86,38 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=100, help="how many, those of before included")
     parser.add_argument("--each", type=int, default=4, help="in each stage of a run")
     parser.add_argument("--processes", type=int, default=1, choices=(1, 2), help="of each run")
+    parser.add_argument("--world", choices=tuple(STAGES), help="default: oracle for one process")
     parser.add_argument("--seed", type=int, default=0, help="of stages' moments and victims")
     parser.add_argument("--signal", default="KILL", choices=tuple(NAMES), help="what happens")
+    parser.add_argument("--chains", type=int, default=1, help="runs side by side")
+    parser.add_argument("--minutes", type=float, default=1e9, help="no new kills after them")
+    parser.add_argument("--whole", type=pathlib.Path, help="workdir with the uninterrupted run")
     options = parser.parse_args()
     options.workdir = options.workdir.resolve()
+    options.world = options.world or ("people" if options.processes > 1 else "oracle")
     in_own_numbers()
     random.seed(options.seed)
     os.environ["JAX_PLATFORMS"] = "cpu"
     os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0"  # compiles faster
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(options.workdir / "compiled"))
+    shared = options.whole or options.workdir
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(shared / "compiled"))
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-    same = "the same" if OWN_NUMBERS in os.environ else "other"
-    print(f"{options.processes} process(es) a run, restarted with {same} numbers", flush=True)
     killer, started = Killer(options), time.monotonic()
     try:
         measured = killer.whole()
-        while not killer.enough():
-            killer.round(measured)
+        if options.chains > 1:
+            options.minutes -= (time.monotonic() - started) / 60
+            killers = run_chains(options)
+        else:
+            same = "the same" if OWN_NUMBERS in os.environ else "other"
+            print(f"{options.workdir.name}: restarts have {same} process numbers", flush=True)
+            killers = [killer]
+            while not killer.enough():
+                killer.round(measured)
     except RuntimeError as error:
         print(error)
         return 1
-    return killer.tell_result((time.monotonic() - started) / 60)
+    return tell_result(killers, options, (time.monotonic() - started) / 60)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,9 @@
 """The chain skips, resumes, refuses and loses nothing: with three small real stages."""
 
 import dataclasses
-import os
 import pathlib
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -15,14 +13,12 @@ import pytest
 from ml_collections import ConfigDict
 
 import onereward_jax
-from onereward_jax.common.mistakes import Stopped
 from onereward_jax.parallel import make_mesh
-from onereward_jax.parallel.stopping import hearing_signals, stop_points
 from onereward_jax.stages import Stage, StageContext, field_rules, run_chain
 from onereward_jax.stages.command import Command, read_command
 from onereward_jax.stages.field_rules import FLAG, TEXT, Rule, each, whole
 from onereward_jax.stages.inputs import Effect, adds, grows, how, output, updates
-from onereward_jax.stages.record import STARTED, read_record
+from onereward_jax.stages.record import read_record
 
 ROOT = pathlib.Path(onereward_jax.__file__).parents[1]
 
@@ -126,32 +122,6 @@ def test_complete_stages_run_again_only_when_their_output_would_differ(config, t
     said = capsys.readouterr().out
     assert "(config.count.size: 4 -> 3)" in said
     assert "total: former output moved" in said or "total: starting" in said
-
-
-def test_asked_to_stop_a_stage_keeps_what_it_has_and_goes_on(config, tmp_path):
-    """SIGTERM in a stage that does not train: as CHAIN's `double`, with a stop point."""
-
-    def stoppable(context: StageContext) -> None:
-        numbers = (context.output("count") / "numbers.txt").read_text().split()
-        with stop_points("double") as stop:
-            for number in numbers:
-                if not (context.folder / number).exists():
-                    (context.folder / number).write_text(str(2 * int(number)))
-                    if number == "1":
-                        os.kill(os.getpid(), signal.SIGTERM)
-                stop.if_asked(f"at {number}")
-
-    chain = (CHAIN[0], dataclasses.replace(CHAIN[1], run=stoppable), CHAIN[2])
-    with hearing_signals(), pytest.raises(Stopped, match="^double: stopped at 1, as asked; the"):
-        run(config, tmp_path, chain=chain)
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    record, kept = read_record(tmp_path / "double"), tmp_path / "double" / "1"
-    assert record.status == STARTED and not (tmp_path / "double" / "2").exists()
-    made = kept.stat().st_mtime_ns
-    with hearing_signals():
-        assert run(config, tmp_path, chain=chain) == EVERYTHING | {"count": False}
-    assert kept.stat().st_mtime_ns == made
-    assert read_record(tmp_path / "total").results == {"total": 12}
 
 
 def test_a_stage_that_is_written_over_says_what_has_changed(config, tmp_path, capsys):

@@ -1,8 +1,10 @@
-"""SIGTERM and Ctrl-C in one process; of several processes in test_hosts.py.
+"""SIGTERM and Ctrl-C in one process and in a stage; of several processes in test_hosts.py.
 
 `benchmarks/kills.py --signal=TERM` sends it in every stage of a run.
 """
 
+import dataclasses
+import os
 import signal
 import subprocess
 import sys
@@ -10,8 +12,12 @@ import time
 
 import pytest
 from processes import ROOT
+from test_run_chain import CHAIN, EVERYTHING, config, rules, run  # noqa: F401
 
-from onereward_jax.common.mistakes import TRY_AGAIN
+from onereward_jax.common.mistakes import TRY_AGAIN, Stopped
+from onereward_jax.parallel.stopping import hearing_signals, stop_points
+from onereward_jax.stages import StageContext
+from onereward_jax.stages.record import STARTED, read_record
 
 
 def started(scenario):
@@ -59,3 +65,29 @@ def test_asked_twice_a_loop_ends_at_once():
     _, errors = process.communicate(timeout=20)
     assert process.returncode == TRY_AGAIN
     assert "stopped at once, as asked twice" in errors
+
+
+def test_a_stage_that_is_asked_to_stop_keeps_what_it_has_and_goes_on(config, rules, tmp_path):  # noqa: F811
+    """SIGTERM in a stage that does not train: as CHAIN's `double`, with a stop point."""
+
+    def stoppable(context: StageContext) -> None:
+        numbers = (context.output("count") / "numbers.txt").read_text().split()
+        with stop_points("double") as stop:
+            for number in numbers:
+                if not (context.folder / number).exists():
+                    (context.folder / number).write_text(str(2 * int(number)))
+                    if number == "1":
+                        os.kill(os.getpid(), signal.SIGTERM)
+                stop.if_asked(f"at {number}")
+
+    chain = (CHAIN[0], dataclasses.replace(CHAIN[1], run=stoppable), CHAIN[2])
+    with hearing_signals(), pytest.raises(Stopped, match="^double: stopped at 1, as asked; the"):
+        run(config, tmp_path, chain=chain)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    record, kept = read_record(tmp_path / "double"), tmp_path / "double" / "1"
+    assert record.status == STARTED and not (tmp_path / "double" / "2").exists()
+    made = kept.stat().st_mtime_ns
+    with hearing_signals():
+        assert run(config, tmp_path, chain=chain) == EVERYTHING | {"count": False}
+    assert kept.stat().st_mtime_ns == made
+    assert read_record(tmp_path / "total").results == {"total": 12}

@@ -9,9 +9,6 @@ import sqlite3
 from collections.abc import Iterator
 from typing import Any
 
-from array_record.python import array_record_module
-from tensorflow_datasets.proto import tf_example_pb2
-
 LEFT_OUT = ("checkpoints", "events", "processes", "profile", "vae_run", "editor_run",
             "judge_run", "judge_refined_run")  # fmt: skip
 """Folders: checkpoints are what a run goes on from, their weights end in the folders compared."""
@@ -48,8 +45,6 @@ def _files(folder: pathlib.Path) -> Iterator[tuple[str, pathlib.Path]]:
 def _content(path: pathlib.Path, root: pathlib.Path) -> Any:
     if path.suffix == ".sqlite":
         return _rows(path)
-    if ".array_record-" in path.name:
-        return _records(path)
     if path.suffix in (".json", ".jsonl", ".md", ".html"):
         text = path.read_text(encoding="utf-8").replace(str(root), "")
         text = text.replace(f"OneReward: {root.name}", "OneReward")  # the title of a report
@@ -59,13 +54,6 @@ def _content(path: pathlib.Path, root: pathlib.Path) -> Any:
             return _without_clock(json.loads(text))
         return DATE.sub("", text)
     return path.read_bytes()
-
-
-def _records(path: pathlib.Path) -> list[bytes]:
-    """Of ArrayRecord, each with its fields in a fixed order, which a protocol buffer has not."""
-    records = array_record_module.ArrayRecordReader(str(path)).read_all()
-    parsed = map(tf_example_pb2.Example.FromString, records)
-    return [one.SerializeToString(deterministic=True) for one in parsed]
 
 
 def _rows(path: pathlib.Path) -> dict[str, list[dict[str, Any]]]:

@@ -15,6 +15,7 @@ from onereward_jax.models.vae import VaeConfig
 from onereward_jax.parallel import make_mesh
 from onereward_jax.policy import read_editor
 from onereward_jax.reward.loading import read_scorer
+from onereward_jax.tasks import MAX_DIMENSIONS
 from onereward_jax.train_compile.jobs import ARCHITECTURES, make_jobs
 from onereward_jax.train_compile.saving import held, saving_of
 
@@ -117,7 +118,7 @@ def test_stages_that_only_use_a_model_hold_it_in_half_precision():
         assert 11.8e9 < count(one.arguments[0].transformer) < 12.0e9
     frozen = job("flux_fill_dev", "rl").arguments[1]
     assert judge.arguments[0] == frozen.judge
-    assert judge.function.lower(*judge.arguments).out_info[0].shape == (64, 5)
+    assert judge.function.lower(*judge.arguments).out_info[0].shape == (64, MAX_DIMENSIONS)
 
 
 @pytest.mark.parametrize(

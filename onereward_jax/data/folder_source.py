@@ -18,6 +18,7 @@ from onereward_jax.data.jpeg import encode_jpeg, tables_of, without_metadata
 from onereward_jax.data.metadata import (
     LISTED,
     METADATA,
+    UNREADABLE,
     Row,
     by,
     open_row_picture,
@@ -164,7 +165,7 @@ class FolderSource:
                 return upright if upright.mode == mode else upright.convert(mode), picture
         except RowError:
             raise
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        except UNREADABLE as error:
             raise RowError(f"{name} cannot be read: {error}") from error
 
     def _own_bytes(self, name: str, other: bytes) -> bytes:

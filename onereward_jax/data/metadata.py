@@ -31,6 +31,9 @@ METADATA = "metadata.jsonl"
 LISTED = 20
 """Bad rows named in an error message; the others are counted."""
 
+UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+"""What Pillow raises for a file that it cannot read."""
+
 _FIELDS = ("image", "mask", "prompt", "task", "target", "split")
 
 
@@ -201,6 +204,8 @@ def _stored_sizes(
                 return picture.size[::-1] if turned else picture.size
         except RowError as error:
             return error
+        except UNREADABLE as error:
+            return RowError(f"{name} cannot be read: {error}")
 
     with concurrent.futures.ThreadPoolExecutor() as threads:
         return dict(zip(names, threads.map(size, names)))
@@ -212,7 +217,7 @@ def open_row_picture(folder: pathlib.Path, name: str) -> Image.Image:
         return Image.open(folder / name)
     except FileNotFoundError:
         raise RowError(f"there is no file {name}") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except UNREADABLE as error:
         raise RowError(f"{name} cannot be read: {error}") from error
 
 

@@ -94,6 +94,10 @@ class Triplets:
         self._refuse_other_index(builder, split)
         rows = self.index.rows
         numbers = {task.value: number for number, task in enumerate(TASKS)}
+        if unknown := set(rows["task"]) - set(numbers):
+            raise ValueError(
+                f"{self.name}: unknown task {min(unknown)!r}; there are {', '.join(numbers)}"
+            )
         self.tasks = np.array([numbers[task] for task in rows["task"]], np.int32)
         self.sizes = np.array([rows["height"], rows["width"]], np.int32).T
         self.has_target = np.array(rows["has_target"], np.bool_)

@@ -142,6 +142,15 @@ def test_stopped_by_sigterm_and_resumed_equals_uninterrupted(mesh, whole_run, tm
     assert resumed == whole and len(whole) == 2
 
 
+def test_what_a_killed_save_has_left_is_removed(whole_run, tmp_path):
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(whole_run[1], folder)
+    draft = folder / "9.orbax-checkpoint-tmp"
+    shutil.copytree(folder / "7", draft)
+    with Checkpointer(folder, ABOUT) as checkpointer:
+        assert checkpointer.latest_step() == 7 and not draft.exists()
+
+
 def test_lines_after_the_checkpoint_are_not_written_twice(tmp_path):
     """A crash loses the steps since the last checkpoint; their lines go with them, torn or not."""
     with MetricsWriter(tmp_path) as writer:

@@ -24,6 +24,9 @@ from onereward_jax.parallel import is_writer, wait_for_all
 from onereward_jax.parallel.hosts import reached_by_all
 from onereward_jax.training.state import TrainState
 
+DRAFT = ".orbax-checkpoint-tmp"
+"""Orbax's, in the name of a checkpoint that is not complete."""
+
 STATE, DATA, ABOUT = "state", "data", "about"
 """The parts of a checkpoint: arrays, grain iterator, JSON."""
 
@@ -57,6 +60,7 @@ class Checkpointer:
           about: stored with each checkpoint and compared at restoring.
           keep: newest checkpoints kept; older ones are deleted.
         """
+        _remove_drafts(folder)
         self._about = about
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep, create=True, enable_async_checkpointing=True
@@ -196,6 +200,13 @@ class Checkpointer:
                 raise IncompatibleCheckpoint(
                     f"{where}: {name} has shape {found.get(name)}, expected {shape}"
                 )
+
+
+def _remove_drafts(folder: Path) -> None:
+    """Removes what killed saves have left, each as large as a checkpoint; Orbax leaves it there."""
+    if is_writer():
+        for draft in folder.glob(f"*{DRAFT}*"):
+            shutil.rmtree(draft, ignore_errors=True)
 
 
 def restore_params(folder: Path, abstract_params: Any, *, ema: bool) -> Any:

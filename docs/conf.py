@@ -44,6 +44,7 @@ myst_links_external_new_tab = False
 highlight_language = "bash"  # of indented blocks in pages; docstrings say theirs below
 copybutton_exclude = ".linenos, .gp"
 
+add_module_names = False
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
@@ -91,6 +92,13 @@ def plain_types(
     return tuple(map(plain, texts))
 
 
+def undocumented(
+    app: Sphinx, what: str, name: str, obj: object, skip: bool, options: object
+) -> bool | None:
+    """Fields of named tuples have no docstring but Python's own."""
+    return str(getattr(obj, "__doc__", "")).startswith("Alias for field number") or None
+
+
 def _plain(line: str) -> str:
     line = re.sub(r"(`[^`]+`)(?=\w)", r"\1\\ ", line)
     quoted = re.split(r"(`[^`]*`)", line)
@@ -121,6 +129,7 @@ def setup(app: Sphinx) -> None:
     """Hooks of this site."""
     app.connect("autodoc-process-docstring", read_as_markdown, priority=400)
     app.connect("autodoc-process-signature", plain_types)
+    app.connect("autodoc-skip-member", undocumented)
     app.add_html_math_renderer("mathml", (inline_math, None), (block_math, None))
 
 

@@ -24,9 +24,10 @@ from onereward_jax.common.mistakes import (
     WAITING,
     Stopped,
     WaitingForPeople,
-    disk_is_full,
+    about_full_disk,
     exit_with,
     is_sentence,
+    say_full_disk_once,
 )
 from onereward_jax.parallel import hosts, is_writer, make_mesh
 from onereward_jax.parallel.roll_call import Lost
@@ -100,6 +101,7 @@ def _run(argv: Sequence[str]) -> None:
         _join()
         prepare_watching(config)
         mesh = make_mesh(**config.mesh)
+        say_full_disk_once()
         with hearing_signals():
             outcomes = run_chain(
                 config,
@@ -123,10 +125,9 @@ def _run(argv: Sequence[str]) -> None:
     except Exception as error:
         if _TRACEBACK.value:
             raise
-        if disk_is_full(error):
-            last = str(error).strip().rpartition("\n")[2]
+        if told := about_full_disk(error):
             exit_with(
-                OSError(f"a disk is full ({last}): the same command goes on once there is room")
+                OSError(f"a disk is full ({told}): the same command goes on once there is room")
             )
         expected = (ValueError, OSError, ModuleNotFoundError, TooManyRefusedSteps)
         if not (isinstance(error, expected) and is_sentence(error)):

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 import onereward_jax
 from onereward_jax.common.config import check_overrides, check_tuples, flatten_config
-from onereward_jax.common.mistakes import disk_is_full
+from onereward_jax.common.mistakes import about_full_disk
 from onereward_jax.parallel import make_mesh
 from onereward_jax.stages import STAGES, Stage, StageContext, field_rules
 from onereward_jax.stages.checks import check_config
@@ -208,14 +208,14 @@ def test_mistakes_end_in_one_sentence(arguments, message, tmp_path):
 def test_a_full_disk_is_known_whoever_writes():
     with pytest.raises(OSError) as said:
         pathlib.Path("/dev/full").write_text("x")
-    assert disk_is_full(said.value)
-    behind = RuntimeError("the writer has ended")
+    assert about_full_disk(said.value)
+    behind = RuntimeError("cannot rollback - no transaction is active")
     behind.__cause__ = said.value
-    assert disk_is_full(behind)
+    assert about_full_disk(behind) == "[Errno 28] No space left on device"
     # As the writers of safetensors and of ArrayRecord put it.
     for words in (
         "Error while serializing: I/O error: No space left on device (os error 28)",
         'Failed to finalize writing of split "train": write() failed: No space left on device',
     ):
-        assert disk_is_full(RuntimeError(words))
-    assert not disk_is_full(ValueError("config.rl.steps is 28: too many"))
+        assert about_full_disk(RuntimeError(words))
+    assert not about_full_disk(ValueError("config.rl.steps is 28: too many"))

@@ -61,20 +61,29 @@ def is_sentence(error: Exception) -> bool:
     return _raised_here(error)
 
 
-def disk_is_full(error: BaseException) -> bool:
-    """Whether an error, or one behind it, says that a disk or a quota is full.
+def about_full_disk(error: BaseException) -> str:
+    """What an error, or one behind it, says of a full disk or quota; "" if it is of something else.
 
     Libraries that write files raise errors of their own kinds.
     """
-    told = f"{type(error).__name__}: {error}".lower()
-    return (
-        getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
-        or any(words in told for words in _FULL)
-        or any(
-            behind is not None and disk_is_full(behind)
-            for behind in (error.__cause__, error.__context__)
-        )
-    )
+    for behind in (error.__cause__, error.__context__):
+        if behind is not None and (told := about_full_disk(behind)):
+            return told
+    number, text = getattr(error, "errno", None), f"{type(error).__name__}: {error}".lower()
+    if number in (errno.ENOSPC, errno.EDQUOT) or any(words in text for words in _FULL):
+        return str(error).strip().rpartition("\n")[2]
+    return ""
+
+
+def say_full_disk_once() -> None:
+    """Keeps libraries from logging tracebacks of a full disk, which the run tells in a sentence."""
+
+    def is_other(record: logging.logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        text = record.getMessage().lower()
+        return not (error and about_full_disk(error)) and not any(words in text for words in _FULL)
+
+    logging.get_absl_logger().addFilter(is_other)
 
 
 def exit_with(error: Exception) -> NoReturn:

@@ -31,6 +31,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import signal
 import socket
 import subprocess
 import sys
@@ -266,6 +267,7 @@ def main() -> None:
         return prepare(ARGUMENTS.prepare)
     if ARGUMENTS.measure:
         return measure(ARGUMENTS.measure)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # ends those that were started
     with tempfile.TemporaryDirectory() as folder:
         if code := start("prepare", folder, JAX_PLATFORMS="cpu").wait():
             sys.exit(code)
@@ -282,7 +284,11 @@ def main() -> None:
                 )
                 for index in range(count)
             ]
-            codes = [process.wait() for process in started]
+            try:
+                codes = [process.wait() for process in started]
+            finally:  # they hear SIGTERM otherwise than this process
+                for process in started:
+                    process.kill()
             if any(codes):
                 sys.exit(f"error: exit codes {codes} of {count} process(es)")
 

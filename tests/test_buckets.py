@@ -28,9 +28,10 @@ from onereward_jax.data.triplets import Triplets
 from onereward_jax.parallel import make_mesh
 from onereward_jax.reward.loading import read_judge
 from onereward_jax.stages import annotate
-from onereward_jax.stages.candidates import STORE, plan_candidates
+from onereward_jax.stages.candidates import plan_candidates
 from onereward_jax.stages.reward import PAIRS, PairSource, task_shares
 from onereward_jax.stages.stage import StageContext
+from onereward_jax.stages.stores import STORE
 from onereward_jax.tasks import SAMPLING_PROBABILITIES, TASKS, Task
 
 ROOT = pathlib.Path(onereward_jax.__file__).parents[1]

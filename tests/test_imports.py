@@ -31,6 +31,7 @@ LAYERS = (
     "data",
     "convert",
     "models",
+    "storage",
     "parallel",
     "tasks",
     "common",
@@ -113,15 +114,16 @@ def test_no_file_of_the_package_names_torch_or_tensorflow():
 
 
 def test_every_package_imported_is_declared_in_setup_py():
-    """RUNTIME outside functions, WANDB inside them too, MINI in functions of the mini world."""
+    """RUNTIME outside functions, WANDB and GCS inside too, MINI in functions of the mini world."""
     distributions = importlib.metadata.packages_distributions()
-    runtime, mini, wandb = (
+    runtime, mini, wandb, gcs = (
         {normalized(re.split(r"[\[<>=]", line)[0]) for line in requirements(name)}
-        for name in ("RUNTIME", "MINI", "WANDB")
+        for name in ("RUNTIME", "MINI", "WANDB", "GCS")
     )
     undeclared = []
     for path in MODULES:
-        inside = runtime | wandb | (mini if dotted_name(path).startswith(MINI_WORLD) else set())
+        inside = runtime | wandb | gcs
+        inside |= mini if dotted_name(path).startswith(MINI_WORLD) else set()
         everywhere = imported_names(path)
         for name, declared in (
             *((name, inside) for name in everywhere),

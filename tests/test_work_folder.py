@@ -20,7 +20,8 @@ from onereward_jax.stages.command import (
     read_command,
     write_command,
 )
-from onereward_jax.stages.lock import FILE, WorkdirLock, WorkdirLocked
+from onereward_jax.stages.lock import WorkdirLock, WorkdirLocked
+from onereward_jax.stages.lock_file import FILE
 
 ROOT = pathlib.Path(onereward_jax.__file__).parents[1]
 HOLD = """

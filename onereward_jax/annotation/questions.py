@@ -84,6 +84,20 @@ _FIELDS = frozenset({field.name for field in dataclasses.fields(Question)} - {"d
 def add_questions(path: Path, questions: Iterable[Question]) -> int:
     """Adds the lines that the file does not have yet, at its end; returns how many.
 
+    See `with_questions`.
+    """
+    old = path.read_bytes() if path.exists() else b""
+    new = with_questions(old, questions)
+    if new == old:
+        return 0
+    with atomic_file(path, sync=True) as draft:
+        draft.write_bytes(new)
+    return new.removeprefix(old).lstrip(b"\n").count(b"\n")
+
+
+def with_questions(old: bytes, questions: Iterable[Question]) -> bytes:
+    """The content of a file of questions with the lines that it does not have yet at its end.
+
     What is there stays, byte for byte. Only a file into which nobody has written is made anew
     where its questions are not those of the run any more.
     """
@@ -92,7 +106,6 @@ def add_questions(path: Path, questions: Iterable[Question]) -> int:
         for question in questions
         for line in question.lines()
     }
-    old = path.read_bytes() if path.exists() else b""
     found, written_into = set(), False
     for line in old.split(b"\n"):
         if line.strip():
@@ -102,11 +115,8 @@ def add_questions(path: Path, questions: Iterable[Question]) -> int:
     if not written_into and not found <= wanted.keys():
         old, found = b"", set()
     added = [line + b"\n" for key, line in wanted.items() if key not in found]
-    if added:
-        ending = b"" if not old or old.endswith(b"\n") else b"\n"
-        with atomic_file(path, sync=True) as draft:
-            draft.write_bytes(b"".join([old, ending, *added]))
-    return len(added)
+    ending = b"" if not (old and added) or old.endswith(b"\n") else b"\n"
+    return b"".join([old, ending, *added])
 
 
 def _fields(line: bytes) -> dict[str, Any]:

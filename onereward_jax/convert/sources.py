@@ -20,6 +20,7 @@ from huggingface_hub.errors import (
 from onereward_jax.convert.layouts import DIFFUSERS, TRANSFORMERS
 from onereward_jax.convert.lora import ADAPTER_FILE, PEFT_FILE
 from onereward_jax.parallel.hosts import agreed
+from onereward_jax.storage import is_bucket, local_path
 
 PACKAGE = Path(__file__).parents[1]
 
@@ -46,7 +47,8 @@ def resolve_folder(name: str | Path, what: str) -> Path:
     """The local folder of a model.
 
     Args:
-      name: the path of a folder; one relative to the package (`mini_models/editor`); or
+      name: the path of a folder; one of a bucket (`gs://bucket/path`), which is copied to this
+        host; one relative to the package (`mini_models/editor`); or
         `owner/repository` on the Hugging Face hub, with a folder of it where the model is not at
         its top (`owner/repository/folder`). The first that exists is taken. A commit, tag or branch
         may be named (`owner/repository@revision/folder`); otherwise it is the newest commit, the
@@ -59,6 +61,11 @@ def resolve_folder(name: str | Path, what: str) -> Path:
       FileNotFoundError: none of the three exists, the hub has no such revision or wants a log-in,
         or it cannot be reached.
     """
+    if is_bucket(name):
+        folder = local_path(name, again=False)
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{what}: there is no folder {name}")
+        return folder
     given = Path(name).expanduser()
     for folder in (given, PACKAGE / given):
         if folder.is_dir():
@@ -85,7 +92,7 @@ def hub_commit(folder: Path) -> str | None:
 
 def resolve_adapter(name: str | Path, what: str) -> Path:
     """The file of an adapter, or the local folder that holds it; else as `resolve_folder`."""
-    given = Path(name).expanduser()
+    given = local_path(name)
     return given if given.is_file() else resolve_folder(name, what)
 
 

@@ -15,6 +15,7 @@ import os
 import sys
 import time
 import traceback
+import zlib
 from collections.abc import Callable, Container, Iterator, Mapping
 from typing import Any, NoReturn
 
@@ -252,6 +253,14 @@ def agreed(name: str, make: Callable[[], str]) -> str:
             time.sleep(pause)
             pause = min(2.0 * pause, 1.0)
     return found[0][1]
+
+
+def first_on_host(name: str) -> bool:
+    """Whether this process has the lowest number of all that give the same name; all must ask."""
+    if not several():
+        return True
+    names = multihost_utils.process_allgather(np.array(zlib.crc32(name.encode()), np.uint32))
+    return int(np.argmax(names == names[jax.process_index()])) == jax.process_index()
 
 
 def reached_by_all(here: bool) -> bool:

@@ -24,16 +24,17 @@ from onereward_jax.annotation import Candidate, Preference, PreferenceStore
 from onereward_jax.annotation.agreement import Agreement, agreement_by_dimension, overall_agreement
 from onereward_jax.annotation.answers import Answers, read_answers
 from onereward_jax.annotation.binding import question_digest
-from onereward_jax.annotation.questions import FILE, Question, add_questions
+from onereward_jax.annotation.questions import FILE, Question
 from onereward_jax.common.mistakes import WaitingForPeople
 from onereward_jax.common.rng import generator
 from onereward_jax.data.triplets import Triplets
 from onereward_jax.parallel.stopping import stop_points
-from onereward_jax.stages.candidates import STORE
+from onereward_jax.stages.asking import answers_path, ask
 from onereward_jax.stages.data import open_triplets
 from onereward_jax.stages.progress import announce, progress_bar
 from onereward_jax.stages.question_pictures import question_paths, save_question_pictures
 from onereward_jax.stages.stage import Results, StageContext
+from onereward_jax.stages.stores import new_store, open_store, read_store
 from onereward_jax.tasks import DIMENSIONS, TASKS, Dimension, Task
 
 ORACLE, PEOPLE = "oracle", "people"
@@ -62,17 +63,14 @@ def check(context: StageContext) -> None:
             f"config.annotate.by is {config.by!r}, who knows the mini world only: choose {PEOPLE} "
             f"for config.data.source = {source!r}"
         )
-    if config.by == PEOPLE and config.path and not answers_path(context).exists():
+    if config.by == PEOPLE and config.path and not _answers(context).exists():
         raise FileNotFoundError(
             f"config.annotate.path: there is neither a file nor a folder {config.path}"
         )
 
 
-def answers_path(context: StageContext) -> Path:
-    """Where people's answers are: a file, or a folder with a *.jsonl for each annotator."""
-    if context.config.annotate.path:
-        return Path(context.config.annotate.path).expanduser()
-    return context.workdir / QUESTIONS / FILE
+def _answers(context: StageContext) -> Path:
+    return answers_path(context, context.config.annotate.path, QUESTIONS)
 
 
 def run(context: StageContext) -> Results:
@@ -86,14 +84,12 @@ def run(context: StageContext) -> Results:
     splits = {split: open_triplets(context, split) for split in ("train", "test")}
     groups = _groups(context, splits)
     if context.config.annotate.by == ORACLE:
-        with PreferenceStore(context.folder / STORE) as store:
+        with open_store(context) as store:
             _ask_oracle(context, splits, groups, store)
             return _counts(store.preferences())
     answers = _ask_people(context, splits, groups)
     preferences = _preferences_of_people(answers, splits, groups)
-    for path in context.folder.glob(f"{STORE}*"):  # with what SQLite keeps beside it
-        path.unlink()
-    with PreferenceStore(context.folder / STORE) as store:
+    with new_store(context) as store:
         store.add_candidates(one for group in groups.values() for one in group.candidates)
         store.add_preferences(preferences)
     return _counts(preferences) | _tell_agreement(context, preferences)
@@ -106,7 +102,7 @@ def _counts(preferences: Sequence[Preference]) -> Results:
 
 def _groups(context: StageContext, splits: Mapping[str, Triplets]) -> dict[str, _Group]:
     """What there are candidates of, and is in the data, by its name in the store."""
-    with PreferenceStore(context.output("candidates") / STORE) as made:
+    with read_store(context, "candidates") as made:
         candidates = made.candidates()  # ordered by triplet
     rows = {
         f"{split}/{name}": (split, row)
@@ -129,20 +125,22 @@ def _ask_people(
       ValueError: answers cannot be used, or all are given and a split has no decided pair.
       WaitingForPeople: they are too few.
     """
-    folder, enough = context.workdir / QUESTIONS, context.config.annotate.enough
+    file, enough = context.workdir / QUESTIONS / FILE, context.config.annotate.enough
+    file = context.folders.place(file)
     questions = _questions(context, splits, groups)
-    add_questions(folder / FILE, questions)
-    answers = read_answers(answers_path(context), questions)
+    ask(context, QUESTIONS, questions)
+    answers = read_answers(_answers(context), questions)
     if answers.elsewhere:
         announce(f"annotate: {answers.about_elsewhere()}")
     asked = sum(len(question.dimensions) for question in questions)
     needed = max(1, math.ceil(enough * asked - 1e-9))
     if answers.answered < needed:
         what = "the rest" if needed == asked else f"{needed}, which are enough"
-        where = f" in {answers_path(context)}" if context.config.annotate.path else ""
+        named = context.config.annotate.path
+        where = f" in {named}" if named else ""
         raise WaitingForPeople(
             f"annotate: {answers.answered} of {asked} questions are answered{where}; waiting for "
-            f"{what}: {folder / FILE}; the same command goes on when they are there"
+            f"{what}: {file}; the same command goes on when they are there"
         )
     decided = {one.triplet.partition("/")[0] for one in answers.given if one.best is not None}
     if missing := [split for split in splits if split not in decided]:
@@ -151,8 +149,8 @@ def _ask_people(
             "judge needs pairs to learn from (train) and to be measured by (test)"
         )
         if answers.answered < asked:
-            raise WaitingForPeople(f"annotate: {sentence}; waiting for more: {folder / FILE}")
-        raise ValueError(f"{answers_path(context)}: {sentence}")
+            raise WaitingForPeople(f"annotate: {sentence}; waiting for more: {file}")
+        raise ValueError(f"{_answers(context)}: {sentence}")
     return answers
 
 

@@ -34,9 +34,8 @@ from onereward_jax.stages.edits import Edit, PictureMaker, Source
 from onereward_jax.stages.progress import progress_bar
 from onereward_jax.stages.settings import check_batch, compute_dtype, task_probabilities
 from onereward_jax.stages.stage import Results, StageContext
+from onereward_jax.stages.stores import open_store
 from onereward_jax.tasks import TASKS, Task
-
-STORE = "preferences.sqlite"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +87,7 @@ def run(context: StageContext) -> Results:
                 'draws; config.candidates.tasks = "evenly" takes all tasks'
             )
     with _open_store(context) as store:
-        missing = _missing(plans, store)
+        missing = _missing(plans, store, context.folder)
         # neighbours with the same number of steps share a batch
         missing.sort(key=lambda plan: plan.candidate.num_inference_steps)
         done = len(plans) - len(missing)
@@ -226,18 +225,26 @@ def _open_store(context: StageContext) -> contextlib.AbstractContextManager:
     """The stage's store on the process that writes, None on the others."""
     if not is_writer():
         return contextlib.nullcontext()
-    return PreferenceStore(context.folder / STORE)
+    return open_store(context)
 
 
-def _missing(plans: Sequence[Plan], store: PreferenceStore | None) -> list[Plan]:
+def _missing(
+    plans: Sequence[Plan], store: PreferenceStore | None, folder: Path
+) -> list[Plan]:
     """The plans not yet carried out, on every process what the writer finds in its store.
 
-    Candidates that are planned no more leave the store.
+    Candidates that are planned no more, or have no picture in `folder`, leave the store.
     """
     absent = np.zeros(len(plans), bool)
     if store is not None:
         wanted = [(plan.candidate.triplet_id, plan.candidate.index) for plan in plans]
-        store.keep_candidates(wanted)
+        # A picture whose host was lost with it has to be made again.
+        there = {path.relative_to(folder).as_posix() for path in folder.glob("pictures/*/*.png")}
+        store.keep_candidates(
+            (plan.candidate.triplet_id, plan.candidate.index)
+            for plan in plans
+            if plan.candidate.picture in there
+        )
         made = {(old.triplet_id, old.index) for old in store.candidates()}
         absent[:] = [one not in made for one in wanted]
     if several():

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import json
 import pathlib
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,7 +19,9 @@ from onereward_jax.parallel import is_writer, wait_for_all
 from onereward_jax.parallel.hosts import from_writer
 from onereward_jax.parallel.stopping import now_at, stop_requested
 from onereward_jax.stages.checks import check_config, check_stages
+from onereward_jax.stages.command import FILE as COMMAND
 from onereward_jax.stages.command import Command, write_command
+from onereward_jax.stages.fingerprints import DIGESTS
 from onereward_jax.stages.inputs import (
     Comparison,
     Effect,
@@ -31,6 +33,7 @@ from onereward_jax.stages.inputs import (
     stage_inputs,
 )
 from onereward_jax.stages.lock import WorkdirLock
+from onereward_jax.stages.outputs import OutputFolders, open_workdir
 from onereward_jax.stages.progress import announce
 from onereward_jax.stages.record import (
     COMPLETE,
@@ -38,9 +41,9 @@ from onereward_jax.stages.record import (
     STARTED,
     StageRecord,
     read_record,
-    write_record,
 )
 from onereward_jax.stages.stage import Stage, StageContext
+from onereward_jax.stages.stores import save_lines
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,11 +91,16 @@ def run_chain(
     for name in (*config.stages, *([only] if only else [])):
         if name not in table:
             raise ValueError(f"config.stages: no stage {name!r}; there are {', '.join(table)}")
-    workdir = pathlib.Path(workdir).expanduser()
-    chain = _Chain(FrozenConfigDict(config), workdir, mesh, table, command)
+    folders = open_workdir(workdir)
+    chain = _Chain(FrozenConfigDict(config), folders, mesh, table, command)
     chosen = [stage for stage in stages if stage.name in ((only,) if only else config.stages)]
-    from_writer(lambda: chain.prepare(chosen))
-    with chain.held():
+    with contextlib.ExitStack() as held:
+        if folders.copy is not None:  # what a run in a bucket leaves is seen only while it is held
+            held.enter_context(chain.held())
+            folders.fetch_heads()
+        from_writer(lambda: chain.prepare(chosen))
+        if folders.copy is None:
+            held.enter_context(chain.held())
         outcomes = [chain.run(stage) for stage in chosen]
         if only and is_writer():
             chain.name_outdated(chosen[0])
@@ -104,16 +112,21 @@ class _Chain:
     """What stays the same from stage to stage of one run."""
 
     config: FrozenConfigDict
-    workdir: pathlib.Path
+    folders: OutputFolders
     mesh: Mesh
     table: dict[str, Stage]
     command: Command | None
+
+    @property
+    def workdir(self) -> pathlib.Path:
+        """Of the run, on this host."""
+        return self.folders.workdir
 
     def held(self) -> WorkdirLock | _Unheld:
         """The lock of the work folder on process 0; nothing on the others."""
         if not is_writer():
             return _Unheld()
-        return WorkdirLock(self.workdir)
+        return WorkdirLock(self.folders.copy.bucket if self.folders.copy else self.workdir)
 
     def upstream(self, stage: Stage) -> list[Stage]:
         """The stages of this config that `stage` reads."""
@@ -121,7 +134,7 @@ class _Chain:
 
     def record(self, stage: Stage) -> StageRecord | None:
         """What `stage.json` says at the moment."""
-        return read_record(self.workdir / stage.name)
+        return self.folders.record(stage.name)
 
     def inputs(self, stage: Stage, known: dict[str, dict[str, Any]]) -> dict[str, Any]:
         """Every value the output of `stage` depends on, once the stages it reads are up to date.
@@ -148,9 +161,11 @@ class _Chain:
         known: dict[str, dict[str, Any]] = {}
         for stage in chosen if len(chosen) == 1 else ():
             self.require_upstream(stage, known)
-        check_stages(
-            (stage, self.context(stage)) for stage in chosen if self.has_to_run(stage, known)
-        )
+        running = [stage for stage in chosen if self.has_to_run(stage, known)]
+        made = {stage.name for stage in chosen}
+        for stage in running:
+            self.folders.fetch_here(one for one in stage.reads if one not in made)
+        check_stages((stage, self.context(stage)) for stage in running)
         return ""
 
     def has_to_run(self, stage: Stage, known: dict[str, dict[str, Any]]) -> bool:
@@ -175,7 +190,14 @@ class _Chain:
         if inputs is not None:
             effects = input_effects(stage, self.config)
             fixed = {k: value for k, value in inputs.items() if effects(k) is Effect.OUTPUT}
-        return StageContext(stage.name, self.config, self.workdir, self.mesh, must_match=fixed)
+        return StageContext(
+            stage.name,
+            self.config,
+            self.workdir,
+            self.mesh,
+            must_match=fixed,
+            folders=self.folders,
+        )
 
     def require_upstream(self, stage: Stage, known: dict[str, dict[str, Any]]) -> None:
         """Raise a ValueError unless all that `stage` reads, however indirectly, is up to date."""
@@ -211,13 +233,18 @@ class _Chain:
         inputs = json.loads(from_writer(lambda: json.dumps(self.settle(stage))))
         if inputs is None:
             record = self.record(stage)
-            announce(f"{stage.name}: complete and unchanged; remove {folder} to run it again")
+            where = self.folders.place(folder)
+            announce(f"{stage.name}: complete and unchanged; remove {where} to run it again")
             return Outcome(stage.name, False, record)
         start, results = time.monotonic(), None
-        if is_writer() or not stage.alone:
-            results = stage.run(self.context(stage, inputs))
-        # However long the writer may take: a dead one is noticed by the runtime.
-        wait_for_all(f"end of {stage.name}", seconds=None)
+        self.folders.fetch([*stage.reads, stage.name], alone=stage.alone)
+        context = self.context(stage, inputs)
+        with self.folders.kept_up(stage.name, lambda: save_lines(context)):
+            if is_writer() or not stage.alone:
+                results = stage.run(context)
+            # However long the writer may take: a dead one is noticed by the runtime.
+            wait_for_all(f"end of {stage.name}", seconds=None)
+        wait_for_all(f"files of {stage.name}", seconds=None)
         record = StageRecord(
             status=COMPLETE,
             inputs=inputs,
@@ -227,7 +254,7 @@ class _Chain:
             results=dict(results or {}),
         )
         if is_writer():
-            write_record(folder, record)
+            self.folders.declare(stage.name, record)
         wait_for_all(f"record of {stage.name}")
         announce(f"{stage.name}: done in {record.seconds:.0f} s")
         return Outcome(stage.name, True, record)
@@ -238,9 +265,10 @@ class _Chain:
         Returns:
           Its inputs, or None when it is complete and unchanged.
         """
+        self.folders.fetch_heads_here()  # people may have answered since
         known: dict[str, dict[str, Any]] = {}
         self.require_upstream(stage, known)
-        inputs, folder = self.inputs(stage, known), self.workdir / stage.name
+        inputs = self.inputs(stage, known)
         record = self.record(stage)
         found = self.comparison(stage, record, inputs) if record else None
         starts_over = found is None or found.verdict is Verdict.STARTS_OVER
@@ -249,31 +277,32 @@ class _Chain:
             # What is finished already need not be gone on to.
             former = self.former_output(stage, inputs, complete=not starts_over)
         if starts_over or former:
-            if _has_output(folder) or (record and record.status == COMPLETE):
-                kept = _set_aside(folder)
+            if self.folders.has_output(stage.name) or (record and record.status == COMPLETE):
+                kept = self.folders.set_aside(stage.name)
                 why = str(found) if found else f"it has no {FILE}"
                 announce(f"{stage.name}: former output moved to {kept} ({why})")
-            elif folder.exists():
-                shutil.rmtree(folder)
+            else:
+                self.folders.remove(stage.name)
             if former:
-                former.rename(folder)
+                self.folders.take_back(former, stage.name)
                 record = self.record(stage)
                 found = self.comparison(stage, record, inputs)
                 why = "to go on from" if found.differing else "it was made from these inputs"
-                announce(f"{stage.name}: {former} is taken back: {why}")
+                announce(f"{stage.name}: {self.folders.place(former)} is taken back: {why}")
         unchanged = found is not None and found.verdict is Verdict.UNCHANGED
         if unchanged and record is not None and record.status == COMPLETE:
             return None
         kept_output = found is not None and found.verdict is not Verdict.STARTS_OVER
-        if kept_output and not stage.resumes and folder.exists():
-            shutil.rmtree(folder)
-        going_on = kept_output and stage.resumes and _has_output(folder)
+        if kept_output and not stage.resumes:
+            self.folders.remove(stage.name)
+        going_on = kept_output and stage.resumes and self.folders.has_output(stage.name)
         changed = f" ({found})" if kept_output and found.differing else ""
         announce(f"{stage.name}: {'going on' if going_on else 'starting'}{changed}")
-        folder.mkdir(parents=True, exist_ok=True)
-        write_record(folder, StageRecord(STARTED, inputs))
+        self.folders.declare(stage.name, StageRecord(STARTED, inputs))
         if self.command is not None:
             write_command(self.workdir, self.command)
+        for name in (COMMAND, DIGESTS):
+            self.folders.publish_file(name)
         return inputs
 
     def former_output(
@@ -324,14 +353,3 @@ class _Unheld:
     def __enter__(self) -> None: ...
 
     def __exit__(self, *error: object) -> None: ...
-
-
-def _has_output(folder: pathlib.Path) -> bool:
-    return folder.exists() and any(entry.name != FILE for entry in folder.iterdir())
-
-
-def _set_aside(folder: pathlib.Path) -> pathlib.Path:
-    number = 1
-    while (kept := folder.with_name(f"{folder.name}.old-{number}")).exists():
-        number += 1
-    return folder.rename(kept)

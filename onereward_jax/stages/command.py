@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from onereward_jax.common.atomic_file import atomic_file
 from onereward_jax.common.config import flatten_config
+from onereward_jax.storage import local_path
 
 FILE = "command.json"
 
@@ -90,13 +91,13 @@ def _sets_field(argument: str) -> bool:
     return argument.startswith("-") and name.startswith(("config.", "noconfig."))
 
 
-def read_command(workdir: pathlib.Path) -> Command:
-    """The command of the run in `workdir`.
+def read_command(workdir: str | pathlib.Path) -> Command:
+    """The command of the run in `workdir`, a folder or gs://bucket/path.
 
     Raises:
       ValueError: no run has left one there, or the file is damaged.
     """
-    path = workdir / FILE
+    path = local_path(f"{str(workdir).rstrip('/')}/{FILE}")
     if not path.is_file():
         raise ValueError(f"--resume: there is no run in {workdir} ({FILE} is missing)")
     try:

@@ -20,6 +20,7 @@ from onereward_jax.data.triplets import MissingFeatures, Triplets, check_data_se
 from onereward_jax.parallel.stopping import stop_points
 from onereward_jax.stages.progress import announce, progress_bar
 from onereward_jax.stages.stage import Results, StageContext
+from onereward_jax.storage import local_path
 from onereward_jax.tasks import TASKS
 
 SOURCES = ("mini", "folder", "tfds")
@@ -127,7 +128,7 @@ def data_folder(config: FrozenConfigDict) -> Path:
             f"config.data.path is empty: config.data.source = {data.source!r} needs the folder "
             + needed
         )
-    folder = Path(data.path).expanduser()
+    folder = local_path(data.path, again=False)
     if not folder.is_dir():
         raise FileNotFoundError(f"config.data.path is {data.path!r}: there is no such folder")
     return folder

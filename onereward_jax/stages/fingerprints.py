@@ -24,6 +24,7 @@ from onereward_jax.convert import hub_commit, resolve_folder
 from onereward_jax.data.metadata import METADATA, metadata_lines
 from onereward_jax.stages.inputs import Digest
 from onereward_jax.stages.progress import announce
+from onereward_jax.storage import local_path
 
 WHOLE_BYTES = 4 << 20
 """Files up to this size are read whole."""
@@ -93,7 +94,7 @@ def file(field: str) -> Digest:
 
     def digest(config: FrozenConfigDict, workdir: pathlib.Path) -> str:
         name = _value(config, field)
-        return of_file(pathlib.Path(name).expanduser()) if name else NONE
+        return of_file(local_path(name)) if name else NONE
 
     return digest
 
@@ -102,7 +103,7 @@ def folder(field: str) -> Digest:
     """Of every file below the folder that `field` names, such as a TFDS data set."""
 
     def digest(config: FrozenConfigDict, workdir: pathlib.Path) -> str:
-        top = pathlib.Path(_value(config, field)).expanduser()
+        top = local_path(_value(config, field), again=False)
         files = (path for path in top.rglob("*") if path.is_file())
         return _of_named((path.relative_to(top).as_posix(), of_file(path)) for path in files)
 
@@ -117,7 +118,7 @@ def pictures(field: str) -> Digest:
     """
 
     def digest(config: FrozenConfigDict, workdir: pathlib.Path) -> str:
-        top = pathlib.Path(_value(config, field)).expanduser()
+        top = local_path(_value(config, field), again=False)
         if not (top / METADATA).is_file():
             raise FileNotFoundError(
                 f"config.{field}: there is no {top / METADATA}, by which the run tells whether its "
@@ -158,7 +159,7 @@ def answers(field: str, in_place: str) -> Digest:
 
     def digest(config: FrozenConfigDict, workdir: pathlib.Path) -> str:
         name = _value(config, field)
-        path = pathlib.Path(name).expanduser() if name else workdir / in_place
+        path = local_path(name) if name else workdir / in_place
         if not path.exists():
             return NONE
         # Questions that a stage has just written change nothing of what it read.

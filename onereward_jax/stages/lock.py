@@ -1,7 +1,8 @@
 """One run at a time in a work folder, from whatever hosts it is started.
 
 The run that holds a folder keeps `lock.json` in it and moves its `beat` on every few seconds. On
-the same host a dead holder is known at once, on another by a beat that stands still.
+the same host a dead holder is known at once, on another by a beat that stands still. In a bucket
+the file is an object that is written only while it is the one that was read.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ import uuid
 
 from onereward_jax.common.mistakes import TRY_AGAIN
 from onereward_jax.parallel.stopping import before_leaving
+from onereward_jax.stages.lock_file import BucketLockFile, LocalLockFile
+from onereward_jax.storage import BucketFolder
 
-FILE = "lock.json"
 BEAT_SECONDS = 10.0
 """Between two signs of life."""
 SILENT_BEATS = 3
@@ -59,26 +61,30 @@ class Holder:
 
 
 class WorkdirLock:
-    """A context manager that holds `workdir`.
+    """A context manager that holds a work folder.
 
     Raises (when entered):
       WorkdirLocked: naming the process and host that hold it.
     """
 
-    def __init__(self, workdir: pathlib.Path, *, beat_seconds: float = BEAT_SECONDS) -> None:
-        """Makes the folder when it is missing.
+    def __init__(
+        self, workdir: pathlib.Path | BucketFolder, *, beat_seconds: float = BEAT_SECONDS
+    ) -> None:
+        """Touches nothing yet.
 
         Args:
-          workdir: of the run.
+          workdir: of the run; made when it is missing.
           beat_seconds: between two signs of life.
         """
-        self._path = workdir / FILE
+        in_bucket = isinstance(workdir, BucketFolder)
+        self._workdir = workdir
+        self._file = BucketLockFile(workdir) if in_bucket else LocalLockFile(workdir)
         self._seconds = beat_seconds
         self._ended = threading.Event()
         self._beating = threading.Thread(target=self._beat, name="lock", daemon=True)
         self._mine = Holder(
             host=socket.gethostname(),
-            system=_system(),
+            system=system_name(),
             pid=os.getpid(),
             started=_start_ticks(os.getpid()),
             since=time.strftime("%Y-%m-%d %H:%M:%S"),
@@ -86,8 +92,7 @@ class WorkdirLock:
         )
 
     def __enter__(self) -> WorkdirLock:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        if not self._create():
+        if not self._file.create(_text(self._mine)):
             self._take_over()
         self._beating.start()
         before_leaving(self._release)
@@ -105,36 +110,29 @@ class WorkdirLock:
     def _release(self) -> None:
         self._ended.set()
         self._beating.join()
-        holder = _read(self._path)
+        holder = _holder(self._file.read())
         if holder is not None and holder.token == self._mine.token:
-            self._path.unlink(missing_ok=True)
-
-    def _create(self) -> bool:
-        """Whether the folder was free; it is held then."""
-        try:
-            file = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-        except FileExistsError:
-            return False
-        with os.fdopen(file, "w") as opened:
-            json.dump(dataclasses.asdict(self._mine), opened)
-        return True
+            self._file.remove()
 
     def _take_over(self) -> None:
-        holder = _read(self._path)
-        if holder is None:  # perhaps it is being written at this moment
+        text = self._file.read()
+        if _holder(text) is None:  # perhaps it is being written at this moment
             time.sleep(min(1.0, self._seconds))
-            holder = _read(self._path)
+            text = self._file.read()
+        holder = _holder(text)
         if holder is not None and self._lives(holder):
             raise WorkdirLocked(
-                f"{self._path.parent} is in use by {holder}: wait for that run, stop it, or choose "
+                f"{self._workdir} is in use by {holder}: wait for that run, stop it, or choose "
                 "another --workdir"
             )
-        self._write(self._mine)
+        # It may have been given back while its holder was watched.
+        if not self._file.create(_text(self._mine)):
+            self._file.replace(text, _text(self._mine))
         # Of two that take over at the same time the last one has it.
         time.sleep(min(0.5, self._seconds))
-        holder = _read(self._path)
+        holder = _holder(self._file.read())
         if holder is None or holder.token != self._mine.token:
-            raise WorkdirLocked(f"{self._path.parent} has just been taken by {holder}")
+            raise WorkdirLocked(f"{self._workdir} has just been taken by {holder}")
 
     def _lives(self, holder: Holder) -> bool:
         if holder.system == self._mine.system:
@@ -142,14 +140,14 @@ class WorkdirLock:
             return _start_ticks(holder.pid) == holder.started and _runs(holder.pid)
         patience = SILENT_BEATS * self._seconds
         print(
-            f"{self._path.parent} was last used by {holder}: looking for a sign of life for "
+            f"{self._workdir} was last used by {holder}: looking for a sign of life for "
             f"{patience:.0f} s",
             flush=True,
         )
         until = time.monotonic() + patience
         while time.monotonic() < until:
             time.sleep(self._seconds / 4)
-            now = _read(self._path)
+            now = _holder(self._file.read())
             if now is None:
                 return False
             if (now.token, now.beat) != (holder.token, holder.beat):
@@ -159,32 +157,33 @@ class WorkdirLock:
     def _beat(self) -> None:
         beat = 0
         while not self._ended.wait(self._seconds):
-            holder = _read(self._path)
+            text = self._file.read()
+            holder = _holder(text)
             if holder is not None and holder.token != self._mine.token:
                 # This process stood still for so long that it was taken for dead.
                 print(f"error: the work folder was taken over by {holder}", file=sys.stderr)
                 os._exit(TRY_AGAIN)
             beat += 1
             try:
-                self._write(dataclasses.replace(self._mine, beat=beat))
+                self._file.replace(text, _text(dataclasses.replace(self._mine, beat=beat)))
             except OSError:
                 continue  # a bucket that is out of reach for a moment
 
-    def _write(self, holder: Holder) -> None:
-        partial = self._path.with_name(f"{FILE}.{self._mine.token}")
-        partial.write_text(json.dumps(dataclasses.asdict(holder)), encoding="utf-8")
-        os.replace(partial, self._path)
+
+def _text(holder: Holder) -> str:
+    return json.dumps(dataclasses.asdict(holder))
 
 
-def _read(path: pathlib.Path) -> Holder | None:
-    """Who holds the folder; None when nobody does, or when the file is none of ours."""
+def _holder(text: str) -> Holder | None:
+    """Who holds the folder; None when nobody does, or when the text is none of ours."""
     try:
-        return Holder(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        return Holder(**json.loads(text))
+    except (ValueError, TypeError):
         return None
 
 
-def _system() -> str:
+def system_name() -> str:
+    """Tells this host, since its start, and this container from all others."""
     try:
         boot = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{socket.gethostname()} {boot} {os.readlink('/proc/self/ns/pid')}"

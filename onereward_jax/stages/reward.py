@@ -36,16 +36,15 @@ from onereward_jax.parallel import (
     local_rows,
     shard_batch,
     shard_whole,
-    wait_for_all,
 )
 from onereward_jax.reward import QueryTokenizer
 from onereward_jax.reward.loading import load_judge_params, read_judge, write_judge_template
-from onereward_jax.stages.candidates import STORE
 from onereward_jax.stages.data import open_triplets
 from onereward_jax.stages.prompts import check_prompts, prompts_of, settle_prompts
 from onereward_jax.stages.restore import restored_or_first
 from onereward_jax.stages.settings import check_batch, plain, reward_options, reward_settings
 from onereward_jax.stages.stage import Results, StageContext
+from onereward_jax.stages.stores import read_store
 from onereward_jax.stages.watching import watching
 from onereward_jax.tasks import DIMENSIONS, TASKS, Dimension, Task
 from onereward_jax.training.checkpoint import About, Checkpointer
@@ -88,9 +87,9 @@ def run(context: StageContext) -> Results:
     scorer = judges[sizes[0]].scorer  # for what does not depend on the size
     settle_prompts(context, judges[sizes[0]].queries, prompts_of(triplets))
     if is_writer():
-        with PreferenceStore(context.output("annotate") / STORE) as store:
+        with read_store(context, "annotate") as store:
             store.export_jsonl(context.folder / PAIRS)
-    wait_for_all("the pairs")
+    context.share(PAIRS)
     pairs = {
         split: PairSource(
             context,
@@ -144,7 +143,7 @@ def run(context: StageContext) -> Results:
         assumptions = Assumptions(true_share=full_attention_share(scorer))
         return reward_minimum(judges[_size(shapes)].scorer, abstract.params, shapes, assumptions)
 
-    with Checkpointer(context.folder / "checkpoints", about) as checkpointer:
+    with Checkpointer(context.checkpoints(), about) as checkpointer:
         abstract = abstract_reward_state(scorer, settings, mesh)
         state = restored_or_first(
             checkpointer, abstract, data, first, name="reward", optimizer=settings.optimizer
@@ -223,7 +222,8 @@ class PairSource:
                 pair for one in self._preferences for pair in implied(one, counts[one.triplet_id])
             ]
         if not self._preferences:
-            raise ValueError(f"{context.output('annotate') / STORE}: no decided pair of {split}")
+            where = context.folders.place(context.output("annotate"))
+            raise ValueError(f"{where}: no decided pair of {split}")
         self._folder, self._pictures = context.output("candidates"), pictures
         rows = {f"{split}/{name}": row for row, name in enumerate(triplets.column("id"))}
         of_triplet = np.array([rows[one.triplet_id] for one in self._preferences])

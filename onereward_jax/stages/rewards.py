@@ -90,7 +90,7 @@ def make_reward(context: StageContext) -> Reward:
 
 def _module(name: str) -> ModuleType:
     if name.endswith(".py"):
-        path = Path(name).expanduser()
+        path = local_path(name)
         if not path.is_file():
             raise FileNotFoundError(f"{FIELD} is {name!r}: there is no such file")
         spec = importlib.util.spec_from_file_location(path.stem, path)

@@ -173,7 +173,7 @@ def run(context: StageContext) -> Results:
         return rl_minimum(models, settings, parts, shown, assumptions)
 
     about = About(must_match=context.must_match, config=plain(context.config))
-    with Checkpointer(context.folder / "checkpoints", about) as checkpointer:
+    with Checkpointer(context.checkpoints(), about) as checkpointer:
         abstract = abstract_rl_state(models, settings, mesh)
         state = restored_or_first(
             checkpointer, abstract, data, first_state, name="rl", optimizer=settings.optimizer

@@ -8,11 +8,13 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from etils import epath
 from jax.sharding import Mesh
 from ml_collections import FrozenConfigDict
 
 from onereward_jax.convert import resolve_folder
 from onereward_jax.stages.inputs import Effect, Fields
+from onereward_jax.stages.outputs import OutputFolders
 
 Results = Mapping[str, str | int | float]
 """Headline figures of a stage, for the closing table of a run."""
@@ -29,6 +31,8 @@ class StageContext:
       mesh: the devices of the run.
       started: when this process began with the stage (`time.time()`).
       must_match: inputs without which the stage's half-finished output means something else.
+      folders: of the stages, and how what is in them gets to other hosts; by default `workdir` is
+        where it is wanted.
     """
 
     stage: str
@@ -37,11 +41,26 @@ class StageContext:
     mesh: Mesh
     started: float = dataclasses.field(default_factory=time.time)
     must_match: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    folders: OutputFolders | None = None
+
+    def __post_init__(self) -> None:
+        if self.folders is None:
+            object.__setattr__(self, "folders", OutputFolders(self.workdir))
 
     @property
     def folder(self) -> pathlib.Path:
         """Where this stage writes; it exists when the stage starts."""
         return self.workdir / self.stage
+
+    def checkpoints(self, name: str = "checkpoints") -> epath.Path:
+        """The folder of this stage's checkpoints; of a run in a bucket it is there."""
+        copy = self.folders.copy
+        top = self.workdir if copy is None else copy.bucket.url
+        return epath.Path(top) / self.stage / name
+
+    def share(self, name: str = "") -> None:
+        """All processes call it: what some have written below `folder`/name, all find there."""
+        self.folders.share(f"{self.stage}/{name}".rstrip("/"))
 
     def output(self, stage: str) -> pathlib.Path:
         """The folder an earlier stage wrote. Declare that stage in `Stage.reads`."""

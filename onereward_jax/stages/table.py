@@ -27,6 +27,7 @@ from onereward_jax.stages.inputs import (
 )
 from onereward_jax.stages.settings import query_template, task_probabilities
 from onereward_jax.stages.stage import Results, Stage, StageContext
+from onereward_jax.storage import local_path
 
 OUTPUT, UPDATES, ADDS = Effect.OUTPUT, Effect.UPDATES, Effect.ADDS
 
@@ -78,7 +79,7 @@ def _template_version(config: FrozenConfigDict, workdir: pathlib.Path) -> str:
 
 def _reward_file(config: FrozenConfigDict, workdir: pathlib.Path) -> str:
     """The name of the reward; of a file, what is in it."""
-    path = pathlib.Path(config.rl.reward).expanduser()
+    path = local_path(config.rl.reward)
     return fingerprints.of_file(path) if path.suffix == ".py" and path.is_file() else str(path)
 
 

@@ -1,7 +1,8 @@
 """Checkpoints: state, data iterator and a JSON description, written together or not at all.
 
-Orbax writes into a folder with a temporary name and renames it when everything is on disk, so a
-half-written checkpoint is never found by `latest_step`. Of several processes each writes its shards
+Orbax writes into a folder with a temporary name and renames it when everything is on disk; in a
+bucket, which cannot rename, it writes a last file instead. So a half-written checkpoint is never
+found by `latest_step`. Of several processes each writes its shards
 and process 0 the JSON. The iterator's state counts batches and is the same in all of them, so that
 a checkpoint also fits another number of processes.
 """
@@ -19,13 +20,19 @@ from typing import Any
 import grain
 import jax
 import orbax.checkpoint as ocp
+from etils import epath
+from orbax.checkpoint._src.path.atomicity import CommitFileTemporaryPath
 
 from onereward_jax.parallel import is_writer, wait_for_all
 from onereward_jax.parallel.hosts import reached_by_all
+from onereward_jax.storage import BucketFolder, is_bucket, mount_of
 from onereward_jax.training.state import TrainState
 
 DRAFT = ".orbax-checkpoint-tmp"
 """Orbax's, in the name of a checkpoint that is not complete."""
+
+COMMITTED = "commit_success.txt"
+"""Orbax's, of a checkpoint in a bucket."""
 
 STATE, DATA, ABOUT = "state", "data", "about"
 """The parts of a checkpoint: arrays, grain iterator, JSON."""
@@ -52,21 +59,25 @@ class About:
 class Checkpointer:
     """Writes and reads the checkpoints of one run; a context manager that waits at its end."""
 
-    def __init__(self, folder: Path, about: About, *, keep: int = 3) -> None:
+    def __init__(self, folder: epath.PathLike, about: About, *, keep: int = 3) -> None:
         """Opens `folder`, creating it if missing.
 
         Args:
-          folder: of this run's checkpoints only.
+          folder: of this run's checkpoints only; may be in a bucket.
           about: stored with each checkpoint and compared at restoring.
           keep: newest checkpoints kept; older ones are deleted.
         """
-        _remove_drafts(folder)
         self._about = about
+        self._folder = _absolute(folder)
+        _remove_drafts(self._folder)
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, create=True, enable_async_checkpointing=True
+            max_to_keep=keep,
+            create=True,
+            enable_async_checkpointing=True,
+            temporary_path_class=_atomicity(self._folder),
         )
         self._manager = ocp.CheckpointManager(
-            folder.resolve(),
+            self._folder,
             options=options,
             item_handlers={
                 STATE: ocp.StandardCheckpointHandler(),
@@ -74,7 +85,6 @@ class Checkpointer:
                 ABOUT: ocp.JsonCheckpointHandler(),
             },
         )
-        self._folder = folder
 
     def latest_step(self) -> int | None:
         """Step of the newest complete checkpoint."""
@@ -128,9 +138,12 @@ class Checkpointer:
             return state, complaints
         return None, complaints
 
-    def _set_aside(self, step: int) -> Path:
-        kept = self._folder.with_name(f"{self._folder.name}.damaged") / str(step)
-        if is_writer():
+    def _set_aside(self, step: int) -> epath.Path:
+        kept = self._folder.parent / f"{self._folder.name}.damaged" / str(step)
+        if is_writer() and is_bucket(kept):
+            names = (f"{folder.name}/{step}" for folder in (self._folder, kept.parent))
+            BucketFolder(str(self._folder.parent)).move(*names, last=COMMITTED)
+        elif is_writer():
             kept.parent.mkdir(exist_ok=True)
             shutil.rmtree(kept, ignore_errors=True)
             (self._folder / str(step)).rename(kept)
@@ -202,14 +215,17 @@ class Checkpointer:
                 )
 
 
-def _remove_drafts(folder: Path) -> None:
-    """Removes what killed saves have left, each as large as a checkpoint; Orbax leaves it there."""
-    if is_writer():
+def _remove_drafts(folder: epath.Path) -> None:
+    """Removes what killed saves have left, each as large as a checkpoint; Orbax leaves it there.
+
+    In a bucket it has the name of its step, and is written over when that step comes again.
+    """
+    if is_writer() and not is_bucket(folder):
         for draft in folder.glob(f"*{DRAFT}*"):
             shutil.rmtree(draft, ignore_errors=True)
 
 
-def restore_params(folder: Path, abstract_params: Any, *, ema: bool) -> Any:
+def restore_params(folder: epath.PathLike, abstract_params: Any, *, ema: bool) -> Any:
     """Only the parameters (or their average) of the newest checkpoint: no moments are read.
 
     Args:
@@ -220,7 +236,9 @@ def restore_params(folder: Path, abstract_params: Any, *, ema: bool) -> Any:
     Raises:
       FileNotFoundError: there is no complete checkpoint.
     """
-    with ocp.CheckpointManager(folder.resolve()) as manager:
+    folder = _absolute(folder)
+    options = ocp.CheckpointManagerOptions(temporary_path_class=_atomicity(folder))
+    with ocp.CheckpointManager(folder, options=options) as manager:
         step = manager.latest_step()
         if step is None:
             raise FileNotFoundError(f"{folder}: no complete checkpoint")
@@ -237,6 +255,22 @@ def restore_params(folder: Path, abstract_params: Any, *, ema: bool) -> Any:
             }),
         )
         return restored[STATE][part]
+
+
+def _absolute(folder: epath.PathLike) -> epath.Path:
+    folder = epath.Path(folder)
+    return folder if is_bucket(folder) else folder.resolve()  # which would take a URL for a name
+
+
+def _atomicity(folder: epath.Path) -> type | None:
+    """How a checkpoint becomes complete where a folder cannot be renamed at one stroke.
+
+    A mounted bucket copies and deletes file by file: a process killed meanwhile would leave half a
+    checkpoint under its final name. There, as in a bucket itself, a file written last says that it
+    is complete. None: as Orbax does by itself.
+    """
+    mount = None if is_bucket(folder) else mount_of(Path(folder))
+    return CommitFileTemporaryPath if mount is not None and mount.is_fuse else None
 
 
 def _plain(about: About) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from onereward_jax.common.atomic_file import atomic_file
 from onereward_jax.common.rng import generator
 from onereward_jax.convert import VAE, load_params
 from onereward_jax.data.triplets import Triplets
-from onereward_jax.parallel import is_writer, wait_for_all
+from onereward_jax.parallel import is_writer
 from onereward_jax.parallel.hosts import several
 from onereward_jax.parallel.stopping import stop_points
 from onereward_jax.policy import EditorParams, open_text_cache
@@ -89,7 +89,7 @@ def make_edits(
     ]
     if any(missing for _, missing, _ in wanted):
         _generate(context, triplets, wanted)
-    wait_for_all("the pictures of both editors", seconds=None)
+    context.share(PICTURES)
     return base, policy
 
 

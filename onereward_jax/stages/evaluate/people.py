@@ -17,10 +17,11 @@ from pathlib import Path
 from onereward_jax.annotation.agreement import agreement_of
 from onereward_jax.annotation.answers import Answer, read_answers
 from onereward_jax.annotation.binding import pixel_digest, question_digest, source_digest
-from onereward_jax.annotation.questions import FILE, Question, add_questions
+from onereward_jax.annotation.questions import FILE, Question
 from onereward_jax.common.rng import generator
 from onereward_jax.data.triplets import Triplets
 from onereward_jax.evaluation.gsb import Comparison, Verdict
+from onereward_jax.stages.asking import answers_path, ask
 from onereward_jax.stages.evaluate.edits import Pictures
 from onereward_jax.stages.progress import announce
 from onereward_jax.stages.question_pictures import question_paths, save_question_pictures
@@ -69,17 +70,14 @@ def check_people(context: StageContext) -> None:
             f"config.evaluate.answers is {config.answers!r}, but config.evaluate.questions is 0: "
             "no questions are asked"
         )
-    if config.answers and not answers_path(context).exists():
+    if config.answers and not _answers(context).exists():
         raise FileNotFoundError(
             f"config.evaluate.answers: there is neither a file nor a folder {config.answers}"
         )
 
 
-def answers_path(context: StageContext) -> Path:
-    """Where people's answers are: a file, or a folder with a *.jsonl for each annotator."""
-    if context.config.evaluate.answers:
-        return Path(context.config.evaluate.answers).expanduser()
-    return context.workdir / QUESTIONS / FILE
+def _answers(context: StageContext) -> Path:
+    return answers_path(context, context.config.evaluate.answers, QUESTIONS)
 
 
 def ask_people(
@@ -105,10 +103,9 @@ def ask_people(
     ]
     if not asked:
         return None
-    path = context.workdir / QUESTIONS / FILE
     questions = [one.question for one in asked]
-    add_questions(path, questions)
-    answers = read_answers(answers_path(context), questions)
+    ask(context, QUESTIONS, questions)
+    answers = read_answers(_answers(context), questions)
     if answers.elsewhere:
         announce(f"evaluate: {answers.about_elsewhere()}")
     of_triplet = {one.question.triplet: one for one in asked}

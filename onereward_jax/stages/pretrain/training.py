@@ -57,7 +57,7 @@ def run_training(
     pretrain = context.config.pretrain
     iterator = iter(data.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)))
     about = About(must_match={"training": plain(section)}, config=plain(context.config))
-    with Checkpointer(folder, about, keep=1) as checkpointer:
+    with Checkpointer(context.checkpoints(folder.name), about, keep=1) as checkpointer:
         state = restored_or_first(
             checkpointer, abstract, iterator, create, name=name, optimizer=optimizer_config(section)
         )

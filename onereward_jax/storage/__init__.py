@@ -1,0 +1,18 @@
+"""Folders in Google Cloud Storage (`gs://bucket/path`), and what mounted buckets need."""
+
+from onereward_jax.storage.bucket_folder import BucketFolder, ObjectState, is_bucket
+from onereward_jax.storage.inputs import local_path
+from onereward_jax.storage.local_copies import copies_folder
+from onereward_jax.storage.mounts import Mount, mount_of
+from onereward_jax.storage.working_copy import WorkingCopy
+
+__all__ = [
+    "BucketFolder",
+    "Mount",
+    "ObjectState",
+    "WorkingCopy",
+    "copies_folder",
+    "is_bucket",
+    "local_path",
+    "mount_of",
+]

@@ -10,7 +10,7 @@ usage() {
   cat <<'TEXT'
 launch/gke_xpk.sh attach|run|status|logs|delete [options] [flags of onereward_jax.main]
 
-  attach    let workloads of the cluster mount a bucket (once)
+  attach    let workloads of the cluster mount a bucket (once); gs:// needs no mount
   run       submit the run; GKE starts launch/host.sh on every host and, after a loss, again
   status    of the workload
   logs      of all hosts, the last lines
@@ -22,7 +22,7 @@ options, each also as a variable (--cluster=pod or CLUSTER=pod)
   --name=              of the workload
   --tpu-type=          run: one slice, such as v5p-128
   --slices=            run: how many; default 1
-  --workdir=           run: a folder seen by all hosts, or gs://bucket/path with --storage
+  --workdir=           run: gs://bucket/path, or a folder seen by all hosts, as of --storage
   --storage=           attach, run: name of the attached bucket
   --bucket=            attach: its bucket
   --image=             run: base image; default python:3.12, to which xpk adds this repository
@@ -31,8 +31,7 @@ options, each also as a variable (--cluster=pod or CLUSTER=pod)
   --restarts=          run: after a lost host; default 10
   --dry-run            print the commands
 
-  launch/gke_xpk.sh attach --cluster=pod --storage=runs --bucket=my-bucket
-  launch/gke_xpk.sh run --cluster=pod --name=flux --tpu-type=v5p-128 --storage=runs \
+  launch/gke_xpk.sh run --cluster=pod --name=flux --tpu-type=v5p-128 \
     --workdir=gs://my-bucket/flux --stage=rl
 TEXT
 }
@@ -58,10 +57,6 @@ case $action in
     require name tpu-type workdir
     storage=()
     [[ -z ${STORAGE:-} ]] || storage+=("--storage=$STORAGE")
-    if [[ $WORKDIR == gs://* ]]; then
-      require storage
-      WORKDIR=/gs/${WORKDIR#gs://}
-    fi
     # A restart is GKE's: a host that was lost does not start itself. A workload that waits for people
     # has done its work.
     printf -v call '%q ' launch/host.sh tpu "$WORKDIR" --restarts=0 --waiting=0 \

@@ -11,11 +11,12 @@ launch/host.sh <extras> --install
 
 Makes .venv when it is missing, installs the package with the extras, and runs the stages of a config
 on all devices of all hosts. Extras are tpu or cuda, or cpu for neither; with mini for the mini
-world's data and wandb for its board, as in cuda,mini. tpu_vm.sh, gke_xpk.sh and slurm_gpu.sbatch
+world's data, wandb for its board and gcs for buckets, as in cuda,mini; gs:// brings gcs by itself. tpu_vm.sh, gke_xpk.sh and slurm_gpu.sbatch
 call it on each host. Hosts find each other as jax.distributed does: by Cloud TPU's or GKE's
 metadata or by Slurm; else set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.
 
-All hosts must see workdir. gs://bucket/path is mounted with gcsfuse at ~/gs/bucket.
+All hosts must see workdir: a folder, or gs://bucket/path, of which each host keeps copies of what it
+reads and writes in ONEREWARD_COPIES, by default ~/.cache/onereward_jax/copies.
 
 options, each also as a variable (--restarts=3 or RESTARTS=3)
   --install      make the environment and end
@@ -39,8 +40,8 @@ done
 parse_options "config restarts waiting python venv" ${arguments[@]+"${arguments[@]}"}
 set -- ${rest[@]+"${rest[@]}"}
 extras=${1:-}
-[[ ,$extras, =~ ^(,(tpu|cuda|cpu|mini|wandb))+,$ ]] ||
-  fail "tpu, cuda or cpu is needed first, perhaps with ,mini or ,wandb"
+[[ ,$extras, =~ ^(,(tpu|cuda|cpu|gcs|mini|wandb))+,$ ]] ||
+  fail "tpu, cuda or cpu is needed first, perhaps with ,gcs, ,mini or ,wandb"
 extras=,$extras,
 extras=${extras//,cpu,/,}
 extras=${extras#,}
@@ -65,21 +66,8 @@ fi
 workdir=$2
 shift 2
 
-# A bucket becomes a folder. Nothing is cached: what one host writes another reads a moment later.
-if [[ $workdir == gs://* ]]; then
-  bucket=${workdir#gs://}
-  bucket=${bucket%%/*}
-  mount=$HOME/gs/$bucket
-  path=${workdir#"gs://$bucket"}
-  workdir=$mount$path
-  if [[ $dry_run == yes ]] || ! mountpoint -q "$mount"; then
-    [[ $dry_run == yes ]] || command -v gcsfuse >/dev/null ||
-      fail "gcsfuse is not installed, which mounts gs://$bucket; docs/tpu.md shows how"
-    do_it mkdir -p "$mount"
-    do_it gcsfuse --implicit-dirs --rename-dir-limit=1000000 --metadata-cache-ttl-secs=0 \
-      "$bucket" "$mount"
-  fi
-fi
+# The program reads and writes a bucket by itself.
+[[ $workdir != gs://* || ,$extras, == *,gcs,* ]] || extras=${extras:+$extras,}gcs
 
 set_up
 do_it cd "$repository"

@@ -1,5 +1,6 @@
 """A work folder in a bucket, against a real server: nothing lost, nothing half-made taken."""
 
+import errno
 import os
 import pathlib
 import signal
@@ -176,6 +177,13 @@ def test_on_a_mount_the_database_stays_on_this_host(tmp_path, host, monkeypatch)
     mounts.write_text(f"team {tmp_path}/mounted fuse.gcsfuse rw 0 0\n")
     monkeypatch.setattr("onereward_jax.stages.outputs.MOUNTS", mounts)
     folders = open_workdir(tmp_path / "mounted" / "run")
+    assert "fuse.gcsfuse mount of team: databases stay" in folders.check_mount()
+    with pytest.MonkeyPatch.context() as patch:
+        refused = OSError(errno.EMFILE, "Too many open files")  # of a folder with too many files
+        patch.setattr(pathlib.Path, "rename", lambda *_: (_ for _ in ()).throw(refused))
+        with pytest.raises(ValueError, match="cannot be renamed .*--rename-dir-limit"):
+            folders.check_mount()
+    assert not list(folders.workdir.iterdir())
     mesh = make_mesh(data=jax.device_count(), fsdp=1)
     context = StageContext("candidates", FrozenConfigDict(), folders.workdir, mesh, folders=folders)
     context.folder.mkdir(parents=True)
@@ -231,7 +239,8 @@ def test_a_save_that_was_killed_is_never_picked(bucket):
         assert not complaints
         checkpointer.save(start_of_state(2.0), data)
         checkpointer.wait()
-        assert checkpointer.latest_step() == 2
+        state = checkpointer.restore(start_of_state(0.0), data)
+        np.testing.assert_array_equal(state.params["weight"], 2.0)
     # One that was complete and is damaged is moved aside, and the one before is read.
     whole = bucket.list("checkpoints/2")
     bucket.delete(name for name in whole if "/d/" in name)

@@ -31,6 +31,7 @@ from onereward_jax.policy.generate import EditBatch, make_generate
 from onereward_jax.stages import candidates
 from onereward_jax.stages.disturb import disturbed
 from onereward_jax.stages.stage import StageContext
+from onereward_jax.stages.stores import STORE
 
 ROOT = pathlib.Path(onereward_jax.__file__).parents[1]
 SIZE, ROWS, COUNT, BATCH = 64, 3, 3, 8
@@ -100,7 +101,7 @@ def beside(context, name):
 
 def made(context):
     """What the store says, and the pixels beside it; no file may be left over."""
-    with PreferenceStore(context.folder / candidates.STORE) as store:
+    with PreferenceStore(context.folder / STORE) as store:
         found = {(one.triplet_id, one.index): one for one in store.candidates()}
     pixels = {}
     for key, one in found.items():

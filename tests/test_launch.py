@@ -28,11 +28,13 @@ tpu_vm.sh logs --name=flux
 tpu_vm.sh stop --name=flux
 tpu_vm.sh delete --name=flux --zone=us-east5-a
 gke_xpk.sh attach --cluster=pod --storage=runs --bucket=my-bucket
-gke_xpk.sh run --cluster=pod --name=x --tpu-type=v5p-128 --storage=runs --workdir=gs://bucket/x
+gke_xpk.sh run --cluster=pod --name=x --tpu-type=v5p-128 --workdir=gs://bucket/x
+gke_xpk.sh run --cluster=pod --name=x --tpu-type=v5p-128 --storage=runs --workdir=/gs/bucket/x
 gke_xpk.sh status --cluster=pod --name=flux
 gke_xpk.sh logs --cluster=pod --name=flux
 gke_xpk.sh delete --cluster=pod --name=flux
 slurm_gpu.sbatch /shared/flux --nodes=8 --partition=h100 --sbatch=--exclusive --stage=rl
+slurm_gpu.sbatch gs://bucket/flux --nodes=2
 slurm_gpu.sbatch /shared/mini --gpus=0 --tasks=2 --config=configs/mini.py:smoke
 slurm_gpu.sbatch /shared/mini --nodes=2 --extras=cuda,mini --config=configs/mini.py
 host.sh cpu,wandb /shared/flux

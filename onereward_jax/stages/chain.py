@@ -158,6 +158,8 @@ class _Chain:
         for stage in chosen:
             require_sections(stage, self.config)
         check_config(self.config, [*present, *chosen], overrides)
+        if remark := self.folders.check_mount():
+            announce(remark)
         known: dict[str, dict[str, Any]] = {}
         for stage in chosen if len(chosen) == 1 else ():
             self.require_upstream(stage, known)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import shutil
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -46,6 +47,36 @@ class OutputFolders:
     def keeps_lines(self) -> bool:
         """Whether the content of databases has to be written down as lines."""
         return self.copy is not None or self.databases is not None
+
+    def check_mount(self) -> str:
+        """What has to be said of a work folder in a mounted bucket; "" of any other.
+
+        Raises:
+          ValueError: folders cannot be renamed there.
+        """
+        mount = mount_of(self.workdir, MOUNTS)
+        if self.copy is not None or mount is None or not mount.is_fuse:
+            return ""
+        probe = self.workdir / f".rename-{uuid.uuid4().hex}"
+        renamed = probe.with_name(f"{probe.name}d")
+        try:
+            probe.mkdir(parents=True)
+            (probe / "file").touch()
+            probe.rename(renamed)
+        except OSError as error:
+            raise ValueError(
+                f"--workdir={self.workdir} is in a {mount.kind} mount of {mount.source}, where "
+                f"folders cannot be renamed ({error.strerror}): mount it with --rename-dir-limit="
+                "1000000, or name the bucket itself, --workdir=gs://..., which needs no mount"
+            ) from error
+        finally:
+            shutil.rmtree(probe, ignore_errors=True)
+            shutil.rmtree(renamed, ignore_errors=True)
+        return (
+            f"the work folder is in a {mount.kind} mount of {mount.source}: databases stay in "
+            f"{self.databases}; a folder is renamed at one stroke only in a bucket with a "
+            "hierarchical namespace; --workdir=gs://... needs neither"
+        )
 
     def place(self, path: Path) -> str:
         """A path of the work folder, as people find it."""

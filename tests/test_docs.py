@@ -1,10 +1,14 @@
 """What README, scripts and packaging say about each other and about the code is true."""
 
+import os
 import pathlib
 import re
 import subprocess
+import sys
+import textwrap
 
 import pytest
+from PIL import Image
 
 import onereward_jax
 from onereward_jax.data.mini_world.photos import PHOTOS
@@ -30,6 +34,29 @@ def test_the_readme_leads_to_every_page():
     linked = set(re.findall(r"\]\(docs/([\w/.-]+)(?:#[\w-]+)?\)", README))
     pages = {path.name for path in (ROOT / "docs").glob("*.md")} - {"index.md", "changelog.md"}
     assert "launch/quickstart.sh" in README and pages <= linked
+
+
+def test_the_snippets_of_the_readme_run_as_pasted(tmp_path):
+    blocks = re.findall(r"(?:^    .*\n|^\n(?=    ))+", README, re.MULTILINE)
+    shell, python = (
+        next(textwrap.dedent(block) for block in blocks if marked in block)
+        for marked in ("onereward_jax.edit", "import Editor")
+    )
+    python += "assert [picture.size for picture in pictures] == [(64, 64)]\n"
+    environment = os.environ | {
+        "PATH": f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}",
+        "XLA_FLAGS": "",  # one device, as a reader has
+    }
+    subprocess.run(
+        ["bash", "-e"],
+        input=f"{shell}\npython - <<'SNIPPET'\n{python}SNIPPET\n",
+        cwd=tmp_path,
+        env=environment,
+        text=True,
+        check=True,
+    )
+    sizes = [Image.open(tmp_path / f"{name}.png").size for name in ("sign", "word", "filled")]
+    assert sizes == [(64, 64)] * 3
 
 
 def test_the_pages_list_the_stages_as_the_table_has_them():

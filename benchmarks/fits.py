@@ -66,8 +66,15 @@ is what the next smaller topology would need for each of its devices.
 Rows marked † are older: of a policy without true guidance (`--config.rl.policy_cfg_scale=1
 --config.rl.prediction_cfg_scale=1`), where the guidance of the config, 4 for policy and reference,
 makes 1.32 times the operations; and of `candidates` with float32 weights, which are held in the
-dtype of computation by now. *Saving* is what a device holds while the trained models are written:
-the models and a layer on its way, no moments.
+dtype of computation by now. With the guidance of its config `flux_fill_dev` took 79.3 GiB and
+23,833 TFLOP on v5p:2x2x1, 20.9 GiB and 5,958 TFLOP on v6e:4x4, and did not fit on v6e:2x4.
+
+*Saving* is what a device holds while the trained models are written: the models, and a layer on its
+way, but no moments. Compiled apart from the steps: `rl` of `flux_fill_dev` 4.1 GiB on v5e:4x8, 8.0
+on v6e:4x4 and 31.8 on v5p:2x2x1, `reward` of `qwen2_5_vl_7b_reward` 2.0 on v5e:4x4, 3.9 on v6e:2x4
+and 8.2 on v5p:2x2x1; the layer's share is 54 to 67 MiB, on v5p:2x2x1 520 MiB for the judge.
+`evaluate` of `flux_fill_dev`, with its batch of 64, takes 6.9 GiB for edits and 2.3 for the judge
+on v5e:4x8.
 
 | config | stage | topology | mesh | batch | GiB | of | saving | TFLOP | step s | MFU | smaller |
 |---|---|---|---|---|---|---|---|---|---|---|---|"""

@@ -153,8 +153,8 @@ class Clock:
         """In place of `make_generate`: functions that wait for the devices in the serial run."""
         import jax
 
-        def make_waiting(*args):
-            function = make(*args)
+        def make_waiting(*args, **options):
+            function = make(*args, **options)
 
             def call(*inputs):
                 if not self.serial:

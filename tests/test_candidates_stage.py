@@ -76,6 +76,7 @@ def context(tmp_path_factory):
     config.candidates.update(
         count=COUNT, batch_size=BATCH, train=2 * ROWS, test=ROWS, num_steps=STEPS, disturbed=0.5
     )
+    config.candidates.guided_by = "either"
     rng = np.random.default_rng(1)
     prompts = list(config.candidates.negative_prompts)
     for split in ("train", "test"):
@@ -114,7 +115,7 @@ def triplets_of(context):
     return {split: Triplets(context.workdir / "data", split) for split in ("train", "test")}
 
 
-def in_order(context):
+def batches(context):
     """What is to be made, in the order in which it is."""
     plans = [
         plan.candidate
@@ -127,7 +128,14 @@ def in_order(context):
             candidates.task_probabilities(context.config),
         )
     ]
-    return sorted(plans, key=lambda drawn: drawn.num_inference_steps)
+    plans.sort(key=lambda drawn: drawn.num_inference_steps)
+    kinds = dict.fromkeys(is_guided(drawn) for drawn in plans)
+    alike = ([drawn for drawn in plans if is_guided(drawn) == kind] for kind in kinds)
+    return [part[at : at + BATCH] for part in alike for at in range(0, len(part), BATCH)]
+
+
+def is_guided(drawn):
+    return drawn.true_cfg_scale != 1.0
 
 
 @pytest.fixture(scope="module")
@@ -142,18 +150,21 @@ def test_pictures_are_those_of_one_batch_after_the_other_bit_for_bit(context, un
     assert len(found) == TOTAL
     options = {"paste_back": context.config.models.paste_back}
     editor, params = load_editor(context.base_model("editor"), context.mesh, **options)
-    generate = make_generate(editor, (SIZE, SIZE), context.mesh)
+    generate = {
+        guided: make_generate(editor, (SIZE, SIZE), context.mesh, guided=guided)
+        for guided in (False, True)
+    }
     cache = open_text_cache(context.output("embed") / "prompts")
     examples = {
         f"{split}/{source[row]['id']}": source[row]
         for split, source in triplets_of(context).items()
         for row in range(len(source))
     }
-    plans = in_order(context)
-    assert {drawn.num_inference_steps for drawn in plans} == set(STEPS)
+    parts = batches(context)
+    assert {drawn.num_inference_steps for part in parts for drawn in part} == set(STEPS)
+    assert {is_guided(part[0]) for part in parts} == {False, True}
     disturbances = 0
-    for start in range(0, len(plans), BATCH):
-        part = plans[start : start + BATCH]
+    for part in parts:
         rows = part + [part[-1]] * (BATCH - len(part))
         sources = [examples[drawn.triplet_id] for drawn in rows]
         grids = [
@@ -171,7 +182,8 @@ def test_pictures_are_those_of_one_batch_after_the_other_bit_for_bit(context, un
             noise_seed=np.int32([drawn.noise_seed for drawn in rows]),
         )
         steps = np.int32(max(len(grid) for grid in grids) - 1)
-        images = np.asarray(generate(params, shard_whole(batch, context.mesh), steps))
+        function = generate[is_guided(part[0])]
+        images = np.asarray(function(params, shard_whole(batch, context.mesh), steps))
         for drawn, source, expected in zip(part, sources, images):
             if drawn.disturbance:
                 disturbances += 1
@@ -185,7 +197,7 @@ def test_pictures_are_those_of_one_batch_after_the_other_bit_for_bit(context, un
                 digest=pixel_digest(expected),
                 source_digest=source_digest(source["image"], source["mask"]),
             )
-    assert 0 < disturbances < len(plans)
+    assert 0 < disturbances < len(found)
     assert len({one.digest for one in found.values()}) == len(found)
 
 
@@ -193,12 +205,14 @@ def test_after_a_failure_of_a_writer_only_what_is_missing_is_made(context, unint
     expected, pixels = uninterrupted
     again = beside(context, "failing")
     # A folder where a late picture must go: the disk refuses to put the picture there.
-    refused = in_order(again)[2 * BATCH + 1]
+    parts = batches(again)
+    refused = parts[2][1]
     (again.folder / refused.picture).mkdir(parents=True)
     with pytest.raises(OSError, match=os.path.basename(refused.picture)):
         candidates.run(again)
     found, _ = made(again)
-    assert len(found) == 2 * BATCH, "the batches before are kept, of the failing one is told none"
+    kept = len(parts[0]) + len(parts[1])
+    assert len(found) == kept, "the batches before are kept, of the failing one is told none"
     files = list((again.folder / "pictures").rglob("*"))
     assert not [path for path in files if ".draft" in path.name]
     when = {one.picture: os.stat(again.folder / one.picture).st_mtime_ns for one in found.values()}

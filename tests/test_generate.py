@@ -19,6 +19,7 @@ from onereward_jax.policy import Editor, EditorParams, PromptEmbeds, euler_step,
 from onereward_jax.policy.generate import EditBatch, edited, make_generate, to_pixels
 from onereward_jax.policy.loading import abstract_params
 from onereward_jax.stages.candidates import to_uint8
+from onereward_jax.training.flops import Assumptions, function_flops
 
 SIZE = (tiny_models.SIDE, tiny_models.SIDE)
 POINTS = 8
@@ -173,6 +174,22 @@ def test_pasted_back_the_source_stays_outside_the_mask_bit_for_bit(world, images
     np.testing.assert_array_equal(found[~inside], np.asarray(world.batch.image)[~inside])
     np.testing.assert_allclose(found[inside], images[inside], atol=1e-5)
     assert 0 < inside.mean() < 1
+
+
+def test_without_true_guidance_half_of_the_operations_make_the_same_pictures(
+    world, images
+) -> None:
+    rows = np.flatnonzero(world.batch.true_cfg_scale == 1.0)
+    batch = rows_of(world.batch, np.resize(rows, 8))
+    operations = {}
+    for guided in (False, True):
+        function = functools.partial(edited, world.editor, SIZE, guided=guided)
+        operations[guided] = function_flops(
+            function, world.params, batch, world.steps, assumptions=Assumptions(loop_trips=50.0)
+        )
+        found = np.asarray(jax.jit(function)(world.params, batch, world.steps))
+        np.testing.assert_allclose(found[: len(rows)], images[rows], atol=1e-4)
+    assert operations[False] < 0.6 * operations[True]
 
 
 def test_pictures_leave_the_devices_as_the_pixels_that_the_host_would_have_made(

@@ -127,9 +127,12 @@ def eval_batches(
 
 
 def same_size_parts(
-    sizes: Integer[np.ndarray, "n 2"], items: Integer[np.ndarray, "n"], batch_size: int
+    sizes: Integer[np.ndarray, "n k"], items: Integer[np.ndarray, "n"], batch_size: int
 ) -> Iterator[Integer[np.ndarray, "m"]]:
-    """`items` in parts of at most `batch_size`, each of one size; in order within a size."""
+    """`items` in parts of at most `batch_size`, each of one size; in order within a size.
+
+    A size is height and width, and whatever else the compiled function depends on.
+    """
     firsts = np.unique(sizes, axis=0, return_index=True)[1]
     for size in sizes[np.sort(firsts)]:
         found = items[(sizes == size).all(axis=1)]

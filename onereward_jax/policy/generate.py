@@ -40,17 +40,19 @@ class EditBatch(NamedTuple):
     noise_seed: Int[Array | np.ndarray, "b"]
 
 
-def make_generate(editor: Editor, size: Size, mesh: Mesh) -> MeshFunction:
+def make_generate(
+    editor: Editor, size: Size, mesh: Mesh, *, guided: bool = True
+) -> MeshFunction:
     """The jitted function (params, batch, steps) -> pictures uint8 [b, h, w, 3].
 
-    `steps` is as in `edited`: one compiled function serves all numbers of steps that `batch.sigmas`
-    has room for.
+    `steps` and `guided` are as in `edited`: one compiled function serves all numbers of steps that
+    `batch.sigmas` has room for.
     """
 
     def generate(
         params: EditorParams, batch: EditBatch, steps: Int[Array, ""]
     ) -> UInt8[Array, "b h w 3"]:
-        return to_pixels(edited(editor, size, params, batch, steps))
+        return to_pixels(edited(editor, size, params, batch, steps, guided=guided))
 
     samples = batch_sharding(mesh)
     return mesh_jit(
@@ -59,9 +61,23 @@ def make_generate(editor: Editor, size: Size, mesh: Mesh) -> MeshFunction:
 
 
 def edited(
-    editor: Editor, size: Size, params: EditorParams, batch: EditBatch, steps: Int[Array, ""]
+    editor: Editor,
+    size: Size,
+    params: EditorParams,
+    batch: EditBatch,
+    steps: Int[Array, ""],
+    *,
+    guided: bool = True,
 ) -> Float32[Array, "b h w 3"]:
-    """Finished edits in [-1, 1]; `steps` is traced, at least the longest grid of the batch."""
+    """Finished edits in [-1, 1].
+
+    Args:
+      editor, params: who makes them.
+      size: height and width.
+      batch: what to make.
+      steps: traced, at least the longest grid of the batch.
+      guided: False where all of `batch.true_cfg_scale` are 1: half of the transformer's work.
+    """
     condition = editor.encode_condition(params.vae, batch.image, batch.mask)
     noise = seeded_noise(editor, batch.noise_seed, size)
     sigma = batch.sigmas[:, 0]
@@ -75,7 +91,7 @@ def edited(
         0,
         steps,
         guidance_scale=batch.guidance_scale,
-        true_cfg_scale=batch.true_cfg_scale,
+        true_cfg_scale=batch.true_cfg_scale if guided else 1.0,
     )
     return editor.finish(params.vae, latents, batch.image, batch.mask)
 

@@ -57,6 +57,11 @@ class Edit:
         height, width = self.triplets.sizes[self.row]
         return int(height), int(width)
 
+    @property
+    def guided(self) -> bool:
+        """Whether it takes two forwards a step."""
+        return self.true_cfg_scale != 1.0
+
 
 class Source(NamedTuple):
     """What is read of a triplet.
@@ -99,12 +104,16 @@ class PictureMaker:
     cache: TextCache
     batch_size: int
     most_steps: int
-    _compiled: dict[Size, MeshFunction] = dataclasses.field(default_factory=dict, init=False)
+    _compiled: dict[tuple[Size, bool], MeshFunction] = dataclasses.field(
+        default_factory=dict, init=False
+    )
 
     def make(
         self, params: EditorParams, edits: Sequence[Edit], save: Save
     ) -> Iterator[tuple[int, list[tuple[int, Saved]]]]:
         """Makes the pictures of `edits`, size by size and in order; all processes do so alike.
+
+        Those without true guidance have batches of their own, at half of the operations.
 
         Batches cost as many steps as their longest edit: put like to like. The last one of a size
         is filled up with repetitions. A triplet with several edits in a batch is read once.
@@ -122,12 +131,10 @@ class PictureMaker:
           Exception: see `overlapped`.
           ValueError: a prompt is not in the cache.
         """
-        sizes = np.array([edit.size for edit in edits], np.int32).reshape(-1, 2)
+        sizes = np.array([(*edit.size, edit.guided) for edit in edits], np.int32).reshape(-1, 3)
         parts = list(same_size_parts(sizes, np.arange(len(edits)), self.batch_size))
         here = local_rows(self.batch_size, self.mesh)
-        own = [
-            [edits[part[min(row, len(part) - 1)]] for row in here.tolist()] for part in parts
-        ]
+        own = [[edits[part[min(row, len(part) - 1)]] for row in here.tolist()] for part in parts]
         negatives = {one: self.cache.lookup([one]) for one in {e.negative_prompt for e in edits}}
 
         def compute(number: int, found: Sequence[Source]) -> Iterator[Made]:
@@ -135,7 +142,7 @@ class PictureMaker:
             sources = dict(zip(_by_triplet(own[number]), found, strict=True))
             steps = max(len(self._sigmas(edits[one])) for one in part) - 1
             batch = self._batch(own[number], sources, negatives)
-            made = self._generate(edits[part[0]].size)(
+            made = self._generate(edits[part[0]])(
                 params, shard_batch(batch, self.mesh), np.int32(steps)
             )
             for picture in own_rows(made):
@@ -173,10 +180,13 @@ class PictureMaker:
             noise_seed=np.int32([edit.noise_seed for edit in edits]),
         )
 
-    def _generate(self, size: Size) -> MeshFunction:
-        if size not in self._compiled:
-            self._compiled[size] = make_generate(self.editor, size, self.mesh)
-        return self._compiled[size]
+    def _generate(self, edit: Edit) -> MeshFunction:
+        kind = edit.size, edit.guided
+        if kind not in self._compiled:
+            self._compiled[kind] = make_generate(
+                self.editor, edit.size, self.mesh, guided=edit.guided
+            )
+        return self._compiled[kind]
 
     def _sigmas(self, edit: Edit) -> np.ndarray:
         return self.editor.sigmas(edit.num_steps, edit.size, edit.strength)

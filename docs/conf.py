@@ -103,7 +103,9 @@ def _plain(line: str) -> str:
     line = re.sub(r"(`[^`]+`)(?=\w)", r"\1\\ ", line)
     quoted = re.split(r"(`[^`]*`)", line)
     for index, part in enumerate(quoted):
-        if index % 2 == 0:  # outside of quotes
+        if index % 2 and re.search(r"^`[~!.]|<", part):  # what a link would read as its own marks
+            quoted[index] = f"`{part}`"
+        elif index % 2 == 0:
             part = part.replace("*", r"\*") if part.count("*") % 2 else part
             quoted[index] = re.sub(r"(?<=\w)_(?=\W|$)", r"\\_", part)
     return "".join(quoted)

@@ -266,7 +266,7 @@ def save_candidate(
     if drawn.disturbance:
         image, mask = np.float32(pixels) / 127.5 - 1.0, np.float32(source.mask >= 128)
         pixels = to_uint8(disturbed(image, mask, drawn.disturbance, drawn.noise_seed))
-    with atomic_file(folder / drawn.picture) as draft:
+    with atomic_file(folder / drawn.picture, sync=True) as draft:  # the store says it is there
         Image.fromarray(pixels).save(draft)
     return {
         "source_digest": source_digest(source.image, source.mask),

@@ -116,7 +116,9 @@ class PictureMaker:
         Those without true guidance have batches of their own, at half of the operations.
 
         Batches cost as many steps as their longest edit: put like to like. The last one of a size
-        is filled up with repetitions. A triplet with several edits in a batch is read once.
+        is filled up with repetitions. A triplet with several edits in a batch is read once; its
+        latents are encoded for each of them, which is 0.2 % of an edit's operations for FLUX.1-Fill
+        at 1024 x 1024 and 27 steps: less than batches of one triplet's edits would cost.
 
         Args:
           params: of the editor.

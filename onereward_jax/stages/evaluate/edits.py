@@ -64,7 +64,7 @@ class Pictures:
 
     def write(self, row: int, pixels: UInt8[np.ndarray, "h w 3"]) -> None:
         """Keeps a picture; a file is there whole or not at all."""
-        with atomic_file(self.path(row)) as draft:
+        with atomic_file(self.path(row), sync=True) as draft:
             Image.fromarray(pixels).save(draft)
 
 

@@ -1,6 +1,7 @@
 """The stage `candidates`: what one step after the other would make; stopped, it makes the rest."""
 
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -27,9 +28,10 @@ from onereward_jax.policy import (
     open_text_cache,
     sigma_table,
 )
-from onereward_jax.policy.generate import EditBatch, make_generate
-from onereward_jax.stages import candidates
+from onereward_jax.policy.generate import EditBatch
+from onereward_jax.stages import candidates, edits
 from onereward_jax.stages.disturb import disturbed
+from onereward_jax.stages.settings import compute_dtype
 from onereward_jax.stages.stage import StageContext
 from onereward_jax.stages.stores import STORE
 
@@ -59,6 +61,14 @@ def write_folder(folder):
             "split": "train" if number < 2 * ROWS else "test",
         })
     (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once():
+    """Runs of the stage share what they compile: editors of one folder are equal."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(edits, "make_generate", functools.cache(edits.make_generate))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -148,10 +158,11 @@ def uninterrupted(context):
 def test_pictures_are_those_of_one_batch_after_the_other_bit_for_bit(context, uninterrupted):
     found, pixels = uninterrupted
     assert len(found) == TOTAL
-    options = {"paste_back": context.config.models.paste_back}
+    kind = compute_dtype(context.config)
+    options = {"paste_back": context.config.models.paste_back, "dtype": kind, "param_dtype": kind}
     editor, params = load_editor(context.base_model("editor"), context.mesh, **options)
     generate = {
-        guided: make_generate(editor, (SIZE, SIZE), context.mesh, guided=guided)
+        guided: edits.make_generate(editor, (SIZE, SIZE), context.mesh, guided=guided)
         for guided in (False, True)
     }
     cache = open_text_cache(context.output("embed") / "prompts")

@@ -17,6 +17,7 @@ from onereward_jax.reward.interface import Reward, Size
 from onereward_jax.reward.loading import Judge, load_judge_params, read_judge
 from onereward_jax.stages.settings import judge_options
 from onereward_jax.stages.stage import StageContext
+from onereward_jax.storage import local_path
 
 JUDGE = "judge"
 """The name of the trained judge."""

@@ -25,13 +25,14 @@ def get_config(variant: str) -> ConfigDict:
         config.stages = ("data", "pretrain", *config.stages[1:])
         config.candidates.update(count=3, batch_size=8)
         config.embed.batch_size = 8
-        config.reward.batch_size = config.evaluate.batch_size = 8
+        config.evaluate.batch_size = 8
         for counts in (config.data.train, config.data.test, config.evaluate.triplets):
             for task in counts:
                 counts[task] = 4
     config.candidates.update(train=8, test=8, num_steps=(2,))
     config.reward.update(checkpoint_every=1, steps=6, evaluate_every=3)
-    config.rl.update(checkpoint_every=1, steps=6, sample_every=3)
+    config.rl.update(checkpoint_every=1, steps=6, sample_every=6)
+    config.rl.batch_size = config.reward.batch_size = 4
     config.evaluate.update(num_steps=2, pictures=1)
     return config
 

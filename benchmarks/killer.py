@@ -24,7 +24,11 @@ from onereward_jax.rehearsal import ROOT, Run, answer, draw_pictures, write_fold
 from onereward_jax.stages.record import COMPLETE, FILE, read_record
 
 LATER_STAGES = ("embed", "candidates", "annotate", "reward", "rl", "evaluate", "export")
-STAGES = {"oracle": ("data", "pretrain", *LATER_STAGES), "people": ("data", *LATER_STAGES)}
+STAGES = {
+    "oracle": ("data", "pretrain", *LATER_STAGES),
+    "people": ("data", *LATER_STAGES),
+    "pretrain": ("pretrain",),
+}
 FIRST_NUMBER, NUMBERS_APART = 1000, 2000
 """Process numbers of the processes of a run."""
 PATIENCE = 1800.0
@@ -169,8 +173,7 @@ class Killer:
             return None
         for stage in self._stages[self._first_open() :]:
             before = sum(one["round"] == number and one["aimed"] == stage for one in kills)
-            # A start in the midst of pretrain repeats half a minute of it.
-            if before < (self._options.each if stage != "pretrain" else 2):
+            if before < self._options.each:
                 break
         else:
             return None

@@ -1,6 +1,7 @@
 """The run of benchmarks/kills.py: every stage, its real models, as little work as there can be.
 
 Variants, as in `--config=benchmarks/kills_config.py:people`:
+  pretrain  the training of the mini models alone; needs extra `mini`
   oracle  scenes of the mini world, whose models are trained first (`pretrain`); needs extra `mini`
   people  a folder of pictures, judged by people; runs on several processes
 """
@@ -15,6 +16,10 @@ CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 
 def get_config(variant: str) -> ConfigDict:
     """The experiment."""
+    if variant == "pretrain":
+        config = loaded("make_mini", "smoke")
+        config.pretrain.checkpoint_every = 1
+        return config
     if variant == "people":
         config = loaded("rehearsal")
         config.data.aspect_ratios = (1.0,)  # one compiled step of each kind

@@ -184,9 +184,11 @@ class Killer:
         kind = draw.random()
         if kind < STARTING_SHARE:
             return Aim("", None, draw.uniform(0.0, STARTING_SECONDS), victims)
+        # Rather early: a stage that goes on has less before it than the one that was measured.
+        share = draw.random() * draw.random()
         if kind < 0.5:
-            return Aim(stage, None, draw.uniform(0.0, seconds), victims)
-        return Aim(stage, draw.randint(1, max(1, int(events))), None, victims)
+            return Aim(stage, None, share * seconds, victims)
+        return Aim(stage, 1 + int(share * events), None, victims)
 
     def _first_open(self) -> int:
         """The first stage of the killed run that is not complete."""

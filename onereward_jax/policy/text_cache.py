@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from safetensors import safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
+from onereward_jax.common.atomic_file import atomic_file
 from onereward_jax.parallel import is_writer
 from onereward_jax.policy.inputs import PromptEmbeds
 
@@ -111,12 +111,8 @@ def add_to_text_cache(
             continue
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {k: np.ascontiguousarray(v) for k, v in embeds._asdict().items()}
-        save_file(tensors, folder / f"{name}.partial")
-        os.replace(folder / f"{name}.partial", folder / name)
-        text = json.dumps(files, ensure_ascii=False, indent=1)
-        partial = index.with_suffix(".partial")
-        with open(partial, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, index)
+        # save_file has a draft of its own: killed, it leaves one of a new name each time.
+        with atomic_file(folder / name, sync=True) as draft:
+            draft.write_bytes(save(tensors))
+        with atomic_file(index, sync=True) as draft:
+            draft.write_text(json.dumps(files, ensure_ascii=False, indent=1), encoding="utf-8")

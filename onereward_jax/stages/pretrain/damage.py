@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Array, Float32, UInt8
 from PIL import Image, ImageFilter
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 from tqdm import tqdm
 
 from onereward_jax.common.atomic_file import atomic_file
@@ -126,7 +126,7 @@ def pair_table(
         "prompt": np.int32([numbers[pair.prompt] for pair in made]),
     }
     with atomic_file(path) as draft:
-        save_file(table, draft)
+        draft.write_bytes(save(table))
     return table
 
 

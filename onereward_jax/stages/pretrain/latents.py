@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 from jaxtyping import Float32, PyTree
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 from tqdm import tqdm
 
 from onereward_jax.common.atomic_file import atomic_file
@@ -69,7 +69,7 @@ def scene_latents(
             columns.setdefault(name, []).append(np.asarray(array))
     whole = {name: np.concatenate(parts)[:count] for name, parts in columns.items()}
     with atomic_file(path) as draft:
-        save_file(whole, draft)
+        draft.write_bytes(save(whole))
     return whole
 
 

@@ -22,6 +22,7 @@ from onereward_jax.common.mistakes import (
     TRY_AGAIN,
     WAITING,
     Stopped,
+    Unreachable,
     WaitingForPeople,
     about_full_disk,
     exit_with,
@@ -123,6 +124,9 @@ def _run(argv: Sequence[str]) -> None:
     except Lost as lost:
         print(f"error: {lost}", file=sys.stderr)
         sys.exit(lost.code)
+    except Unreachable as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(TRY_AGAIN)
     except Exception as error:
         if _TRACEBACK.value:
             raise

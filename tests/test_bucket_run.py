@@ -145,7 +145,7 @@ def context_of(bucket: BucketFolder, stage: str) -> StageContext:
     folders = open_workdir(bucket.url)
     mesh = make_mesh(data=jax.device_count(), fsdp=1)
     context = StageContext(stage, FrozenConfigDict(), folders.workdir, mesh, folders=folders)
-    folders.fetch([stage], alone=False)
+    folders.fetch([], stage, alone=False)
     context.folder.mkdir(parents=True, exist_ok=True)
     return context
 

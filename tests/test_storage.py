@@ -1,13 +1,17 @@
 """Folders of a bucket and their copies, against a real server on loopback."""
 
+import json
 import os
 import pathlib
 import uuid
 
 import pytest
 from gcs_server import gcs_server
+from ml_collections import FrozenConfigDict
 
-from onereward_jax.storage import BucketFolder, WorkingCopy, local_path, mount_of
+from onereward_jax.common.mistakes import Unreachable
+from onereward_jax.stages import fingerprints
+from onereward_jax.storage import BucketFolder, WorkingCopy, inputs, local_path, mount_of
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +151,44 @@ def test_inputs_in_a_bucket_are_read_like_folders(bucket, tmp_path, monkeypatch)
     assert local_path("photos") == pathlib.Path("photos")
     with pytest.raises(ValueError, match="only gs://"):
         local_path("s3://bucket/photos")
+
+
+def test_pictures_in_a_bucket_are_read_once_and_told_by_their_state(
+    bucket, tmp_path, monkeypatch
+):
+    (tmp_path / "run").mkdir()
+    rows = [{"image": "0.png", "mask": "m.png"}, {"image": "1.png", "mask": "m.png"}]
+    photos = {"metadata.jsonl": "".join(json.dumps(row) + "\n" for row in rows).encode()}
+    photos |= {name: name.encode() for name in ("0.png", "1.png", "m.png")}
+    for name, content in photos.items():
+        bucket.write(f"photos/{name}", content)
+    write(tmp_path / "here", photos)
+    digest = fingerprints.pictures("data.path")
+
+    def asked(path: str, host: str) -> str:
+        monkeypatch.setenv("ONEREWARD_COPIES", str(tmp_path / host))
+        return digest(FrozenConfigDict({"data": {"path": path}}), tmp_path / "run")
+
+    first = asked(f"{bucket}/photos", "a")
+    assert first == asked(str(tmp_path / "here"), "a"), "the content counts, not the place"
+    assert first == asked(f"{bucket}/photos", "a") == asked(f"{bucket}/photos", "b")
+    assert [path.name for path in (tmp_path / "b").rglob("*.*l")] == ["metadata.jsonl"]
+    assert not list((tmp_path / "b").rglob("*.png")), "nothing is fetched to learn that all is old"
+    bucket.write("photos/1.png", b"another")
+    inputs._fetched_once.cache_clear()  # as in another process
+    assert first != asked(f"{bucket}/photos", "b")
+
+
+def test_a_bucket_that_cannot_be_used_is_told_in_a_sentence(bucket, monkeypatch):
+    with pytest.raises(OSError, match="gs://nobody/run: there is no bucket nobody") as refused:
+        BucketFolder("gs://nobody/run").list()
+    assert not isinstance(refused.value, Unreachable)
+    monkeypatch.setattr(bucket._files, "cat_file", lambda _: 1 / 0)
+    with pytest.raises(Unreachable, match=f"{bucket} cannot be reached: division by zero"):
+        bucket.read("lock.json")
+    for url in ("gs://", "gs:///run", "folder"):
+        with pytest.raises(ValueError, match="gs://bucket/path is expected"):
+            BucketFolder(url)
 
 
 def test_mounts_are_told_by_their_place(tmp_path):

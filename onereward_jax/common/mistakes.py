@@ -35,6 +35,10 @@ class WaitingForPeople(Exception):
     """The run has asked people and cannot go on before they answer; the message says how far."""
 
 
+class Unreachable(OSError):
+    """A service of the network does not answer now; the same command goes on when it does."""
+
+
 class Stopped(Exception):
     """The run was asked to stop (SIGTERM, Ctrl-C) before its end; what it has done is kept.
 

@@ -25,7 +25,13 @@ from jax._src import distributed
 from jax._src.clusters import ClusterEnv
 from jax.experimental import multihost_utils
 
-from onereward_jax.common.mistakes import TRY_AGAIN, WAITING, Stopped, WaitingForPeople
+from onereward_jax.common.mistakes import (
+    TRY_AGAIN,
+    WAITING,
+    Stopped,
+    Unreachable,
+    WaitingForPeople,
+)
 from onereward_jax.parallel.roll_call import Lost, call_roll, names_of
 
 SILENCE_SECONDS = 120.0
@@ -299,7 +305,8 @@ def ending_together(orderly: Container[int], silence: float) -> Iterator[None]:
             code = ending.code if isinstance(ending.code, int) else CRASHED
             cause = ending.__context__
             stopped = isinstance(cause, Stopped)
-            if code not in orderly or isinstance(cause, Lost) or (stopped and cause.alone):
+            by_itself = isinstance(cause, Lost | Unreachable) or (stopped and cause.alone)
+            if code not in orderly or by_itself:
                 depart(code, str(cause or ""), stopped=stopped)
             _part()
         raise

@@ -239,7 +239,7 @@ class _Chain:
             announce(f"{stage.name}: complete and unchanged; remove {where} to run it again")
             return Outcome(stage.name, False, record)
         start, results = time.monotonic(), None
-        self.folders.fetch([*stage.reads, stage.name], alone=stage.alone)
+        self.folders.fetch(stage.reads, stage.name, alone=stage.alone)
         context = self.context(stage, inputs)
         with self.folders.kept_up(stage.name, lambda: save_lines(context)):
             if is_writer() or not stage.alone:

@@ -11,7 +11,6 @@ import contextlib
 import functools
 import hashlib
 import json
-import os
 import pathlib
 from collections.abc import Iterable
 from typing import Any
@@ -24,7 +23,7 @@ from onereward_jax.convert import hub_commit, resolve_folder
 from onereward_jax.data.metadata import METADATA, metadata_lines
 from onereward_jax.stages.inputs import Digest
 from onereward_jax.stages.progress import announce
-from onereward_jax.storage import local_path
+from onereward_jax.storage import local_path, states_below
 
 WHOLE_BYTES = 4 << 20
 """Files up to this size are read whole."""
@@ -114,30 +113,30 @@ def pictures(field: str) -> Digest:
     """Of a data folder: its metadata, and every file that the metadata names.
 
     Digests of files are kept in the work folder; a file is read again when its size or time is
-    another one.
+    another one. Of a bucket nothing but the metadata is fetched as long as no file is.
     """
 
     def digest(config: FrozenConfigDict, workdir: pathlib.Path) -> str:
-        top = local_path(_value(config, field), again=False)
-        if not (top / METADATA).is_file():
+        top = str(_value(config, field)).rstrip("/")
+        metadata = local_path(f"{top}/{METADATA}")
+        if not metadata.is_file():
             raise FileNotFoundError(
-                f"config.{field}: there is no {top / METADATA}, by which the run tells whether its "
+                f"config.{field}: there is no {top}/{METADATA}, by which the run tells whether its "
                 "stages are up to date"
             )
-        lines = metadata_lines(top / METADATA)
+        lines = metadata_lines(metadata)
+        state_of = states_below(top)
         names = sorted({name for line in lines for name in _named_files(line)})
         known = _read_digests(workdir / DIGESTS)
 
         def one(name: str) -> tuple[str, list[Any]]:
-            try:
-                status = os.stat(top / name)
-            except OSError:
+            state = state_of(name)
+            if state is None:
                 return name, [0, 0, "missing"]
-            size, time = status.st_size, status.st_mtime_ns
-            before = known.get(name)
-            if before and before[:2] == [size, time]:
+            before, now = known.get(name), [state.size, state.changed]
+            if before and before[:2] == now:
                 return name, before
-            return name, [size, time, of_file(top / name)]
+            return name, [*now, of_file(local_path(top, again=False) / name)]
 
         with concurrent.futures.ThreadPoolExecutor() as threads:
             found = dict(threads.map(one, names))

@@ -138,12 +138,21 @@ class OutputFolders:
         if self.copy is not None:
             self.copy.fetch_heads()
 
-    def fetch(self, names: Iterable[str], *, alone: bool) -> None:
-        """Brings folders to every host, or with `alone` to that of process 0; they exist then."""
+    def fetch(self, names: Iterable[str], own: str, *, alone: bool) -> None:
+        """Brings folders to every host, or with `alone` to that of process 0; they exist then.
+
+        Args:
+          names: of the folders that a stage reads.
+          own: the folder of the stage.
+          alone: whether process 0 does the stage alone.
+        """
+        names = [*names, own]
         if self.copy is not None:
             if self.keeper and (is_writer() or not alone):
                 for name in names:
-                    self.copy.fetch(name)
+                    # Pictures that the stage has made before come when they are shared.
+                    left_out = () if is_writer() or name != own else (".png",)
+                    self.copy.fetch(name, left_out=left_out)
                     (self.workdir / name).mkdir(parents=True, exist_ok=True)
             wait_for_all("files of the bucket", seconds=None)
 

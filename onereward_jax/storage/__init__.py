@@ -1,7 +1,7 @@
 """Folders in Google Cloud Storage (`gs://bucket/path`), and what mounted buckets need."""
 
 from onereward_jax.storage.bucket_folder import BucketFolder, ObjectState, is_bucket
-from onereward_jax.storage.inputs import local_path
+from onereward_jax.storage.inputs import local_path, states_below
 from onereward_jax.storage.local_copies import copies_folder
 from onereward_jax.storage.mounts import Mount, mount_of
 from onereward_jax.storage.working_copy import WorkingCopy
@@ -15,4 +15,5 @@ __all__ = [
     "is_bucket",
     "local_path",
     "mount_of",
+    "states_below",
 ]

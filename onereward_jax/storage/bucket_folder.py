@@ -17,6 +17,8 @@ from typing import Any
 
 import fsspec
 
+from onereward_jax.common.mistakes import Unreachable
+
 SCHEME = "gs://"
 THREADS = 32
 """Requests under way at the same time."""
@@ -63,8 +65,8 @@ class BucketFolder:
           ValueError: no bucket is named.
           ModuleNotFoundError: gcsfs is not installed.
         """
-        self.url = url.rstrip("/")
-        self._path = self.url.removeprefix(SCHEME)
+        self._path = url.removeprefix(SCHEME).rstrip("/")
+        self.url = f"{SCHEME}{self._path}"
         if not is_bucket(url) or not self._path.partition("/")[0]:
             raise ValueError(f"{url}: gs://bucket/path is expected")
         try:
@@ -79,8 +81,16 @@ class BucketFolder:
         return self.url
 
     def list(self, under: str = "") -> dict[str, ObjectState]:
-        """The objects below a folder of this one, or that single object, by name."""
-        found = self._asked(lambda: self._files.find(self._full(under), detail=True))
+        """The objects below a folder of this one, or that single object, by name.
+
+        Raises:
+          OSError: there is no such bucket; others as all methods, see `_asked`.
+        """
+        try:
+            found = self._asked(lambda: self._files.find(self._full(under), detail=True))
+        except FileNotFoundError as error:  # of an empty folder nothing is found, and nothing wrong
+            bucket = self._path.partition("/")[0]
+            raise OSError(f"{self.url}: there is no bucket {bucket}") from error
         start = len(self._path) + 1
         return {name[start:]: _state(about) for name, about in found.items() if name[start:]}
 
@@ -264,16 +274,24 @@ class BucketFolder:
             return self._asked(lambda: list(threads.map(call, items)))
 
     def _asked(self, call: Callable[[], Any]) -> Any:
-        """What `call` gives; whatever the service refuses is an OSError that names the folder."""
+        """What `call` gives.
+
+        Raises:
+          FileNotFoundError, FileExistsError: for the caller to understand.
+          OSError: of the local disk; or naming the folder, what the service refuses for good.
+          Unreachable: it does not answer, though it was asked several times.
+        """
         try:
             return call()
         except (FileNotFoundError, FileExistsError):
             raise
         except Exception as error:
-            if isinstance(error, OSError) and error.errno is not None:
-                raise  # of the local disk, or of the network
-            told = str(error).strip().splitlines() or [type(error).__name__]
-            raise OSError(f"{self.url} cannot be reached: {told[0]}") from error
+            if isinstance(error, OSError) and error.filename is not None:
+                raise
+            told = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            if getattr(error, "code", None) in (400, 401, 403, 404):
+                raise OSError(f"{self.url} cannot be used: {told}") from error
+            raise Unreachable(f"{self.url} cannot be reached: {told}") from error
 
 
 def state_of(path: Path) -> ObjectState:

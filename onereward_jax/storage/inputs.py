@@ -5,9 +5,15 @@ from __future__ import annotations
 import fcntl
 import functools
 import os
+from collections.abc import Callable
 from pathlib import Path
 
-from onereward_jax.storage.bucket_folder import BucketFolder, is_bucket
+from onereward_jax.storage.bucket_folder import (
+    BucketFolder,
+    ObjectState,
+    is_bucket,
+    state_of,
+)
 from onereward_jax.storage.local_copies import copies_folder
 from onereward_jax.storage.working_copy import WorkingCopy
 
@@ -31,6 +37,27 @@ def local_path(name: str | os.PathLike[str], *, again: bool = True) -> Path:
         return Path(name).expanduser()
     url = str(name).rstrip("/")
     return _fetched(url) if again else _fetched_once(url)
+
+
+def states_below(name: str) -> Callable[[str], ObjectState | None]:
+    """Of a folder here or in a bucket: file name -> its state, None where there is no such file.
+
+    Nothing is fetched. A copy of a file (`local_path`) has the state of what it is the copy of.
+
+    Raises:
+      OSError, ModuleNotFoundError: as `local_path`.
+    """
+    if is_bucket(name):
+        return BucketFolder(name).list().get
+    top = Path(name).expanduser()
+
+    def state(file: str) -> ObjectState | None:
+        try:
+            return state_of(top / file)
+        except OSError:
+            return None
+
+    return state
 
 
 def _fetched(url: str) -> Path:

@@ -36,18 +36,21 @@ class WorkingCopy:
         self._known: dict[str, ObjectState] = {}
         self._busy = threading.Lock()
 
-    def fetch(self, under: str, *, remove: bool = True) -> None:
+    def fetch(
+        self, under: str, *, remove: bool = True, left_out: tuple[str, ...] = ()
+    ) -> None:
         """Makes a folder or file of the copy equal to that of the bucket.
 
         Args:
           under: its name.
           remove: what the bucket does not have; otherwise that stays, to be published.
+          left_out: ends of the names of files that are not wanted here.
         """
         with self._busy:
             there = {
                 name: state
                 for name, state in self.bucket.list(under).items()
-                if copied(name) and not self._is_head(name)
+                if copied(name) and not self._is_head(name) and not name.endswith(left_out)
             }
             here = self._scan(under)
             differing = {name: state for name, state in there.items() if here.get(name) != state}

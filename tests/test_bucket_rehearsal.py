@@ -40,8 +40,10 @@ def test_two_hosts_that_are_killed_while_they_save_end_with_the_export(tmp_path,
         assert len(pictures) == 72
         assert sorted(f"candidates/{picture}" for picture in recorded) == sorted(pictures)
         for stage in ("reward", "rl"):
-            steps = {name.split("/")[2] for name in names if name.startswith(f"{stage}/checkpoints")}
-            assert {f"{stage}/checkpoints/{step}/commit_success.txt" for step in steps} <= names.keys()
+            folder = f"{stage}/checkpoints"
+            steps = {name.split("/")[2] for name in names if name.startswith(f"{folder}/")}
+            complete = {f"{folder}/{step}/commit_success.txt" for step in steps}
+            assert complete and complete <= names.keys()
         from diffusers import FluxFillPipeline
 
         FluxFillPipeline.from_pretrained(local_path("gs://team/run/export/editor"))

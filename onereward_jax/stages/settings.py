@@ -12,6 +12,7 @@ from onereward_jax.models.lora import LoraConfig
 from onereward_jax.parallel import check_microbatches
 from onereward_jax.reward import Jitter, QueryTemplate, read_template
 from onereward_jax.stages.guidance import rl_guidance
+from onereward_jax.storage import local_path
 from onereward_jax.tasks import SAMPLING_PROBABILITIES, Dimension, Task
 from onereward_jax.training.optim import OptimizerConfig
 from onereward_jax.training.reward_step import RewardConfig
@@ -96,7 +97,7 @@ def query_template(config: FrozenConfigDict) -> QueryTemplate | None:
     if not path:
         return None
     try:
-        return read_template(path)
+        return read_template(local_path(path))
     except (FileNotFoundError, ValueError) as error:
         raise type(error)(f"config.reward.query_template: {error}") from error
 

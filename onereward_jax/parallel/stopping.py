@@ -123,8 +123,9 @@ def hearing_signals() -> Iterator[None]:
         for one, handler in former.items():
             signal.signal(one, handler)
         os.write(listener.write_end, _ENDING)
-        thread.join()
-        listener.close()
+        thread.join(ONE_SECOND)
+        if not thread.is_alive():  # it may wait for a process 0 that has ended
+            listener.close()
 
 
 class _Listener:

@@ -12,7 +12,7 @@ from typing import Any
 LEFT_OUT = ("checkpoints", "events", "processes", "profile", "vae_run", "editor_run",
             "judge_run", "judge_refined_run")  # fmt: skip
 """Folders: checkpoints are what a run goes on from, their weights end in the folders compared."""
-NOT_COMPARED = ("command.json", "lock.json")
+NOT_COMPARED = ("command.json", "lock.json", "picture_digests.json")
 CLOCK = ("answered_at", "seconds", "finished", "goodput", "wait", "memory", "compil", "time",
          "date")  # fmt: skip
 """Parts of the names of what differs from run to run."""

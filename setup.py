@@ -10,16 +10,18 @@ VERSION = re.search(
     r'^__version__ = "(.+)"$', (ROOT / "onereward_jax/__init__.py").read_text(), re.MULTILINE
 ).group(1)
 
-# jax 0.10.2 is the last release for Python 3.11, and flax 0.12.8 does not work with jax 0.11.
+# jax 0.10.2 and flax 0.12.8 are the last releases for Python 3.11. flax 0.12.8 does not work with
+# jax 0.11 and does not say so; flax 0.12.9 asks for jax 0.11.1.
 RUNTIME = [
     "absl-py>=2.3",
     "array-record>=0.8,<1",
     "etils[epath]>=1.13,<2",
-    "flax>=0.12.8,<0.13",
+    'flax==0.12.8; python_version < "3.12"',
+    'flax>=0.12.9,<0.13; python_version >= "3.12"',
     "fsspec>=2026.1",
     "grain>=0.2.18,<0.3",
     "huggingface-hub>=2.4,<3",
-    "jax>=0.10.2,<0.11",
+    "jax>=0.10.2,<0.13",
     "jaxtyping>=0.3.11,<0.4",
     "jinja2>=3.1,<4",
     "matplotlib>=3.10,<4",
@@ -97,8 +99,8 @@ setup(
     },
     install_requires=RUNTIME,
     extras_require={
-        "tpu": ["jax[tpu]>=0.10.2,<0.11"],
-        "cuda": ["jax[cuda12]>=0.10.2,<0.11"],
+        "tpu": ["jax[tpu]>=0.10.2,<0.13"],
+        "cuda": ["jax[cuda12]>=0.10.2,<0.13"],
         "gcs": GCS,
         "mini": MINI,
         "wandb": WANDB,

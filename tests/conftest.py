@@ -33,3 +33,14 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     if jax.device_count() != DEVICES:
         found = jax.device_count()
         pytest.exit(f"tests need {DEVICES} virtual devices, found {found}", returncode=3)
+
+
+@pytest.fixture
+def cudnn_to_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`jax.nn.dot_product_attention(implementation="cudnn")` can be traced without a GPU.
+
+    It asks for cuDNN's version while it is traced; `jax.export` and a described topology trace the
+    same way, and no public name says which version to compile for.
+    """
+    version = "jax._src.cudnn.fused_attention_stablehlo.check_cudnn_version"
+    monkeypatch.setattr(version, lambda: 91000)

@@ -44,6 +44,9 @@ FOREIGN = ("torch", "diffusers", "tensorflow")
 MINI_WORLD = ("onereward_jax.data.mini_world", "onereward_jax.evaluation.oracle")
 """What alone may use the extra `mini`."""
 
+PRIVATE = "onereward_jax.parallel.jax_internals"
+"""What alone may import what another package keeps private."""
+
 EMPTY_NAMES = ("util", "utils", "helper", "helpers", "misc", "base", "common_utils")
 LONGEST_FILE = 400
 
@@ -111,6 +114,16 @@ def test_no_file_of_the_package_names_torch_or_tensorflow():
         if name.split(".")[0] in FOREIGN
     ]
     assert not foreign, "\n".join(foreign)
+
+
+def test_private_modules_of_other_packages_are_imported_in_one_file():
+    private = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in MODULES
+        for name in imported_names(path)
+        if "_src" in name.split(".") and dotted_name(path) != PRIVATE
+    ]
+    assert not private, "\n".join(private)
 
 
 def test_every_package_imported_is_declared_in_setup_py():

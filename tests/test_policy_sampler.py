@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compilations import compilations
 
 from onereward_jax.policy import (
     Condition,
@@ -34,7 +35,11 @@ def noise() -> jax.Array:
 
 @pytest.fixture(scope="module")
 def sample() -> jax.stages.Wrapped:
-    return jax.jit(lambda x, sigmas, start, stop: denoise(velocity, x, sigmas, start, stop))
+    @jax.jit
+    def sample(x, sigmas, start, stop):
+        return denoise(velocity, x, sigmas, start, stop)
+
+    return sample
 
 
 def test_denoising_in_two_legs_equals_one_and_the_trajectory(noise, sample) -> None:
@@ -42,12 +47,13 @@ def test_denoising_in_two_legs_equals_one_and_the_trajectory(noise, sample) -> N
     path = trajectory(velocity, noise, sigmas)
     assert path.shape == (10, BATCH, TOKENS, CHANNELS)
     np.testing.assert_array_equal(path[0], noise)
-    for start, middle, stop in ((0, 4, 9), (0, 0, 3), (2, 8, 8)):
-        middle_latents = sample(path[start], sigmas, start, middle)
-        np.testing.assert_allclose(middle_latents, path[middle], atol=1e-6)
-        legs = sample(middle_latents, sigmas, middle, stop)
-        np.testing.assert_array_equal(legs, sample(path[start], sigmas, start, stop))
-    assert sample._cache_size() == 1, "ranges must share one compiled function"
+    with compilations() as compiled:
+        for start, middle, stop in ((0, 4, 9), (0, 0, 3), (2, 8, 8)):
+            middle_latents = sample(path[start], sigmas, start, middle)
+            np.testing.assert_allclose(middle_latents, path[middle], atol=1e-6)
+            legs = sample(middle_latents, sigmas, middle, stop)
+            np.testing.assert_array_equal(legs, sample(path[start], sigmas, start, stop))
+    assert compiled.count("jit(sample)") == 1, "ranges must share one compiled function"
     with pytest.raises(ValueError, match="stop 10: the grid has only 9 steps"):
         denoise(velocity, noise, sigmas, 0, 10)
 

@@ -21,8 +21,6 @@ from typing import Any, NoReturn
 
 import jax
 import numpy as np
-from jax._src import distributed
-from jax._src.clusters import ClusterEnv
 from jax.experimental import multihost_utils
 
 from onereward_jax.common.mistakes import (
@@ -32,6 +30,7 @@ from onereward_jax.common.mistakes import (
     Unreachable,
     WaitingForPeople,
 )
+from onereward_jax.parallel.jax_internals import detect_cluster, key_value_store, process_count
 from onereward_jax.parallel.roll_call import Lost, call_roll, names_of
 
 SILENCE_SECONDS = 120.0
@@ -102,7 +101,10 @@ def find_meeting(
         raise ValueError(f"{stated} without {', '.join(absent)}: give all three, or none")
     if not absent:
         return _checked(given, detected=False)
-    found = _ask_cluster(seconds)
+    try:
+        found = detect_cluster(seconds)
+    except (OSError, RuntimeError) as error:
+        raise ValueError(f"--distributed: the cluster does not tell: {error}") from error
     if None in found:
         raise ValueError(
             "--distributed: neither Cloud TPU, GKE nor Slurm is found here; give --coordinator="
@@ -110,16 +112,6 @@ def find_meeting(
         )
     names = ("the cluster's coordinator", "its process count", "its process number")
     return _checked(dict(zip(names, found)), detected=True)
-
-
-def _ask_cluster(seconds: float) -> tuple[Any, Any, Any]:
-    try:
-        found = ClusterEnv.auto_detect_unset_distributed_params(
-            None, None, None, None, None, round(seconds)
-        )
-    except (OSError, RuntimeError) as error:
-        raise ValueError(f"--distributed: the cluster does not tell: {error}") from error
-    return found[:3]
 
 
 def _checked(given: Mapping[str, Any], *, detected: bool) -> Meeting:
@@ -278,7 +270,7 @@ def reached_by_all(here: bool) -> bool:
 
 def several() -> bool:
     """Whether this is one of several processes; asks no device."""
-    return jax.distributed.is_initialized() and distributed.global_state.num_processes > 1
+    return jax.distributed.is_initialized() and process_count() > 1
 
 
 def is_writer() -> bool:
@@ -381,8 +373,3 @@ def _hosts(client: Any) -> list[str]:
 def _first_line(error: BaseException) -> str:
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0]
-
-
-def key_value_store() -> Any:
-    """The runtime's, that all processes read and write; jax has no public name for it."""
-    return distributed.global_state.client

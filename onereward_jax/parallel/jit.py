@@ -31,7 +31,7 @@ def logical_axes(mesh: Mesh) -> Iterator[None]:
         yield
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(eq=False)
 class MeshFunction:
     """A jitted function together with the mesh it belongs to.
 
@@ -42,6 +42,7 @@ class MeshFunction:
 
     jitted: Any
     mesh: Mesh
+    _called: bool = dataclasses.field(default=False, init=False, repr=False)
 
     def __call__(self, *args: Any) -> Any:
         """Runs it, compiling at first.
@@ -50,9 +51,10 @@ class MeshFunction:
         minute to come. So all wait until it is compiled everywhere.
         """
         with logical_axes(self.mesh):
-            if several() and not self.compilations():
+            if several() and not self._called:
                 self.jitted.lower(*args).compile()
                 wait_for_all("the first call of a function", seconds=None)
+            self._called = True
             return self.jitted(*args)
 
     def trace(self, *args: Any) -> jax.stages.Traced:
@@ -64,10 +66,6 @@ class MeshFunction:
         """The same, lowered to StableHLO."""
         with logical_axes(self.mesh):
             return self.jitted.trace(*args).lower()
-
-    def compilations(self) -> int:
-        """How often it has been compiled so far."""
-        return self.jitted._cache_size()
 
 
 def mesh_jit(function: Callable[..., Any], mesh: Mesh, **options: Any) -> MeshFunction:

@@ -22,7 +22,8 @@ from typing import NoReturn
 import jax
 
 from onereward_jax.common.mistakes import TRY_AGAIN, Stopped
-from onereward_jax.parallel.hosts import KEYS, depart, key_value_store, raise_failure, several
+from onereward_jax.parallel.hosts import KEYS, depart, raise_failure, several
+from onereward_jax.parallel.jax_internals import key_value_store
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 POLL_SECONDS = 0.5

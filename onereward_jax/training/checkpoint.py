@@ -21,7 +21,7 @@ import grain
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
-from orbax.checkpoint._src.path.atomicity import CommitFileTemporaryPath
+from orbax.checkpoint.options import AtomicityMode, AtomicityOptions
 
 from onereward_jax.parallel import is_writer, wait_for_all
 from onereward_jax.parallel.hosts import reached_by_all
@@ -74,7 +74,7 @@ class Checkpointer:
             max_to_keep=keep,
             create=True,
             enable_async_checkpointing=True,
-            temporary_path_class=_atomicity(self._folder),
+            atomicity_options=_atomicity(self._folder),
         )
         self._manager = ocp.CheckpointManager(
             self._folder,
@@ -237,7 +237,7 @@ def restore_params(folder: epath.PathLike, abstract_params: Any, *, ema: bool) -
       FileNotFoundError: there is no complete checkpoint.
     """
     folder = _absolute(folder)
-    options = ocp.CheckpointManagerOptions(temporary_path_class=_atomicity(folder))
+    options = ocp.CheckpointManagerOptions(atomicity_options=_atomicity(folder))
     with ocp.CheckpointManager(folder, options=options) as manager:
         step = manager.latest_step()
         if step is None:
@@ -262,15 +262,16 @@ def _absolute(folder: epath.PathLike) -> epath.Path:
     return folder if is_bucket(folder) else folder.resolve()  # which would take a URL for a name
 
 
-def _atomicity(folder: epath.Path) -> type | None:
+def _atomicity(folder: epath.Path) -> AtomicityOptions:
     """How a checkpoint becomes complete where a folder cannot be renamed at one stroke.
 
     A mounted bucket copies and deletes file by file: a process killed meanwhile would leave half a
     checkpoint under its final name. There, as in a bucket itself, a file written last says that it
-    is complete. None: as Orbax does by itself.
+    is complete. Orbax takes such a mount for a disk.
     """
     mount = None if is_bucket(folder) else mount_of(Path(folder))
-    return CommitFileTemporaryPath if mount is not None and mount.is_fuse else None
+    fuse = mount is not None and mount.is_fuse
+    return AtomicityOptions(AtomicityMode.COMMIT_FILE if fuse else AtomicityMode.AUTO)
 
 
 def _plain(about: About) -> dict[str, Any]:

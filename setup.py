@@ -90,7 +90,7 @@ setup(
     packages=find_packages(include=["onereward_jax", "onereward_jax.*"]),
     package_data={
         "onereward_jax": [
-            "mini_models/**/*",
+            "mini/models/**/*",
             "architectures/**/*",
             "**/*.html",
             "stages/export/*.md",

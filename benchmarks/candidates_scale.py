@@ -79,7 +79,7 @@ def prepare(folder: pathlib.Path) -> None:
     from data_scale import make_folder
 
     from onereward_jax.data.folder_source import FolderSource
-    from onereward_jax.data.shards import write_triplets
+    from onereward_jax.data.shard_writer import write_triplets
     from onereward_jax.data.triplets import Triplets
     from onereward_jax.policy import PromptEmbeds, add_to_text_cache
 
@@ -103,8 +103,8 @@ def make_editor(mesh):
 
     from onereward_jax.models.flux import FluxConfig, FluxTransformer
     from onereward_jax.models.vae import AutoencoderKL, VaeConfig
-    from onereward_jax.policy import Editor, NoiseSchedule
-    from onereward_jax.policy.loading import init_params
+    from onereward_jax.policy import FillPolicy, NoiseSchedule
+    from onereward_jax.policy.load_policy import init_params
 
     small = ARGUMENTS.editor == "small"
     kind = {"dtype": jnp.float32 if small else jnp.bfloat16}
@@ -118,7 +118,7 @@ def make_editor(mesh):
         **(SMALL_FLUX if small else {}),
     )
     vae = VaeConfig(**(SMALL_VAE if small else {}))
-    editor = Editor(
+    editor = FillPolicy(
         FluxTransformer(flux, **kind), AutoencoderKL(vae, **kind), NoiseSchedule(), paste_back=True
     )
     return editor, init_params(editor, jax.random.key(0), mesh)
@@ -174,19 +174,19 @@ class Clock:
 
 def measure(folder: pathlib.Path) -> None:
     """What a process does: all of them the same, process 0 tells."""
-    from onereward_jax.parallel import hosts, make_mesh, wait_for_all
+    from onereward_jax.parallel import barrier, distributed, make_mesh
 
     if "JAX_PROCESS_ID" in os.environ:
-        hosts.join(hosts.find_meeting())
+        distributed.initialize(distributed.find_cluster_config())
     import jax
 
     from onereward_jax.annotation import Candidate
     from onereward_jax.data.triplets import Triplets
     from onereward_jax.policy import open_text_cache
-    from onereward_jax.stages import edits as machinery
+    from onereward_jax.stages import edit_batches as machinery
     from onereward_jax.stages.candidates import save_candidate
-    from onereward_jax.stages.edits import Edit, PictureMaker
-    from onereward_jax.stages.overlap import overlapped
+    from onereward_jax.stages.edit_batches import Edit, PictureMaker
+    from onereward_jax.stages.overlapped_io import overlapped
 
     mesh = make_mesh(data=jax.device_count(), fsdp=1)
     editor, params = make_editor(mesh)
@@ -202,16 +202,14 @@ def measure(folder: pathlib.Path) -> None:
 
     def save(number, source, pixels):
         picture = f"pictures/{clock.serial}/{number}.png"
-        return save_candidate(
-            folder, dataclasses.replace(drawn, picture=picture), source, pixels
-        )
+        return save_candidate(folder, dataclasses.replace(drawn, picture=picture), source, pixels)
 
     def run(part) -> float:
-        wait_for_all("the start", seconds=None)
+        barrier("the start", seconds=None)
         start = time.perf_counter()
         for _ in maker.make(params, part, save):
             pass
-        wait_for_all("the end of a way", seconds=None)
+        barrier("the end of a way", seconds=None)
         return (time.perf_counter() - start) / (len(part) / ARGUMENTS.batch)
 
     first, rest = edits[: ARGUMENTS.batch], edits[ARGUMENTS.batch :]
@@ -227,10 +225,10 @@ def measure(folder: pathlib.Path) -> None:
         clock.serial, machinery.overlapped = False, overlapped
         rounds.append(mean | {"before": before, "after": run(rest)})
     median = {name: float(np.median([one[name] for one in rounds])) for name in rounds[0]}
-    told = [json.loads(text) for text in hosts.to_writer(json.dumps(median))]
-    if hosts.is_writer():
+    told = [json.loads(text) for text in distributed.gather_on_writer(json.dumps(median))]
+    if distributed.is_writer():
         tell(told)
-    wait_for_all("the end", seconds=None)
+    barrier("the end", seconds=None)
 
 
 def tell(processes: list[dict[str, float]]) -> None:

@@ -58,13 +58,13 @@ HEAD = """# What fits where
 Made by `python benchmarks/fits.py`, which compiles each step ahead of time at the sizes of the
 published models (1024x1024 pixels, FLUX.1-Fill-dev, Qwen2.5-VL-7B-Instruct): nothing here has run
 on these chips. The smallest topology of 4, 8, 16, 32 or 64 chips (of H100s 8 to 64, in hosts of
-eight) that the compiler finds room on, with one sample of a device at a time (`accumulate` makes
+eight) that the compiler finds room on, with one sample of a device at a time (`microbatches` makes
 the batch of the config of them). *Mesh* is fsdp x tensor; memory, at its peak, and operations are
 those of a device; *step s* is the roofline's bound from below, *MFU* what it would mean; *smaller*
 is what the next smaller topology would need for each of its devices.
 
-Rows marked † are older: of a policy without true guidance (`--config.rl.policy_cfg_scale=1
---config.rl.prediction_cfg_scale=1`), where the guidance of the config, 4 for policy and reference,
+Rows marked † are older: of a policy without true guidance (`--config.rl.policy_true_cfg_scale=1
+--config.rl.prediction_true_cfg_scale=1`), where the config's guidance, 4 for policy and reference,
 makes 1.32 times the operations; and of `candidates` with float32 weights, which are held in the
 dtype of computation by now. With the guidance of its config `flux_fill_dev` took 79.3 GiB and
 23,833 TFLOP on v5p:2x2x1, 20.9 GiB and 5,958 TFLOP on v6e:4x4, and did not fit on v6e:2x4.
@@ -147,7 +147,7 @@ def fields_of(stage: str, devices: int) -> dict[str, int]:
     fields = {"mesh.fsdp": fsdp, "mesh.tensor": tensor}
     fields[f"{stage}.batch_size"] = max(batch_size, fsdp)
     if learns:
-        fields[f"{stage}.accumulate"] = max(batch_size // fsdp, 1)
+        fields[f"{stage}.microbatches"] = max(batch_size // fsdp, 1)
     return fields
 
 

@@ -19,8 +19,8 @@ import numpy as np
 from ml_collections import FrozenConfigDict
 
 from onereward_jax.common.config import load_config
-from onereward_jax.parallel import gather, make_mesh, shard_whole
-from onereward_jax.reward.loading import load_judge_params, read_judge
+from onereward_jax.parallel import gather, make_mesh, replicate
+from onereward_jax.reward.load_reward_model import load_reward_params, read_reward_model
 from onereward_jax.stages.data import open_triplets
 from onereward_jax.stages.reward import PairSource
 from onereward_jax.stages.settings import judge_options
@@ -41,12 +41,12 @@ def main() -> None:
     mesh = make_mesh(1, 1, 1, devices=jax.devices()[:1])
     context = StageContext("reward", config, ARGUMENTS.workdir, mesh)
     folder, size = context.folder / "judge", (config.data.image_size,) * 2
-    judge = read_judge(folder, size, **judge_options(config))
+    judge = read_reward_model(folder, size, **judge_options(config))
     pairs = PairSource(context, "test", open_triplets(context, "test"), {size: judge.queries})
     answers = make_answers(judge.scorer, mesh)
     found = {}
     for int8 in (False, True):
-        params = load_judge_params(folder, judge.scorer, mesh, int8=int8)
+        params = load_reward_params(folder, judge.scorer, mesh, int8=int8)
         count = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
         print(f"{'int8' if int8 else 'float'}: {count / 1e6:.2f} MB of weights")
         found[int8] = probabilities(answers, params, pairs, mesh)
@@ -66,7 +66,7 @@ def probabilities(answers, params, pairs: PairSource, mesh) -> np.ndarray:
         chosen = [min(start + offset, len(pairs) - 1) for offset in range(BATCH)]
         elements = [pairs[index] for index in chosen]
         batch = {name: np.stack([one[name] for one in elements]) for name in elements[0]}
-        rows.append(np.exp(gather(answers(params, shard_whole(batch, mesh))).yes))
+        rows.append(np.exp(gather(answers(params, replicate(batch, mesh))).yes))
     return np.concatenate(rows)[: len(pairs)]
 
 

@@ -19,9 +19,9 @@ from typing import Any
 from file_events import FileEvents
 from same_runs import differences
 
-from onereward_jax.common.mistakes import TRY_AGAIN, USER_ERROR, WAITING
+from onereward_jax.common.user_errors import TRY_AGAIN, USER_ERROR, WAITING
 from onereward_jax.rehearsal import ROOT, Run, answer, draw_pictures, write_folder
-from onereward_jax.stages.record import COMPLETE, FILE, read_record
+from onereward_jax.stages.stage_record import COMPLETE, FILE, read_record
 
 LATER_STAGES = ("embed", "candidates", "annotate", "reward", "rl", "evaluate", "export")
 STAGES = {
@@ -283,9 +283,7 @@ class Killer:
         if self._variant == "people":
             flags.append(f"--config.data.path={self._shared / 'photographs'}")
         devices = 2 if processes == 1 else 1
-        return Run(
-            self._folder / name, tuple(flags), processes, devices, before_each=same_number
-        )
+        return Run(self._folder / name, tuple(flags), processes, devices, before_each=same_number)
 
 
 def read_status(folder: pathlib.Path) -> str:

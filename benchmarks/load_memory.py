@@ -45,11 +45,11 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from onereward_jax.convert import FLUX, load_params
-from onereward_jax.convert.names import flat_leaves, plan
 from onereward_jax.convert.save import write_json
+from onereward_jax.convert.tensor_names import flat_leaves, plan
 from onereward_jax.models.flux import FluxConfig, FluxTransformer
 from onereward_jax.parallel import abstract_arrays, make_mesh
-from onereward_jax.parallel.virtual_devices import give_threads
+from onereward_jax.parallel.cpu_threads import set_cpu_threads
 
 CONFIG = dict(
     _class_name="FluxTransformer2DModel",
@@ -182,7 +182,7 @@ def check_values(folder: Path, params: Any) -> None:
 
 def main() -> None:
     """Prints the figures; exits with 1 when the claim does not hold."""
-    give_threads()
+    set_cpu_threads()
     mesh = make_mesh(1, -1, ARGUMENTS.tensor)
     abstract = abstract_transformer(mesh)
     if not ARGUMENTS.folder.is_dir():

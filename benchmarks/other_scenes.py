@@ -18,8 +18,8 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 from onereward_jax.common.config import load_config
 from onereward_jax.parallel import make_mesh
 from onereward_jax.stages.chain import run_chain
-from onereward_jax.stages.record import COMPLETE, read_record
-from onereward_jax.stages.table import STAGES
+from onereward_jax.stages.registry import STAGES
+from onereward_jax.stages.stage_record import COMPLETE, read_record
 
 MORE = 2
 """Times as many scenes."""

@@ -31,26 +31,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from onereward_jax.convert.mini_tokenizers import qwen_tokenizer
-from onereward_jax.data.mini_world import prompts
+from onereward_jax.mini.pretrain.autoencoder import VAE_CONFIG
+from onereward_jax.mini.pretrain.base_editor import FLUX_CONFIG, PROMPT_TOKENS, SCHEDULER
+from onereward_jax.mini.pretrain.starting_judge import PIXELS, SUFFIX_TOKENS, judge_config
+from onereward_jax.mini.tokenizers import qwen_tokenizer
+from onereward_jax.mini.world import prompts
 from onereward_jax.models.flux import FluxTransformer
 from onereward_jax.models.qwen2_5_vl import Qwen2_5_VL, Qwen2_5_VLConfig, init_params
 from onereward_jax.models.vae import AutoencoderKL
 from onereward_jax.parallel import make_mesh, mesh_jit, shard_batch
-from onereward_jax.parallel.virtual_devices import give_threads
-from onereward_jax.policy import Editor, NoiseSchedule
-from onereward_jax.policy.loading import init_params as init_editor
+from onereward_jax.parallel.cpu_threads import set_cpu_threads
+from onereward_jax.policy import FillPolicy, NoiseSchedule
+from onereward_jax.policy.load_policy import init_params as init_editor
 from onereward_jax.reward import ImageProcessor, QueryTokenizer, Scorer, packaged_template
-from onereward_jax.stages.pretrain.autoencoder import VAE_CONFIG
-from onereward_jax.stages.pretrain.base_editor import FLUX_CONFIG, PROMPT_TOKENS, SCHEDULER
-from onereward_jax.stages.pretrain.starting_judge import PIXELS, SUFFIX_TOKENS, judge_config
 from onereward_jax.tasks import MAX_DIMENSIONS, TASKS, Task
-from onereward_jax.training.optim import OptimizerConfig, make_optimizer
+from onereward_jax.training.apply_gradients import apply_gradients
+from onereward_jax.training.optimizer import OptimizerConfig, make_optimizer
 from onereward_jax.training.rl_config import Frozen, RLConfig, RLModels
 from onereward_jax.training.rl_loss import judge_images, judge_prediction, predict_image
 from onereward_jax.training.rl_rollout import draw, embeds_of, roll_out
 from onereward_jax.training.rl_step import first_rl_state, make_rl_step
-from onereward_jax.training.update import apply_gradients
 
 SIDE, BATCH, REFERENCE_STEPS, POLICY_STEPS = 64, 8, 20, 15
 SEED = 0
@@ -62,7 +62,7 @@ def make_models() -> tuple[RLModels, QueryTokenizer]:
     processor = ImageProcessor(min_pixels=PIXELS, max_pixels=PIXELS)
     queries = QueryTokenizer(tokenizer, processor.tokens_per_image(SIDE, SIDE), SUFFIX_TOKENS)
     judge = Qwen2_5_VL(Qwen2_5_VLConfig.from_dict(judge_config(tokenizer)))
-    editor = Editor(
+    editor = FillPolicy(
         FluxTransformer(FLUX_CONFIG), AutoencoderKL(VAE_CONFIG), NoiseSchedule.from_dict(SCHEDULER)
     )
     return RLModels(editor, Scorer(judge, processor, queries.layout)), queries
@@ -193,13 +193,13 @@ def part_times(
 
 def main() -> None:
     """Prints sizes, times and shares."""
-    give_threads()
+    set_cpu_threads()
     models, queries = make_models()
     mesh = make_mesh(-1, 1, 1)
     config = RLConfig(
         num_steps=REFERENCE_STEPS,
-        first_index=POLICY_STEPS,
-        last_index=POLICY_STEPS,
+        t1=POLICY_STEPS,
+        t2=POLICY_STEPS,
         optimizer=OptimizerConfig(learning_rate=1e-5),
     )
     params = init_editor(models.editor, jax.random.key(SEED), mesh)

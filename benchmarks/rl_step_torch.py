@@ -19,8 +19,8 @@ from diffusers import AutoencoderKL, FluxTransformer2DModel
 from torch import Tensor, nn
 from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
+from onereward_jax.mini.pretrain.starting_judge import PIXELS, SUFFIX_TOKENS
 from onereward_jax.reward import ImageProcessor, QueryTokenizer
-from onereward_jax.stages.pretrain.starting_judge import PIXELS, SUFFIX_TOKENS
 from onereward_jax.tasks import DIMENSIONS, MAX_DIMENSIONS, Task
 
 SIDE, BATCH, REFERENCE_STEPS, POLICY_STEPS, PROMPT_TOKENS = 64, 8, 20, 15, 12
@@ -98,7 +98,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=10, help="timed steps; the median counts")
     repeats = parser.parse_args().repeats
     torch.manual_seed(0)
-    folder = importlib.resources.files("onereward_jax") / "mini_models"
+    folder = importlib.resources.files("onereward_jax") / "mini" / "models"
     vae = AutoencoderKL.from_pretrained(folder / "editor" / "vae").requires_grad_(False)
     policy = FluxTransformer2DModel.from_pretrained(folder / "editor" / "transformer")
     reference, average = (copy.deepcopy(policy).requires_grad_(False) for _ in range(2))

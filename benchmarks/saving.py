@@ -54,14 +54,14 @@ import jax
 import jax.numpy as jnp
 
 from onereward_jax.convert import FLUX, save_params
-from onereward_jax.convert.names import flat_leaves, plan
+from onereward_jax.convert.tensor_names import flat_leaves, plan
 from onereward_jax.models.flux import FluxConfig, FluxTransformer
-from onereward_jax.parallel import abstract_arrays, hosts, is_writer, make_mesh, mesh_jit
-from onereward_jax.parallel.layers import part_function, piece_function
-from onereward_jax.parallel.virtual_devices import give_threads
+from onereward_jax.parallel import abstract_arrays, distributed, is_writer, make_mesh, mesh_jit
+from onereward_jax.parallel.cpu_threads import set_cpu_threads
+from onereward_jax.parallel.gather_layers import part_function, piece_function
 from onereward_jax.training.checkpoint import About, Checkpointer
-from onereward_jax.training.optim import OptimizerConfig, make_optimizer
-from onereward_jax.training.state import TrainState, place_state, shardings_of
+from onereward_jax.training.optimizer import OptimizerConfig, make_optimizer
+from onereward_jax.training.train_state import TrainState, place_state, shardings_of
 
 CONFIG = dict(
     _class_name="FluxTransformer2DModel",
@@ -164,9 +164,9 @@ def planned(leaves: dict[str, Any]) -> int:
 
 def measure() -> dict[str, float]:
     """One run; the figures of this process."""
-    give_threads()
+    set_cpu_threads()
     if COUNT > 1:
-        hosts.join(hosts.find_meeting())
+        distributed.initialize(distributed.find_cluster_config())
     mesh = make_mesh(1, -1, ARGUMENTS.tensor)
     abstract = abstract_transformer(mesh)
     shapes = flat_leaves(abstract)
@@ -205,7 +205,7 @@ def measure() -> dict[str, float]:
     figures |= {"seconds": time.monotonic() - start}
     watch.finish()
     figures |= {"rest": rest, "arrays": watch.arrays - before, "host": watch.host}
-    hosts.wait_for_all("the end of the benchmark")
+    distributed.barrier("the end of the benchmark")
     return figures
 
 
@@ -234,13 +234,13 @@ def run(count: int) -> list[dict[str, float]]:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
     command = [sys.executable, __file__, *sys.argv[1:], f"--processes={count}"]
-    meeting = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": str(count)}
+    cluster = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": str(count)}
     processes = [
         subprocess.Popen(
             [*command, f"--index={index}"],
             # a fixed threshold: memory that is let go of is given back, and counts when used again
             env=os.environ
-            | meeting
+            | cluster
             | {"JAX_PROCESS_ID": str(index), "MALLOC_MMAP_THRESHOLD_": str(1 << 20)},
             stdout=subprocess.PIPE,
             text=True,

@@ -47,11 +47,12 @@ def get_config() -> ConfigDict:
     mesh.fsdp = 8  # devices over which batch and weights are split
     mesh.tensor = -1  # devices over which heads and MLPs are split; -1: all that are left
 
-    config.watch = watch = ConfigDict()
-    watch.tensorboard = True  # event files beside each metrics.jsonl
-    watch.wandb = ""  # project of Weights & Biases (extra wandb); "": none
-    watch.profile_steps = (0, 0)  # first and last step traced by jax.profiler; (0, 0): none
-    watch.compilation_cache = "~/.cache/onereward_jax/compiled"  # of compiled steps; "": none
+    config.compilation_cache = "~/.cache/onereward_jax/compiled"  # of compiled steps; "": none
+
+    config.logging = logging = ConfigDict()
+    logging.tensorboard = True  # event files beside each metrics.jsonl
+    logging.wandb = ""  # project of Weights & Biases (extra wandb); "": none
+    logging.profile_steps = (0, 0)  # first and last step traced by jax.profiler; (0, 0): none
 
     config.models = models = ConfigDict()
     models.editor = "black-forest-labs/FLUX.1-Fill-dev"  # diffusers folder: path or hub id
@@ -79,8 +80,10 @@ def get_config() -> ConfigDict:
     data.test.removal = 100
 
     config.guidance = guidance = ConfigDict()  # of training and evaluation, unless told there
-    guidance.embedded = 1.0  # the editor's guidance input; the paper's at inference: 1
-    guidance.true_cfg = 4.0  # true classifier-free guidance, 1: none; the paper's at inference: 4
+    guidance.guidance_scale = 1.0  # the editor's guidance input; the paper's at inference: 1
+    guidance.true_cfg_scale = (
+        4.0  # true classifier-free guidance, 1: none; the paper's at inference: 4
+    )
     guidance.negative_prompt = "nsfw"  # for true guidance; the paper's at inference
 
     config.embed = embed = ConfigDict()
@@ -113,7 +116,7 @@ def get_config() -> ConfigDict:
     config.reward = reward = ConfigDict()
     reward.steps = 5000  # updates of the judge
     reward.batch_size = 16  # pairs per update, each in both orders
-    reward.accumulate = 1  # micro-batches per update
+    reward.microbatches = 1  # micro-batches per update
     reward.optimizer = optimizer(1e-6, warmup_steps=100)
     reward.jitter = jitter()
     reward.between = False  # learn that the candidates neither best nor worst lie between these
@@ -132,7 +135,7 @@ def get_config() -> ConfigDict:
     rl.algorithm = "frozen"  # "frozen" reference (Algorithm 1) or "dynamic" (Algorithm 2)
     rl.steps = 8000  # updates of the policy
     rl.batch_size = 8  # triplets per update; a multiple of mesh data * fsdp
-    rl.accumulate = 1  # micro-batches per update
+    rl.microbatches = 1  # micro-batches per update
     rl.optimizer = optimizer(1e-5, warmup_steps=100)
     rl.lora = lora = ConfigDict()
     lora.rank = 0  # of an adapter trained in place of the whole transformer; 0: no adapter
@@ -154,12 +157,12 @@ def get_config() -> ConfigDict:
     rl.t2 = 39  # last one
     # How the policy is guided while it learns is left open by the paper; as in use is our reading.
     # True guidance of the policy doubles its forwards, and the memory of the differentiable one.
-    # To learn without, at half of that: policy_cfg_scale=1 and prediction_cfg_scale=1, and the
+    # Without it, at half of that: policy_true_cfg_scale=1, prediction_true_cfg_scale=1, and the
     # same for evaluate.true_cfg_scale, since the policy then learns to look right without.
     rl.guidance_scale = placeholder(float)  # embedded, policy and reference; None: as in guidance
-    rl.policy_cfg_scale = placeholder(float)  # true guidance of the policy's rollout; likewise
-    rl.prediction_cfg_scale = placeholder(float)  # of its one differentiable forward; likewise
-    rl.reference_cfg_scale = placeholder(float)  # of the reference; likewise
+    rl.policy_true_cfg_scale = placeholder(float)  # true guidance of the policy's rollout; likewise
+    rl.prediction_true_cfg_scale = placeholder(float)  # of its one differentiable forward; likewise
+    rl.reference_true_cfg_scale = placeholder(float)  # of the reference; likewise
     rl.negative_prompt = placeholder(str)  # for true guidance; likewise
     rl.task_probabilities = ConfigDict()  # p_k, the paper's; in any unit, 0: never
     rl.task_probabilities.fill = 0.5

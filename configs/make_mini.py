@@ -19,11 +19,12 @@ def get_config(variant: str = "") -> ConfigDict:
     mesh.fsdp = 1  # devices over which batch and weights are split
     mesh.tensor = 1  # devices over which heads and MLPs are split
 
-    config.watch = watch = ConfigDict()
-    watch.tensorboard = True  # event files beside each metrics.jsonl
-    watch.wandb = ""  # project of Weights & Biases (extra wandb); "": none
-    watch.profile_steps = (0, 0)  # first and last step traced by jax.profiler; (0, 0): none
-    watch.compilation_cache = "~/.cache/onereward_jax/compiled"  # of compiled steps; "": none
+    config.compilation_cache = "~/.cache/onereward_jax/compiled"  # of compiled steps; "": none
+
+    config.logging = logging = ConfigDict()
+    logging.tensorboard = True  # event files beside each metrics.jsonl
+    logging.wandb = ""  # project of Weights & Biases (extra wandb); "": none
+    logging.profile_steps = (0, 0)  # first and last step traced by jax.profiler; (0, 0): none
 
     config.pretrain = pretrain = ConfigDict()
     pretrain.image_size = 64  # height and width in pixels

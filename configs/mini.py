@@ -34,16 +34,17 @@ def get_config(variant: str = "") -> ConfigDict:
     mesh.fsdp = 1  # devices over which batch and weights are split
     mesh.tensor = 1  # devices over which heads and MLPs are split
 
-    config.watch = watch = ConfigDict()
-    watch.tensorboard = True  # event files beside each metrics.jsonl
-    watch.wandb = ""  # project of Weights & Biases (extra wandb); "": none
-    watch.profile_steps = (0, 0)  # first and last step traced by jax.profiler; (0, 0): none
-    watch.compilation_cache = "~/.cache/onereward_jax/compiled"  # of compiled steps; "": none
+    config.compilation_cache = "~/.cache/onereward_jax/compiled"  # of compiled steps; "": none
+
+    config.logging = logging = ConfigDict()
+    logging.tensorboard = True  # event files beside each metrics.jsonl
+    logging.wandb = ""  # project of Weights & Biases (extra wandb); "": none
+    logging.profile_steps = (0, 0)  # first and last step traced by jax.profiler; (0, 0): none
 
     config.models = models = ConfigDict()
-    models.editor = "mini_models/editor"  # diffusers folder: path, in the package, or hub id
+    models.editor = "mini/models/editor"  # diffusers folder: path, in the package, or hub id
     models.transformer = ""  # folder of a transformer in place of the editor's own; "": none
-    models.judge = "mini_models/judge"  # transformers folder, likewise
+    models.judge = "mini/models/judge"  # transformers folder, likewise
     models.paste_back = True  # keep the source's own pixels where the mask is 0
     models.dtype = "float32"  # of computation; "bfloat16" on TPU and GPU
     models.remat = "dots"  # computed again: "none", "dots", "attention", "offload", "full"
@@ -66,8 +67,10 @@ def get_config(variant: str = "") -> ConfigDict:
     data.test.removal = 200
 
     config.guidance = guidance = ConfigDict()  # of training and evaluation, unless told there
-    guidance.embedded = 1.0  # the editor's guidance input; the paper's at inference: 1
-    guidance.true_cfg = 2.0  # true classifier-free guidance, 1: none; the paper's at inference: 4
+    guidance.guidance_scale = 1.0  # the editor's guidance input; the paper's at inference: 1
+    guidance.true_cfg_scale = (
+        2.0  # true classifier-free guidance, 1: none; the paper's at inference: 4
+    )
     guidance.negative_prompt = "nsfw"  # for true guidance; the paper's at inference
 
     config.embed = embed = ConfigDict()
@@ -100,7 +103,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.reward = reward = ConfigDict()
     reward.steps = 700  # updates of the judge
     reward.batch_size = 16  # pairs per update, each in both orders
-    reward.accumulate = 1  # micro-batches per update
+    reward.microbatches = 1  # micro-batches per update
     reward.optimizer = optimizer(4e-4, warmup_steps=50, schedule="cosine")
     reward.between = True  # learn that the candidates neither best nor worst lie between these
     reward.mirror = 0.5  # how often both pictures of a pair are mirrored (not for text alignment)
@@ -119,7 +122,7 @@ def get_config(variant: str = "") -> ConfigDict:
     rl.algorithm = "frozen"  # "frozen" reference (Algorithm 1) or "dynamic" (Algorithm 2)
     rl.steps = 200  # updates of the policy
     rl.batch_size = 8  # triplets per update
-    rl.accumulate = 1  # micro-batches per update
+    rl.microbatches = 1  # micro-batches per update
     rl.optimizer = optimizer(6e-5, warmup_steps=20, schedule="cosine")
     rl.lora = lora = ConfigDict()
     lora.rank = 0  # of an adapter trained in place of the whole transformer; 0: no adapter
@@ -141,9 +144,9 @@ def get_config(variant: str = "") -> ConfigDict:
     rl.t2 = 7  # last one
     # How the policy is guided while it learns is left open by the paper; as in use is our reading.
     rl.guidance_scale = placeholder(float)  # embedded, policy and reference; None: as in guidance
-    rl.policy_cfg_scale = placeholder(float)  # true guidance of the policy's rollout; likewise
-    rl.prediction_cfg_scale = placeholder(float)  # of its one differentiable forward; likewise
-    rl.reference_cfg_scale = placeholder(float)  # of the reference; likewise
+    rl.policy_true_cfg_scale = placeholder(float)  # true guidance of the policy's rollout; likewise
+    rl.prediction_true_cfg_scale = placeholder(float)  # of its one differentiable forward; likewise
+    rl.reference_true_cfg_scale = placeholder(float)  # of the reference; likewise
     rl.negative_prompt = placeholder(str)  # for true guidance; likewise
     rl.task_probabilities = ConfigDict()  # p_k, the paper's; in any unit, 0: never
     rl.task_probabilities.fill = 0.5
@@ -204,9 +207,7 @@ def card(
     return section
 
 
-def optimizer(
-    learning_rate: float, warmup_steps: int, schedule: str = "constant"
-) -> ConfigDict:
+def optimizer(learning_rate: float, warmup_steps: int, schedule: str = "constant") -> ConfigDict:
     """AdamW and its schedule."""
     section = ConfigDict()
     section.learning_rate = learning_rate  # the peak

@@ -11,7 +11,7 @@ launch/make_mini.sh [workdir] [flags of onereward_jax.main]
 Makes .venv when it is missing, installs the package with the extra mini, and trains the base
 models of the mini world in workdir (default runs/make_mini) by configs/make_mini.py. Started
 again, it goes on where it stopped. The models are then in workdir/pretrain/editor and
-workdir/pretrain/judge; copied to onereward_jax/mini_models/ they are the ones every run of
+workdir/pretrain/judge; copied to onereward_jax/mini/models/ they are the ones every run of
 configs/mini.py starts from.
 
 JAX_PLATFORMS names another device than cpu, PYTHON the interpreter for .venv (3.11 or newer),

@@ -1,6 +1,6 @@
 """Edit pictures with a FLUX Fill editor: fill, extend, remove.
 
-    python -m onereward_jax.edit --model=mini_models/editor --image=cup.png --mask=cup_mask.png \\
+    python -m onereward_jax.edit --model=mini/models/editor --image=cup.png --mask=cup_mask.png \\
       --prompt="a red apple" --out=edited.png
 
 White in the mask means: edit here. --image may be a folder with metadata.jsonl, one row per
@@ -19,15 +19,15 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
-from onereward_jax.common.mistakes import CommandParser, run_command
+from onereward_jax.common.user_errors import CommandParser, run_command
 from onereward_jax.inference import Editor, paste_back
+from onereward_jax.inference.edit_requests import Request, read_folder, read_request
 from onereward_jax.inference.editor import check_seeds
-from onereward_jax.inference.pictures import editing_size
-from onereward_jax.inference.requests import Request, read_folder, read_request
+from onereward_jax.inference.picture_io import editing_size
 from onereward_jax.parallel.compilation_cache import use_compilation_cache
-from onereward_jax.parallel.virtual_devices import give_threads
-from onereward_jax.policy.schedule import first_step
-from onereward_jax.policy.text import check_prompt
+from onereward_jax.parallel.cpu_threads import set_cpu_threads
+from onereward_jax.policy.noise_schedule import first_step
+from onereward_jax.policy.text_encoders import check_prompt
 from onereward_jax.stages.progress import announce, progress_bar
 from onereward_jax.tasks import COMMAND_TASKS, Task
 
@@ -122,8 +122,7 @@ def edit_files(
       outputs: the file of each result.
     """
     sizes = [
-        editing_size(one.image, options.height, options.width, editor.multiple)
-        for one in requests
+        editing_size(one.image, options.height, options.width, editor.multiple) for one in requests
     ]
     steps = options.steps - first_step(options.steps, options.strength)
     with progress_bar("edit", len(requests) * steps) as bar:
@@ -207,5 +206,5 @@ def main(argv: list[str] | None = None) -> None:
 
 if __name__ == "__main__":
     use_compilation_cache()
-    give_threads()
+    set_cpu_threads()
     main()

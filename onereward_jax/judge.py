@@ -1,6 +1,6 @@
 """Ask a judge which of two edits is better, in one dimension; it answers in both orders.
 
-    python -m onereward_jax.judge --model=mini_models/judge --a=first.png --b=second.png \\
+    python -m onereward_jax.judge --model=mini/models/judge --a=first.png --b=second.png \\
       --task=fill --dimension=structure
 
 A judge that sees no difference may still prefer the first place, so both orders are asked.
@@ -11,11 +11,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from onereward_jax.common.mistakes import CommandParser, run_command
+from onereward_jax.common.user_errors import CommandParser, run_command
 from onereward_jax.inference import Judge
-from onereward_jax.inference.pictures import open_picture
+from onereward_jax.inference.picture_io import open_picture
 from onereward_jax.parallel.compilation_cache import use_compilation_cache
-from onereward_jax.parallel.virtual_devices import give_threads
+from onereward_jax.parallel.cpu_threads import set_cpu_threads
 from onereward_jax.tasks import COMMAND_TASKS, Dimension
 
 
@@ -58,5 +58,5 @@ def main(argv: list[str] | None = None) -> None:
 
 if __name__ == "__main__":
     use_compilation_cache()
-    give_threads()
+    set_cpu_threads()
     main()

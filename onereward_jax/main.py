@@ -18,25 +18,25 @@ from rich.console import Console
 from rich.table import Table
 
 from onereward_jax.common.config import check_overrides, check_tuples, load_config
-from onereward_jax.common.mistakes import (
+from onereward_jax.common.user_errors import (
     TRY_AGAIN,
     WAITING,
     Stopped,
     Unreachable,
     WaitingForPeople,
-    about_full_disk,
     exit_with,
-    is_sentence,
-    say_full_disk_once,
+    full_disk_message,
+    is_user_error,
+    log_full_disk_once,
 )
-from onereward_jax.parallel import hosts, is_writer, make_mesh
-from onereward_jax.parallel.roll_call import Lost
-from onereward_jax.parallel.stopping import hearing_signals
-from onereward_jax.parallel.virtual_devices import give_threads
+from onereward_jax.parallel import distributed, is_writer, make_mesh
+from onereward_jax.parallel.cpu_threads import set_cpu_threads
+from onereward_jax.parallel.preemption import hearing_signals
+from onereward_jax.parallel.rendezvous import PeerLost
 from onereward_jax.stages import STAGES, Outcome, run_chain
-from onereward_jax.stages.command import given_command, last_flags, read_command
-from onereward_jax.stages.watching import prepare_watching
-from onereward_jax.training.loop import TooManyRefusedSteps
+from onereward_jax.stages.command_file import given_command, last_flags, read_command
+from onereward_jax.stages.logging_setup import prepare_logging
+from onereward_jax.training.nonfinite_steps import TooManyRefusedSteps
 
 _STAGE_HELP = (
     "Run this stage alone; the stages it reads must be complete. Left out, the stages named in "
@@ -73,9 +73,9 @@ _PROCESS_COUNT = flags.DEFINE_integer("process_count", None, "How many processes
 _PROCESS_INDEX = flags.DEFINE_integer("process_index", None, "Which one this is, from 0.")
 _HOST_TIMEOUT = flags.DEFINE_float(
     "host_timeout",
-    hosts.SILENCE_SECONDS,
+    distributed.SILENCE_SECONDS,
     "Seconds after which a silent process is taken for dead, and all others are ended; at the "
-    f"start they wait {hosts.START_FACTOR} times as long for each other.",
+    f"start they wait {distributed.START_FACTOR} times as long for each other.",
     lower_bound=1.0,
 )
 _TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where an error was raised.")
@@ -83,7 +83,7 @@ _TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where an error was rais
 
 def main(argv: Sequence[str]) -> None:
     """Run the chain and print its closing table; errors of the user end in one sentence."""
-    with hosts.ending_together(orderly=(TRY_AGAIN,), silence=_HOST_TIMEOUT.value):
+    with distributed.shutdown_together(orderly=(TRY_AGAIN,), silence=_HOST_TIMEOUT.value):
         _run(argv)
 
 
@@ -99,11 +99,11 @@ def _run(argv: Sequence[str]) -> None:
         for part in ("stages", "mesh"):
             if part not in config:
                 raise ValueError(f"config.{part} is missing: copy it from configs/mini.py")
-        give_threads()
+        set_cpu_threads()
         _join()
-        prepare_watching(config)
+        prepare_logging(config)
         mesh = make_mesh(**config.mesh)
-        say_full_disk_once()
+        log_full_disk_once()
         with hearing_signals():
             outcomes = run_chain(
                 config,
@@ -121,7 +121,7 @@ def _run(argv: Sequence[str]) -> None:
         if is_writer():
             print(waiting)
         sys.exit(WAITING)
-    except Lost as lost:
+    except PeerLost as lost:
         print(f"error: {lost}", file=sys.stderr)
         sys.exit(lost.code)
     except Unreachable as error:
@@ -130,12 +130,12 @@ def _run(argv: Sequence[str]) -> None:
     except Exception as error:
         if _TRACEBACK.value:
             raise
-        if told := about_full_disk(error):
+        if told := full_disk_message(error):
             exit_with(
                 OSError(f"a disk is full ({told}): the same command goes on once there is room")
             )
         expected = (ValueError, OSError, ModuleNotFoundError, TooManyRefusedSteps)
-        if not (isinstance(error, expected) and is_sentence(error)):
+        if not (isinstance(error, expected) and is_user_error(error)):
             raise
         exit_with(error)
     if is_writer():
@@ -146,7 +146,7 @@ def _join() -> None:
     """Meets the other processes, where there are to be any."""
     given = (_COORDINATOR.value, _PROCESS_COUNT.value, _PROCESS_INDEX.value)
     if _DISTRIBUTED.value or any(value is not None for value in given):
-        hosts.join(hosts.find_meeting(*given), _HOST_TIMEOUT.value)
+        distributed.initialize(distributed.find_cluster_config(*given), _HOST_TIMEOUT.value)
 
 
 def print_outcomes(outcomes: Sequence[Outcome]) -> None:

@@ -28,10 +28,10 @@ import numpy as np
 from etils import epath
 from PIL import Image, ImageDraw, ImageFilter
 
-from onereward_jax.common.mistakes import WAITING, exit_with
-from onereward_jax.stages.record import COMPLETE, FILE, StageRecord, read_record
+from onereward_jax.common.user_errors import WAITING, exit_with
+from onereward_jax.stages.stage_record import COMPLETE, FILE, StageRecord, read_record
 from onereward_jax.storage import is_bucket, local_path
-from onereward_jax.storage.local_copies import VARIABLE
+from onereward_jax.storage.cache_folder import VARIABLE
 from onereward_jax.tasks import FIXED_PROMPTS, Task
 
 Place = pathlib.Path | epath.Path

@@ -12,11 +12,11 @@ import jax
 from ml_collections import ConfigDict
 
 from onereward_jax.annotation import Candidate
-from onereward_jax.parallel import hosts, make_mesh
-from onereward_jax.parallel.hosts import to_writer
+from onereward_jax.parallel import distributed, make_mesh
+from onereward_jax.parallel.distributed import gather_on_writer
 from onereward_jax.stages import Stage, StageContext, run_chain
-from onereward_jax.stages.inputs import Effect
-from onereward_jax.stages.stores import open_store, read_store
+from onereward_jax.stages.preference_stores import open_store, read_store
+from onereward_jax.stages.staleness import Effect
 
 
 def made(context: StageContext) -> dict[str, int]:
@@ -24,7 +24,7 @@ def made(context: StageContext) -> dict[str, int]:
     path = context.folder / "pictures" / f"{index}.png"
     path.parent.mkdir(exist_ok=True)
     path.write_text(str(index))
-    told = to_writer(json.dumps(index))
+    told = gather_on_writer(json.dumps(index))
     context.share("pictures")
     found = {path.name: path.read_text() for path in (context.folder / "pictures").iterdir()}
     assert found == {f"{one}.png": str(one) for one in range(jax.process_count())}, found
@@ -60,8 +60,8 @@ CHAIN = (
 )
 
 if __name__ == "__main__":
-    with hosts.ending_together(orderly=(), silence=60.0):
-        hosts.join(hosts.find_meeting(), 60.0)
+    with distributed.shutdown_together(orderly=(), silence=60.0):
+        distributed.initialize(distributed.find_cluster_config(), 60.0)
         config = ConfigDict({"seed": 0, "stages": ("made", "read")})
         run_chain(config, sys.argv[1], make_mesh(data=jax.device_count(), fsdp=1), CHAIN)
         print("copies of", os.environ["ONEREWARD_COPIES"])

@@ -27,9 +27,9 @@ _checked = install_import_hook("onereward_jax", "beartype.beartype")
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Fail, never skip, when the virtual devices are missing."""
-    from onereward_jax.parallel.virtual_devices import give_threads
+    from onereward_jax.parallel.cpu_threads import set_cpu_threads
 
-    give_threads()
+    set_cpu_threads()
     if jax.device_count() != DEVICES:
         found = jax.device_count()
         pytest.exit(f"tests need {DEVICES} virtual devices, found {found}", returncode=3)

@@ -10,7 +10,7 @@ import test_training_loop as tiny
 from jax.sharding import NamedSharding, PartitionSpec
 from stop_program import one_long_piece
 
-from onereward_jax.common.mistakes import (
+from onereward_jax.common.user_errors import (
     TRY_AGAIN,
     WAITING,
     Stopped,
@@ -19,19 +19,18 @@ from onereward_jax.common.mistakes import (
 )
 from onereward_jax.data.pipeline import batches_of_rows
 from onereward_jax.parallel import (
-    hosts,
+    barrier,
+    host_local_rows,
     local_rows,
     make_mesh,
-    own_rows,
     shard_batch,
-    wait_for_all,
 )
-from onereward_jax.parallel.layers import layers_on_writer
-from onereward_jax.parallel.roll_call import Lost
-from onereward_jax.parallel.stopping import hearing_signals, stop_points
+from onereward_jax.parallel.gather_layers import layers_on_writer
+from onereward_jax.parallel.preemption import hearing_signals, stop_points
+from onereward_jax.parallel.rendezvous import PeerLost
 from onereward_jax.training.checkpoint import Checkpointer
-from onereward_jax.training.loop import LoopConfig, train
-from onereward_jax.training.writer import MetricsWriter
+from onereward_jax.training.metrics_writer import MetricsWriter
+from onereward_jax.training.train_loop import LoopConfig, train
 
 SILENCE = 30.0
 STEPS = 12
@@ -51,9 +50,7 @@ def run(folder: pathlib.Path, steps: int, mesh, pause: float = 0.0) -> None:
 
     with Checkpointer(folder / "checkpoints", tiny.ABOUT) as checkpointer:
         resumes = checkpointer.latest_step() is not None
-        state = (
-            checkpointer.restore(tiny.abstract(mesh), data) if resumes else tiny.fresh(mesh)
-        )
+        state = checkpointer.restore(tiny.abstract(mesh), data) if resumes else tiny.fresh(mesh)
         with MetricsWriter(folder, first_step=int(state.step)) as writer:
             train(
                 tiny.regression(mesh),
@@ -70,7 +67,7 @@ def run(folder: pathlib.Path, steps: int, mesh, pause: float = 0.0) -> None:
 def own_row_numbers(mesh) -> list[int]:
     """Which of eight samples this process would write."""
     rows = local_rows(8, mesh)
-    found = list(own_rows(shard_batch({"number": rows}, mesh)["number"]))
+    found = list(host_local_rows(shard_batch({"number": rows}, mesh)["number"]))
     assert [int(one.fetch()) for one in found] == [one.row for one in found]
     return [one.row for one in found]
 
@@ -84,6 +81,8 @@ def save_layers(folder: pathlib.Path, mesh) -> None:
         assert found == [None] * len(LAYERS)
     else:
         np.save(folder / "layers.npy", np.stack(found))
+
+
 def units_alone(folder: pathlib.Path) -> None:
     """What process 0 does while the others wait."""
     with stop_points("data", alone=True) as stop:
@@ -96,8 +95,8 @@ def units_alone(folder: pathlib.Path) -> None:
 def main(scenario: str, folder: pathlib.Path) -> None:
     """Ends as `main.py` does."""
     try:
-        meeting = hosts.find_meeting()
-        hosts.join(meeting, SILENCE)
+        cluster = distributed.find_cluster_config()
+        distributed.initialize(cluster, SILENCE)
         mesh = make_mesh(data=2, fsdp=-1)
         if scenario == "train":
             run(folder, STEPS, mesh)
@@ -109,35 +108,40 @@ def main(scenario: str, folder: pathlib.Path) -> None:
                 run(folder, FAR, mesh)
         if scenario == "alone":
             with hearing_signals():
-                if meeting.index == 0:
+                if cluster.index == 0:
                     units_alone(folder)
-                wait_for_all("end of data", seconds=None)
+                barrier("end of data", seconds=None)
         if scenario == "one long piece":
             with hearing_signals():
-                (folder / f"{meeting.index}").touch()
+                (folder / f"{cluster.index}").touch()
                 one_long_piece()
         if scenario == "late":
-            print(hosts.agreed("a question", lambda: f"answered by process {meeting.index}"))
+            print(
+                distributed.shared_value(
+                    "a question", lambda: f"answered by process {cluster.index}"
+                )
+            )
             for sizes in ((1, 4, 2), (1, 1, 8)):
-                print(f"own rows: {hosts.to_writer(f'{own_row_numbers(make_mesh(*sizes))}')}")
-            if meeting.index == 1:
+                own = f"{own_row_numbers(make_mesh(*sizes))}"
+                print(f"own rows: {distributed.gather_on_writer(own)}")
+            if cluster.index == 1:
                 time.sleep(6)
-            wait_for_all("dinner", seconds=2.0)
+            barrier("dinner", seconds=2.0)
         if scenario == "mistaken":
-            if meeting.index == 1:
+            if cluster.index == 1:
                 raise FileNotFoundError("config.data.path: there is no folder photos")
-            hosts.to_writer("all is well")
+            distributed.gather_on_writer("all is well")
         if scenario == "asking":
-            if meeting.index == 0:
+            if cluster.index == 0:
                 raise WaitingForPeople("annotate: 1 of 2 questions is answered")
-            wait_for_all("dinner")
+            barrier("dinner")
     except Stopped as stop:
         print(stop)
         sys.exit(TRY_AGAIN)
     except WaitingForPeople as waiting:
         print(waiting)
         sys.exit(WAITING)
-    except Lost as lost:
+    except PeerLost as lost:
         print(lost)
         sys.exit(lost.code)
     except FileNotFoundError as error:
@@ -145,5 +149,5 @@ def main(scenario: str, folder: pathlib.Path) -> None:
 
 
 if __name__ == "__main__":
-    with hosts.ending_together(orderly=(TRY_AGAIN,), silence=SILENCE):
+    with distributed.shutdown_together(orderly=(TRY_AGAIN,), silence=SILENCE):
         main(sys.argv[1], pathlib.Path(sys.argv[2]))

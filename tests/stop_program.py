@@ -4,8 +4,8 @@ import hashlib
 import sys
 import time
 
-from onereward_jax.common.mistakes import TRY_AGAIN, Stopped
-from onereward_jax.parallel.stopping import before_leaving, hearing_signals, now_at, stop_points
+from onereward_jax.common.user_errors import TRY_AGAIN, Stopped
+from onereward_jax.parallel.preemption import before_leaving, hearing_signals, now_at, stop_points
 
 
 def one_long_piece() -> None:

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from onereward_jax.common.atomic_file import atomic_file
-from onereward_jax.convert.atomic import atomic_folder
+from onereward_jax.convert.atomic_folder import atomic_folder
 
 
 def write(folder, text):

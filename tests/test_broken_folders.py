@@ -25,13 +25,13 @@ from onereward_jax.convert import (
     resolve_folder,
     save_params,
 )
-from onereward_jax.convert.sources import PACKAGE, wanted_files
+from onereward_jax.convert.hub import PACKAGE, wanted_files
 from onereward_jax.models.vae import AutoencoderKL, VaeConfig
 from onereward_jax.parallel import make_mesh
-from onereward_jax.policy import load_editor, read_editor
-from onereward_jax.reward.loading import read_judge
+from onereward_jax.policy import load_policy, read_policy
+from onereward_jax.reward.load_reward_model import read_reward_model
 
-EDITOR, JUDGE = PACKAGE / "mini_models" / "editor", PACKAGE / "mini_models" / "judge"
+EDITOR, JUDGE = PACKAGE / "mini" / "models" / "editor", PACKAGE / "mini_models" / "judge"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 INDEX = WEIGHTS + ".index.json"
 VAE_CONFIG = VaeConfig(block_out_channels=(4, 4), norm_num_groups=2, latent_channels=2)
@@ -157,19 +157,19 @@ def test_another_architecture(written, load, one, tmp_path):
     with pytest.raises(ValueError, match="editor holds a FluxFillPipeline; expected a Autoenc"):
         load(EDITOR)
     with pytest.raises(ValueError, match="editor holds a FluxFillPipeline; expected a Qwen2_5_VL"):
-        read_judge(EDITOR, (64, 64))
+        read_reward_model(EDITOR, (64, 64))
     alone = EDITOR / "transformer"
     with pytest.raises(ValueError, match="holds a FluxTransformer2DModel alone; expected a whole"):
-        read_editor(alone)
+        read_policy(alone)
     with pytest.raises(ValueError, match="judge holds a Qwen2_5_VLForConditionalGeneration alone"):
-        read_editor(JUDGE)
+        read_policy(JUDGE)
     with pytest.raises(ValueError, match="vae/config.json describes a AutoencoderKL; expected a F"):
-        read_editor(EDITOR, transformer=EDITOR / "vae")
+        read_policy(EDITOR, transformer=EDITOR / "vae")
     with pytest.raises(FileNotFoundError, match="model_index.json does not exist"):
-        read_editor(tmp_path)
+        read_policy(tmp_path)
     (tmp_path / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
     with pytest.raises(ValueError, match="describes a StableDiffusionPipeline; expected a Flux"):
-        read_editor(tmp_path)
+        read_policy(tmp_path)
 
 
 def test_missing_and_broken_tokenizers(tmp_path):
@@ -203,11 +203,11 @@ def test_a_clip_tokenizer_without_tokenizer_json_is_the_same(tmp_path):
 def test_a_transformer_alone_takes_the_place_of_the_editors_own(tmp_path):
     """As OneReward's are published: a folder with nothing but a transformer."""
     mesh = make_mesh(devices=jax.devices()[:1])
-    editor, params = load_editor(EDITOR, mesh)
+    editor, params = load_policy(EDITOR, mesh)
     other = jax.tree.map(lambda leaf: -leaf, params.transformer)
     config = read_config(EDITOR / "transformer")
     save_params(tmp_path / "alone", other, FLUX, config=config)
-    same, found = load_editor(EDITOR, mesh, transformer=tmp_path / "alone")
+    same, found = load_policy(EDITOR, mesh, transformer=tmp_path / "alone")
     assert same == editor
     jax.tree.map(np.testing.assert_array_equal, found.transformer, other)
     jax.tree.map(np.testing.assert_array_equal, found.vae, params.vae)
@@ -249,11 +249,11 @@ def test_adapters_are_fetched_too():
 
 
 def test_paths_are_never_asked_of_the_hub(tmp_path, monkeypatch):
-    assert resolve_folder("mini_models/editor", "--model") == EDITOR
+    assert resolve_folder("mini/models/editor", "--model") == EDITOR
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "mini_models" / "editor").mkdir(parents=True)
-    assert resolve_folder("mini_models/editor", "--model") == Path("mini_models/editor")
-    paths = tmp_path / "nowhere", "nowhere", "./a/b", "mini_models/edittor", "a/b c", "../a/b"
+    (tmp_path / "mini" / "models" / "editor").mkdir(parents=True)
+    assert resolve_folder("mini/models/editor", "--model") == Path("mini/models/editor")
+    paths = tmp_path / "nowhere", "nowhere", "./a/b", "mini/models/edittor", "a/b c", "../a/b"
     for name in paths:
         with pytest.raises(FileNotFoundError, match=r"^--model: there is no folder [^,]*$"):
             resolve_folder(name, "--model")
@@ -318,7 +318,7 @@ def test_values_of_the_wrong_kind_in_an_editor_are_named(tmp_path, file, content
     found = json.loads((folder / file).read_text())
     (folder / file).write_text(json.dumps(found | content if content else content))
     with pytest.raises(ValueError, match=message):
-        read_editor(folder)
+        read_policy(folder)
 
 
 @pytest.mark.parametrize(
@@ -337,4 +337,4 @@ def test_values_of_the_wrong_kind_in_a_judge_are_named(tmp_path, file, content, 
     found = json.loads(path.read_text()) if path.exists() else {}
     path.write_text(json.dumps(found | content))
     with pytest.raises(ValueError, match=message):
-        read_judge(folder, (64, 64))
+        read_reward_model(folder, (64, 64))

@@ -8,7 +8,7 @@ from etils import epath
 from gcs_server import gcs_server
 
 from onereward_jax.rehearsal import Run, draw_pictures, to_the_export, write_folder
-from onereward_jax.stages.stores import LINES
+from onereward_jax.stages.preference_stores import LINES
 from onereward_jax.storage import BucketFolder, local_path
 
 

@@ -21,15 +21,15 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from onereward_jax.annotation import PreferenceStore
 from onereward_jax.parallel import make_mesh
-from onereward_jax.stages import Stage, StageContext, field_rules, run_chain
-from onereward_jax.stages.field_rules import Rule, whole
-from onereward_jax.stages.inputs import Effect, how, output
+from onereward_jax.stages import Stage, StageContext, config_rules, run_chain
+from onereward_jax.stages.config_rules import Rule, whole
 from onereward_jax.stages.lock import WorkdirLock, WorkdirLocked
-from onereward_jax.stages.outputs import open_workdir
-from onereward_jax.stages.stores import LINES, STORE, open_store, read_store, save_lines
+from onereward_jax.stages.output_folders import open_workdir
+from onereward_jax.stages.preference_stores import LINES, STORE, open_store, read_store, save_lines
+from onereward_jax.stages.staleness import Effect, how, output
 from onereward_jax.storage import BucketFolder
 from onereward_jax.training.checkpoint import About, Checkpointer
-from onereward_jax.training.state import TrainState
+from onereward_jax.training.train_state import TrainState
 
 
 @pytest.fixture(scope="module")
@@ -88,8 +88,8 @@ CHAIN = (
 
 @pytest.fixture
 def config(monkeypatch):
-    monkeypatch.setitem(field_rules.RULES, "numbers.size", whole(0))
-    monkeypatch.setitem(field_rules.RULES, "double.fail_after", Rule("", lambda value: True))
+    monkeypatch.setitem(config_rules.RULES, "numbers.size", whole(0))
+    monkeypatch.setitem(config_rules.RULES, "double.fail_after", Rule("", lambda value: True))
     return ConfigDict(
         {"seed": 0, "stages": ("numbers", "double"), "numbers": {"size": 4},
          "double": {"fail_after": -1}}
@@ -175,7 +175,7 @@ def test_answers_are_rebuilt_on_another_host_from_their_lines(bucket, host):
 def test_on_a_mount_the_database_stays_on_this_host(tmp_path, host, monkeypatch):
     mounts = tmp_path / "mounts"
     mounts.write_text(f"team {tmp_path}/mounted fuse.gcsfuse rw 0 0\n")
-    monkeypatch.setattr("onereward_jax.stages.outputs.MOUNTS", mounts)
+    monkeypatch.setattr("onereward_jax.stages.output_folders.MOUNTS", mounts)
     folders = open_workdir(tmp_path / "mounted" / "run")
     assert "fuse.gcsfuse mount of team: databases stay" in folders.check_mount()
     with pytest.MonkeyPatch.context() as patch:

@@ -17,25 +17,25 @@ import onereward_jax
 from onereward_jax.annotation import Candidate, PreferenceStore
 from onereward_jax.annotation.binding import pixel_digest
 from onereward_jax.common.config import load_config
-from onereward_jax.common.mistakes import WAITING, WaitingForPeople
+from onereward_jax.common.user_errors import WAITING, WaitingForPeople
 from onereward_jax.data.buckets import bucket_sizes, nearest_bucket
 from onereward_jax.data.folder_source import FolderSource
 from onereward_jax.data.metadata import METADATA
 from onereward_jax.data.mixing import Mixing, mixed_rows
 from onereward_jax.data.pipeline import eval_batches, sizes_of, train_batches
-from onereward_jax.data.shards import write_triplets
+from onereward_jax.data.shard_writer import write_triplets
 from onereward_jax.data.triplets import Triplets
 from onereward_jax.parallel import make_mesh
-from onereward_jax.reward.loading import read_judge
+from onereward_jax.reward.load_reward_model import read_reward_model
 from onereward_jax.stages import annotate
 from onereward_jax.stages.candidates import plan_candidates
+from onereward_jax.stages.preference_stores import STORE
 from onereward_jax.stages.reward import PAIRS, PairSource, task_shares
 from onereward_jax.stages.stage import StageContext
-from onereward_jax.stages.stores import STORE
 from onereward_jax.tasks import SAMPLING_PROBABILITIES, TASKS, Task
 
 ROOT = pathlib.Path(onereward_jax.__file__).parents[1]
-JUDGE = ROOT / "onereward_jax" / "mini_models" / "judge"
+JUDGE = ROOT / "onereward_jax" / "mini" / "models" / "judge"
 SIZE, RATIOS = 64, (1.0, 1.5)
 SQUARE, WIDE = (64, 64), (48, 80)
 SHAPES = {"square": (40, 40), "wide": (60, 40)}
@@ -247,7 +247,7 @@ def test_pairs_that_people_decided_come_in_batches_of_one_size(annotated):
     with PreferenceStore(annotated / "annotate" / STORE) as store:
         store.export_jsonl(context.folder / PAIRS)
     triplets = Triplets(annotated / "data", "train")
-    judges = {size: read_judge(JUDGE, size, suffix_length=40) for size in sizes_of(triplets)}
+    judges = {size: read_reward_model(JUDGE, size, suffix_length=40) for size in sizes_of(triplets)}
     queries = {size: judge.queries for size, judge in judges.items()}
     pairs = PairSource(context, "train", triplets, queries)
     mixing = Mixing(task_shares(pairs.tasks, "as_found"))

@@ -18,22 +18,22 @@ from onereward_jax.annotation import PreferenceStore
 from onereward_jax.annotation.binding import pixel_digest, source_digest
 from onereward_jax.common.config import load_config
 from onereward_jax.data.folder_source import FolderSource
-from onereward_jax.data.shards import write_triplets
+from onereward_jax.data.shard_writer import write_triplets
 from onereward_jax.data.triplets import Triplets
-from onereward_jax.parallel import batch_sharding, make_mesh, own_rows, shard_whole
+from onereward_jax.mini.colour_noise import disturbed
+from onereward_jax.parallel import batch_sharding, host_local_rows, make_mesh, replicate
 from onereward_jax.policy import (
     PromptEmbeds,
     add_to_text_cache,
-    load_editor,
+    load_policy,
     open_text_cache,
     sigma_table,
 )
 from onereward_jax.policy.generate import EditBatch
-from onereward_jax.stages import candidates, edits
-from onereward_jax.stages.disturb import disturbed
+from onereward_jax.stages import candidates, edit_batches
+from onereward_jax.stages.preference_stores import STORE
 from onereward_jax.stages.settings import compute_dtype
 from onereward_jax.stages.stage import StageContext
-from onereward_jax.stages.stores import STORE
 
 ROOT = pathlib.Path(onereward_jax.__file__).parents[1]
 SIZE, ROWS, COUNT, BATCH = 64, 3, 3, 8
@@ -53,13 +53,15 @@ def write_folder(folder):
             ("mask", mask),
         ):
             Image.fromarray(pixels).save(folder / f"{name}-{number}.png")
-        rows.append({
-            "image": f"image-{number}.png",
-            "mask": f"mask-{number}.png",
-            "task": "fill" if number % 2 else "removal",
-            "prompt": f"{number} red apples",
-            "split": "train" if number < 2 * ROWS else "test",
-        })
+        rows.append(
+            {
+                "image": f"image-{number}.png",
+                "mask": f"mask-{number}.png",
+                "task": "fill" if number % 2 else "removal",
+                "prompt": f"{number} red apples",
+                "split": "train" if number < 2 * ROWS else "test",
+            }
+        )
     (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
 
 
@@ -67,7 +69,7 @@ def write_folder(folder):
 def compiled_once():
     """Runs of the stage share what they compile: editors of one folder are equal."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(edits, "make_generate", functools.cache(edits.make_generate))
+        patch.setattr(edit_batches, "make_generate", functools.cache(edit_batches.make_generate))
         yield
 
 
@@ -160,9 +162,9 @@ def test_pictures_are_those_of_one_batch_after_the_other_bit_for_bit(context, un
     assert len(found) == TOTAL
     kind = compute_dtype(context.config)
     options = {"paste_back": context.config.models.paste_back, "dtype": kind, "param_dtype": kind}
-    editor, params = load_editor(context.base_model("editor"), context.mesh, **options)
+    editor, params = load_policy(context.base_model("editor"), context.mesh, **options)
     generate = {
-        guided: edits.make_generate(editor, (SIZE, SIZE), context.mesh, guided=guided)
+        guided: edit_batches.make_generate(editor, (SIZE, SIZE), context.mesh, guided=guided)
         for guided in (False, True)
     }
     cache = open_text_cache(context.output("embed") / "prompts")
@@ -194,7 +196,7 @@ def test_pictures_are_those_of_one_batch_after_the_other_bit_for_bit(context, un
         )
         steps = np.int32(max(len(grid) for grid in grids) - 1)
         function = generate[is_guided(part[0])]
-        images = np.asarray(function(params, shard_whole(batch, context.mesh), steps))
+        images = np.asarray(function(params, replicate(batch, context.mesh), steps))
         for drawn, source, expected in zip(part, sources, images):
             if drawn.disturbance:
                 disturbances += 1
@@ -244,7 +246,7 @@ def test_each_sample_of_a_batch_is_written_by_one_process():
     values = np.arange(24).reshape(8, 3)
     array = jax.device_put(values, batch_sharding(mesh))
     assert len(array.addressable_shards) == 8, "each sample lies on two devices"
-    found = list(own_rows(array))
+    found = list(host_local_rows(array))
     assert sorted(one.row for one in found) == list(range(8))
     for one in found:
         np.testing.assert_array_equal(one.fetch(), values[one.row])

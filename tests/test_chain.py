@@ -17,10 +17,10 @@ import pytest
 from safetensors.numpy import load_file
 
 import onereward_jax
-from onereward_jax.common.mistakes import TRY_AGAIN
-from onereward_jax.stages.record import COMPLETE, STARTED, read_record
+from onereward_jax.common.user_errors import TRY_AGAIN
+from onereward_jax.stages.stage_record import COMPLETE, STARTED, read_record
 from onereward_jax.tasks import TASKS
-from onereward_jax.training.writer import read_metrics
+from onereward_jax.training.metrics_writer import read_metrics
 
 ROOT = pathlib.Path(onereward_jax.__file__).parents[1]
 STEPS, CHECKPOINT_EVERY = 12, 3
@@ -128,9 +128,7 @@ def test_killed_and_started_again_equals_uninterrupted(finished, environment, tm
 def test_asked_to_stop_it_saves_and_says_how_to_go_on(finished, environment, tmp_path):
     """SIGTERM, as from a preempted machine: the stage is not taken for finished."""
     workdir = tmp_path / "run"
-    shutil.copytree(
-        finished[0], workdir, ignore=shutil.ignore_patterns("rl", "evaluate", "export")
-    )
+    shutil.copytree(finished[0], workdir, ignore=shutil.ignore_patterns("rl", "evaluate", "export"))
     process = start(environment, workdir)
     wait_for_checkpoint(process, workdir)
     process.send_signal(signal.SIGTERM)

@@ -137,6 +137,4 @@ def test_unsupported_config_is_named(change, message):
 def test_too_long_a_prompt_is_refused():
     config = ClipTextConfig.from_dict(LEGACY)
     with pytest.raises(ValueError, match="14 tokens.*max_position_embeddings=13"):
-        jax.eval_shape(
-            ClipTextModel(config).init, jax.random.key(0), jnp.zeros((1, 14), jnp.int32)
-        )
+        jax.eval_shape(ClipTextModel(config).init, jax.random.key(0), jnp.zeros((1, 14), jnp.int32))

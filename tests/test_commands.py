@@ -16,9 +16,9 @@ import torch_pipeline
 from PIL import Image
 
 from onereward_jax import Editor, edit, judge
-from onereward_jax.convert.sources import PACKAGE
-from onereward_jax.data.mini_world import make_scene
+from onereward_jax.convert.hub import PACKAGE
 from onereward_jax.inference import paste_back
+from onereward_jax.mini.world import make_scene
 from onereward_jax.parallel import make_mesh
 from onereward_jax.tasks import FIXED_PROMPTS, Task
 
@@ -88,7 +88,7 @@ def test_the_judge_that_comes_along_answers_in_both_orders(tmp_path: Path, capsy
     for name, pixels in {"a": scene.target, "b": scene.image}.items():
         Image.fromarray(pixels).save(tmp_path / f"{name}.png")
     files = [f"--{name}={tmp_path / name}.png" for name in "ab"]
-    question = ["--model=mini_models/judge", "--task=extend", "--dimension=consistency"]
+    question = ["--model=mini/models/judge", "--task=extend", "--dimension=consistency"]
     judge.main([*question, *files])
     forth, back = capsys.readouterr().out.splitlines()
     assert forth.startswith("P(Yes), a before b: ") and back.startswith("P(Yes), b before a: ")
@@ -105,8 +105,8 @@ def test_the_judge_that_comes_along_answers_in_both_orders(tmp_path: Path, capsy
         ({"mask": "small.png"}, "the mask of 32x32 pixels does not have the shape of the picture"),
         ({"image": "none.png"}, "there is no file none.png"),
         ({"prompt": ""}, "the task fill needs a prompt"),
-        ({"model": "mini_models/artist"}, "model: there is no folder mini_models/artist"),
-        ({"model": "mini_models/judge"}, "model folder .*judge/text_encoder does not exist"),
+        ({"model": "mini/models/artist"}, "model: there is no folder mini/models/artist"),
+        ({"model": "mini/models/judge"}, "model folder .*judge/text_encoder does not exist"),
         ({"transformer": "nowhere"}, "transformer: there is no folder nowhere"),
         ({"lora": "nowhere:0.5"}, "lora: there is no folder nowhere"),
         ({"lora": "a:inf"}, "argument --lora: the weight of a is inf, a number expected"),
@@ -128,7 +128,7 @@ def test_mistakes_end_in_one_sentence(
 ) -> None:
     save_all(tmp_path)
     monkeypatch.chdir(tmp_path)
-    given = {"model": "mini_models/editor", "image": "a.png", "mask": "mask.png"}
+    given = {"model": "mini/models/editor", "image": "a.png", "mask": "mask.png"}
     given |= {"prompt": "a red apple", "out": "edited.png"} | options
     with pytest.raises(SystemExit) as ending:
         edit.main([f"--{name}={value}" for name, value in given.items()])
@@ -157,7 +157,7 @@ def test_folders_that_cannot_be_read_end_in_one_sentence(
     (tmp_path / "metadata.jsonl").write_bytes(content)
     with pytest.raises(SystemExit) as ending:
         files = [f"--image={tmp_path}", f"--out={tmp_path / 'out'}"]
-        edit.main(["--model=mini_models/editor", *files])
+        edit.main(["--model=mini/models/editor", *files])
     assert ending.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ") and message in line
@@ -170,7 +170,7 @@ def test_a_model_without_a_vocabulary_ends_in_one_sentence(
     save_all(tmp_path)
     names = {"edit": ("editor", "tokenizer"), "judge": ("judge", ".")}
     model = tmp_path / "model"
-    shutil.copytree(PACKAGE / "mini_models" / names[command][0], model)
+    shutil.copytree(PACKAGE / "mini" / "models" / names[command][0], model)
     (model / names[command][1] / "tokenizer.json").unlink()
     options = {
         "edit": [f"--image={tmp_path / 'a.png'}", f"--mask={tmp_path / 'mask.png'}",

@@ -32,8 +32,8 @@ from onereward_jax.convert import (
     read_config,
     save_params,
 )
-from onereward_jax.convert.names import entry_of, unbox
-from onereward_jax.convert.tensor_files import StoredTensor, find_tensors
+from onereward_jax.convert.safetensors_reader import StoredTensor, find_tensors
+from onereward_jax.convert.tensor_names import entry_of, unbox
 from onereward_jax.models.clip import ClipTextConfig, ClipTextModel
 from onereward_jax.models.flux import FluxConfig, FluxTransformer
 from onereward_jax.models.qwen2_5_vl import Qwen2_5_VL, init_params

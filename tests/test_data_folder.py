@@ -10,7 +10,7 @@ from PIL import Image
 from onereward_jax.data.example import SPLITS
 from onereward_jax.data.folder_source import FolderSource
 from onereward_jax.data.metadata import LISTED, read_rows
-from onereward_jax.data.shards import write_triplets
+from onereward_jax.data.shard_writer import write_triplets
 from onereward_jax.data.splits import check_splits, split_rows
 from onereward_jax.data.triplets import Triplets
 from onereward_jax.tasks import FIXED_PROMPTS, Task

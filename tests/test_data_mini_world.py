@@ -6,8 +6,8 @@ import itertools
 import numpy as np
 import pytest
 
-from onereward_jax.common.lab import rgb_to_lab
-from onereward_jax.data.mini_world import (
+from onereward_jax.common.cielab import rgb_to_lab
+from onereward_jax.mini.world import (
     NAMED,
     NAMED_COLOURS,
     PHOTOS,
@@ -19,7 +19,7 @@ from onereward_jax.data.mini_world import (
     prompt_colour,
     prompts,
 )
-from onereward_jax.data.mini_world.sprites import anonymous_sprites, sprite_picture
+from onereward_jax.mini.world.sprites import anonymous_sprites, sprite_picture
 from onereward_jax.tasks import TASKS, Task
 
 SCENES = 30

@@ -16,12 +16,12 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 import onereward_jax
-from onereward_jax.data import shards
+from onereward_jax.data import shard_writer
 from onereward_jax.data.example import SPLITS
 from onereward_jax.data.folder_source import FolderSource
 from onereward_jax.data.index import index_path, write_index
-from onereward_jax.data.record import RecordReader
-from onereward_jax.data.shards import write_triplets
+from onereward_jax.data.shard_writer import write_triplets
+from onereward_jax.data.tfds_record import RecordReader
 from onereward_jax.data.triplets import Triplets
 
 ROOT = pathlib.Path(onereward_jax.__file__).parents[1]
@@ -29,19 +29,19 @@ SIDE, ROWS, REPEATED = 64, 24, 9
 BOX = (30, 20, 60, 50)
 KILLED = f"""
 import os, pathlib, signal, sys
-from onereward_jax.data import shards
+from onereward_jax.data import shard_writer
 from onereward_jax.data.folder_source import FolderSource
-shards.SHARD_ROWS = 4
+shard_writer.SHARD_ROWS = 4
 photographs, written = map(pathlib.Path, sys.argv[1:])
 watch = lambda done, total: os.kill(os.getpid(), signal.SIGKILL) if done == 10 else None
-shards.write_triplets(written, FolderSource(photographs, {SIDE}), watch=watch)
+shard_writer.write_triplets(written, FolderSource(photographs, {SIDE}), watch=watch)
 """
 
 
 @pytest.fixture(scope="module", autouse=True)
 def small_shards():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shards, "SHARD_ROWS", 4)
+        patch.setattr(shard_writer, "SHARD_ROWS", 4)
         yield
 
 

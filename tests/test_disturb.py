@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from onereward_jax.stages.disturb import disturbed
+from onereward_jax.mini.colour_noise import disturbed
 
 
 @pytest.fixture(scope="module")

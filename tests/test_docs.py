@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import onereward_jax
-from onereward_jax.data.mini_world.photos import PHOTOS
+from onereward_jax.mini.world.photos import PHOTOS
 from onereward_jax.stages import STAGES
 
 ROOT = pathlib.Path(onereward_jax.__file__).parents[1]

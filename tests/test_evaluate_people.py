@@ -11,7 +11,7 @@ from test_evaluate_stage import context, written  # noqa: F401
 
 from onereward_jax.data.triplets import Triplets
 from onereward_jax.evaluation.gsb import Verdict, good_same_bad
-from onereward_jax.stages.evaluate.people import ask_people, check_people
+from onereward_jax.stages.evaluate.people_verdicts import ask_people, check_people
 from onereward_jax.stages.stage import StageContext
 from onereward_jax.tasks import Task
 
@@ -57,8 +57,7 @@ def write_lines(path, lines):
 def preferring(context, line, level):  # noqa: F811
     """The line, answered by somebody who looks at the pictures and prefers those of a level."""
     means = [
-        np.asarray(Image.open(file_of(context).parent / path)).mean()
-        for path in line["candidates"]
+        np.asarray(Image.open(file_of(context).parent / path)).mean() for path in line["candidates"]
     ]
     best = int(np.argmin(np.abs(np.array(means) - level)))
     return line | {"best": best, "worst": 1 - best}

@@ -14,13 +14,13 @@ from PIL import Image
 import onereward_jax
 from onereward_jax.common.config import load_config
 from onereward_jax.data.folder_source import FolderSource
-from onereward_jax.data.shards import write_triplets
+from onereward_jax.data.shard_writer import write_triplets
 from onereward_jax.data.triplets import Triplets
 from onereward_jax.parallel import make_mesh
 from onereward_jax.stages.evaluate import check
-from onereward_jax.stages.evaluate.edits import Pictures, make_edits
-from onereward_jax.stages.evaluate.opinions import judge_preferences
-from onereward_jax.stages.evaluate.shown import picture_grids, task_metrics
+from onereward_jax.stages.evaluate.compared_edits import Pictures, make_edits
+from onereward_jax.stages.evaluate.judge_verdicts import judge_preferences
+from onereward_jax.stages.evaluate.report_contents import picture_grids, task_metrics
 from onereward_jax.stages.stage import StageContext
 from onereward_jax.tasks import DIMENSIONS, TASKS, Task
 
@@ -123,7 +123,7 @@ def test_each_triplet_is_judged_by_its_own_pictures(context):
         written(context, triplets, editor, pixels)
         for editor, pixels in zip(("base", "policy"), made)
     )
-    judge = ROOT / "onereward_jax" / "mini_models" / "judge"
+    judge = ROOT / "onereward_jax" / "mini" / "models" / "judge"
     found = judge_preferences(context, triplets, rows, pictures, judge, what="judge")
     assert sorted(found) == sorted(rows)
     for row, by_dimension in found.items():
@@ -142,7 +142,7 @@ def changed(context, **fields):
 
 def test_what_cannot_be_evaluated_is_found_before_anything_runs(context, tmp_path):
     check(context)
-    judge = ROOT / "onereward_jax" / "mini_models" / "judge"
+    judge = ROOT / "onereward_jax" / "mini" / "models" / "judge"
     check(changed(context, **{"evaluate.judge": str(judge)}))
 
     with pytest.raises(FileNotFoundError, match=r"config\.evaluate\.judge: there is no folder"):

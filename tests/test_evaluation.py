@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from onereward_jax.data.mini_world import make_scene
 from onereward_jax.evaluation import (
     Comparison,
     Verdict,
@@ -18,8 +17,9 @@ from onereward_jax.evaluation import (
 )
 from onereward_jax.evaluation.image_metrics import MAX_PSNR
 from onereward_jax.evaluation.intervals import FEW, wilson
-from onereward_jax.evaluation.oracle import Triplet
-from onereward_jax.evaluation.oracle.reading import letters_read
+from onereward_jax.mini.oracle import Triplet
+from onereward_jax.mini.oracle.reading import letters_read
+from onereward_jax.mini.world import make_scene
 from onereward_jax.tasks import Dimension, Task
 
 GOOD, SAME, BAD = Verdict

@@ -19,7 +19,7 @@ from onereward_jax.evaluation.report import (
     remarks,
     write_report,
 )
-from onereward_jax.evaluation.report.sheet import COLUMNS, GAP, HEADER, LABEL, picture_sheet
+from onereward_jax.evaluation.report.picture_sheet import COLUMNS, GAP, HEADER, LABEL, picture_sheet
 from onereward_jax.tasks import DIMENSIONS, TASKS, Dimension, Task
 
 

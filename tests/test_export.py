@@ -21,22 +21,26 @@ from transformers import AutoImageProcessor, AutoTokenizer, Qwen2_5_VLForConditi
 
 from onereward_jax import edit
 from onereward_jax.common.config import check_overrides
-from onereward_jax.convert.sources import PACKAGE
-from onereward_jax.data.mini_source import MiniWorldSource
-from onereward_jax.data.shards import write_triplets
+from onereward_jax.convert.hub import PACKAGE
+from onereward_jax.data.shard_writer import write_triplets
 from onereward_jax.evaluation.gsb import GoodSameBad
 from onereward_jax.evaluation.report import ReportInputs
 from onereward_jax.evaluation.report.summary import summarize
+from onereward_jax.mini.source import MiniWorldSource
 from onereward_jax.parallel import make_mesh
-from onereward_jax.policy import embed_prompts, load_editor, load_text_encoder
+from onereward_jax.policy import embed_prompts, load_policy, load_text_encoder
 from onereward_jax.reward import QueryBatch, packaged_template
-from onereward_jax.reward.loading import load_judge_params, read_judge, write_judge_template
+from onereward_jax.reward.load_reward_model import (
+    load_reward_params,
+    read_reward_model,
+    write_judge_template,
+)
 from onereward_jax.stages import StageContext
 from onereward_jax.stages.export import run
 from onereward_jax.tasks import DIMENSIONS, Dimension, Task
 
 ROOT = PACKAGE.parent
-EDITOR, JUDGE = PACKAGE / "mini_models" / "editor", PACKAGE / "mini_models" / "judge"
+EDITOR, JUDGE = PACKAGE / "mini" / "models" / "editor", PACKAGE / "mini_models" / "judge"
 WEIGHTS = "diffusion_pytorch_model"
 ONE_DEVICE = make_mesh(devices=jax.devices()[:1])
 SIZE, STEPS, TEXT = (64, 64), 2, 12
@@ -55,7 +59,7 @@ def config(**export) -> FrozenConfigDict:
 def trained_tensors(name: str, seed: int) -> dict[str, np.ndarray]:
     """The mini model's tensors, each moved a little: what a training may have made of them."""
     rng = np.random.default_rng(seed)
-    (path,) = (PACKAGE / "mini_models" / name).glob("*.safetensors")
+    (path,) = (PACKAGE / "mini" / "models" / name).glob("*.safetensors")
     tensors = load_file(path)
     return {key: value + 0.01 * rng.normal(size=value.shape).astype(value.dtype)
             for key, value in tensors.items()}  # fmt: skip
@@ -146,7 +150,7 @@ def test_the_transformer_alone_goes_with_any_pipeline(work):
     )
     pipeline = FluxFillPipeline.from_pretrained(EDITOR, transformer=transformer)
     assert pipeline.transformer is transformer
-    _, params = load_editor(EDITOR, ONE_DEVICE, transformer=work / "alone" / "transformer")
+    _, params = load_policy(EDITOR, ONE_DEVICE, transformer=work / "alone" / "transformer")
     ours = np.asarray(params.transformer["proj_out"]["kernel"])
     np.testing.assert_array_equal(ours.T, transformer.proj_out.weight.detach().float().numpy())
 
@@ -165,7 +169,7 @@ def test_diffusers_edits_as_we_do(work):
     mask = np.zeros((1, *SIZE, 1), np.float32)
     mask[:, 16:48, 8:56] = 1
 
-    editor, params = load_editor(folder, ONE_DEVICE)
+    editor, params = load_policy(folder, ONE_DEVICE)
     encoder, text = load_text_encoder(folder, ONE_DEVICE, max_sequence_length=TEXT)
     ((_, embeds),) = embed_prompts(encoder, text, ["a red apple"], ONE_DEVICE, 1)
     noise = editor.noise(jax.random.key(0), 1, SIZE)
@@ -202,8 +206,8 @@ def test_transformers_judges_as_we_do_by_the_words_of_the_folder(work):
     rng = np.random.default_rng(1)
     pictures = [rng.integers(0, 256, (side, side, 3), np.uint8) for _ in range(2)]
 
-    judge = read_judge(folder, (side, side), suffix_length=40)
-    params = load_judge_params(folder, judge.scorer, ONE_DEVICE)
+    judge = read_reward_model(folder, (side, side), suffix_length=40)
+    params = load_reward_params(folder, judge.scorer, ONE_DEVICE)
     queries = judge.queries.encode([Task.FILL], ["a red apple"])
     ours = [jnp.asarray(picture[None] / 127.5 - 1, jnp.float32) for picture in pictures]
     log_yes, log_no = jax.jit(judge.scorer.score)(params, *ours, QueryBatch(*queries))

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import tiny_models
 
-from onereward_jax.data.mini_world import make_scene
-from onereward_jax.policy import Editor
-from onereward_jax.stages.pretrain.latents import scene_latents, see_through
+from onereward_jax.mini.pretrain.latents import scene_latents, see_through
+from onereward_jax.mini.world import make_scene
+from onereward_jax.policy import FillPolicy
 from onereward_jax.tasks import Task
 
 SIZE = 64
@@ -47,7 +47,7 @@ def test_the_share_and_the_range_are_kept():
 
 
 def test_the_scenes_that_are_learnt_from_are_drawn_so(monkeypatch, tmp_path):
-    monkeypatch.setattr(Editor, "encode_image", lambda self, params, images: images)
+    monkeypatch.setattr(FillPolicy, "encode_image", lambda self, params, images: images)
 
     def scenes(faint: float) -> dict[str, np.ndarray]:
         return scene_latents(

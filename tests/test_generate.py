@@ -16,11 +16,11 @@ from compilations import compilations
 
 from onereward_jax.models.flux import FluxTransformer
 from onereward_jax.parallel import batch_sharding, make_mesh, mesh_jit
-from onereward_jax.policy import Editor, EditorParams, PromptEmbeds, euler_step, sigma_table
+from onereward_jax.policy import FillPolicy, PolicyParams, PromptEmbeds, euler_step, sigma_table
 from onereward_jax.policy.generate import EditBatch, edited, make_generate, to_pixels
-from onereward_jax.policy.loading import abstract_params
+from onereward_jax.policy.load_policy import abstract_params
 from onereward_jax.stages.candidates import to_uint8
-from onereward_jax.training.flops import Assumptions, function_flops
+from onereward_jax.training.jaxpr_flops import Assumptions, function_flops
 
 SIZE = (tiny_models.SIDE, tiny_models.SIDE)
 POINTS = 8
@@ -33,8 +33,8 @@ PLANS = [(7, 1.0), (2, 1.0), (5, 0.6), (3, 1.0), (4, 0.5), (6, 1.0), (5, 0.9), (
 class World:
     """An editor that listens to both guidance scales, its weights, and a batch of mixed edits."""
 
-    editor: Editor
-    params: EditorParams
+    editor: FillPolicy
+    params: PolicyParams
     batch: EditBatch
 
     @property
@@ -178,9 +178,7 @@ def test_pasted_back_the_source_stays_outside_the_mask_bit_for_bit(world, images
     assert 0 < inside.mean() < 1
 
 
-def test_without_true_guidance_half_of_the_operations_make_the_same_pictures(
-    world, images
-) -> None:
+def test_without_true_guidance_half_of_the_operations_make_the_same_pictures(world, images) -> None:
     rows = np.flatnonzero(world.batch.true_cfg_scale == 1.0)
     batch = rows_of(world.batch, np.resize(rows, 8))
     operations = {}

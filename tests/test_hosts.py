@@ -12,10 +12,10 @@ from processes import codes, free_address, said, start
 from test_training_loop import ABOUT, abstract, data, fresh, regression
 
 from onereward_jax.parallel import make_mesh, shard_batch
-from onereward_jax.parallel.hosts import find_meeting
-from onereward_jax.parallel.roll_call import Lost, call_roll, names_of
+from onereward_jax.parallel.distributed import find_cluster_config
+from onereward_jax.parallel.rendezvous import PeerLost, names_of, rendezvous
 from onereward_jax.training.checkpoint import Checkpointer
-from onereward_jax.training.writer import read_metrics
+from onereward_jax.training.metrics_writer import read_metrics
 
 COUNT, SILENCE, STEPS = 2, 30, 12
 PATIENCE = 600
@@ -24,7 +24,7 @@ PATIENCE = 600
 
 def start_all(scenario, folder, count=COUNT):
     folder.mkdir(exist_ok=True)
-    meeting = {"JAX_COORDINATOR_ADDRESS": free_address(), "JAX_NUM_PROCESSES": str(count)}
+    cluster = {"JAX_COORDINATOR_ADDRESS": free_address(), "JAX_NUM_PROCESSES": str(count)}
     return [
         start(
             ["tests/host_program.py", scenario, str(folder)],
@@ -32,7 +32,7 @@ def start_all(scenario, folder, count=COUNT):
             index=index,
             devices=8 // count,
             JAX_PROCESS_ID=str(index),
-            **meeting,
+            **cluster,
         )
         for index in range(count)
     ]
@@ -169,7 +169,7 @@ def call_all(count, indices, seconds, **counts):
     address = free_address()
     with concurrent.futures.ThreadPoolExecutor() as pool:
         calls = [
-            pool.submit(call_roll, address, counts.get(f"p{index}", count), index, seconds, 75)
+            pool.submit(rendezvous, address, counts.get(f"p{index}", count), index, seconds, 75)
             for index in indices
         ]
         return [call.exception() or call.result() for call in calls]
@@ -179,7 +179,7 @@ def test_the_roll_call_names_who_is_missing():
     everybody = call_all(3, (2, 0, 1), 30.0)
     assert len(everybody[0]) == 3 and everybody[0] == everybody[1] == everybody[2]
     for error in call_all(4, (0, 2), 2.0):
-        assert isinstance(error, Lost) and error.code == 75
+        assert isinstance(error, PeerLost) and error.code == 75
         assert str(error) == "processes 1, 3 of 4 did not start within 2 s"
     (error,) = call_all(2, (1,), 1.0)
     assert str(error).startswith("process 1 cannot reach process 0 at localhost:")
@@ -205,4 +205,4 @@ def test_the_roll_call_names_who_is_missing():
 )
 def test_a_start_that_cannot_be_is_one_sentence(given, environment, message):
     with pytest.raises(ValueError, match=message.replace("...", r"\.\.\.")):
-        find_meeting(*given, environment=environment)
+        find_cluster_config(*given, environment=environment)

@@ -17,6 +17,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = (
     "rehearsal",
+    "mini",
     "main",
     "train_compile",
     "edit",
@@ -41,7 +42,7 @@ LAYERS = (
 FOREIGN = ("torch", "diffusers", "tensorflow")
 """Needed by tests and benchmarks, never by the package."""
 
-MINI_WORLD = ("onereward_jax.data.mini_world", "onereward_jax.evaluation.oracle")
+MINI_WORLD = ("onereward_jax.mini.world", "onereward_jax.mini.oracle")
 """What alone may use the extra `mini`."""
 
 PRIVATE = "onereward_jax.parallel.jax_internals"
@@ -208,7 +209,7 @@ def test_the_package_exports_editor_and_judge_without_importing_them_before_they
     outcome = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
     )
-    assert outcome.stdout.split() == [f"onereward_jax.inference.{m}" for m in ("editor", "judge")]
+    assert outcome.stdout.split() == [f"onereward_jax.inference.{m}" for m in ("editor", "pairwise_judge")]
     assert "AttributeError: module 'onereward_jax' has no attribute 'Edtior'" in outcome.stderr
 
 

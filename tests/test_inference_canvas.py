@@ -11,7 +11,7 @@ from PIL import Image
 
 from onereward_jax.edit import batches
 from onereward_jax.inference import Padding, extended, paste_back
-from onereward_jax.inference.requests import read_folder
+from onereward_jax.inference.edit_requests import read_folder
 from onereward_jax.tasks import FIXED_PROMPTS, Task, task_named
 
 WIDTH, HEIGHT = 40, 30

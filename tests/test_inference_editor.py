@@ -16,8 +16,8 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from onereward_jax import Editor
-from onereward_jax.convert.lora import ADAPTER_FILE
-from onereward_jax.inference.pictures import image_pixels, mask_pixels
+from onereward_jax.convert.lora_files import ADAPTER_FILE
+from onereward_jax.inference.picture_io import image_pixels, mask_pixels
 from onereward_jax.parallel import make_mesh
 from onereward_jax.policy.generate import seeded_noise
 

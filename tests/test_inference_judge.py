@@ -13,10 +13,10 @@ import transformers
 from PIL import Image
 
 from onereward_jax import Judge
-from onereward_jax.convert.mini_tokenizers import qwen_tokenizer
+from onereward_jax.mini.tokenizers import qwen_tokenizer
 from onereward_jax.parallel import make_mesh
 from onereward_jax.reward import packaged_template
-from onereward_jax.reward.template import IMAGE, IMAGE_TOKEN
+from onereward_jax.reward.query_template import IMAGE, IMAGE_TOKEN
 from onereward_jax.tasks import Dimension, Task
 
 EXACT, RESIZED = (48, 32), (70, 50)

@@ -7,13 +7,17 @@ import pytest
 import tiny_models
 from jax.sharding import PartitionSpec
 
-from onereward_jax.convert.sources import PACKAGE
+from onereward_jax.convert.hub import PACKAGE
 from onereward_jax.models.int8 import Quantized, abstract_quantized, quantize
 from onereward_jax.parallel import make_mesh
 from onereward_jax.reward import QueryBatch
-from onereward_jax.reward.loading import abstract_judge, load_judge_params, read_judge
+from onereward_jax.reward.load_reward_model import (
+    abstract_reward_params,
+    load_reward_params,
+    read_reward_model,
+)
 
-JUDGE = PACKAGE / "mini_models" / "judge"
+JUDGE = PACKAGE / "mini" / "models" / "judge"
 
 
 def whole(weights: Quantized) -> dict:
@@ -76,9 +80,9 @@ def test_answers_and_gradients_are_those_of_the_rounded_weights(asked):
 
 def test_it_lies_on_the_mesh_as_the_judge_does_in_a_quarter_of_the_bytes():
     mesh = make_mesh(2, 2, 2)
-    scorer = read_judge(JUDGE, (64, 64)).scorer
-    weights = load_judge_params(JUDGE, scorer, mesh, int8=True)
-    plan = abstract_judge(scorer, mesh, int8=True)
+    scorer = read_reward_model(JUDGE, (64, 64)).scorer
+    weights = load_reward_params(JUDGE, scorer, mesh, int8=True)
+    plan = abstract_reward_params(scorer, mesh, int8=True)
     for found, wanted in zip(jax.tree.leaves(weights), jax.tree.leaves(plan), strict=True):
         assert (found.shape, found.dtype) == (wanted.shape, wanted.dtype)
         assert found.sharding == wanted.sharding
@@ -90,10 +94,10 @@ def test_it_lies_on_the_mesh_as_the_judge_does_in_a_quarter_of_the_bytes():
         shards = (leaf.addressable_shards[0].data for leaf in jax.tree.leaves(tree))
         return sum(shard.nbytes for shard in shards)
 
-    floats = load_judge_params(JUDGE, scorer, mesh)
+    floats = load_reward_params(JUDGE, scorer, mesh)
     kernels = [leaf for leaf in jax.tree.leaves(weights.params) if leaf.dtype == jnp.int8]
     saved = 3 * sum(leaf.addressable_shards[0].data.nbytes for leaf in kernels)
     scales = on_one_device(weights.scales)
     assert on_one_device(weights) == on_one_device(floats) - saved + scales
     assert saved > 0.5 * on_one_device(floats)
-    assert abstract_quantized(abstract_judge(scorer, mesh)) == plan
+    assert abstract_quantized(abstract_reward_params(scorer, mesh)) == plan

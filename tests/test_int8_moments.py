@@ -8,15 +8,15 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from onereward_jax.parallel import make_mesh
-from onereward_jax.training.int8_moments import (
+from onereward_jax.training.int8_adam import (
     decode_signed,
     decode_unsigned,
     encode_signed,
     encode_unsigned,
     scale_by_int8_adam,
 )
-from onereward_jax.training.optim import OptimizerConfig, make_optimizer
-from onereward_jax.training.state import abstract_state, place_state
+from onereward_jax.training.optimizer import OptimizerConfig, make_optimizer
+from onereward_jax.training.train_state import abstract_state, place_state
 
 KEYS = jax.random.split(jax.random.key(0), 4000)
 VALUES = jnp.array([[1.0, 0.3, 1e-2, 1e-4, 0.0], [1e-6, 5e-7, 1e-9, 0.0, 0.0], [0.0] * 5])

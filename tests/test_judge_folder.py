@@ -18,16 +18,16 @@ from onereward_jax.convert import Weights, preprocessor_config, write_judge_fold
 from onereward_jax.models.qwen2_5_vl import init_params
 from onereward_jax.parallel import make_mesh, mesh_jit
 from onereward_jax.reward import TEMPLATE_VERSION, QueryBatch, packaged_template
-from onereward_jax.reward.loading import (
+from onereward_jax.reward.load_reward_model import (
     QUERY_FILE,
-    load_judge_params,
-    read_judge,
+    load_reward_params,
+    read_reward_model,
     write_judge_template,
 )
 from onereward_jax.tasks import TASKS, Dimension, Task
 
 SIZE = (tiny_models.SIDE, tiny_models.SIDE)
-read = functools.partial(read_judge, size=SIZE, suffix_length=40, answers_only=True)
+read = functools.partial(read_reward_model, size=SIZE, suffix_length=40, answers_only=True)
 
 
 def published_config() -> dict:
@@ -91,7 +91,7 @@ def test_loaded_weights_answer_the_same_on_one_device_and_on_eight(written, para
     for sizes in ((1, 1, 1), (2, 2, 2)):
         mesh = make_mesh(*sizes, devices=jax.devices()[: np.prod(sizes)])
         scorer = read(written).scorer
-        loaded = load_judge_params(written, scorer, mesh)
+        loaded = load_reward_params(written, scorer, mesh)
         jax.tree.map(np.testing.assert_array_equal, loaded, params)
         shard = max(leaf.addressable_shards[0].data.size for leaf in jax.tree.leaves(loaded))
         whole = max(leaf.size for leaf in jax.tree.leaves(loaded))
@@ -143,4 +143,4 @@ def test_missing_weights_are_named(folder) -> None:
     (folder / "model.safetensors").unlink()
     mesh = make_mesh(devices=jax.devices()[:1])
     with pytest.raises(FileNotFoundError, match="no weights in .*judge: .*model.safetensors"):
-        load_judge_params(folder, read(folder).scorer, mesh)
+        load_reward_params(folder, read(folder).scorer, mesh)

@@ -126,8 +126,7 @@ def test_a_run_that_waits_for_people_is_neither_restarted_nor_called_a_failure(
     python, calls = tmp_path / "venv" / "bin" / "python", tmp_path / "calls"
     python.parent.mkdir(parents=True)
     python.write_text(
-        f"#!/bin/sh\necho \"$*\" >>{calls}\n"
-        'case "$*" in *onereward_jax.main*) exit 10;; esac\n'
+        f'#!/bin/sh\necho "$*" >>{calls}\ncase "$*" in *onereward_jax.main*) exit 10;; esac\n'
     )
     python.chmod(0o755)
     (python.parent / "activate").write_text(f"PATH={python.parent}:$PATH\n")

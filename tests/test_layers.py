@@ -9,8 +9,13 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from onereward_jax.parallel import layers, make_mesh
-from onereward_jax.parallel.layers import fill, layers_on_writer, part_function, piece_function
+from onereward_jax.parallel import gather_layers, make_mesh
+from onereward_jax.parallel.gather_layers import (
+    fill,
+    layers_on_writer,
+    part_function,
+    piece_function,
+)
 
 LEAF = np.arange(3 * 8 * 12, dtype=np.float32).reshape(3, 8, 12)
 SPECS = [P(None, ("fsdp", "data"), "tensor"), P(None, "tensor"), P(None, None, "fsdp"), P()]
@@ -35,7 +40,7 @@ def test_pieces_of_the_parts_of_several_processes_are_put_together(spec, rows, m
     leaf = placed(spec)
     part = leaf.sharding.shard_shape(leaf.shape)
     row = 4 * LEAF[0].size // part[1]
-    monkeypatch.setattr(layers, "PIECE_BYTES", rows * row)
+    monkeypatch.setattr(gather_layers, "PIECE_BYTES", rows * row)
     pick, found = piece_function(leaf.sharding, leaf.shape, True, leaf.dtype)
     assert found == min(rows, part[1])
     for number, layer in enumerate(LEAF):
@@ -50,7 +55,7 @@ def test_pieces_of_the_parts_of_several_processes_are_put_together(spec, rows, m
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_a_device_needs_its_part_of_a_layer_or_a_piece_of_all(dtype, monkeypatch):
     shape, sharding = (4, 512, 256), NamedSharding(make_mesh(1, 4, 2), P(None, "fsdp", "tensor"))
-    monkeypatch.setattr(layers, "PIECE_BYTES", math.prod(shape[1:]) // 2)
+    monkeypatch.setattr(gather_layers, "PIECE_BYTES", math.prod(shape[1:]) // 2)
     leaf = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=sharding)
     number, width = jax.ShapeDtypeStruct((), jnp.int32), jnp.dtype(dtype).itemsize
     part = part_function(sharding, shape, True, np.dtype(dtype)).lower(leaf, number)
@@ -59,9 +64,9 @@ def test_a_device_needs_its_part_of_a_layer_or_a_piece_of_all(dtype, monkeypatch
     assert memory.temp_size_in_bytes == 0
     pick, rows = piece_function(sharding, shape, True, np.dtype(dtype))
     memory = pick.lower(leaf, number, number).compile().memory_analysis()
-    assert memory.output_size_in_bytes == layers.PIECE_BYTES == rows * 8 * 128 * width
+    assert memory.output_size_in_bytes == gather_layers.PIECE_BYTES == rows * 8 * 128 * width
     # CPUs gather bfloat16 as float32
-    assert memory.temp_size_in_bytes <= 5 * layers.PIECE_BYTES
+    assert memory.temp_size_in_bytes <= 5 * gather_layers.PIECE_BYTES
 
 
 def test_split_layers_are_refused():

@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from onereward_jax.convert import FLUX, find_targets, load_adapter, load_params, save_adapter
-from onereward_jax.convert.lora import ADAPTER_FILE, METADATA
+from onereward_jax.convert.lora_files import ADAPTER_FILE, METADATA
 from onereward_jax.models.flux import FluxConfig, FluxTransformer
 from onereward_jax.models.lora import (
     FACTOR_A,
@@ -116,9 +116,7 @@ def test_side_path_and_merged_kernels_equal_peft(world, weights, tmp_path):
     close(predict(merged), expected)
     fused = FluxTransformer2DModel.from_pretrained(root / "base")
     for name in ("all", "some"):
-        fused.load_lora_adapter(
-            root / name, adapter_name=name, prefix=None, use_safetensors=True
-        )
+        fused.load_lora_adapter(root / name, adapter_name=name, prefix=None, use_safetensors=True)
     fused.set_adapters(["all", "some"], list(weights))
     fused.fuse_lora(adapter_names=["all", "some"])
     fused.unload_lora()
@@ -286,10 +284,12 @@ def test_norms_and_differences_of_products_without_the_products(world):
     zero = jax.tree.map(jnp.zeros_like, world[2])
     ones = [uniform_adapter(one.factors, 1.0) for one in (adapter, other)]
     deltas = [merge(zero, combine([(one, 1.0)])) for one in ones]
-    expected = np.sqrt(sum(
-        np.sum((np.float64(a) - np.float64(b)) ** 2)
-        for a, b in zip(*map(jax.tree.leaves, deltas), strict=True)
-    ))
+    expected = np.sqrt(
+        sum(
+            np.sum((np.float64(a) - np.float64(b)) ** 2)
+            for a, b in zip(*map(jax.tree.leaves, deltas), strict=True)
+        )
+    )
     found = product_norm(difference(adapter.factors, other.factors))
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     assert product_norm(difference(adapter.factors, adapter.factors)) == 0.0

@@ -14,7 +14,7 @@ from diffusers.loaders.lora_conversion_utils import (
 from safetensors.numpy import save_file
 
 from onereward_jax.convert import FLUX, load_adapter
-from onereward_jax.convert.lora_names import diffusers_names
+from onereward_jax.convert.lora_dialects import diffusers_names
 from onereward_jax.models.flux import FluxConfig
 
 CONFIG = FluxConfig.from_dict(test_flux.SMALL)

@@ -13,12 +13,12 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 import onereward_jax
 from onereward_jax.common.config import check_overrides, check_tuples, flatten_config
-from onereward_jax.common.mistakes import about_full_disk
+from onereward_jax.common.user_errors import full_disk_message
 from onereward_jax.parallel import make_mesh
-from onereward_jax.stages import STAGES, Stage, StageContext, field_rules
-from onereward_jax.stages.checks import check_config
-from onereward_jax.stages.inputs import leaves, require_sections
+from onereward_jax.stages import STAGES, Stage, StageContext, config_rules
+from onereward_jax.stages.config_checks import check_config
 from onereward_jax.stages.settings import model_kinds
+from onereward_jax.stages.staleness import leaves, require_sections
 
 ROOT = pathlib.Path(onereward_jax.__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
@@ -89,10 +89,10 @@ def test_configs_serve_the_stages_they_name(path):
         name
         for name in leaves(config)
         if any(entry.cover(name) for stage in present for entry in stage.fields)
-        or name.partition(".")[0] in ("seed", "stages", "mesh", "watch")
+        or name.partition(".")[0] in ("seed", "stages", "mesh", "logging")
     ]
     assert set(covered) == set(leaves(config)), "fields that no stage reads in any mode"
-    assert set(leaves(config)) <= set(field_rules.RULES)
+    assert set(leaves(config)) <= set(config_rules.RULES)
     json.dumps(flatten_config(config))
 
 
@@ -189,9 +189,9 @@ def test_help_explains_every_stage():
     [
         (["--config.rl.stesp=5"], "config.rl.stesp is not a field of the config; did you mean"),
         (["--stage=rl"], "stage rl reads data, which is not done: run --stage=data first"),
-        (["--config.models.editor=mini_models/judge"], "config.models.editor: "),
+        (["--config.models.editor=mini/models/judge"], "config.models.editor: "),
         (
-            ["--config.models.transformer=mini_models/editor/vae"],
+            ["--config.models.transformer=mini/models/editor/vae"],
             "config.models.editor or config.models.transformer: ",
         ),
         (["--workdir="], "--config and --workdir are needed"),
@@ -208,14 +208,14 @@ def test_mistakes_end_in_one_sentence(arguments, message, tmp_path):
 def test_a_full_disk_is_known_whoever_writes():
     with pytest.raises(OSError) as said:
         pathlib.Path("/dev/full").write_text("x")
-    assert about_full_disk(said.value)
+    assert full_disk_message(said.value)
     behind = RuntimeError("cannot rollback - no transaction is active")
     behind.__cause__ = said.value
-    assert about_full_disk(behind) == "[Errno 28] No space left on device"
+    assert full_disk_message(behind) == "[Errno 28] No space left on device"
     # As the writers of safetensors and of ArrayRecord put it.
     for words in (
         "Error while serializing: I/O error: No space left on device (os error 28)",
         'Failed to finalize writing of split "train": write() failed: No space left on device',
     ):
-        assert about_full_disk(RuntimeError(words))
-    assert not about_full_disk(ValueError("config.rl.steps is 28: too many"))
+        assert full_disk_message(RuntimeError(words))
+    assert not full_disk_message(ValueError("config.rl.steps is 28: too many"))

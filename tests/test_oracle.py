@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from onereward_jax.data.mini_world import WORDS, make_scene, named_pictures
 from onereward_jax.evaluation.gsb import Verdict
-from onereward_jax.evaluation.oracle import Oracle, Triplet, WordReader, annotate, verdict
-from onereward_jax.evaluation.oracle.reading import likeness
 from onereward_jax.evaluation.ssim import ssim_map
+from onereward_jax.mini.oracle import Oracle, Triplet, WordReader, annotate, verdict
+from onereward_jax.mini.oracle.reading import likeness
+from onereward_jax.mini.world import WORDS, make_scene, named_pictures
 from onereward_jax.tasks import Dimension, Task
 
 STRUCTURE, CONSISTENCY, TEXT, AESTHETICS, REMOVAL = Dimension

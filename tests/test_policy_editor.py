@@ -20,15 +20,15 @@ from diffusers import (
 from onereward_jax.parallel import make_mesh
 from onereward_jax.policy import (
     Condition,
-    Editor,
-    EditorParams,
+    FillPolicy,
+    PolicyParams,
     PromptEmbeds,
     init_params,
-    load_editor,
+    load_policy,
     predict_x0,
     trajectory,
 )
-from onereward_jax.policy.packing import image_ids
+from onereward_jax.policy.latent_packing import image_ids
 
 SIZE = (16, 24)
 BATCH, STEPS, TEXT = 2, 4, 5
@@ -86,7 +86,7 @@ class World:
     def __init__(self, folder: Path, guidance_embeds: bool) -> None:
         self.pipeline = tiny_pipeline(guidance_embeds)
         self.pipeline.save_pretrained(folder)
-        self.editor, self.params = load_editor(folder, ONE_DEVICE)
+        self.editor, self.params = load_policy(folder, ONE_DEVICE)
         rng = np.random.default_rng(3)
         draw = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)
         self.image = jnp.tanh(draw(BATCH, *SIZE, 3))
@@ -99,9 +99,7 @@ class World:
 
 @pytest.fixture(scope="module")
 def worlds(tmp_path_factory) -> dict[bool, World]:
-    return {
-        embeds: World(tmp_path_factory.mktemp("pipeline"), embeds) for embeds in (False, True)
-    }
+    return {embeds: World(tmp_path_factory.mktemp("pipeline"), embeds) for embeds in (False, True)}
 
 
 def to_torch(images: jax.Array) -> torch.Tensor:
@@ -158,7 +156,7 @@ def test_every_step_and_the_picture_equal_the_pipelines(
     start = editor.start_from_source(params.vae, world.image, world.noise, sigmas[0])
 
     @jax.jit
-    def ours(params: EditorParams, start: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def ours(params: PolicyParams, start: jax.Array) -> tuple[jax.Array, jax.Array]:
         condition = editor.encode_condition(params.vae, world.image, world.mask)
         velocity = editor.guided_velocity(
             params.transformer,
@@ -291,4 +289,4 @@ def test_models_that_do_not_fit_are_refused(worlds: dict[bool, World]) -> None:
     config = editor.transformer.config
     plain = editor.transformer.copy(config=type(config)(**{**vars(config), "in_channels": 16}))
     with pytest.raises(ValueError, match="in_channels is 16; with this VAE a fill model has 48"):
-        Editor(plain, editor.vae, editor.schedule)
+        FillPolicy(plain, editor.vae, editor.schedule)

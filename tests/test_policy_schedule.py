@@ -11,7 +11,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.pipelines.flux.pipeline_flux_fill import FluxFillPipeline, calculate_shift
 
 from onereward_jax.policy import NoiseSchedule, add_noise, predict_x0, sigma_table, velocity_target
-from onereward_jax.policy.schedule import first_step
+from onereward_jax.policy.noise_schedule import first_step
 
 SCHEDULERS = {
     "flux fill": {"shift": 3.0, "use_dynamic_shifting": True},

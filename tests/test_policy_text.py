@@ -13,7 +13,7 @@ import torch
 import transformers
 from diffusers import AutoencoderKL, FluxFillPipeline
 
-from onereward_jax.convert.mini_tokenizers import clip_tokenizer, t5_tokenizer
+from onereward_jax.mini.tokenizers import clip_tokenizer, t5_tokenizer
 from onereward_jax.parallel import make_mesh
 from onereward_jax.policy import (
     PromptEmbeds,
@@ -41,14 +41,24 @@ def pipeline() -> FluxFillPipeline:
     clip_words, t5_words = clip_tokenizer(PROMPTS, max_length=CLIP_LENGTH), t5_tokenizer(PROMPTS)
     clip = transformers.CLIPTextModel(
         transformers.CLIPTextConfig(
-            vocab_size=len(clip_words), hidden_size=16, intermediate_size=24, num_hidden_layers=2,
-            num_attention_heads=2, max_position_embeddings=CLIP_LENGTH,
-            bos_token_id=clip_words.bos_token_id, eos_token_id=clip_words.eos_token_id,
+            vocab_size=len(clip_words),
+            hidden_size=16,
+            intermediate_size=24,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            max_position_embeddings=CLIP_LENGTH,
+            bos_token_id=clip_words.bos_token_id,
+            eos_token_id=clip_words.eos_token_id,
         )  # fmt: skip
     )
     t5 = transformers.T5EncoderModel(
         transformers.T5Config(
-            vocab_size=len(t5_words), d_model=16, d_kv=4, d_ff=24, num_layers=2, num_heads=4,
+            vocab_size=len(t5_words),
+            d_model=16,
+            d_kv=4,
+            d_ff=24,
+            num_layers=2,
+            num_heads=4,
             feed_forward_proj="gated-gelu",
         )  # fmt: skip
     )

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from transformers import Qwen2VLImageProcessor
 
-from onereward_jax.reward.preprocess import ImageProcessor, bicubic_weights, resize
+from onereward_jax.reward.image_preprocess import ImageProcessor, bicubic_weights, resize
 
 SIZES = {
     "enlarged": ((64, 64), 112 * 112, 112 * 112),

@@ -14,18 +14,18 @@ from compilations import compilations
 
 from onereward_jax.common.rng import stream
 from onereward_jax.convert import EditorTokenizers
-from onereward_jax.convert.mini_tokenizers import clip_tokenizer, t5_tokenizer
+from onereward_jax.mini.pretrain.flow_step import make_flow_step
+from onereward_jax.mini.pretrain.vae_step import VaeLoss, make_vae_step, vae_loss
+from onereward_jax.mini.tokenizers import clip_tokenizer, t5_tokenizer
 from onereward_jax.models.clip import ClipTextConfig, ClipTextModel
 from onereward_jax.models.t5 import T5Config, T5Encoder
 from onereward_jax.parallel import abstract_arrays, make_mesh, shard_batch
 from onereward_jax.policy import TextEncoder, TextParams
-from onereward_jax.policy.loading import abstract_params
-from onereward_jax.policy.text import TokenIds
-from onereward_jax.training.flow_step import make_flow_step
+from onereward_jax.policy.load_policy import abstract_params
+from onereward_jax.policy.text_encoders import TokenIds
 from onereward_jax.training.metrics import scalars
-from onereward_jax.training.optim import OptimizerConfig, make_optimizer
-from onereward_jax.training.state import abstract_state, place_state, shardings_of
-from onereward_jax.training.vae_step import VaeLoss, make_vae_step, vae_loss
+from onereward_jax.training.optimizer import OptimizerConfig, make_optimizer
+from onereward_jax.training.train_state import abstract_state, place_state, shardings_of
 
 # A large epsilon keeps Adam from blowing rounding errors of tiny gradients up to full updates.
 OPTIMIZER = make_optimizer(OptimizerConfig(learning_rate=0.02, eps=1e-2, clip_norm=1e6))

@@ -8,9 +8,9 @@ from ml_collections import FrozenConfigDict
 from test_main import get_config
 
 from onereward_jax.parallel import make_mesh
-from onereward_jax.reward.loading import read_judge
+from onereward_jax.reward.load_reward_model import read_reward_model
 from onereward_jax.stages import reward, rl
-from onereward_jax.stages.prompts import check_prompts, settle_prompts
+from onereward_jax.stages.prompt_checks import check_prompts, settle_prompts
 from onereward_jax.stages.settings import reward_options
 from onereward_jax.stages.stage import StageContext
 from onereward_jax.tasks import Task
@@ -39,8 +39,7 @@ def context_of(tmp_path, **fields):
 
 @pytest.mark.parametrize("stage", [reward, rl])
 def test_rows_that_cannot_be_asked_about_are_named_before_the_chain_starts(stage, tmp_path):
-    """Of the tasks whose prompts are quoted; an ordinary one such as the clock is not one of them.
-    """
+    """Of the tasks whose prompts are quoted; an ordinary prompt is not one of them."""
     with pytest.raises(ValueError) as found:
         stage.check(context_of(tmp_path))
     first, *lines = str(found.value).splitlines()
@@ -59,7 +58,9 @@ def test_rows_that_cannot_be_asked_about_are_named_before_the_chain_starts(stage
 def test_a_data_set_is_settled_before_the_first_question(fields, tmp_path, capsys):
     """Refused, or cut with one line; then no prompt of it can stop a reading thread."""
     context = context_of(tmp_path, **fields)
-    judge = read_judge(context.base_model("judge"), (64, 64), **reward_options(context.config))
+    judge = read_reward_model(
+        context.base_model("judge"), (64, 64), **reward_options(context.config)
+    )
     tasks = [Task(row["task"]) for row in ROWS]
     prompts = [row.get("prompt", "") for row in ROWS]
     rows = list(zip(["train/0", "train/1", "train/2", "test/0", "test/1"], tasks, prompts))

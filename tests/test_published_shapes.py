@@ -25,7 +25,7 @@ from transformers import (
 
 from onereward_jax.convert import CLIP, FLUX, QWEN2_5_VL, T5, VAE, Layout
 from onereward_jax.convert.layouts import check_architecture
-from onereward_jax.convert.names import flat_leaves, plan, published_name, unbox
+from onereward_jax.convert.tensor_names import flat_leaves, plan, published_name, unbox
 from onereward_jax.models.clip import ClipTextConfig, ClipTextModel
 from onereward_jax.models.flux import FluxConfig, FluxTransformer
 from onereward_jax.models.qwen2_5_vl import Qwen2_5_VL, init_params

@@ -7,10 +7,10 @@ import pytest
 from PIL import Image
 from transformers import PreTrainedTokenizerBase, Qwen2VLImageProcessor
 
-from onereward_jax.convert.mini_tokenizers import qwen_tokenizer
+from onereward_jax.mini.tokenizers import qwen_tokenizer
 from onereward_jax.reward import TEMPLATE_VERSION, QueryTokenizer, packaged_template
-from onereward_jax.reward.loading import COUNTS_FILE, read_counts
-from onereward_jax.reward.template import IMAGE_TOKEN
+from onereward_jax.reward.load_reward_model import COUNTS_FILE, read_counts
+from onereward_jax.reward.query_template import IMAGE_TOKEN
 from onereward_jax.tasks import DIMENSIONS, MAX_DIMENSIONS, TASKS, Dimension, Task
 
 PROMPT = 'a {green} "zebra" of glass'

@@ -193,15 +193,23 @@ def test_forward_and_gradients_equal_transformers(name: str, tmp_path: Path) -> 
     params_grad = nn.meta.unbox(params_grad)
     vision, language = theirs.model.visual, theirs.model.language_model
     pairs = {
-        "qkv": (params_grad["visual"]["blocks"]["attn"]["qkv"]["kernel"][1],
-                vision.blocks[1].attn.qkv.weight.grad.T),
-        "merger": (params_grad["visual"]["merger"]["mlp_2"]["bias"],
-                   vision.merger.mlp[2].bias.grad),
-        "k_proj": (params_grad["model"]["layers"]["self_attn"]["k_proj"]["kernel"][0],
-                   language.layers[0].self_attn.k_proj.weight.grad.T),
+        "qkv": (
+            params_grad["visual"]["blocks"]["attn"]["qkv"]["kernel"][1],
+            vision.blocks[1].attn.qkv.weight.grad.T,
+        ),
+        "merger": (
+            params_grad["visual"]["merger"]["mlp_2"]["bias"],
+            vision.merger.mlp[2].bias.grad,
+        ),
+        "k_proj": (
+            params_grad["model"]["layers"]["self_attn"]["k_proj"]["kernel"][0],
+            language.layers[0].self_attn.k_proj.weight.grad.T,
+        ),
         "norm": (params_grad["model"]["norm"]["scale"], language.norm.weight.grad),
-        "embedding": (params_grad["model"]["embed_tokens"]["embedding"],
-                      language.embed_tokens.weight.grad),
+        "embedding": (
+            params_grad["model"]["embed_tokens"]["embedding"],
+            language.embed_tokens.weight.grad,
+        ),
     }
     for part, (ours, gradient) in pairs.items():
         assert relative_error(np.asarray(ours), gradient.numpy()) < TOLERANCE, part

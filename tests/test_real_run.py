@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from onereward_jax.common.mistakes import WAITING
+from onereward_jax.common.user_errors import WAITING
 from onereward_jax.rehearsal import Run, answer, go_further, to_the_export, write_folder
-from onereward_jax.training.writer import read_metrics
+from onereward_jax.training.metrics_writer import read_metrics
 
 RUNTIME_ONLY = ("tests/runtime_only.py", "onereward_jax.main")
 MEASURED_TIMES = ("seconds", "goodput", "memory", "wait")
@@ -90,9 +90,7 @@ def same_numbers(run, alone):
         )
         assert np.abs(theirs - ours).max() <= 1, path
     for stage in ("reward", "rl"):
-        theirs, ours = (
-            read_metrics(one.workdir / stage / "metrics.jsonl") for one in (alone, run)
-        )
+        theirs, ours = (read_metrics(one.workdir / stage / "metrics.jsonl") for one in (alone, run))
         assert [row["step"] for row in ours] == [row["step"] for row in theirs] == [1, 2, 3, 4]
         for row, expected in zip(ours, theirs):
             names = [name for name in expected if not any(t in name for t in MEASURED_TIMES)]

@@ -12,10 +12,10 @@ from compilations import compilations
 
 from onereward_jax.parallel import make_mesh, shard_batch
 from onereward_jax.reward import Jitter, QueryBatch
-from onereward_jax.reward.loading import abstract_judge
+from onereward_jax.reward.load_reward_model import abstract_reward_params
 from onereward_jax.tasks import DIMENSIONS, TASKS, Dimension, Task
 from onereward_jax.training.metrics import scalars
-from onereward_jax.training.optim import OptimizerConfig
+from onereward_jax.training.optimizer import OptimizerConfig
 from onereward_jax.training.reward_step import (
     Answers,
     RewardConfig,
@@ -25,7 +25,7 @@ from onereward_jax.training.reward_step import (
     preference_loss,
     preference_metrics,
 )
-from onereward_jax.training.state import shardings_of
+from onereward_jax.training.train_state import shardings_of
 
 CONFIG = RewardConfig(optimizer=OptimizerConfig(learning_rate=0.01, eps=1e-2, clip_norm=1e6))
 SINGLE = (1, 1, 1)
@@ -43,7 +43,7 @@ def step_of(config, sizes):
 
 def first_state(sizes):
     mesh = mesh_of(sizes)
-    wanted = shardings_of(abstract_judge(tiny_models.models().scorer, mesh))
+    wanted = shardings_of(abstract_reward_params(tiny_models.models().scorer, mesh))
     return first_reward_state(CONFIG, jax.device_put(tiny_models.weights()[3], wanted), mesh)
 
 

@@ -16,7 +16,7 @@ from test_rl_step import KEY, OPTIMIZER, first_state, mesh_of
 
 from onereward_jax.parallel import shard_batch
 from onereward_jax.reward import PairScorer
-from onereward_jax.stages.rewards import find_reward, make_reward, trained_judge
+from onereward_jax.stages.reward_plugin import find_reward, make_reward, trained_judge
 from onereward_jax.stages.stage import StageContext
 from onereward_jax.tasks import DIMENSIONS, TASKS
 from onereward_jax.training.metrics import scalars
@@ -31,8 +31,8 @@ def test_the_step_learns_through_any_differentiable_reward():
     mesh = mesh_of((1, 1, 1))
     config = RLConfig(
         num_steps=2,
-        first_index=1,
-        last_index=1,
+        t1=1,
+        t2=1,
         reward_upper_bound=1.0,
         reference_true_cfg_scale=1.0,
         policy_true_cfg_scale=1.0,

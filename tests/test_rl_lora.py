@@ -25,19 +25,19 @@ from onereward_jax.models.lora import (
     product,
     uniform_adapter,
 )
-from onereward_jax.policy.adapters import abstract_adapter, init_adapter, load_trained
-from onereward_jax.policy.loading import abstract_params
+from onereward_jax.policy.load_policy import abstract_params
+from onereward_jax.policy.lora_adapters import abstract_adapter, init_adapter, load_trained
 from onereward_jax.training.metrics import scalars
 from onereward_jax.training.rl_config import Frozen
 from onereward_jax.training.rl_step import first_rl_state, make_rl_step
 from onereward_jax.training.rl_weights import check_frozen
-from onereward_jax.training.state import shardings_of
+from onereward_jax.training.train_state import shardings_of
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 TARGETS = runpy.run_path(str(CONFIGS / "mini.py"))["LORA_TARGETS"]
 EVERYTHING = LoraConfig(rank=3, alpha=6.0, targets=".*")
 CONFIG = dataclasses.replace(test_rl_step.CONFIG, lora=EVERYTHING)
-DYNAMIC = dataclasses.replace(CONFIG, reference="ema")
+DYNAMIC = dataclasses.replace(CONFIG, algorithm="dynamic")
 KEY, SINGLE, EIGHT = test_rl_step.KEY, (1, 1, 1), (2, 2, 2)
 mesh_of, batch_on = test_rl_step.mesh_of, test_rl_step.batch_on
 EDITOR = tiny_models.models().editor

@@ -7,14 +7,14 @@ import pytest
 import tiny_models
 
 from onereward_jax.convert import FLUX, load_params
-from onereward_jax.convert.sources import PACKAGE
+from onereward_jax.convert.hub import PACKAGE
 from onereward_jax.parallel import make_mesh
-from onereward_jax.policy import read_editor
-from onereward_jax.policy.loading import abstract_params
+from onereward_jax.policy import read_policy
+from onereward_jax.policy.load_policy import abstract_params
 from onereward_jax.training.rl_config import RLConfig, RLModels
 from onereward_jax.training.rl_weights import abstract_reference, first_reference
 
-FOLDER = PACKAGE / "mini_models" / "editor"
+FOLDER = PACKAGE / "mini" / "models" / "editor"
 
 
 def pointers(tree):
@@ -26,7 +26,7 @@ def pointers(tree):
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_a_run_that_goes_on_reads_the_reference_it_began_with(dtype):
     """Bit for bit, and without float32 weights in between; at first it is no part of the state."""
-    mesh, editor = make_mesh(2, 2, 2), read_editor(FOLDER, dtype=dtype)
+    mesh, editor = make_mesh(2, 2, 2), read_policy(FOLDER, dtype=dtype)
     models, config = RLModels(editor, tiny_models.models().scorer), RLConfig()
     params = load_params(FOLDER / "transformer", abstract_params(editor, mesh).transformer, FLUX)
     first = first_reference(models, config, params, mesh)

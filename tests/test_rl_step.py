@@ -16,18 +16,18 @@ from compilations import compilations
 
 from onereward_jax.common.rng import stream
 from onereward_jax.parallel import make_mesh, shard_batch
-from onereward_jax.policy.loading import abstract_params
+from onereward_jax.policy.load_policy import abstract_params
 from onereward_jax.reward import Jitter, QueryBatch, jitter_pairs
 from onereward_jax.tasks import DIMENSIONS, TASKS, Task
 from onereward_jax.training.metrics import scalars
-from onereward_jax.training.optim import OptimizerConfig
-from onereward_jax.training.precision import compute_copy
+from onereward_jax.training.mixed_precision import cast_params
+from onereward_jax.training.optimizer import OptimizerConfig
 from onereward_jax.training.rl_config import RLConfig
 from onereward_jax.training.rl_loss import dimension_weights, hinge_loss, matching_shares
 from onereward_jax.training.rl_rollout import draw, draw_index, roll_out
 from onereward_jax.training.rl_step import first_rl_state, make_rl_step
 from onereward_jax.training.rl_weights import check_frozen, reference_distance
-from onereward_jax.training.state import shardings_of
+from onereward_jax.training.train_state import shardings_of
 
 # A large epsilon keeps Adam from blowing rounding errors of tiny gradients up to full updates.
 OPTIMIZER = OptimizerConfig(learning_rate=0.01, eps=1e-2, clip_norm=1e6)
@@ -35,8 +35,8 @@ CONFIG = RLConfig(
     reward_upper_bound=0.95,
     ema_decay=0.9,
     num_steps=3,
-    first_index=0,
-    last_index=2,
+    t1=0,
+    t2=2,
     reference_true_cfg_scale=2.0,
     policy_true_cfg_scale=1.5,
     prediction_true_cfg_scale=3.0,
@@ -152,9 +152,7 @@ def plain_loss(params, batch, sigmas, index, noises):
         jnp.clip(editor.decode(frozen.vae, latents, batch["image"].shape[1:3]), -1.0, 1.0)
         for latents in (clean, reference)
     ]
-    queries = QueryBatch(
-        batch["query_prefix"], batch["query_suffix"], batch["query_suffix_mask"]
-    )
+    queries = QueryBatch(batch["query_prefix"], batch["query_suffix"], batch["query_suffix_mask"])
     seen = jitter_pairs(
         noises["jitter_keys"],
         *images,
@@ -232,7 +230,7 @@ def test_the_average_follows_and_the_frozen_weights_stay(history):
 
 def test_the_reference_of_algorithm_2_is_the_average(history):
     """An average equal to Algorithm 1's reference gives Algorithm 1's step."""
-    config = dataclasses.replace(CONFIG, reference="ema")
+    config = dataclasses.replace(CONFIG, algorithm="dynamic")
     _, other, vae, judge = tiny_models.weights()
     state = first_state()
     state = state._replace(ema=jax.device_put(other, shardings_of(state.ema)))
@@ -245,7 +243,7 @@ def test_the_reference_of_algorithm_2_is_the_average(history):
 
 
 def test_a_reference_too_many_or_too_few_is_refused():
-    dynamic = dataclasses.replace(CONFIG, reference="ema")
+    dynamic = dataclasses.replace(CONFIG, algorithm="dynamic")
     with pytest.raises(ValueError, match="there is no frozen.reference"):
         check_frozen(CONFIG, tiny_models.frozen(reference=False))
     with pytest.raises(ValueError, match="there is a frozen.reference"):
@@ -317,15 +315,15 @@ def test_weights_of_dimensions_weigh_the_mean():
     for last in (7.0, 1.0):
         assert same(losses(7.0, 7.0, 7.0, 7.0, last), plain)
     weights = (1.0, 1.0, 0.0, 3.0, 1.0)
-    slope = jax.grad(
-        lambda p: hinge_loss(p, mask, 0.5, dimension_weights(weights, task)).sum()
-    )(probability.at[0, 2].set(jnp.nan))
+    slope = jax.grad(lambda p: hinge_loss(p, mask, 0.5, dimension_weights(weights, task)).sum())(
+        probability.at[0, 2].set(jnp.nan)
+    )
     np.testing.assert_allclose(slope, [[-0.2, 0, 0, -0.6], [-1, 0, 0, 0]], rtol=1e-6)
 
 
 def test_the_distance_to_a_rounded_reference_begins_at_0():
     state = first_state()
-    rounded = compute_copy(state.params, jnp.bfloat16)
+    rounded = cast_params(state.params, jnp.bfloat16)
     frozen = tiny_models.frozen()._replace(reference=rounded)
     assert float(reference_distance(CONFIG, state, frozen)) == 0.0
     moved = state._replace(params=jax.tree.map(lambda leaf: 1.1 * leaf, state.params))
@@ -336,9 +334,7 @@ def test_a_broken_batch_changes_nothing_but_the_counters(history):
     image = tiny_models.rl_batch()["image"]
     image[3, 5, 5, 1] = np.nan
     state = jax.device_put(history[0][0], shardings_of(first_state()))
-    following, metrics = step_of(CONFIG)(
-        state, tiny_models.frozen(), batch_on(image=image), KEY
-    )
+    following, metrics = step_of(CONFIG)(state, tiny_models.frozen(), batch_on(image=image), KEY)
     assert same(following[1:4], history[0][0][1:4])
     assert (int(following.step), int(following.refused)) == (2, 1)
     assert scalars(metrics) == {"refused": 1.0}
@@ -358,9 +354,7 @@ def test_the_rollout_carries_no_gradient():
 
     def outcome(weights):
         policy, reference, vae = weights
-        rollout = roll_out(
-            models, CONFIG, policy, reference, vae, batch, draws, jnp.int32(2)
-        )
+        rollout = roll_out(models, CONFIG, policy, reference, vae, batch, draws, jnp.int32(2))
         return jnp.sum(rollout.latents) + jnp.sum(rollout.reference_image)
 
     gradients = jax.jit(jax.grad(outcome))((tiny_models.weights()[0], *frozen[:2]))
@@ -388,8 +382,8 @@ def test_draws_depend_on_run_and_step_only_and_reach_both_ends():
     "fields, name",
     [
         ({"reference": "none"}, "reference"),
-        ({"first_index": 3, "last_index": 2}, "first_index"),
-        ({"last_index": 40}, "last_index"),
+        ({"t1": 3, "t2": 2}, "t1"),
+        ({"t2": 40}, "t2"),
         ({"ema_decay": 1.5}, "ema_decay"),
         ({"microbatches": 0}, "microbatches"),
     ],

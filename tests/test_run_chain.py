@@ -14,11 +14,11 @@ from ml_collections import ConfigDict
 
 import onereward_jax
 from onereward_jax.parallel import make_mesh
-from onereward_jax.stages import Stage, StageContext, field_rules, run_chain
-from onereward_jax.stages.command import Command, read_command
-from onereward_jax.stages.field_rules import FLAG, TEXT, Rule, each, whole
-from onereward_jax.stages.inputs import Effect, adds, grows, how, output, updates
-from onereward_jax.stages.record import read_record
+from onereward_jax.stages import Stage, StageContext, config_rules, run_chain
+from onereward_jax.stages.command_file import Command, read_command
+from onereward_jax.stages.config_rules import FLAG, TEXT, Rule, each, whole
+from onereward_jax.stages.stage_record import read_record
+from onereward_jax.stages.staleness import Effect, adds, grows, how, output, updates
 
 ROOT = pathlib.Path(onereward_jax.__file__).parents[1]
 
@@ -101,7 +101,7 @@ def rules(monkeypatch):
         "double.more": TEXT,
     }
     for name, rule in rules.items():
-        monkeypatch.setitem(field_rules.RULES, name, rule)
+        monkeypatch.setitem(config_rules.RULES, name, rule)
 
 
 EVERYTHING = {"count": True, "double": True, "total": True}
@@ -344,9 +344,9 @@ import sys
 import jax
 from ml_collections import ConfigDict
 from onereward_jax.parallel import make_mesh
-from onereward_jax.parallel.hosts import find_meeting, join
+from onereward_jax.parallel.distributed import find_cluster_config, initialize
 from onereward_jax.stages import Stage, run_chain
-from onereward_jax.stages.inputs import Effect
+from onereward_jax.stages.staleness import Effect
 
 def write(context):
     (context.folder / f"part-{jax.process_index()}").write_text("")
@@ -354,7 +354,7 @@ def write(context):
 def look(context):
     return {"parts": len(list(context.output("write").glob("part-*")))}
 
-join(find_meeting(sys.argv[1], 2, int(sys.argv[2])))
+initialize(find_cluster_config(sys.argv[1], 2, int(sys.argv[2])))
 stages = (
     Stage("write", "write", write),
     Stage("look", "look", look, reads={"write": Effect.OUTPUT}),

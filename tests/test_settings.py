@@ -33,7 +33,7 @@ def scales(config: FrozenConfigDict) -> list[float]:
         found.policy_true_cfg_scale,
         found.prediction_true_cfg_scale,
         found.reference_true_cfg_scale,
-        evaluate_guidance(config).true_cfg,
+        evaluate_guidance(config).true_cfg_scale,
     ]
 
 
@@ -41,15 +41,15 @@ def scales(config: FrozenConfigDict) -> list[float]:
 def test_one_guidance_serves_training_and_use_unless_told_otherwise(name, scale):
     config = changed({}, name)
     assert scales(config) == [scale] * 4 and guidance_apart(config) == ""
-    assert rl_settings(config).guidance_scale == evaluate_guidance(config).embedded == 1.0
-    config = changed({"guidance.true_cfg": 3.0, "guidance.embedded": 7.5}, name)
+    assert rl_settings(config).guidance_scale == evaluate_guidance(config).guidance_scale == 1.0
+    config = changed({"guidance.true_cfg_scale": 3.0, "guidance.guidance_scale": 7.5}, name)
     assert scales(config) == [3.0] * 4 and guidance_apart(config) == ""
-    assert rl_settings(config).guidance_scale == evaluate_guidance(config).embedded == 7.5
+    assert rl_settings(config).guidance_scale == evaluate_guidance(config).guidance_scale == 7.5
 
-    config = changed({"rl.policy_cfg_scale": 1.0, "rl.negative_prompt": "grey"}, name)
+    config = changed({"rl.policy_true_cfg_scale": 1.0, "rl.negative_prompt": "grey"}, name)
     assert scales(config) == [1.0, scale, scale, scale]
     line = guidance_apart(config)
-    assert f"config.rl.policy_cfg_scale 1.0 not {scale}" in line and "\n" not in line
+    assert f"config.rl.policy_true_cfg_scale 1.0 not {scale}" in line and "\n" not in line
     assert "config.rl.negative_prompt 'grey' not 'nsfw'" in line and "reference" not in line
 
 
@@ -94,7 +94,7 @@ ALL_DIMENSIONS_OF_REMOVAL = {"rl.dimension_weights.removal_quality": 0.0}
     [
         ({"rl.algorithm": "dynamc"}, "config.rl.algorithm is 'dynamc': choose one of frozen, dyn"),
         ({"rl.t2": 40}, "config.rl.t1 is 30 and config.rl.t2 is 40: .* config.rl.num_steps, 40"),
-        ({"rl.accumulate": 0}, "config.rl.accumulate is 0"),
+        ({"rl.microbatches": 0}, "config.rl.microbatches is 0"),
         ({"rl.ema_decay": 1.5}, "config.rl: ema_decay is 1.5"),
         ({"rl.jitter.negative": 2.0}, "config.rl.jitter: jitter.negative is 2.0"),
         ({"rl.lora.rank": 4, "rl.lora.alpha": 0.0}, "config.rl.lora: lora alpha is 0.0"),

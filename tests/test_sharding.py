@@ -15,12 +15,12 @@ from ml_collections import FrozenConfigDict
 import onereward_jax
 from onereward_jax.common.config import load_config
 from onereward_jax.parallel import make_mesh
-from onereward_jax.policy import read_editor
-from onereward_jax.policy.loading import abstract_params
-from onereward_jax.reward.loading import abstract_judge, read_scorer
+from onereward_jax.policy import read_policy
+from onereward_jax.policy.load_policy import abstract_params
+from onereward_jax.reward.load_reward_model import abstract_reward_params, read_scorer
 from onereward_jax.stages.settings import rl_settings
 from onereward_jax.train_compile.hlo import collective_traffic
-from onereward_jax.train_compile.jobs import ARCHITECTURES
+from onereward_jax.train_compile.programs import ARCHITECTURES
 from onereward_jax.training.reward_step import (
     RewardConfig,
     abstract_reward_state,
@@ -51,7 +51,7 @@ def full_size() -> RLModels:
     judge = read_scorer(
         ARCHITECTURES / "Qwen2.5-VL-7B-Instruct", (1024, 1024), param_dtype=jnp.bfloat16
     )
-    return RLModels(read_editor(ARCHITECTURES / "FLUX.1-Fill-dev", dtype=jnp.bfloat16), judge)
+    return RLModels(read_policy(ARCHITECTURES / "FLUX.1-Fill-dev", dtype=jnp.bfloat16), judge)
 
 
 def too_whole(tree, large=8, middling=4):
@@ -80,7 +80,7 @@ def test_every_large_tensor_of_a_run_is_spread(name):
 def test_every_large_tensor_that_does_not_learn_is_spread():
     params = abstract_params(full_size().editor, mesh())
     assert not too_whole(params)
-    assert not too_whole(abstract_judge(full_size().scorer, mesh()))
+    assert not too_whole(abstract_reward_params(full_size().scorer, mesh()))
     assert not too_whole(abstract_reward_state(full_size().scorer, RewardConfig(), mesh()))
 
 
@@ -113,12 +113,12 @@ def assert_gathers_layer_by_layer(text: str) -> None:
 
 def test_the_rl_step_never_puts_a_model_together():
     models, spread = deep_models(), make_mesh(2, 2, 2)
-    config = RLConfig(num_steps=2, first_index=0, last_index=1)
+    config = RLConfig(num_steps=2, t1=0, t2=1)
     params = abstract_params(models.editor, spread)
     frozen = Frozen(
         abstract_reference(models, config, spread),
         params.vae,
-        abstract_judge(models.scorer, spread),
+        abstract_reward_params(models.scorer, spread),
     )
     batch = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, tiny_models.rl_batch(seed=0)))
     key = jax.eval_shape(lambda: jax.random.key(0))

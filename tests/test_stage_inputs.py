@@ -16,9 +16,9 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from PIL import Image
 
 import onereward_jax
-from onereward_jax.reward.template import PACKAGED
+from onereward_jax.reward.query_template import PACKAGED
 from onereward_jax.stages import STAGES, fingerprints
-from onereward_jax.stages.inputs import Verdict, compare, identity, leaves, stage_inputs
+from onereward_jax.stages.staleness import Verdict, compare, identity, leaves, stage_inputs
 
 ROOT = pathlib.Path(onereward_jax.__file__).parents[1]
 TABLE = {stage.name: stage for stage in STAGES}
@@ -50,9 +50,10 @@ EXPECTED = {
     "....+!!!": "reward.steps",
     ".....!!!": """rl.algorithm rl.reward rl.batch_size rl.lora.rank rl.reward_upper_bound
         rl.vocabulary
-        rl.judge_int8 rl.ema_decay rl.num_steps rl.t1 rl.t2 rl.guidance_scale rl.policy_cfg_scale
-        rl.prediction_cfg_scale rl.reference_cfg_scale rl.task_per rl.flow_matching_weight
-        guidance.embedded guidance.true_cfg rl.task_probabilities.fill
+        rl.judge_int8 rl.ema_decay rl.num_steps rl.t1 rl.t2 rl.guidance_scale
+        rl.policy_true_cfg_scale
+        rl.prediction_true_cfg_scale rl.reference_true_cfg_scale rl.task_per rl.flow_matching_weight
+        guidance.guidance_scale guidance.true_cfg_scale rl.task_probabilities.fill
         rl.task_probabilities.extend_with_prompt rl.task_probabilities.extend_without_prompt
         rl.task_probabilities.removal rl.dimension_weights.structure
         rl.dimension_weights.consistency rl.dimension_weights.text_alignment
@@ -71,10 +72,11 @@ EXPECTED = {
         export.editor_card.base_model export.editor_card.license export.editor_card.license_name
         export.editor_card.license_link export.judge_card.base_model export.judge_card.license
         export.judge_card.license_name export.judge_card.license_link""",
-    "........": """data.small_pictures mesh.data mesh.fsdp mesh.tensor watch.tensorboard watch.wandb
-        watch.profile_steps watch.compilation_cache models.remat embed.batch_size
-        candidates.batch_size reward.accumulate reward.suffix_length reward.evaluate_every
-        reward.checkpoint_every reward.log_every reward.max_refused rl.accumulate
+    "........": """data.small_pictures mesh.data mesh.fsdp mesh.tensor logging.tensorboard
+        logging.wandb
+        logging.profile_steps compilation_cache models.remat embed.batch_size
+        candidates.batch_size reward.microbatches reward.suffix_length reward.evaluate_every
+        reward.checkpoint_every reward.log_every reward.max_refused rl.microbatches
         rl.checkpoint_every rl.sample_every rl.log_every rl.max_refused rl.lora.alpha
         rl.lora.targets evaluate.batch_size annotate.enough""",
 }
@@ -170,9 +172,9 @@ def test_values_count_not_how_they_are_spelled(tmp_path):
     assert verdicts(inputs(config, tmp_path), whole, tmp_path) == "." * 8
     config = mini()
     then = inputs(config, tmp_path)
-    same = changed(config, rl__policy_cfg_scale=2.0, evaluate__true_cfg_scale=2.0)
+    same = changed(config, rl__policy_true_cfg_scale=2.0, evaluate__true_cfg_scale=2.0)
     assert verdicts(then, same, tmp_path) == "." * 8
-    apart = changed(config, guidance__true_cfg=3.0, rl__policy_cfg_scale=2.0)
+    apart = changed(config, guidance__true_cfg=3.0, rl__policy_true_cfg_scale=2.0)
     assert verdicts(then, apart, tmp_path) == ".....!!!"
     used = changed(same, guidance__true_cfg=3.0)  # the prediction and the reference follow
     assert verdicts(inputs(same, tmp_path), used, tmp_path) == ".....!!!"
@@ -213,7 +215,7 @@ def test_contents_count_not_paths(tmp_path):
     """Metadata, pictures, models and answers changed under the same path; and moved."""
     pictures = folder_of_pictures(tmp_path / "pictures")
     judge = tmp_path / "judge"
-    shutil.copytree(ROOT / "onereward_jax" / "mini_models" / "judge", judge)
+    shutil.copytree(ROOT / "onereward_jax" / "mini" / "models" / "judge", judge)
     work = tmp_path / "work"
     questions = work / "questions" / "questions.jsonl"
     questions.parent.mkdir(parents=True)

@@ -9,9 +9,9 @@ import pytest
 from gcs_server import gcs_server
 from ml_collections import FrozenConfigDict
 
-from onereward_jax.common.mistakes import Unreachable
+from onereward_jax.common.user_errors import Unreachable
 from onereward_jax.stages import fingerprints
-from onereward_jax.storage import BucketFolder, WorkingCopy, inputs, local_path, mount_of
+from onereward_jax.storage import BucketFolder, WorkingCopy, fetch, local_path, mount_of
 
 
 @pytest.fixture(scope="module")
@@ -115,12 +115,14 @@ def test_a_folder_that_is_moved_counts_at_every_moment(bucket, monkeypatch):
 
         def watched(*args, call=call):
             found = bucket.list()
-            counts.append([
-                folder
-                for folder in ("rl", "rl.old-1")
-                if f"{folder}/stage.json" in found
-                and {f"{folder}/a", f"{folder}/b/4/c"} <= found.keys()
-            ])
+            counts.append(
+                [
+                    folder
+                    for folder in ("rl", "rl.old-1")
+                    if f"{folder}/stage.json" in found
+                    and {f"{folder}/a", f"{folder}/b/4/c"} <= found.keys()
+                ]
+            )
             assert sum(f"{folder}/stage.json" in found for folder in ("rl", "rl.old-1")) == len(
                 counts[-1]
             ), "a folder counts that is not whole"
@@ -153,9 +155,7 @@ def test_inputs_in_a_bucket_are_read_like_folders(bucket, tmp_path, monkeypatch)
         local_path("s3://bucket/photos")
 
 
-def test_pictures_in_a_bucket_are_read_once_and_told_by_their_state(
-    bucket, tmp_path, monkeypatch
-):
+def test_pictures_in_a_bucket_are_read_once_and_told_by_their_state(bucket, tmp_path, monkeypatch):
     (tmp_path / "run").mkdir()
     rows = [{"image": "0.png", "mask": "m.png"}, {"image": "1.png", "mask": "m.png"}]
     photos = {"metadata.jsonl": "".join(json.dumps(row) + "\n" for row in rows).encode()}
@@ -175,7 +175,7 @@ def test_pictures_in_a_bucket_are_read_once_and_told_by_their_state(
     assert [path.name for path in (tmp_path / "b").rglob("*.*l")] == ["metadata.jsonl"]
     assert not list((tmp_path / "b").rglob("*.png")), "nothing is fetched to learn that all is old"
     bucket.write("photos/1.png", b"another")
-    inputs._fetched_once.cache_clear()  # as in another process
+    fetch._fetched_once.cache_clear()  # as in another process
     assert first != asked(f"{bucket}/photos", "b")
 
 

@@ -13,18 +13,18 @@ import onereward_jax
 from onereward_jax.common.config import load_config
 from onereward_jax.parallel import make_mesh, mesh_jit
 from onereward_jax.train_compile import suggest
-from onereward_jax.train_compile.candidates import MOST_TENSOR, Candidate, candidates
+from onereward_jax.train_compile.device_memory import Shortage
 from onereward_jax.train_compile.estimate import WHOLE_STEP, Estimate, estimate
-from onereward_jax.train_compile.jobs import Job, Main
-from onereward_jax.train_compile.memory import Shortage
+from onereward_jax.train_compile.programs import Job, Main
 from onereward_jax.train_compile.report import Report
+from onereward_jax.train_compile.search_space import MOST_TENSOR, Candidate, candidates
 from onereward_jax.train_compile.topology import Topology
-from onereward_jax.training.flops import Assumptions
-from onereward_jax.training.state import TrainState
+from onereward_jax.training.jaxpr_flops import Assumptions
+from onereward_jax.training.train_state import TrainState
 
 CONFIGS = pathlib.Path(onereward_jax.__file__).parents[1] / "configs"
 V5P = Topology.named("v5p:2x2x4")
-PLAIN = Candidate(1, 8, 2, "full", samples=1, accumulate=1, moments="float32")
+PLAIN = Candidate(1, 8, 2, "full", samples=1, microbatches=1, moments="float32")
 
 
 def config_of(name):
@@ -42,7 +42,7 @@ def test_every_candidate_is_a_run(stage):
         mesh, section = changed.mesh, changed[stage]
         assert mesh.data * mesh.fsdp * mesh.tensor == 16
         assert mesh.data % 2 == 0 and mesh.tensor <= MOST_TENSOR
-        assert section.batch_size % (way.parts * max(way.accumulate, 1)) == 0
+        assert section.batch_size % (way.parts * max(way.microbatches, 1)) == 0
         if stage != "candidates":
             assert section.batch_size >= config[stage].batch_size
             assert section.optimizer.moments == way.moments
@@ -92,7 +92,7 @@ def test_gathering_weights_for_few_tokens_takes_longer_than_computing():
     spread = dataclasses.replace(PLAIN, fsdp=16, tensor=1)
     many, few = job_of(tokens=1024), job_of(tokens=128)
     repeated = 4 / 3
-    least = many.minimum_flops / 8 / 16 / V5P.chip.flops * repeated
+    least = many.model_flops / 8 / 16 / V5P.chip.flops * repeated
     for way in (alone, spread):
         assert estimate(many, way, V5P).sample_seconds == pytest.approx(least)
     assert estimate(few, spread, V5P).sample_seconds > estimate(few, alone, V5P).sample_seconds
@@ -139,21 +139,20 @@ def test_the_fastest_with_which_the_run_fits_is_taken(monkeypatch):
 
 
 def test_batches_that_do_not_fit_are_halved_down_to_a_sample_of_each_device(monkeypatch):
-    """The evaluation of a run on few devices takes fewer samples; the learning stages keep theirs.
-    """
+    """Evaluation on few devices takes fewer samples; the learning stages keep theirs."""
     assert list(suggest.fitting_batches(64, 6)) == [66, 30, 12, 6]
     assert list(suggest.fitting_batches(4, 8)) == [8]
     monkeypatch.setattr(suggest, "make_mesh", lambda **_: None)
     monkeypatch.setattr(Topology, "devices", lambda _: [])
     asked = []
 
-    def make_jobs(config, stage, _mesh):
+    def make_programs(config, stage, _mesh):
         batch = config[stage].batch_size
         asked.append((stage, batch))
         names = {"rl": ("rl", "rl, samples")}.get(stage, (stage,))
         return dict.fromkeys(names, batch)
 
-    monkeypatch.setattr(suggest, "make_jobs", make_jobs)
+    monkeypatch.setattr(suggest, "make_programs", make_programs)
     monkeypatch.setattr(suggest, "compile_report", lambda batch, *_: report_of(fits=batch <= 16))
     config = config_of("flux_fill_dev")
     reports, batches = suggest.compile_others(PLAIN, config, "rl", V5P)

@@ -15,12 +15,12 @@ import onereward_jax
 from onereward_jax.common.config import load_config
 from onereward_jax.models.attention.splash import splash_attention
 from onereward_jax.parallel import make_mesh, mesh_jit
-from onereward_jax.train_compile.arrays import largest_arrays_of
+from onereward_jax.train_compile.device_memory import SHOWN_BUFFERS, Shortage, shortage_of
 from onereward_jax.train_compile.hlo import Traffic, collective_traffic, largest_arrays
-from onereward_jax.train_compile.jobs import make_job
-from onereward_jax.train_compile.memory import SHOWN_BUFFERS, Shortage, shortage_of
+from onereward_jax.train_compile.programs import make_program
 from onereward_jax.train_compile.topology import Topology
-from onereward_jax.training.flops import Assumptions, count_flops, function_flops
+from onereward_jax.train_compile.traced_arrays import largest_arrays_of
+from onereward_jax.training.jaxpr_flops import Assumptions, count_flops, function_flops
 
 ROOT = pathlib.Path(onereward_jax.__file__).parents[1]
 PRODUCT = 2 * 8 * 8 * 8
@@ -248,9 +248,7 @@ def test_gpus_talk_over_their_own_links_inside_a_host_only():
 
 def compile_mini(*flags: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "onereward_jax.train_compile", "--config=configs/mini.py"]
-    return subprocess.run(
-        [*command, *flags], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    return subprocess.run([*command, *flags], cwd=ROOT, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize(
@@ -271,7 +269,7 @@ def test_a_batch_that_the_mesh_cannot_take_is_named():
     config.rl.batch_size = 12
     mesh = make_mesh(1, 8, 1)
     with pytest.raises(ValueError, match=r"config.rl.batch_size, config.mesh: .* 12 .* 8 parts"):
-        make_job(config, "rl", mesh)
+        make_program(config, "rl", mesh)
 
 
 def test_a_crash_is_not_taken_for_a_step_that_does_not_fit():
@@ -309,7 +307,7 @@ def test_the_mini_config_compiles_for_tpus_and_gpus(topology, package, stage):
     for report in found["compiled"]:
         assert report["fits"] and report["devices"] == 4
         assert 0 < report["memory"]["peak"] + report["beside"] < report["capacity"]
-        assert report["minimum_flops"] <= report["flops"]
+        assert report["model_flops"] <= report["flops"]
         assert report["collectives"]["all-gather"]["bytes"] > 0
     saves = [report["saving"] is not None for report in found["compiled"]]
     assert saves == [stage in ("rl", "reward"), False][: len(saves)]

@@ -7,17 +7,18 @@ import optax
 import pytest
 
 from onereward_jax.tasks import TASKS, Task
+from onereward_jax.training.apply_gradients import apply_gradients
+from onereward_jax.training.cheating_signs import cheating_signs, edge_density, saturation
+from onereward_jax.training.ema import moving_average, relative_distance
 from onereward_jax.training.metrics import Mean, add, by_task, mean_of, scalars
-from onereward_jax.training.monitors import cheating_signs, edge_density, saturation
-from onereward_jax.training.optim import (
+from onereward_jax.training.mixed_precision import cast_params
+from onereward_jax.training.optimizer import (
     OptimizerConfig,
     decay_mask,
     make_optimizer,
     make_schedule,
 )
-from onereward_jax.training.precision import compute_copy
-from onereward_jax.training.state import create_state
-from onereward_jax.training.update import apply_gradients, moving_average, relative_distance
+from onereward_jax.training.train_state import create_state
 
 PARAMS = {"dense": {"kernel": jnp.full((2, 3, 4), 2.0), "bias": jnp.ones((2, 4))}}
 
@@ -104,7 +105,7 @@ def test_relative_distance_is_that_of_the_flat_vectors():
 
 
 def test_computing_copies_convert_kernels_only():
-    copy = compute_copy(PARAMS, jnp.bfloat16)["dense"]
+    copy = cast_params(PARAMS, jnp.bfloat16)["dense"]
     assert (copy["kernel"].dtype, copy["bias"].dtype) == (jnp.bfloat16, jnp.float32)
 
 

@@ -13,22 +13,23 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from onereward_jax.common.mistakes import Stopped
 from onereward_jax.common.rng import stream
+from onereward_jax.common.user_errors import Stopped
 from onereward_jax.parallel import batch_sharding, make_mesh, mesh_jit, replicated, shard_batch
-from onereward_jax.parallel.stopping import hearing_signals
+from onereward_jax.parallel.preemption import hearing_signals
+from onereward_jax.training.apply_gradients import apply_gradients
 from onereward_jax.training.checkpoint import (
     About,
     Checkpointer,
     IncompatibleCheckpoint,
     restore_params,
 )
-from onereward_jax.training.loop import LoopConfig, Periodic, TooManyRefusedSteps, train
 from onereward_jax.training.metrics import mean_of
-from onereward_jax.training.optim import OptimizerConfig, make_optimizer
-from onereward_jax.training.state import abstract_state, place_state, shardings_of
-from onereward_jax.training.update import apply_gradients
-from onereward_jax.training.writer import MetricsWriter, read_metrics
+from onereward_jax.training.metrics_writer import MetricsWriter, read_metrics
+from onereward_jax.training.nonfinite_steps import TooManyRefusedSteps
+from onereward_jax.training.optimizer import OptimizerConfig, make_optimizer
+from onereward_jax.training.train_loop import LoopConfig, Periodic, train
+from onereward_jax.training.train_state import abstract_state, place_state, shardings_of
 
 OPTIMIZER = make_optimizer(OptimizerConfig(learning_rate=0.05, warmup_steps=3))
 ABOUT = About(must_match={"model": {"width": 4}, "query_version": 1}, config={"rl": {"steps": 6}})

@@ -13,10 +13,10 @@ from onereward_jax.models.flux import FluxConfig
 from onereward_jax.models.qwen2_5_vl import Qwen2_5_VLConfig
 from onereward_jax.models.vae import VaeConfig
 from onereward_jax.parallel import make_mesh
-from onereward_jax.policy import read_editor
-from onereward_jax.reward.loading import read_scorer
+from onereward_jax.policy import read_policy
+from onereward_jax.reward.load_reward_model import read_scorer
 from onereward_jax.tasks import MAX_DIMENSIONS
-from onereward_jax.train_compile.jobs import ARCHITECTURES, make_jobs
+from onereward_jax.train_compile.programs import ARCHITECTURES, make_programs
 from onereward_jax.train_compile.saving import held, saving_of
 
 BRANCHES = 2
@@ -27,7 +27,7 @@ CONFIGS = pathlib.Path(onereward_jax.__file__).parents[1] / "configs"
 @functools.cache
 def jobs(name: str, stage: str):
     config = load_config(str(CONFIGS / f"{name}.py"))
-    return make_jobs(config, stage, make_mesh(2, 2, 2))
+    return make_programs(config, stage, make_mesh(2, 2, 2))
 
 
 def job(name: str, stage: str):
@@ -51,7 +51,7 @@ def forward_operations():
 
 
 def test_the_architectures_are_those_of_the_published_models():
-    editor = read_editor(ARCHITECTURES / "FLUX.1-Fill-dev")
+    editor = read_policy(ARCHITECTURES / "FLUX.1-Fill-dev")
     fill = FluxConfig(in_channels=384, out_channels=64, guidance_embeds=True)
     assert editor.transformer.config == fill and editor.vae.config == VaeConfig()
     assert editor.schedule.use_dynamic_shifting and editor.schedule.shift == 3.0
@@ -86,7 +86,7 @@ def test_the_step_of_an_adapter_at_real_sizes():
     state, frozen, *_ = adapter.arguments
     assert count(state.params) < 0.1 * count(frozen.base)
     assert frozen.reference is None and dtypes(frozen.base) == {"bfloat16"}
-    spared = (whole.minimum_flops - adapter.minimum_flops) / whole.batch_size
+    spared = (whole.model_flops - adapter.model_flops) / whole.batch_size
     assert spared == pytest.approx(BRANCHES * forward_operations(), rel=0.02)
 
 
@@ -106,7 +106,7 @@ def test_the_least_operations_are_those_of_the_published_sizes():
     forwards = BRANCHES * (config.num_steps + (config.t1 + config.t2) / 2 + 3)
     transformer = config.batch_size * forwards * forward_operations()
     # VAE and judge are the rest
-    assert transformer < step.minimum_flops < 1.1 * transformer
+    assert transformer < step.model_flops < 1.1 * transformer
 
 
 def test_stages_that_only_use_a_model_hold_it_in_half_precision():
@@ -121,9 +121,7 @@ def test_stages_that_only_use_a_model_hold_it_in_half_precision():
     assert judge.function.lower(*judge.arguments).out_info[0].shape == (64, MAX_DIMENSIONS)
 
 
-@pytest.mark.parametrize(
-    ("stage", "layer"), [("rl", 3072 * 18432), ("reward", 152064 * 3584)]
-)
+@pytest.mark.parametrize(("stage", "layer"), [("rl", 3072 * 18432), ("reward", 152064 * 3584)])
 def test_saving_takes_a_device_s_part_of_a_layer_beside_what_stays(stage, layer):
     """Moments are gone by then; what was no part of the state is still there."""
     step = job("flux_fill_dev", stage)

@@ -2,23 +2,23 @@
 
 import os
 
-from onereward_jax.parallel.virtual_devices import THREADS_PER_DEVICE, give_threads
+from onereward_jax.parallel.cpu_threads import THREADS_PER_DEVICE, set_cpu_threads
 
 
 def test_several_virtual_devices_get_threads():
     flags = "--xla_force_host_platform_device_count=2 --xla_force_host_platform_device_count=4"
     environment = {"XLA_FLAGS": flags}
-    give_threads(environment)
+    set_cpu_threads(environment)
     assert environment["PJRT_NPROC"] == str(4 * THREADS_PER_DEVICE)
 
 
 def test_one_device_and_a_wish_of_the_user_are_left_alone():
     environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
-    give_threads(environment)
-    give_threads({})
+    set_cpu_threads(environment)
+    set_cpu_threads({})
     assert "PJRT_NPROC" not in environment
     environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "PJRT_NPROC": "9"}
-    give_threads(environment)
+    set_cpu_threads(environment)
     assert environment["PJRT_NPROC"] == "9"
 
 

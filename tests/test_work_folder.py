@@ -13,7 +13,7 @@ import pytest
 from ml_collections import ConfigDict
 
 import onereward_jax
-from onereward_jax.stages.command import (
+from onereward_jax.stages.command_file import (
     Command,
     given_command,
     last_flags,

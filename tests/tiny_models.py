@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from onereward_jax.convert.mini_tokenizers import qwen_tokenizer
+from onereward_jax.mini.tokenizers import qwen_tokenizer
 from onereward_jax.models.flux import FluxConfig, FluxTransformer
 from onereward_jax.models.qwen2_5_vl import (
     Qwen2_5_VL,
@@ -16,8 +16,8 @@ from onereward_jax.models.qwen2_5_vl import (
     init_params,
 )
 from onereward_jax.models.vae import AutoencoderKL, VaeConfig
-from onereward_jax.policy import Editor, NoiseSchedule
-from onereward_jax.policy import loading as editor_loading
+from onereward_jax.policy import FillPolicy, NoiseSchedule
+from onereward_jax.policy import load_policy as editor_loading
 from onereward_jax.reward import ImageProcessor, QueryTokenizer, Scorer, packaged_template
 from onereward_jax.tasks import TASKS, Task
 from onereward_jax.training.rl_config import Frozen, RLModels
@@ -84,7 +84,7 @@ def models() -> RLModels:
         image_token_id=tokenizer().convert_tokens_to_ids("<|image_pad|>"),
         tie_word_embeddings=True,
     )
-    editor = Editor(FluxTransformer(flux), AutoencoderKL(vae), NoiseSchedule())
+    editor = FillPolicy(FluxTransformer(flux), AutoencoderKL(vae), NoiseSchedule())
     scorer = Scorer(Qwen2_5_VL(judge), PROCESSOR, queries().layout, answers_only=True)
     return RLModels(editor, scorer)
 

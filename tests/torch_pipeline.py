@@ -14,7 +14,7 @@ from diffusers import (
     FluxTransformer2DModel,
 )
 
-from onereward_jax.convert.mini_tokenizers import clip_tokenizer, t5_tokenizer
+from onereward_jax.mini.tokenizers import clip_tokenizer, t5_tokenizer
 
 WORDS = (
     "a red apple on the table",
@@ -92,14 +92,24 @@ def whole_pipeline(guidance_embeds: bool) -> FluxFillPipeline:
     t5_words = t5_tokenizer(WORDS, max_length=T5_LENGTH)
     clip = transformers.CLIPTextModel(
         transformers.CLIPTextConfig(
-            vocab_size=len(clip_words), hidden_size=WIDTH, intermediate_size=24,
-            num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=CLIP_LENGTH,
-            bos_token_id=clip_words.bos_token_id, eos_token_id=clip_words.eos_token_id,
+            vocab_size=len(clip_words),
+            hidden_size=WIDTH,
+            intermediate_size=24,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            max_position_embeddings=CLIP_LENGTH,
+            bos_token_id=clip_words.bos_token_id,
+            eos_token_id=clip_words.eos_token_id,
         )  # fmt: skip
     )
     t5 = transformers.T5EncoderModel(
         transformers.T5Config(
-            vocab_size=len(t5_words), d_model=WIDTH, d_kv=4, d_ff=24, num_layers=1, num_heads=4,
+            vocab_size=len(t5_words),
+            d_model=WIDTH,
+            d_kv=4,
+            d_ff=24,
+            num_layers=1,
+            num_heads=4,
             feed_forward_proj="gated-gelu",
         )  # fmt: skip
     )
@@ -162,9 +172,7 @@ def run_guided(
 
 
 @contextlib.contextmanager
-def guidance(
-    pipeline: FluxFillPipeline, negative: Sequence[Any], scale: float
-) -> Iterator[None]:
+def guidance(pipeline: FluxFillPipeline, negative: Sequence[Any], scale: float) -> Iterator[None]:
     """The pipeline's transformer under true guidance for a while; as it is for scale 1."""
     plain = pipeline.transformer
     if scale != 1.0:

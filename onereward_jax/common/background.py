@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 
 @contextlib.contextmanager
-def regularly(call: Callable[[], None], seconds: float, name: str) -> Iterator[None]:
+def call_periodically(call: Callable[[], None], seconds: float, name: str) -> Iterator[None]:
     """Calls `call` in a thread every so many seconds of the block, and once more at its end.
 
     What it raises in the thread is printed, since the next time may do better; what it raises at

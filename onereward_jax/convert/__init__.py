@@ -1,19 +1,19 @@
 """Hugging Face folders <-> Flax parameters: one layout per model, strict both ways."""
 
-from onereward_jax.convert.folders import (
+from onereward_jax.convert.hub import hub_commit, resolve_adapter, resolve_folder
+from onereward_jax.convert.layouts import CLIP, FLUX, QWEN2_5_VL, T5, VAE, Layout
+from onereward_jax.convert.load import load_params
+from onereward_jax.convert.lora_files import find_targets, is_adapter, load_adapter, save_adapter
+from onereward_jax.convert.model_folders import (
     Weights,
     preprocessor_config,
     read_preprocessor,
     write_editor_folder,
     write_judge_folder,
 )
-from onereward_jax.convert.kinds import check_fill_pipeline, component_config
-from onereward_jax.convert.layouts import CLIP, FLUX, QWEN2_5_VL, T5, VAE, Layout
-from onereward_jax.convert.load import load_params
-from onereward_jax.convert.lora import find_targets, is_adapter, load_adapter, save_adapter
+from onereward_jax.convert.model_index import check_fill_pipeline, component_config
+from onereward_jax.convert.safetensors_reader import read_config
 from onereward_jax.convert.save import save_params
-from onereward_jax.convert.sources import hub_commit, resolve_adapter, resolve_folder
-from onereward_jax.convert.tensor_files import read_config
 from onereward_jax.convert.tokenizers import EditorTokenizers, load_tokenizer, load_tokenizers
 
 __all__ = [

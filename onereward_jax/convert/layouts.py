@@ -1,6 +1,6 @@
 """What distinguishes each Hugging Face checkpoint from our Flax tree: one `Layout` per model.
 
-Most of the translation is mechanical (`names.py`); a layout holds only the exceptions.
+Most of the translation is mechanical (`tensor_names.py`); a layout holds only the exceptions.
 """
 
 from __future__ import annotations

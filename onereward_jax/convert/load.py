@@ -15,10 +15,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from onereward_jax.convert.kinds import component_config
 from onereward_jax.convert.layouts import Layout
-from onereward_jax.convert.names import Entry, flat_leaves, plan, published_name, unbox
-from onereward_jax.convert.tensor_files import DTYPES, StoredTensor, find_tensors, listed
+from onereward_jax.convert.model_index import component_config
+from onereward_jax.convert.safetensors_reader import DTYPES, StoredTensor, find_tensors, listed
+from onereward_jax.convert.tensor_names import Entry, flat_leaves, plan, published_name, unbox
 
 BLOCK_BYTES = 32 << 20
 """A tensor is read in pieces of about this size."""

@@ -11,12 +11,12 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from onereward_jax.convert.atomic import atomic_folder
+from onereward_jax.convert.atomic_folder import atomic_folder
 from onereward_jax.convert.layouts import Layout, check_architecture, statement
-from onereward_jax.convert.names import Entry, flat_leaves, plan, unbox
-from onereward_jax.convert.tensor_writer import Shape, divide, write_tensors
+from onereward_jax.convert.safetensors_writer import Shape, divide, write_tensors
+from onereward_jax.convert.tensor_names import Entry, flat_leaves, plan, unbox
 from onereward_jax.parallel import is_writer
-from onereward_jax.parallel.layers import layers_on_writer
+from onereward_jax.parallel.gather_layers import layers_on_writer
 
 MAX_SHARD_BYTES = 5 << 30
 
@@ -34,7 +34,7 @@ def save_params(
 
     The folder appears complete or not at all; an existing one is replaced as a whole. In a run
     of several processes all must call; process 0 writes. Memory: on each device its part of a
-    layer of a leaf, or with several processes a piece of the layer (`parallel.layers`); on the host
+    layer of a leaf, or with several processes a piece of the layer (`gather_layers`); on the host
     of process 0 a layer twice.
 
     Args:
@@ -105,8 +105,7 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 def _tensors(
     entries: Sequence[Entry], leaves: Mapping[str, Any], kinds: Mapping[str, np.dtype]
 ) -> Iterator[np.ndarray | None]:
-    """The tensors of the files in their order, one at a time; None on processes that do not write.
-    """
+    """Tensors in the order of the files, one at a time; None on processes that do not write."""
     for entry in entries:
         layers = layers_on_writer(leaves[entry.path], entry.stacked, kinds[entry.path])
         # unlike a loop, map keeps no layer until it has the next one

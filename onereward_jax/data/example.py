@@ -1,6 +1,6 @@
 """One triplet of a data set: pictures, mask, prompt, task, and what is known about the truth.
 
-This is what the sources (mini world, the user's folder) give and what `record` stores.
+This is what the sources (mini world, the user's folder) give and what `tfds_record` stores.
 """
 
 from __future__ import annotations
@@ -76,4 +76,3 @@ class Example:
             digest.update(len(part).to_bytes(8))
             digest.update(part)
         return digest.hexdigest()[:NAME_LENGTH]
-

@@ -99,9 +99,7 @@ class FolderSource:
             pairs = [f"{line} (as {lines[line]})" for line in sorted(lines)]
             more = [f"and {len(pairs) - LISTED} more"] if len(pairs) > LISTED else []
             listing = ", ".join(pairs[:LISTED] + more)
-            notes.append(
-                f"{path}: left out, because the triplet is there already: line {listing}"
-            )
+            notes.append(f"{path}: left out, because the triplet is there already: line {listing}")
         if small := small_rows(self.rows, self.sizes):
             first = min(small)
             notes.append(
@@ -211,9 +209,7 @@ def _window_size(size: tuple[int, int], ratio: float) -> tuple[int, int]:
     return min(width, round(height * ratio)), min(height, round(width / ratio))
 
 
-def _window_around_mask(
-    edited: Bool[np.ndarray, "h w"], ratio: float
-) -> tuple[int, int, int, int]:
+def _window_around_mask(edited: Bool[np.ndarray, "h w"], ratio: float) -> tuple[int, int, int, int]:
     """(left, top, right, bottom) of the largest window, as central to the mask as possible.
 
     Its width is `ratio` times its height.

@@ -18,7 +18,7 @@ from typing import Any
 
 from onereward_jax.common.atomic_file import atomic_file
 from onereward_jax.data.example import Example, Split
-from onereward_jax.data.record import TEXTS
+from onereward_jax.data.tfds_record import TEXTS
 
 FORMAT = 1
 

@@ -1,4 +1,4 @@
-"""Triplets on disk as a random access sequence: a TFDS data set in ArrayRecord files, see `record`.
+"""Triplets on disk, with random access: a TFDS data set in ArrayRecord files, see `tfds_record`.
 
 Columns come from the index beside the records; a record is read when its triplet is asked for.
 """
@@ -17,7 +17,7 @@ from jaxtyping import Int32
 
 from onereward_jax.data.example import SPLITS, Split
 from onereward_jax.data.index import Index, Shard, columns, read_index
-from onereward_jax.data.record import FIELDS, TEXTS, RecordReader, picture_size
+from onereward_jax.data.tfds_record import FIELDS, TEXTS, RecordReader, picture_size
 from onereward_jax.tasks import TASKS, Task
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 import numpy as np
 from jaxtyping import Bool, Float, Num, UInt8
 
-from onereward_jax.evaluation.picture import Picture
+from onereward_jax.evaluation.picture_features import Picture
 from onereward_jax.evaluation.ssim import ssim_map
 
 EDGE_THRESHOLD = 3.0

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from PIL import Image
 from scipy import ndimage
 
-from onereward_jax.inference.pictures import check_shapes
+from onereward_jax.inference.picture_io import check_shapes
 
 GREY = (128, 128, 128)
 """What the model sees under the mask anyway; resampling then brings no colour in at the seam."""

@@ -3,7 +3,7 @@
 Original: diffusers' `FluxFillPipeline.__call__`, with true classifier-free guidance in the order
 [negative, positive] as in the authors' released pipeline. From the same starting latents the
 result is the same, with one choice of ours: the VAE's posterior is not sampled, its mean is taken
-(see `policy.conditioning.encode_image`), so a seed decides about nothing but the initial noise.
+(see `policy.encode_decode.encode_image`), so a seed decides about nothing but the initial noise.
 
 Single letters: b batch, n image tokens, c channels of a latent token, h, w image height and width.
 """
@@ -25,7 +25,9 @@ from PIL import Image
 from onereward_jax import policy
 from onereward_jax.convert import is_adapter, resolve_adapter, resolve_folder
 from onereward_jax.data.buckets import Size
-from onereward_jax.inference.pictures import (
+from onereward_jax.inference.batch_padding import compute_dtype, pad_batch
+from onereward_jax.inference.edit_steps import make_steps
+from onereward_jax.inference.picture_io import (
     Picture,
     check_shapes,
     editing_size,
@@ -35,12 +37,10 @@ from onereward_jax.inference.pictures import (
     to_pictures,
     to_unit,
 )
-from onereward_jax.inference.placing import compute_dtype, fill_up
-from onereward_jax.inference.steps import make_steps
 from onereward_jax.parallel import batch_sharding, make_mesh
-from onereward_jax.policy.adapters import load_factors, merge_into
-from onereward_jax.policy.packing import PATCH
-from onereward_jax.policy.text import TextEncoder, TextParams, make_embed
+from onereward_jax.policy.latent_packing import PATCH
+from onereward_jax.policy.lora_adapters import load_factors, merge_into
+from onereward_jax.policy.text_encoders import TextEncoder, TextParams, make_embed
 
 OUTPUT_TYPES = ("pil", "np", "latent")
 LONGEST_PROMPT = 512
@@ -51,7 +51,7 @@ OnStep = Callable[[int, Float32[Array, "b n c"]], None]
 
 
 class Editor:
-    """An editor with its weights, ready to edit; the pure functions are those of `policy.Editor`.
+    """An editor with its weights, ready to edit; its pure functions are `policy.FillPolicy`'s.
 
     Attributes:
       functions: the static half.
@@ -62,8 +62,8 @@ class Editor:
 
     def __init__(
         self,
-        functions: policy.Editor,
-        params: policy.EditorParams,
+        functions: policy.FillPolicy,
+        params: policy.PolicyParams,
         encoder: TextEncoder,
         text_params: TextParams,
         mesh: Mesh,
@@ -92,7 +92,7 @@ class Editor:
         """The editor in a folder in the layout of FluxFillPipeline (see `policy.loading`).
 
         Args:
-          path: of the folder, or "mini_models/editor" for the small one that comes along.
+          path: of the folder, or "mini/models/editor" for the small one that comes along.
           transformer: folder of a transformer alone, in place of the editor's own, such as
             OneReward's or `rl/ema` of a run.
           adapters: (LoRA, weight): file or folder, and how much of it is added to the kernels.
@@ -115,14 +115,12 @@ class Editor:
         mesh = make_mesh() if mesh is None else mesh
         kinds = dict.fromkeys(("dtype", "param_dtype"), compute_dtype(dtype))
         if loras:  # first: one that does not fit is found before minutes of loading
-            static = policy.read_editor(folder, transformer=transformer, **kinds)
+            static = policy.read_policy(folder, transformer=transformer, **kinds)
             factors = load_factors(loras, static, mesh)
         encoder, text_params = policy.load_text_encoder(folder, mesh, **kinds)
-        length = max_sequence_length or min(
-            encoder.tokenizers.t5.model_max_length, LONGEST_PROMPT
-        )
+        length = max_sequence_length or min(encoder.tokenizers.t5.model_max_length, LONGEST_PROMPT)
         encoder = dataclasses.replace(encoder, max_sequence_length=length)
-        functions, params = policy.load_editor(folder, mesh, transformer=transformer, **kinds)
+        functions, params = policy.load_policy(folder, mesh, transformer=transformer, **kinds)
         if loras:
             merged = merge_into(params.transformer, factors, mesh)
             params = params._replace(transformer=merged)
@@ -266,7 +264,7 @@ class Editor:
 
     def _place(self, samples: np.ndarray) -> jax.Array:
         """On the mesh, the last sample repeated until every device has one."""
-        return jax.device_put(fill_up(samples, self.mesh), batch_sharding(self.mesh))
+        return jax.device_put(pad_batch(samples, self.mesh), batch_sharding(self.mesh))
 
 
 def _aligned(**arguments: Any) -> list[list[Any]]:

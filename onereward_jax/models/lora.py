@@ -150,9 +150,9 @@ def first_factors(
 def scale_factors(factors: Factors, scale: float) -> Factors:
     """Factors of the product times `scale`."""
     flat = flatten_dict(factors)
-    return unflatten_dict({
-        path: leaf * scale if path[-1] == FACTOR_B else leaf for path, leaf in flat.items()
-    })
+    return unflatten_dict(
+        {path: leaf * scale if path[-1] == FACTOR_B else leaf for path, leaf in flat.items()}
+    )
 
 
 def uniform_adapter(factors: Factors, scale: float) -> Adapter:
@@ -180,9 +180,9 @@ def combine(adapters: Sequence[tuple[Adapter, float]]) -> Factors:
                 leaf = leaf * (weight * scales[path[:-1]])[..., None, None]
             parts.setdefault(path, []).append(leaf)
     axes = {FACTOR_A: -1, FACTOR_B: -2}
-    return unflatten_dict({
-        path: jnp.concatenate(leaves, axis=axes[path[-1]]) for path, leaves in parts.items()
-    })
+    return unflatten_dict(
+        {path: jnp.concatenate(leaves, axis=axes[path[-1]]) for path, leaves in parts.items()}
+    )
 
 
 def difference(factors: Factors, others: Factors) -> Factors:

@@ -73,7 +73,7 @@ def shard_batch(batch: Any, mesh: Mesh) -> Any:
     return jax.tree_util.tree_map_with_path(place, batch)
 
 
-class OwnRow(NamedTuple):
+class HostLocalRow(NamedTuple):
     """A sample of an array on the mesh that this process alone takes from it.
 
     Attributes:
@@ -91,7 +91,7 @@ class OwnRow(NamedTuple):
         return np.asarray(self.shard)[self.offset]
 
 
-def own_rows(array: jax.Array) -> Iterator[OwnRow]:
+def host_local_rows(array: jax.Array) -> Iterator[HostLocalRow]:
     """The samples of an array [b, ...] on the devices of this process, without waiting for them.
 
     Over all processes every sample comes once, also where several hold it.
@@ -101,10 +101,10 @@ def own_rows(array: jax.Array) -> Iterator[OwnRow]:
             part.data.copy_to_host_async()
             first = part.index[0].start or 0
             for offset in range(part.data.shape[0]):
-                yield OwnRow(first + offset, part.data, offset)
+                yield HostLocalRow(first + offset, part.data, offset)
 
 
-def shard_whole(batch: Any, mesh: Mesh) -> Any:
+def replicate(batch: Any, mesh: Mesh) -> Any:
     """A tree of arrays [b, ...] that every process has as a whole, spread over the mesh.
 
     Raises:

@@ -12,8 +12,8 @@ import jax
 from jax.sharding import Mesh
 
 from onereward_jax.parallel.collective_order import in_order
-from onereward_jax.parallel.hosts import several, wait_for_all
-from onereward_jax.parallel.rules import RULES
+from onereward_jax.parallel.distributed import barrier, is_multiprocess
+from onereward_jax.parallel.sharding_rules import RULES
 
 TPU_OPTIONS = {"xla_jf_spmd_threshold_for_windowed_einsum_mib": "1000000"}
 """Gathers a layer's weights before its product with the activations. By default the compiler turns
@@ -51,9 +51,9 @@ class MeshFunction:
         minute to come. So all wait until it is compiled everywhere.
         """
         with logical_axes(self.mesh):
-            if several() and not self._called:
+            if is_multiprocess() and not self._called:
                 self.jitted.lower(*args).compile()
-                wait_for_all("the first call of a function", seconds=None)
+                barrier("the first call of a function", seconds=None)
             self._called = True
             return self.jitted(*args)
 
@@ -71,7 +71,7 @@ class MeshFunction:
 def mesh_jit(function: Callable[..., Any], mesh: Mesh, **options: Any) -> MeshFunction:
     """`jax.jit(function, **options)` bound to `mesh`."""
     platform = mesh.devices.flat[0].platform
-    if platform == "cpu" and several():
+    if platform == "cpu" and is_multiprocess():
         function = in_order(function)
     if platform == "tpu":
         options = {"compiler_options": TPU_OPTIONS, **options}

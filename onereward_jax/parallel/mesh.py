@@ -99,10 +99,12 @@ def _by_slice(devices: Sequence[Device], sizes: tuple[int, int, int]) -> np.ndar
             "multiple of their number"
         )
     inside = (sizes[0] // len(slices), *sizes[1:])
-    return np.concatenate([
-        mesh_utils.create_device_mesh(inside, group, allow_split_physical_axes=True)
-        for group in slices
-    ])
+    return np.concatenate(
+        [
+            mesh_utils.create_device_mesh(inside, group, allow_split_physical_axes=True)
+            for group in slices
+        ]
+    )
 
 
 def _by_host(devices: Sequence[Device], sizes: tuple[int, int, int]) -> np.ndarray:

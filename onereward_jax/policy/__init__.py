@@ -1,17 +1,16 @@
 """The policy: FLUX Fill as a pure function of parameters, latents, condition and prompt."""
 
-from onereward_jax.policy.editor import Editor, EditorParams
-from onereward_jax.policy.inputs import Condition, PromptEmbeds
-from onereward_jax.policy.loading import (
+from onereward_jax.policy.fill_policy import FillPolicy, PolicyParams
+from onereward_jax.policy.load_policy import (
     abstract_params,
     init_params,
-    load_editor,
+    load_policy,
     load_text_encoder,
-    read_editor,
+    read_policy,
     read_text_configs,
 )
-from onereward_jax.policy.sampler import denoise, euler_step, guided, trajectory
-from onereward_jax.policy.schedule import (
+from onereward_jax.policy.model_inputs import Condition, PromptEmbeds
+from onereward_jax.policy.noise_schedule import (
     NoiseSchedule,
     add_noise,
     first_step,
@@ -19,18 +18,19 @@ from onereward_jax.policy.schedule import (
     sigma_table,
     velocity_target,
 )
-from onereward_jax.policy.text import TextEncoder, TextParams, embed_prompts
+from onereward_jax.policy.sampler import denoise, euler_step, guided, trajectory
 from onereward_jax.policy.text_cache import (
     TextCache,
     add_to_text_cache,
     embedded_prompts,
     open_text_cache,
 )
+from onereward_jax.policy.text_encoders import TextEncoder, TextParams, embed_prompts
 
 __all__ = [
     "Condition",
-    "Editor",
-    "EditorParams",
+    "FillPolicy",
+    "PolicyParams",
     "NoiseSchedule",
     "PromptEmbeds",
     "TextCache",
@@ -46,11 +46,11 @@ __all__ = [
     "first_step",
     "guided",
     "init_params",
-    "load_editor",
+    "load_policy",
     "load_text_encoder",
     "open_text_cache",
     "predict_x0",
-    "read_editor",
+    "read_policy",
     "read_text_configs",
     "sigma_table",
     "trajectory",

@@ -12,8 +12,8 @@ from jaxtyping import Array, Float, Float32, Int, UInt8
 
 from onereward_jax.data.buckets import Size
 from onereward_jax.parallel import MeshFunction, batch_sharding, mesh_jit
-from onereward_jax.policy.editor import Editor, EditorParams
-from onereward_jax.policy.inputs import PromptEmbeds
+from onereward_jax.policy.fill_policy import FillPolicy, PolicyParams
+from onereward_jax.policy.model_inputs import PromptEmbeds
 
 
 class EditBatch(NamedTuple):
@@ -23,7 +23,7 @@ class EditBatch(NamedTuple):
       image: source in [-1, 1].
       mask: 1 = edit here.
       embeds, negative_embeds: of the prompt and the negative prompt.
-      sigmas: noise levels, from `schedule.sigma_table`; the first one below 1 starts from the
+      sigmas: noise levels, from `noise_schedule.sigma_table`; the first one below 1 starts from the
         source image with that much noise.
       guidance_scale: embedded.
       true_cfg_scale: of classifier-free guidance.
@@ -41,7 +41,7 @@ class EditBatch(NamedTuple):
 
 
 def make_generate(
-    editor: Editor, size: Size, mesh: Mesh, *, guided: bool = True
+    editor: FillPolicy, size: Size, mesh: Mesh, *, guided: bool = True
 ) -> MeshFunction:
     """The jitted function (params, batch, steps) -> pictures uint8 [b, h, w, 3].
 
@@ -50,20 +50,18 @@ def make_generate(
     """
 
     def generate(
-        params: EditorParams, batch: EditBatch, steps: Int[Array, ""]
+        params: PolicyParams, batch: EditBatch, steps: Int[Array, ""]
     ) -> UInt8[Array, "b h w 3"]:
         return to_pixels(edited(editor, size, params, batch, steps, guided=guided))
 
     samples = batch_sharding(mesh)
-    return mesh_jit(
-        generate, mesh, in_shardings=(None, samples, None), out_shardings=samples
-    )
+    return mesh_jit(generate, mesh, in_shardings=(None, samples, None), out_shardings=samples)
 
 
 def edited(
-    editor: Editor,
+    editor: FillPolicy,
     size: Size,
-    params: EditorParams,
+    params: PolicyParams,
     batch: EditBatch,
     steps: Int[Array, ""],
     *,
@@ -102,7 +100,7 @@ def to_pixels(images: Float32[Array, "b h w 3"]) -> UInt8[Array, "b h w 3"]:
 
 
 def seeded_noise(
-    editor: Editor, seeds: Int[Array | np.ndarray, "b"], size: Size
+    editor: FillPolicy, seeds: Int[Array | np.ndarray, "b"], size: Size
 ) -> Float32[Array, "b n c"]:
     """Initial noise of each sample from its own seed."""
     draw = jax.vmap(lambda seed: editor.noise(jax.random.key(seed), 1, size)[0])

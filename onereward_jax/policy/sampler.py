@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Int
 
-from onereward_jax.policy.inputs import Condition, PromptEmbeds
-from onereward_jax.policy.schedule import Sigma, broadcast_sigma
+from onereward_jax.policy.model_inputs import Condition, PromptEmbeds
+from onereward_jax.policy.noise_schedule import Sigma, broadcast_sigma
 
 VelocityFn = Callable[[Float[Array, "b n c"], Float32[Array, "b"]], Float[Array, "b n c"]]
 """(latents, sigma) -> velocity."""
@@ -38,7 +38,7 @@ ConditionalVelocityFn = Callable[
 """(latents, condition, embeds, sigma, guidance_scale) -> velocity."""
 
 Grid = Float32[Array | np.ndarray, "points"] | Float32[Array | np.ndarray, "b points"]
-"""Noise levels shared by the batch, or a row for each sample (`schedule.sigma_table`)."""
+"""Noise levels shared by the batch, or a row for each sample (`noise_schedule.sigma_table`)."""
 
 Scale = float | Float[Array, ""] | Float[Array, "b"]
 """A guidance scale, static or traced, one for all samples or one each."""

@@ -20,7 +20,7 @@ from safetensors.numpy import save
 
 from onereward_jax.common.atomic_file import atomic_file
 from onereward_jax.parallel import is_writer
-from onereward_jax.policy.inputs import PromptEmbeds
+from onereward_jax.policy.model_inputs import PromptEmbeds
 
 INDEX = "prompts.json"
 

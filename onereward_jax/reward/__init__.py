@@ -1,16 +1,16 @@
 """The reward model: query Φ, differentiable image preprocessing, scorer of P("Yes")."""
 
+from onereward_jax.reward.image_preprocess import ImageProcessor
 from onereward_jax.reward.interface import PairScorer, Questions, Reward
 from onereward_jax.reward.jitter import Jitter, jitter_pairs
-from onereward_jax.reward.preprocess import ImageProcessor
 from onereward_jax.reward.query import QueryBatch, QueryLayout, QueryTokenizer
-from onereward_jax.reward.scorer import Scorer
-from onereward_jax.reward.template import (
+from onereward_jax.reward.query_template import (
     TEMPLATE_VERSION,
     QueryTemplate,
     packaged_template,
     read_template,
 )
+from onereward_jax.reward.scorer import Scorer
 
 __all__ = [
     "TEMPLATE_VERSION",

@@ -17,12 +17,17 @@ import numpy as np
 from jaxtyping import Array, Bool, Int
 from transformers import PreTrainedTokenizerBase
 
-from onereward_jax.reward.template import IMAGE, IMAGE_TOKEN, QueryTemplate, packaged_template
+from onereward_jax.reward.query_template import IMAGE, IMAGE_TOKEN, QueryTemplate, packaged_template
 from onereward_jax.tasks import DIMENSIONS, MAX_DIMENSIONS, TASKS, Dimension, Task
 
 PAD_TOKEN = "<|endoftext|>"
 SPECIAL_TOKENS = (
-    PAD_TOKEN, "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", IMAGE_TOKEN
+    PAD_TOKEN,
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    IMAGE_TOKEN,
 )
 IMAGE_MARKERS = 2  # control tokens around an image, one on each side
 
@@ -73,7 +78,7 @@ class QueryTokenCounts:
     """How long the template's texts are in the tokens of one tokenizer, without any prompt.
 
     Enough to know a `QueryLayout` where there is no tokenizer, and stored as such
-    (`reward.loading.COUNTS_FILE`).
+    (`load_reward_model.COUNTS_FILE`).
 
     Attributes:
       head: before the first image.

@@ -23,9 +23,9 @@ from onereward_jax.models.qwen2_5_vl import (
     image_position_ids,
     place_images,
 )
-from onereward_jax.reward.packing import PackedSuffixes, pack
-from onereward_jax.reward.preprocess import ImageProcessor
+from onereward_jax.reward.image_preprocess import ImageProcessor
 from onereward_jax.reward.query import QueryBatch, QueryLayout
+from onereward_jax.reward.suffix_packing import PackedSuffixes, pack
 
 PyTree = Any
 Answers = tuple[Float32[Array, "... e"], Float32[Array, "... e"]]
@@ -117,7 +117,7 @@ class Scorer:
             ordered = [tokens, forth[:, ::-1].reshape(tokens.shape)]
             hidden, suffixes = self._hidden(model, ordered, twice, grid)
             answers = self._log_probabilities(model, _at_the_end(hidden, suffixes))
-            return answers, _foretold(model.logits(hidden), suffixes)
+            return answers, _token_log_likelihoods(model.logits(hidden), suffixes)
 
         (yes, no), words = self.model.apply(variables(params), method=answer)
         dimensions = yes.shape[-1]
@@ -224,14 +224,12 @@ class Scorer:
         return logits[..., answers[0]] - total, logits[..., answers[1]] - total
 
 
-def _at_the_end(
-    hidden: Float[Array, "b s c"], suffixes: PackedSuffixes
-) -> Float[Array, "b e c"]:
+def _at_the_end(hidden: Float[Array, "b s c"], suffixes: PackedSuffixes) -> Float[Array, "b e c"]:
     """Hidden state at the last real token of every suffix: where the answer begins."""
     return jnp.take_along_axis(hidden, suffixes.last[:, :, None], axis=1)
 
 
-def _foretold(
+def _token_log_likelihoods(
     logits: Float32[Array, "b s v"], suffixes: PackedSuffixes
 ) -> Float32[Array, "b"]:
     """Mean log-likelihood of the tokens that follow another one of their suffix."""

@@ -25,16 +25,16 @@ from onereward_jax.annotation.agreement import Agreement, agreement_by_dimension
 from onereward_jax.annotation.answers import Answers, read_answers
 from onereward_jax.annotation.binding import question_digest
 from onereward_jax.annotation.questions import FILE, Question
-from onereward_jax.common.mistakes import WaitingForPeople
 from onereward_jax.common.rng import generator
+from onereward_jax.common.user_errors import WaitingForPeople
 from onereward_jax.data.triplets import Triplets
-from onereward_jax.parallel.stopping import stop_points
-from onereward_jax.stages.asking import answers_path, ask
+from onereward_jax.parallel.preemption import stop_points
 from onereward_jax.stages.data import open_triplets
+from onereward_jax.stages.preference_stores import new_store, open_store, read_store
 from onereward_jax.stages.progress import announce, progress_bar
 from onereward_jax.stages.question_pictures import question_paths, save_question_pictures
+from onereward_jax.stages.questions_to_people import answers_path, ask
 from onereward_jax.stages.stage import Results, StageContext
-from onereward_jax.stages.stores import new_store, open_store, read_store
 from onereward_jax.tasks import DIMENSIONS, TASKS, Dimension, Task
 
 ORACLE, PEOPLE = "oracle", "people"
@@ -159,9 +159,10 @@ def _questions(
 ) -> list[Question]:
     """One per triplet with candidates; their pictures are written where they are missing."""
     folder, questions = context.workdir / QUESTIONS, []
-    made, prompts = context.output("candidates"), {
-        split: triplets.column("prompt") for split, triplets in splits.items()
-    }
+    made, prompts = (
+        context.output("candidates"),
+        {split: triplets.column("prompt") for split, triplets in splits.items()},
+    )
     with (
         progress_bar("questions", len(groups), unit="triplet") as bar,
         stop_points("annotate", alone=True) as stop,
@@ -257,7 +258,7 @@ def _ask_oracle(
 
     Labels of held-out triplets carry no noise: they measure the judge.
     """
-    from onereward_jax.evaluation.oracle import Oracle, Triplet, annotate  # extra `mini`
+    from onereward_jax.mini.oracle import Oracle, Triplet, annotate  # extra `mini`
 
     config, pictures = context.config.annotate, context.output("candidates")
     oracle, answered = Oracle.mini_world(), {old.triplet_id for old in store.preferences()}

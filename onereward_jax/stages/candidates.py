@@ -24,17 +24,17 @@ from onereward_jax.common.atomic_file import atomic_file
 from onereward_jax.common.rng import generator
 from onereward_jax.data.pipeline import TripletSequence
 from onereward_jax.data.triplets import Triplets
+from onereward_jax.mini.colour_noise import disturbed
 from onereward_jax.parallel import is_writer
-from onereward_jax.parallel.hosts import several, to_writer
-from onereward_jax.parallel.stopping import stop_points
-from onereward_jax.policy import load_editor, open_text_cache, read_editor
+from onereward_jax.parallel.distributed import gather_on_writer, is_multiprocess
+from onereward_jax.parallel.preemption import stop_points
+from onereward_jax.policy import load_policy, open_text_cache, read_policy
 from onereward_jax.stages.data import open_triplets
-from onereward_jax.stages.disturb import disturbed
-from onereward_jax.stages.edits import Edit, PictureMaker, Source
+from onereward_jax.stages.edit_batches import Edit, PictureMaker, Source
+from onereward_jax.stages.preference_stores import open_store
 from onereward_jax.stages.progress import progress_bar
 from onereward_jax.stages.settings import check_batch, compute_dtype, task_probabilities
 from onereward_jax.stages.stage import Results, StageContext
-from onereward_jax.stages.stores import open_store
 from onereward_jax.tasks import TASKS, Task
 
 
@@ -58,7 +58,7 @@ def check(context: StageContext) -> None:
     if "pretrain" not in context.config.stages:
         folder, transformer = context.base_model("editor"), context.base_transformer()
         try:
-            read_editor(folder, transformer=transformer)
+            read_policy(folder, transformer=transformer)
         except (FileNotFoundError, ValueError) as error:
             raise type(error)(
                 f"config.models.editor or config.models.transformer: {error}"
@@ -96,7 +96,7 @@ def run(context: StageContext) -> Results:
             stop_points("candidates") as stop,
         ):
             for count, saved in _made(context, missing, triplets) if missing else ():
-                told = to_writer(json.dumps(saved))
+                told = gather_on_writer(json.dumps(saved))
                 if store is not None:
                     store.add_candidates(
                         dataclasses.replace(missing[number].candidate, **digests)
@@ -113,7 +113,7 @@ def _made(
 ) -> Iterator[tuple[int, list[tuple[int, dict[str, str]]]]]:
     """Carries out `plans`: see `PictureMaker.make`; what is saved is told by its digests."""
     config, kind = context.config.candidates, compute_dtype(context.config)
-    editor, params = load_editor(
+    editor, params = load_policy(
         context.base_model("editor"),
         context.mesh,
         transformer=context.base_transformer(),
@@ -228,9 +228,7 @@ def _open_store(context: StageContext) -> contextlib.AbstractContextManager:
     return open_store(context)
 
 
-def _missing(
-    plans: Sequence[Plan], store: PreferenceStore | None, folder: Path
-) -> list[Plan]:
+def _missing(plans: Sequence[Plan], store: PreferenceStore | None, folder: Path) -> list[Plan]:
     """The plans not yet carried out, on every process what the writer finds in its store.
 
     Candidates that are planned no more, or have no picture in `folder`, leave the store.
@@ -247,7 +245,7 @@ def _missing(
         )
         made = {(old.triplet_id, old.index) for old in store.candidates()}
         absent[:] = [one not in made for one in wanted]
-    if several():
+    if is_multiprocess():
         absent = multihost_utils.broadcast_one_to_all(absent)
     return [plan for plan, is_absent in zip(plans, absent) if is_absent]
 

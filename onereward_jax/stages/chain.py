@@ -14,15 +14,27 @@ from typing import Any
 from jax.sharding import Mesh
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from onereward_jax.common.mistakes import Stopped
-from onereward_jax.parallel import is_writer, wait_for_all
-from onereward_jax.parallel.hosts import from_writer
-from onereward_jax.parallel.stopping import now_at, stop_requested
-from onereward_jax.stages.checks import check_config, check_stages
-from onereward_jax.stages.command import FILE as COMMAND
-from onereward_jax.stages.command import Command, write_command
+from onereward_jax.common.user_errors import Stopped
+from onereward_jax.parallel import barrier, is_writer
+from onereward_jax.parallel.distributed import broadcast_from_writer
+from onereward_jax.parallel.preemption import now_at, stop_requested
+from onereward_jax.stages.command_file import FILE as COMMAND
+from onereward_jax.stages.command_file import Command, write_command
+from onereward_jax.stages.config_checks import check_config, check_stages
 from onereward_jax.stages.fingerprints import DIGESTS
-from onereward_jax.stages.inputs import (
+from onereward_jax.stages.lock import WorkdirLock
+from onereward_jax.stages.output_folders import OutputFolders, open_workdir
+from onereward_jax.stages.preference_stores import save_lines
+from onereward_jax.stages.progress import announce
+from onereward_jax.stages.stage import Stage, StageContext
+from onereward_jax.stages.stage_record import (
+    COMPLETE,
+    FILE,
+    STARTED,
+    StageRecord,
+    read_record,
+)
+from onereward_jax.stages.staleness import (
     Comparison,
     Effect,
     Verdict,
@@ -32,18 +44,6 @@ from onereward_jax.stages.inputs import (
     require_sections,
     stage_inputs,
 )
-from onereward_jax.stages.lock import WorkdirLock
-from onereward_jax.stages.outputs import OutputFolders, open_workdir
-from onereward_jax.stages.progress import announce
-from onereward_jax.stages.record import (
-    COMPLETE,
-    FILE,
-    STARTED,
-    StageRecord,
-    read_record,
-)
-from onereward_jax.stages.stage import Stage, StageContext
-from onereward_jax.stages.stores import save_lines
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +66,7 @@ def run_chain(
     """Run the stages named in `config.stages`, or only one of them.
 
     A stage is skipped when it is complete and none of the inputs that its output depends on has
-    changed (`inputs`). Output made from other inputs is moved aside, not deleted, and taken back
+    changed (`staleness`). Output made from other inputs is moved aside, not deleted, and taken back
     when those inputs return. Everything that can be checked is checked before the first stage.
     Every process of a multi-process run calls this; they share `workdir`, process 0 decides for
     all, and what a stage returns there counts.
@@ -84,8 +84,8 @@ def run_chain(
       ValueError: an unknown stage, a missing config section, a field out of range or read by no
         stage, what a stage's check says, a work folder in use, or (with `only`) an earlier stage
         that is not complete.
-      Stopped: as asked by a signal, see `parallel.stopping`.
-      Lost: another process is missing or has failed.
+      Stopped: as asked by a signal, see `parallel.preemption`.
+      PeerLost: another process is missing or has failed.
     """
     table = {stage.name: stage for stage in stages}
     for name in (*config.stages, *([only] if only else [])):
@@ -98,7 +98,7 @@ def run_chain(
         if folders.copy is not None:  # what a run in a bucket leaves is seen only while it is held
             held.enter_context(chain.held())
             folders.fetch_heads()
-        from_writer(lambda: chain.prepare(chosen))
+        broadcast_from_writer(lambda: chain.prepare(chosen))
         if folders.copy is None:
             held.enter_context(chain.held())
         outcomes = [chain.run(stage) for stage in chosen]
@@ -232,7 +232,7 @@ class _Chain:
         if stop_requested():
             raise Stopped(f"stopped before {stage.name}, as asked; the same command goes on there")
         now_at(stage.name)
-        inputs = json.loads(from_writer(lambda: json.dumps(self.settle(stage))))
+        inputs = json.loads(broadcast_from_writer(lambda: json.dumps(self.settle(stage))))
         if inputs is None:
             record = self.record(stage)
             where = self.folders.place(folder)
@@ -245,8 +245,8 @@ class _Chain:
             if is_writer() or not stage.alone:
                 results = stage.run(context)
             # However long the writer may take: a dead one is noticed by the runtime.
-            wait_for_all(f"end of {stage.name}", seconds=None)
-        wait_for_all(f"files of {stage.name}", seconds=None)
+            barrier(f"end of {stage.name}", seconds=None)
+        barrier(f"files of {stage.name}", seconds=None)
         record = StageRecord(
             status=COMPLETE,
             inputs=inputs,
@@ -257,7 +257,7 @@ class _Chain:
         )
         if is_writer():
             self.folders.declare(stage.name, record)
-        wait_for_all(f"record of {stage.name}")
+        barrier(f"record of {stage.name}")
         announce(f"{stage.name}: done in {record.seconds:.0f} s")
         return Outcome(stage.name, True, record)
 

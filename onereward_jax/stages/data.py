@@ -13,11 +13,11 @@ from onereward_jax.data.example import SPLITS
 from onereward_jax.data.folder_source import FolderSource, small_rows
 from onereward_jax.data.index import write_index
 from onereward_jax.data.metadata import Row, read_rows, refuse_rows
-from onereward_jax.data.mini_source import MiniWorldSource
-from onereward_jax.data.shards import TripletSource, write_triplets
+from onereward_jax.data.shard_writer import TripletSource, write_triplets
 from onereward_jax.data.splits import check_splits
 from onereward_jax.data.triplets import MissingFeatures, Triplets, check_data_set
-from onereward_jax.parallel.stopping import stop_points
+from onereward_jax.mini.source import MiniWorldSource
+from onereward_jax.parallel.preemption import stop_points
 from onereward_jax.stages.progress import announce, progress_bar
 from onereward_jax.stages.stage import Results, StageContext
 from onereward_jax.storage import local_path

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from onereward_jax.parallel.stopping import stop_points
+from onereward_jax.parallel.preemption import stop_points
 from onereward_jax.policy import (
     PromptEmbeds,
     add_to_text_cache,
@@ -17,7 +17,7 @@ from onereward_jax.policy import (
     load_text_encoder,
     read_text_configs,
 )
-from onereward_jax.policy.text import check_prompt
+from onereward_jax.policy.text_encoders import check_prompt
 from onereward_jax.stages.data import open_triplets
 from onereward_jax.stages.guidance import negative_prompts
 from onereward_jax.stages.progress import progress_bar

@@ -21,8 +21,8 @@ from onereward_jax.annotation.answers import what_is_said
 from onereward_jax.common.atomic_file import atomic_file
 from onereward_jax.convert import hub_commit, resolve_folder
 from onereward_jax.data.metadata import METADATA, metadata_lines
-from onereward_jax.stages.inputs import Digest
 from onereward_jax.stages.progress import announce
+from onereward_jax.stages.staleness import Digest
 from onereward_jax.storage import local_path, states_below
 
 WHOLE_BYTES = 4 << 20
@@ -218,4 +218,3 @@ def _value(config: FrozenConfigDict, field: str) -> Any:
     for name in field.split("."):
         config = config[name]
     return config
-

@@ -16,13 +16,13 @@ class Guidance:
     """Of one editor.
 
     Attributes:
-      embedded: the guidance that the network reads.
-      true_cfg: s of v = v_neg + s (v_pos - v_neg); 1 for none.
+      guidance_scale: the guidance that the network reads.
+      true_cfg_scale: s of v = v_neg + s (v_pos - v_neg); 1 for none.
       negative_prompt: of v_neg.
     """
 
-    embedded: float
-    true_cfg: float
+    guidance_scale: float
+    true_cfg_scale: float
     negative_prompt: str
 
 
@@ -30,8 +30,8 @@ def evaluate_guidance(config: FrozenConfigDict) -> Guidance:
     """Of both editors in the stage evaluate."""
     section = config.evaluate
     return Guidance(
-        embedded=_first(section.guidance_scale, config.guidance.embedded),
-        true_cfg=_first(section.true_cfg_scale, config.guidance.true_cfg),
+        guidance_scale=_first(section.guidance_scale, config.guidance.guidance_scale),
+        true_cfg_scale=_first(section.true_cfg_scale, config.guidance.true_cfg_scale),
         negative_prompt=_first(section.negative_prompt, config.guidance.negative_prompt),
     )
 
@@ -41,15 +41,15 @@ def rl_guidance(config: FrozenConfigDict) -> dict[str, Guidance]:
     "reference".
     """
     section = config.rl
-    embedded = _first(section.guidance_scale, config.guidance.embedded)
+    embedded = _first(section.guidance_scale, config.guidance.guidance_scale)
     negative = _first(section.negative_prompt, config.guidance.negative_prompt)
     scales = {
-        "policy": section.policy_cfg_scale,
-        "prediction": section.prediction_cfg_scale,
-        "reference": section.reference_cfg_scale,
+        "policy": section.policy_true_cfg_scale,
+        "prediction": section.prediction_true_cfg_scale,
+        "reference": section.reference_true_cfg_scale,
     }
     return {
-        name: Guidance(embedded, _first(scale, config.guidance.true_cfg), negative)
+        name: Guidance(embedded, _first(scale, config.guidance.true_cfg_scale), negative)
         for name, scale in scales.items()
     }
 
@@ -60,10 +60,10 @@ def guidance_apart(config: FrozenConfigDict) -> str:
         return ""
     used, trained = evaluate_guidance(config), rl_guidance(config)
     pairs = {
-        "config.rl.guidance_scale": (trained["policy"].embedded, used.embedded),
+        "config.rl.guidance_scale": (trained["policy"].guidance_scale, used.guidance_scale),
         "config.rl.negative_prompt": (trained["policy"].negative_prompt, used.negative_prompt),
     } | {
-        f"config.rl.{name}_cfg_scale": (guidance.true_cfg, used.true_cfg)
+        f"config.rl.{name}_true_cfg_scale": (guidance.true_cfg_scale, used.true_cfg_scale)
         for name, guidance in trained.items()
     }
     apart = [

@@ -65,9 +65,7 @@ class BucketLockFile:
 
     def replace(self, before: str, text: str) -> None:
         """Writes the text if the object still says `before`; otherwise it stays as it is."""
-        self._folder.edit(
-            FILE, lambda now: text.encode() if now == before.encode() else now
-        )
+        self._folder.edit(FILE, lambda now: text.encode() if now == before.encode() else now)
 
     def remove(self) -> None:
         """Removes it, if it is there."""

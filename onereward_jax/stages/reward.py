@@ -34,30 +34,34 @@ from onereward_jax.parallel import (
     gather,
     is_writer,
     local_rows,
+    replicate,
     shard_batch,
-    shard_whole,
 )
 from onereward_jax.reward import QueryTokenizer
-from onereward_jax.reward.loading import load_judge_params, read_judge, write_judge_template
+from onereward_jax.reward.load_reward_model import (
+    load_reward_params,
+    read_reward_model,
+    write_judge_template,
+)
 from onereward_jax.stages.data import open_triplets
-from onereward_jax.stages.prompts import check_prompts, prompts_of, settle_prompts
-from onereward_jax.stages.restore import restored_or_first
+from onereward_jax.stages.logging_setup import training_logs
+from onereward_jax.stages.preference_stores import read_store
+from onereward_jax.stages.prompt_checks import check_prompts, prompts_of, settle_prompts
+from onereward_jax.stages.resume import restored_or_first
 from onereward_jax.stages.settings import check_batch, plain, reward_options, reward_settings
 from onereward_jax.stages.stage import Results, StageContext
-from onereward_jax.stages.stores import read_store
-from onereward_jax.stages.watching import watching
 from onereward_jax.tasks import DIMENSIONS, TASKS, Dimension, Task
 from onereward_jax.training.checkpoint import About, Checkpointer
-from onereward_jax.training.flops import Assumptions
-from onereward_jax.training.loop import LoopConfig, Periodic, train
-from onereward_jax.training.minimum import full_attention_share, reward_minimum
+from onereward_jax.training.jaxpr_flops import Assumptions
+from onereward_jax.training.model_flops import full_attention_share, reward_model_flops
 from onereward_jax.training.reward_step import (
     abstract_reward_state,
     first_reward_state,
     make_answers,
     make_reward_step,
 )
-from onereward_jax.training.state import TrainState
+from onereward_jax.training.train_loop import LoopConfig, Periodic, train
+from onereward_jax.training.train_state import TrainState
 
 PAIRS = "pairs.jsonl"
 
@@ -74,7 +78,7 @@ def check(context: StageContext) -> None:
     check_batch(config, "reward", context.mesh)
     if "pretrain" not in config.stages:
         size = (config.data.image_size, config.data.image_size)
-        read_judge(context.base_model("judge"), size, **reward_options(config))
+        read_reward_model(context.base_model("judge"), size, **reward_options(config))
     check_prompts(context)
 
 
@@ -83,7 +87,9 @@ def run(context: StageContext) -> Results:
     config, mesh, start = context.config.reward, context.mesh, context.base_model("judge")
     triplets = {split: open_triplets(context, split) for split in ("train", "test")}
     sizes = list(dict.fromkeys(size for split in triplets.values() for size in sizes_of(split)))
-    judges = {size: read_judge(start, size, **reward_options(context.config)) for size in sizes}
+    judges = {
+        size: read_reward_model(start, size, **reward_options(context.config)) for size in sizes
+    }
     scorer = judges[sizes[0]].scorer  # for what does not depend on the size
     settle_prompts(context, judges[sizes[0]].queries, prompts_of(triplets))
     if is_writer():
@@ -110,7 +116,7 @@ def run(context: StageContext) -> Results:
     )
 
     def first() -> TrainState:
-        return first_reward_state(settings, load_judge_params(start, scorer, mesh), mesh)
+        return first_reward_state(settings, load_reward_params(start, scorer, mesh), mesh)
 
     learnt, seed = pairs["train"], context.config.seed
     mixing = Mixing(task_shares(learnt.tasks, config.tasks))
@@ -134,21 +140,26 @@ def run(context: StageContext) -> Results:
             with atomic_file(table_path) as draft:
                 draft.write_text(json.dumps({"step": int(state.step), "rows": rows}, indent=1))
 
-    def minimum_flops() -> float:
+    def model_flops() -> float:
         pair = learnt[0]
         shapes = {
             name: jax.ShapeDtypeStruct((config.batch_size, *np.shape(array)), array.dtype)
             for name, array in pair.items()
         }
         assumptions = Assumptions(true_share=full_attention_share(scorer))
-        return reward_minimum(judges[_size(shapes)].scorer, abstract.params, shapes, assumptions)
+        return reward_model_flops(
+            judges[_size(shapes)].scorer, abstract.params, shapes, assumptions
+        )
 
     with Checkpointer(context.checkpoints(), about) as checkpointer:
         abstract = abstract_reward_state(scorer, settings, mesh)
         state = restored_or_first(
             checkpointer, abstract, data, first, name="reward", optimizer=settings.optimizer
         )
-        with watching(context, context.folder, int(state.step), minimum_flops) as (watch, writer):
+        with training_logs(context, context.folder, int(state.step), model_flops) as (
+            throughput,
+            writer,
+        ):
             state = train(
                 lambda state, batch: steps[_size(batch)](state, batch),
                 state,
@@ -161,7 +172,7 @@ def run(context: StageContext) -> Results:
                 writer,
                 name="reward",
                 periodic=[Periodic(config.evaluate_every, measure)],
-                watch=watch,
+                throughput=throughput,
             )
     trained = state.params
     del state  # with Adam's moments: what is gathered for the files takes their room
@@ -323,7 +334,7 @@ def measure_accuracy(
     for part in same_size_parts(pairs.sizes, np.arange(len(pairs)), batch_size):
         elements = [pairs[index] for index in np.resize(part, batch_size)]
         batch = {name: np.stack([one[name] for one in elements]) for name in elements[0]}
-        both = gather(answers[_size(batch)](state.params, shard_whole(batch, mesh)))
+        both = gather(answers[_size(batch)](state.params, replicate(batch, mesh)))
         probabilities[part] = (1.0 / (1.0 + np.exp(both.no - both.yes)))[: len(part)]
     winner_first, loser_first = probabilities.T
     table = judge_accuracy_table(

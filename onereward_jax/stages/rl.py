@@ -1,10 +1,10 @@
 """Stage `rl`: the editor learns through the judge's answer (stage 3, Algorithms 1 and 2).
 
-    metrics.jsonl    rewards per task and dimension, monitors, norms; what the steps cost
-    events/          the same and the samples for TensorBoard
-    samples/         what the judge saw: source | mask | policy | reference, every few steps
-    policy/, ema/    transformers of the trained policy and of its average (diffusers layout), or
-                     their adapters where `config.rl.lora` is used
+metrics.jsonl    rewards per task and dimension, monitors, norms; what the steps cost
+events/          the same and the samples for TensorBoard
+samples/         what the judge saw: source | mask | policy | reference, every few steps
+policy/, ema/    transformers of the trained policy and of its average (diffusers layout), or
+                 their adapters where `config.rl.lora` is used
 """
 
 from __future__ import annotations
@@ -29,19 +29,20 @@ from onereward_jax.data.mixing import Mixing
 from onereward_jax.data.pipeline import TripletSequence, eval_batches, sizes_of, train_batches
 from onereward_jax.data.triplets import Triplets
 from onereward_jax.models.lora import uniform_adapter
-from onereward_jax.parallel import gather, is_writer, local_rows, shard_batch, shard_whole
-from onereward_jax.policy import TextCache, open_text_cache, read_editor
-from onereward_jax.policy.adapters import abstract_adapter, init_adapter
-from onereward_jax.policy.loading import abstract_params
+from onereward_jax.parallel import gather, is_writer, local_rows, replicate, shard_batch
+from onereward_jax.policy import TextCache, open_text_cache, read_policy
+from onereward_jax.policy.load_policy import abstract_params
+from onereward_jax.policy.lora_adapters import abstract_adapter, init_adapter
 from onereward_jax.reward import Questions
 from onereward_jax.reward.interface import dimension_mask
 from onereward_jax.stages.candidates import to_uint8
 from onereward_jax.stages.data import open_triplets
 from onereward_jax.stages.guidance import guidance_apart, rl_guidance
+from onereward_jax.stages.logging_setup import training_logs
 from onereward_jax.stages.progress import announce
-from onereward_jax.stages.prompts import check_prompts, prompts_of, settle_prompts
-from onereward_jax.stages.restore import restored_or_first
-from onereward_jax.stages.rewards import find_reward, make_reward, needs_judge
+from onereward_jax.stages.prompt_checks import check_prompts, prompts_of, settle_prompts
+from onereward_jax.stages.resume import restored_or_first
+from onereward_jax.stages.reward_plugin import find_reward, make_reward, needs_judge
 from onereward_jax.stages.settings import (
     check_batch,
     editor_options,
@@ -51,13 +52,12 @@ from onereward_jax.stages.settings import (
     task_probabilities,
 )
 from onereward_jax.stages.stage import Results, StageContext
-from onereward_jax.stages.targets import check_targets, check_targets_ahead
-from onereward_jax.stages.watching import watching
+from onereward_jax.stages.target_checks import check_targets, check_targets_ahead
 from onereward_jax.tasks import TASKS, Task
 from onereward_jax.training.checkpoint import About, Checkpointer
-from onereward_jax.training.flops import Assumptions
-from onereward_jax.training.loop import LoopConfig, Periodic, train
-from onereward_jax.training.minimum import full_attention_share, rl_minimum
+from onereward_jax.training.jaxpr_flops import Assumptions
+from onereward_jax.training.metrics_writer import MetricsWriter
+from onereward_jax.training.model_flops import full_attention_share, rl_model_flops
 from onereward_jax.training.rl_config import Frozen, RLModels
 from onereward_jax.training.rl_step import (
     abstract_rl_state,
@@ -66,8 +66,8 @@ from onereward_jax.training.rl_step import (
     make_rl_step,
 )
 from onereward_jax.training.rl_weights import abstract_reference, first_reference
-from onereward_jax.training.state import TrainState
-from onereward_jax.training.writer import MetricsWriter
+from onereward_jax.training.train_loop import LoopConfig, Periodic, train
+from onereward_jax.training.train_state import TrainState
 
 
 def check(context: StageContext) -> None:
@@ -92,7 +92,7 @@ def check(context: StageContext) -> None:
     else:
         find_reward(config.rl.reward)
     if settings.lora is not None and "pretrain" not in config.stages:
-        editor = read_editor(context.base_model("editor"), transformer=context.base_transformer())
+        editor = read_policy(context.base_model("editor"), transformer=context.base_transformer())
         try:
             abstract_adapter(editor, settings.lora, context.mesh)
         except ValueError as error:
@@ -107,7 +107,7 @@ def run(context: StageContext) -> Results:
         announce(apart)
     base, transformer = context.base_model("editor"), context.base_transformer()
     adapts = settings.lora is not None
-    editor = read_editor(base, transformer=transformer, **editor_options(context.config))
+    editor = read_policy(base, transformer=transformer, **editor_options(context.config))
     shapes = abstract_params(editor, mesh)
     triplets = open_triplets(context, "train")
     check_targets(context, triplets)
@@ -158,7 +158,7 @@ def run(context: StageContext) -> Results:
 
     def save_samples(state: TrainState, writer: MetricsWriter) -> None:
         batch = {name: array for name, array in shown.items() if name != "valid"}
-        images, references = gather(preview(state, frozen, shard_whole(batch, mesh), key))
+        images, references = gather(preview(state, frozen, replicate(batch, mesh), key))
         if not is_writer():
             return
         columns = [shown["image"], np.repeat(shown["mask"], 3, -1) * 2 - 1, images, references]
@@ -166,11 +166,11 @@ def run(context: StageContext) -> Results:
         path.parent.mkdir(exist_ok=True)
         writer.picture(int(state.step), "samples", save_grid(path, columns))
 
-    def minimum_flops() -> float:
+    def model_flops() -> float:
         parts = (shapes.transformer, frozen.vae, frozen.judge)
-        rollout_steps = (settings.first_index + settings.last_index) / 2
+        rollout_steps = (settings.t1 + settings.t2) / 2
         assumptions = Assumptions(rollout_steps, full_attention_share(models.scorer))
-        return rl_minimum(models, settings, parts, shown, assumptions)
+        return rl_model_flops(models, settings, parts, shown, assumptions)
 
     about = About(must_match=context.must_match, config=plain(context.config))
     with Checkpointer(context.checkpoints(), about) as checkpointer:
@@ -185,8 +185,11 @@ def run(context: StageContext) -> Results:
             judge=reward.params,
             base=load_params(transformer, shapes.transformer, FLUX) if adapts else None,
         )
-        minimum = minimum_flops if needs_judge(context.config) else None
-        with watching(context, context.folder, int(state.step), minimum) as (watch, writer):
+        minimum = model_flops if needs_judge(context.config) else None
+        with training_logs(context, context.folder, int(state.step), minimum) as (
+            throughput,
+            writer,
+        ):
             state = train(
                 lambda state, batch: steps[batch["image"].shape[1:3]](state, frozen, batch, key),
                 state,
@@ -198,10 +201,8 @@ def run(context: StageContext) -> Results:
                 checkpointer,
                 writer,
                 name="rl",
-                periodic=[
-                    Periodic(config.sample_every, lambda state: save_samples(state, writer))
-                ],
-                watch=watch,
+                periodic=[Periodic(config.sample_every, lambda state: save_samples(state, writer))],
+                throughput=throughput,
             )
     weights_of = {"policy": state.params, "ema": state.ema}
     results = {"steps": int(state.step), "refused": int(state.refused)}

@@ -14,14 +14,11 @@ from onereward_jax.reward import Jitter, QueryTemplate, read_template
 from onereward_jax.stages.guidance import rl_guidance
 from onereward_jax.storage import local_path
 from onereward_jax.tasks import SAMPLING_PROBABILITIES, Dimension, Task
-from onereward_jax.training.optim import OptimizerConfig
+from onereward_jax.training.optimizer import OptimizerConfig
 from onereward_jax.training.reward_step import RewardConfig
-from onereward_jax.training.rl_config import RLConfig
+from onereward_jax.training.rl_config import ALGORITHMS, RLConfig
 
 DTYPES = ("float32", "bfloat16", "float16")
-
-ALGORITHMS = {"frozen": "frozen", "dynamic": "ema"}
-"""config.rl.algorithm -> where the reference comes from: Algorithm 1 and Algorithm 2."""
 
 VOCABULARIES = {"full": False, "yes_no": True}
 """config.rl.vocabulary and .reward.vocabulary -> `Scorer.answers_only`."""
@@ -83,7 +80,7 @@ def cut_prompts(config: FrozenConfigDict) -> bool:
 
 
 def query_options(config: FrozenConfigDict) -> dict[str, Any]:
-    """How prompts get into the questions, wherever a judge is asked: arguments of `read_judge`."""
+    """How prompts get into queries, for every judge: arguments of `read_reward_model`."""
     return {"suffix_length": config.reward.suffix_length, "cut_prompts": cut_prompts(config)}
 
 
@@ -103,7 +100,7 @@ def query_template(config: FrozenConfigDict) -> QueryTemplate | None:
 
 
 def reward_options(config: FrozenConfigDict) -> dict[str, Any]:
-    """How the judge is read that the stage `reward` trains: keyword arguments of `read_judge`."""
+    """How the judge of the stage `reward` is read: arguments of `read_reward_model`."""
     return {
         **query_options(config),
         "template": query_template(config),
@@ -116,7 +113,7 @@ def reward_settings(config: FrozenConfigDict) -> RewardConfig:
     """The section `reward` as the step takes it."""
     section = config.reward
     return RewardConfig(
-        microbatches=section.accumulate,
+        microbatches=section.microbatches,
         jitter=_made(Jitter, section.jitter, "config.reward.jitter"),
         seed=config.seed,
         optimizer=optimizer_settings(section.optimizer, section.steps, "reward"),
@@ -124,7 +121,7 @@ def reward_settings(config: FrozenConfigDict) -> RewardConfig:
 
 
 def editor_options(config: FrozenConfigDict) -> dict[str, Any]:
-    """How the editor of the stage rl is read: keyword arguments of `read_editor`.
+    """How the editor of the stage rl is read: keyword arguments of `read_policy`.
 
     The base of an adapter is never updated, so there need be no float32 master of it.
     """
@@ -136,7 +133,7 @@ def editor_options(config: FrozenConfigDict) -> dict[str, Any]:
 
 
 def judge_options(config: FrozenConfigDict) -> dict[str, Any]:
-    """How the judge of the stage rl is read: keyword arguments of `read_judge`.
+    """How the judge of the stage rl is read: keyword arguments of `read_reward_model`.
 
     Its weights do not learn here, so they are kept in the dtype they are computed with.
     """
@@ -155,30 +152,30 @@ def rl_settings(config: FrozenConfigDict) -> RLConfig:
       ValueError: a field out of range, by its name in the config.
     """
     section, guidance = config.rl, rl_guidance(config)
-    algorithm = chosen(section.algorithm, "config.rl.algorithm", ALGORITHMS)
+    chosen(section.algorithm, "config.rl.algorithm", ALGORITHMS)
     if not 0 <= section.t1 <= section.t2 < section.num_steps:
         raise ValueError(
             f"config.rl.t1 is {section.t1} and config.rl.t2 is {section.t2}: indices of the "
             f"sampling grid are wanted, 0 <= t1 <= t2 < config.rl.num_steps, {section.num_steps}"
         )
-    if section.accumulate < 1:
-        raise ValueError(f"config.rl.accumulate is {section.accumulate}: at least 1 is wanted")
+    if section.microbatches < 1:
+        raise ValueError(f"config.rl.microbatches is {section.microbatches}: at least 1 is wanted")
     lora = _made(LoraConfig, section.lora, "config.rl.lora") if section.lora.rank else None
     fields = dict(
-        reference=ALGORITHMS[algorithm],
+        algorithm=section.algorithm,
         reward_upper_bound=section.reward_upper_bound,
         dimension_weights=dimension_weights(config),
         ema_decay=section.ema_decay,
         num_steps=section.num_steps,
-        first_index=section.t1,
-        last_index=section.t2,
-        guidance_scale=guidance["policy"].embedded,
-        reference_true_cfg_scale=guidance["reference"].true_cfg,
-        policy_true_cfg_scale=guidance["policy"].true_cfg,
-        prediction_true_cfg_scale=guidance["prediction"].true_cfg,
+        t1=section.t1,
+        t2=section.t2,
+        guidance_scale=guidance["policy"].guidance_scale,
+        reference_true_cfg_scale=guidance["reference"].true_cfg_scale,
+        policy_true_cfg_scale=guidance["policy"].true_cfg_scale,
+        prediction_true_cfg_scale=guidance["prediction"].true_cfg_scale,
         flow_matching_weight=section.flow_matching_weight,
         jitter=_made(Jitter, section.jitter, "config.rl.jitter"),
-        microbatches=section.accumulate,
+        microbatches=section.microbatches,
         optimizer=optimizer_settings(section.optimizer, section.steps, "rl"),
         lora=lora,
     )
@@ -222,7 +219,7 @@ def check_batch(config: FrozenConfigDict, stage: str, mesh: Mesh) -> None:
     """
     section = config[stage]
     try:
-        check_microbatches(section.batch_size, section.get("accumulate", 1), mesh)
+        check_microbatches(section.batch_size, section.get("microbatches", 1), mesh)
     except ValueError as error:
         raise ValueError(f"config.{stage}.batch_size, config.mesh: {error}") from error
 

@@ -13,8 +13,8 @@ from jax.sharding import Mesh
 from ml_collections import FrozenConfigDict
 
 from onereward_jax.convert import resolve_folder
-from onereward_jax.stages.inputs import Effect, Fields
-from onereward_jax.stages.outputs import OutputFolders
+from onereward_jax.stages.output_folders import OutputFolders
+from onereward_jax.stages.staleness import Effect, Fields
 
 Results = Mapping[str, str | int | float]
 """Headline figures of a stage, for the closing table of a run."""

@@ -1,8 +1,8 @@
 """Folders in Google Cloud Storage (`gs://bucket/path`), and what mounted buckets need."""
 
 from onereward_jax.storage.bucket_folder import BucketFolder, ObjectState, is_bucket
-from onereward_jax.storage.inputs import local_path, states_below
-from onereward_jax.storage.local_copies import copies_folder
+from onereward_jax.storage.cache_folder import copies_folder
+from onereward_jax.storage.fetch import local_path, states_below
 from onereward_jax.storage.mounts import Mount, mount_of
 from onereward_jax.storage.working_copy import WorkingCopy
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import fsspec
 
-from onereward_jax.common.mistakes import Unreachable
+from onereward_jax.common.user_errors import Unreachable
 
 SCHEME = "gs://"
 THREADS = 32
@@ -123,9 +123,7 @@ class BucketFolder:
     def create(self, name: str, content: bytes) -> bool:
         """Writes an object unless there is one; of several who try at once one succeeds."""
         try:
-            self._asked(
-                lambda: self._files.pipe_file(self._full(name), content, mode="create")
-            )
+            self._asked(lambda: self._files.pipe_file(self._full(name), content, mode="create"))
         except FileExistsError:
             return False
         return True
@@ -218,9 +216,7 @@ class BucketFolder:
         names = [name.removeprefix(f"{source}/") for name in self.list(source)]
 
         def copy(name: str) -> None:
-            self._files.cp_file(
-                self._full(f"{source}/{name}"), self._full(f"{destination}/{name}")
-            )
+            self._files.cp_file(self._full(f"{source}/{name}"), self._full(f"{destination}/{name}"))
 
         rest = [name for name in names if name != last]
         ends = [last] if last in names else []

@@ -20,6 +20,7 @@ from onereward_jax.storage.bucket_folder import BucketFolder, ObjectState, state
 INDEXES = (".json", ".jsonl")
 """Files that name other files: they are published after these."""
 
+
 class WorkingCopy:
     """A folder of a bucket beside its local copy; of the processes of a host one keeps it."""
 
@@ -36,9 +37,7 @@ class WorkingCopy:
         self._known: dict[str, ObjectState] = {}
         self._busy = threading.Lock()
 
-    def fetch(
-        self, under: str, *, remove: bool = True, left_out: tuple[str, ...] = ()
-    ) -> None:
+    def fetch(self, under: str, *, remove: bool = True, left_out: tuple[str, ...] = ()) -> None:
         """Makes a folder or file of the copy equal to that of the bucket.
 
         Args:
@@ -74,9 +73,7 @@ class WorkingCopy:
                 for path in self.local.glob(f"*/{head}"):
                     if path.relative_to(self.local).as_posix() not in there:
                         path.unlink()
-            differing = {
-                name: state for name, state in there.items() if self._state(name) != state
-            }
+            differing = {name: state for name, state in there.items() if self._state(name) != state}
             self.bucket.download(differing, self.local)
 
     def publish(self, under: str, *, remove: bool = True) -> None:

@@ -25,7 +25,7 @@ from rich.console import Console
 from onereward_jax.common.config import check_overrides, load_config
 from onereward_jax.parallel import make_mesh
 from onereward_jax.train_compile.chips import CHIPS
-from onereward_jax.train_compile.jobs import JOBS, make_jobs
+from onereward_jax.train_compile.programs import JOBS, make_programs
 from onereward_jax.train_compile.report import compile_report, print_report, print_summary
 from onereward_jax.train_compile.suggest import best_of, flags_of, print_trials, search
 from onereward_jax.train_compile.topology import Topology
@@ -80,7 +80,7 @@ def report(topology: Topology) -> bool:
     if not stages:
         raise ValueError(f"config.stages has none of {', '.join(JOBS)}: nothing to compile")
     # all of them first: a mistake in the config is told at once
-    jobs = {name: job for one in stages for name, job in make_jobs(config, one, mesh).items()}
+    jobs = {name: job for one in stages for name, job in make_programs(config, one, mesh).items()}
     made = []
     for name, job in jobs.items():
         made.append(compile_report(job, name, topology, mesh))

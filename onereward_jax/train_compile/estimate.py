@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from onereward_jax.train_compile.candidates import Candidate
-from onereward_jax.train_compile.jobs import Job
+from onereward_jax.train_compile.programs import Job
+from onereward_jax.train_compile.search_space import Candidate
 from onereward_jax.train_compile.topology import Topology
 
 REPEATED = {"none": 0.0, "dots": 0.2, "full": 1.0}
@@ -64,9 +64,9 @@ def estimate(job: Job, candidate: Candidate, topology: Topology) -> Estimate:
     memory = fixed + copied + activations + WHOLE_STEP
 
     passes = main.passes + (REPEATED[candidate.remat] if main.learns else 0.0)
-    flops = job.minimum_flops / job.batch_size * batch_size / devices * passes / main.passes
+    flops = job.model_flops / job.batch_size * batch_size / devices * passes / main.passes
     whole = math.fsum(math.prod(leaf.shape) * width for leaf in kernels) / candidate.tensor
-    whole *= max(candidate.accumulate, 1)
+    whole *= max(candidate.microbatches, 1)
     gathered = whole * (1 - 1 / candidate.fsdp)
     summed = _summed_features(kernels) * main.tokens * width * batch_size / candidate.parts
     summed *= 2 * (1 - 1 / candidate.tensor)
@@ -79,7 +79,7 @@ def estimate(job: Job, candidate: Candidate, topology: Topology) -> Estimate:
 
 
 def _shard_bytes(leaf: Any, sizes: dict[str, int], width: int | None = None) -> float:
-    """Of an array on one device; axes that do not divide a side are dropped, as in `rules`."""
+    """Of an array on one device; axes that do not divide a side are dropped."""
     parts = 1
     for side, axis in zip(leaf.shape, _spec(leaf)):
         names = (axis,) if isinstance(axis, str) else axis or ()

@@ -12,10 +12,7 @@ from jax.sharding import Mesh
 from rich.console import Console
 from rich.table import Table
 
-from onereward_jax.train_compile.arrays import largest_arrays_of
-from onereward_jax.train_compile.hlo import Traffic, collective_traffic, largest_arrays
-from onereward_jax.train_compile.jobs import Job
-from onereward_jax.train_compile.memory import (
+from onereward_jax.train_compile.device_memory import (
     SHOWN_BUFFERS,
     Memory,
     Shortage,
@@ -23,9 +20,12 @@ from onereward_jax.train_compile.memory import (
     memory_of,
     shortage_of,
 )
+from onereward_jax.train_compile.hlo import Traffic, collective_traffic, largest_arrays
+from onereward_jax.train_compile.programs import Job
 from onereward_jax.train_compile.saving import Saving, held, saving_of
 from onereward_jax.train_compile.topology import Topology
-from onereward_jax.training.flops import count_flops
+from onereward_jax.train_compile.traced_arrays import largest_arrays_of
+from onereward_jax.training.jaxpr_flops import count_flops
 
 EFFORT = {"exec_time_optimization_effort": -1.0}
 """Skips the search for the fastest code, which takes most of a compilation and changes neither
@@ -47,12 +47,12 @@ class Report:
       saving: what writing the trained model takes afterwards; None where there is none to write.
       shortage: what the function lacks, when it does not fit.
       flops: operations of matrix units on one device, as traced.
-      minimum_flops: the same with nothing computed twice; 0 where it is not reckoned.
+      model_flops: the same with nothing computed twice; 0 where it is not reckoned.
       collectives: kind -> traffic; empty when it does not fit.
       compute_seconds: of `flops` at the chip's peak.
       link_seconds: of all collectives at the full speed of a device's links.
       step_seconds: the longer of both, the roofline's bound from below.
-      mfu: share of the peak that `minimum_flops` use if a step takes `step_seconds`.
+      mfu: share of the peak that `model_flops` use if a step takes `step_seconds`.
       compile_seconds: of the compiler.
     """
 
@@ -68,7 +68,7 @@ class Report:
     saving: Saving | None
     shortage: Shortage | None
     flops: float
-    minimum_flops: float
+    model_flops: float
     collectives: dict[str, Traffic]
     compute_seconds: float
     link_seconds: float
@@ -128,7 +128,7 @@ def compile_report(job: Job, stage: str, topology: Topology, mesh: Mesh) -> Repo
     compute = flops / chip.flops
     links = sum(traffic.bytes for traffic in collectives.values()) / topology.link_bandwidth
     step = max(compute, links)
-    minimum = job.minimum_flops / mesh.size
+    minimum = job.model_flops / mesh.size
     return Report(
         stage=stage,
         topology=topology.name,
@@ -142,7 +142,7 @@ def compile_report(job: Job, stage: str, topology: Topology, mesh: Mesh) -> Repo
         saving=saving,
         shortage=shortage,
         flops=flops,
-        minimum_flops=minimum,
+        model_flops=minimum,
         collectives=collectives,
         compute_seconds=compute,
         link_seconds=links,
@@ -162,8 +162,8 @@ def print_report(report: Report, console: Console) -> None:
     for name, value in _memory_rows(report):
         table.add_row(name, value)
     table.add_row("operations", f"{report.flops / 1e12:,.1f} TFLOP a step")
-    if report.minimum_flops:
-        ratio, minimum = report.flops / report.minimum_flops, report.minimum_flops / 1e12
+    if report.model_flops:
+        ratio, minimum = report.flops / report.model_flops, report.model_flops / 1e12
         table.add_row("at least", f"{minimum:,.1f} TFLOP; it does {ratio:.2f} times as many")
     for kind, traffic in report.collectives.items():
         said = f"{gib(traffic.bytes):,.2f} GiB in {traffic.calls:,.0f} calls"

@@ -10,9 +10,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from onereward_jax.convert.names import flat_leaves, plan
-from onereward_jax.parallel.layers import part_function, piece_function
-from onereward_jax.train_compile.jobs import Written
+from onereward_jax.convert.tensor_names import flat_leaves, plan
+from onereward_jax.parallel.gather_layers import part_function, piece_function
+from onereward_jax.train_compile.programs import Written
 
 COMPILED = 2
 """Of so many shapes of leaves, the largest, the functions are compiled."""

@@ -18,11 +18,11 @@ from rich.console import Console
 from rich.table import Table
 
 from onereward_jax.parallel import make_mesh
-from onereward_jax.train_compile.candidates import Candidate, candidates
+from onereward_jax.train_compile.device_memory import gib
 from onereward_jax.train_compile.estimate import Estimate, estimate
-from onereward_jax.train_compile.jobs import make_job, make_jobs
-from onereward_jax.train_compile.memory import gib
+from onereward_jax.train_compile.programs import make_program, make_programs
 from onereward_jax.train_compile.report import Report, compile_report
+from onereward_jax.train_compile.search_space import Candidate, candidates
 from onereward_jax.train_compile.topology import Topology
 
 MOST_COMPILED = 10
@@ -64,7 +64,7 @@ def ranked(config: ConfigDict, stage: str, topology: Topology) -> list[tuple[Can
     devices = topology.devices()
     alone = config.copy_and_resolve_references()
     alone.update_from_flattened_dict({"mesh.data": 1, "mesh.fsdp": 1, "mesh.tensor": 1})
-    job = make_job(alone, stage, make_mesh(1, 1, 1, devices=devices[:1]))
+    job = make_program(alone, stage, make_mesh(1, 1, 1, devices=devices[:1]))
     ways = candidates(config, stage, len(devices), topology.slices)
     reckoned = [(way, estimate(job, way, topology)) for way in ways]
     possible = [pair for pair in reckoned if pair[1].memory <= topology.chip.memory]
@@ -98,7 +98,7 @@ def compile_candidate(
     """As `train_compile` reports `config` with the candidate's fields."""
     changed = candidate.config(config, stage)
     mesh = make_mesh(**changed.mesh, devices=topology.devices())
-    report = compile_report(make_job(changed, stage, mesh), stage, topology, mesh)
+    report = compile_report(make_program(changed, stage, mesh), stage, topology, mesh)
     jax.clear_caches()
     return report
 
@@ -115,7 +115,7 @@ def compile_others(
     mesh = make_mesh(**changed.mesh, devices=topology.devices())
 
     def compiled(other: str, first: int) -> list[Report]:
-        jobs = list(make_jobs(changed, other, mesh).items())[first:]
+        jobs = list(make_programs(changed, other, mesh).items())[first:]
         made = []
         for name, job in jobs:
             made.append(compile_report(job, name, topology, mesh))
@@ -169,8 +169,8 @@ def print_trials(trials: list[Trial], stage: str, topology: Topology, console: C
         fits, needed = report.fits, report.needed
         table.add_row(
             f"{way.data} x {way.fsdp} x {way.tensor}",
-            f"{way.batch_size} = {max(way.accumulate, 1)} x {way.parts} x {way.samples}",
-            way.remat if way.accumulate else "",
+            f"{way.batch_size} = {max(way.microbatches, 1)} x {way.parts} x {way.samples}",
+            way.remat if way.microbatches else "",
             way.moments,
             f"{gib(needed):.1f}" + ("" if fits else " needed"),
             f"{report.step_seconds / report.batch_size:.2f}" if fits else "",

@@ -23,10 +23,10 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint.options import AtomicityMode, AtomicityOptions
 
-from onereward_jax.parallel import is_writer, wait_for_all
-from onereward_jax.parallel.hosts import reached_by_all
+from onereward_jax.parallel import barrier, is_writer
+from onereward_jax.parallel.distributed import true_on_all
 from onereward_jax.storage import BucketFolder, is_bucket, mount_of
-from onereward_jax.training.state import TrainState
+from onereward_jax.training.train_state import TrainState
 
 DRAFT = ".orbax-checkpoint-tmp"
 """Orbax's, in the name of a checkpoint that is not complete."""
@@ -100,11 +100,13 @@ class Checkpointer:
             return
         self._manager.save(
             step,
-            args=ocp.args.Composite(**{
-                STATE: ocp.args.StandardSave(state),
-                DATA: ocp.args.JsonSave(data.get_state()),
-                ABOUT: ocp.args.JsonSave(_plain(self._about)),
-            }),
+            args=ocp.args.Composite(
+                **{
+                    STATE: ocp.args.StandardSave(state),
+                    DATA: ocp.args.JsonSave(data.get_state()),
+                    ABOUT: ocp.args.JsonSave(_plain(self._about)),
+                }
+            ),
         )
 
     def restore_newest(
@@ -131,7 +133,7 @@ class Checkpointer:
             except Exception as error:  # noqa: BLE001  # whatever a damaged file makes Orbax raise
                 failure = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
             # A part may be damaged that only one process reads.
-            if not reached_by_all(state is not None):
+            if not true_on_all(state is not None):
                 kept = self._set_aside(step)
                 complaints.append(f"checkpoint {step} cannot be read and is now {kept}: {failure}")
                 continue
@@ -147,7 +149,7 @@ class Checkpointer:
             kept.parent.mkdir(exist_ok=True)
             shutil.rmtree(kept, ignore_errors=True)
             (self._folder / str(step)).rename(kept)
-        wait_for_all("a damaged checkpoint")
+        barrier("a damaged checkpoint")
         self._manager.reload()
         return kept
 
@@ -172,10 +174,12 @@ class Checkpointer:
         self._compare(step, where, abstract)
         restored = self._manager.restore(
             step,
-            args=ocp.args.Composite(**{
-                STATE: ocp.args.StandardRestore(abstract),
-                DATA: ocp.args.JsonRestore(),
-            }),
+            args=ocp.args.Composite(
+                **{
+                    STATE: ocp.args.StandardRestore(abstract),
+                    DATA: ocp.args.JsonRestore(),
+                }
+            ),
         )
         data.set_state(restored[DATA])
         return restored[STATE]
@@ -246,13 +250,15 @@ def restore_params(folder: epath.PathLike, abstract_params: Any, *, ema: bool) -
         item = {part: abstract_params}
         restored = manager.restore(
             step,
-            args=ocp.args.Composite(**{
-                STATE: ocp.args.PyTreeRestore(
-                    item,
-                    restore_args=ocp.checkpoint_utils.construct_restore_args(item),
-                    partial_restore=True,
-                )
-            }),
+            args=ocp.args.Composite(
+                **{
+                    STATE: ocp.args.PyTreeRestore(
+                        item,
+                        restore_args=ocp.checkpoint_utils.construct_restore_args(item),
+                        partial_restore=True,
+                    )
+                }
+            ),
         )
         return restored[STATE][part]
 

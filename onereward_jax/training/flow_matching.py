@@ -5,11 +5,11 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, PyTree
 
-from onereward_jax.policy import Condition, Editor, PromptEmbeds, add_noise, velocity_target
+from onereward_jax.policy import Condition, FillPolicy, PromptEmbeds, add_noise, velocity_target
 
 
 def flow_matching_loss(
-    editor: Editor,
+    editor: FillPolicy,
     transformer: PyTree,
     clean: Float[Array, "b n c"],
     condition: Condition,
@@ -23,7 +23,7 @@ def flow_matching_loss(
     Args:
       editor: the static half.
       transformer: its parameters, differentiated.
-      clean: latents x_0 of the wanted result, from `Editor.encode_image`.
+      clean: latents x_0 of the wanted result, from `FillPolicy.encode_image`.
       condition, embeds: of source, mask and prompt.
       sigma: noise levels in [0, 1].
       noise: ε.

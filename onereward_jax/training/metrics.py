@@ -41,9 +41,7 @@ def once(value: Float[Array, ""] | Int[Array, ""]) -> Mean:
     return Mean(value.astype(jnp.float32), jnp.float32(1.0))
 
 
-def by_task(
-    values: Float[Array, "b e"], task: Int[Array, "b"], mask: Bool[Array, "b e"]
-) -> Mean:
+def by_task(values: Float[Array, "b e"], task: Int[Array, "b"], mask: Bool[Array, "b e"]) -> Mean:
     """Means for each task and dimension.
 
     Args:

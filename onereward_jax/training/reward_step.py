@@ -24,13 +24,13 @@ from onereward_jax.parallel import (
     replicated,
 )
 from onereward_jax.reward import Jitter, QueryBatch, Scorer, jitter_pairs
-from onereward_jax.reward.loading import abstract_judge
+from onereward_jax.reward.load_reward_model import abstract_reward_params
 from onereward_jax.tasks import MAX_DIMENSIONS, QUOTES_PROMPT
-from onereward_jax.training.accumulate import sum_over_microbatches
+from onereward_jax.training.apply_gradients import apply_gradients
+from onereward_jax.training.gradient_accumulation import sum_over_microbatches
 from onereward_jax.training.metrics import Mean, Metrics, by_task, mean_of
-from onereward_jax.training.optim import OptimizerConfig, make_optimizer
-from onereward_jax.training.state import TrainState, abstract_state, place_state, shardings_of
-from onereward_jax.training.update import apply_gradients
+from onereward_jax.training.optimizer import OptimizerConfig, make_optimizer
+from onereward_jax.training.train_state import TrainState, abstract_state, place_state, shardings_of
 
 Pairs = dict[str, Array]
 """winner, loser [b,h,w,3] in [-1,1]; task [b], an index into `tasks.TASKS`; dimension [b], an index
@@ -174,7 +174,7 @@ def make_answers(scorer: Scorer, mesh: Mesh) -> MeshFunction:
 def abstract_reward_state(scorer: Scorer, config: RewardConfig, mesh: Mesh) -> TrainState:
     """Shapes and shardings of the state, for restoring and ahead-of-time compiling."""
     optimizer = make_optimizer(config.optimizer)
-    return abstract_state(abstract_judge(scorer, mesh), optimizer, mesh, with_ema=False)
+    return abstract_state(abstract_reward_params(scorer, mesh), optimizer, mesh, with_ema=False)
 
 
 def first_reward_state(config: RewardConfig, params: PyTree, mesh: Mesh) -> TrainState:

@@ -1,7 +1,7 @@
 """What the reinforcement step is given: settings, models, and weights that never change.
 
 Symbols of Section 3 of the paper (arXiv 2508.21066): λ `reward_upper_bound`, τ `ema_decay`,
-[t1, t2] `first_index` and `last_index`.
+[t1, t2] `t1` and `t2`.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import NamedTuple
 from jaxtyping import PyTree
 
 from onereward_jax.models.lora import LoraConfig
-from onereward_jax.policy import Editor
+from onereward_jax.policy import FillPolicy
 from onereward_jax.reward import Jitter, PairScorer
 from onereward_jax.tasks import DIMENSIONS, Dimension
-from onereward_jax.training.optim import OptimizerConfig
+from onereward_jax.training.optimizer import OptimizerConfig
 
-REFERENCES = ("frozen", "ema")
+ALGORITHMS = ("frozen", "dynamic")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +26,7 @@ class RLConfig:
     """Settings of multi-task reward feedback learning.
 
     Attributes:
-      reference: "frozen": Algorithm 1, x_ref comes from a copy of the first policy. "ema":
+      algorithm: "frozen": Algorithm 1, x_ref comes from a copy of the first policy. "dynamic":
         Algorithm 2, from the moving average, so the bar rises and one model fewer is held.
       reward_upper_bound: λ of Eq. 5; a pair with P("Yes") above it gives no gradient.
       dimension_weights: of the dimensions in the mean over E_k of Eq. 5, in the order of
@@ -52,13 +52,13 @@ class RLConfig:
       ValueError: naming the field that is out of range.
     """
 
-    reference: str = "frozen"
+    algorithm: str = "frozen"
     reward_upper_bound: float = 0.9
     dimension_weights: tuple[float, ...] = (1.0,) * len(Dimension)
     ema_decay: float = 0.999
     num_steps: int = 40
-    first_index: int = 30
-    last_index: int = 39
+    t1: int = 30
+    t2: int = 39
     guidance_scale: float = 1.0
     reference_true_cfg_scale: float = 4.0
     policy_true_cfg_scale: float = 4.0
@@ -70,11 +70,11 @@ class RLConfig:
     lora: LoraConfig | None = None
 
     def __post_init__(self) -> None:
-        if self.reference not in REFERENCES:
-            raise ValueError(f"reference {self.reference!r}: choose one of {', '.join(REFERENCES)}")
-        if not 0 <= self.first_index <= self.last_index < self.num_steps:
+        if self.algorithm not in ALGORITHMS:
+            raise ValueError(f"algorithm {self.algorithm!r}: choose one of {', '.join(ALGORITHMS)}")
+        if not 0 <= self.t1 <= self.t2 < self.num_steps:
             raise ValueError(
-                f"first_index {self.first_index} and last_index {self.last_index} must satisfy "
+                f"first_index {self.t1} and last_index {self.t2} must satisfy "
                 f"0 <= first_index <= last_index < num_steps {self.num_steps}"
             )
         weights = dict(zip(Dimension, self.dimension_weights, strict=True))
@@ -105,7 +105,7 @@ class RLModels:
       asks: whether it is given questions; otherwise the batch.
     """
 
-    editor: Editor
+    editor: FillPolicy
     scorer: PairScorer
     asks: bool = True
 

@@ -153,9 +153,7 @@ def judge_prediction(
     """
     image = predict_image(models, config, policy, frozen.vae, batch, rollout)
     prompted = jnp.asarray(QUOTES_PROMPT).any(axis=1)[batch["task"]]
-    seen = jitter_pairs(
-        draws.jitter_keys, image, rollout.reference_image, prompted, config.jitter
-    )
+    seen = jitter_pairs(draws.jitter_keys, image, rollout.reference_image, prompted, config.jitter)
     probability = judge_images(models, frozen.judge, *seen, batch)
     weights = dimension_weights(config.dimension_weights, batch["task"])
     loss = hinge_loss(probability, batch["dimension_mask"], config.reward_upper_bound, weights)

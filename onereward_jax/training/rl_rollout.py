@@ -77,13 +77,9 @@ def draw(
     )
 
 
-def draw_index(
-    config: RLConfig, key: PRNGKeyArray, step: Int32[Array, ""]
-) -> Int32[Array, ""]:
+def draw_index(config: RLConfig, key: PRNGKeyArray, step: Int32[Array, ""]) -> Int32[Array, ""]:
     """t, evenly from [t1, t2]: one for the batch, so that its samples stop together."""
-    return jax.random.randint(
-        stream(key, "prediction_index", step), (), config.first_index, config.last_index + 1
-    )
+    return jax.random.randint(stream(key, "prediction_index", step), (), config.t1, config.t2 + 1)
 
 
 def roll_out(

@@ -3,7 +3,7 @@
     J(θ) = mean over E_k of max(0, λ - P_φ("Yes" | x_θ, x_ref, q))               (Eq. 5, minimised)
 
 The step reads like the algorithm: draw, roll out without gradient (`rl_rollout`), predict, decode
-and judge with gradient (`rl_loss`), update (`update`).
+and judge with gradient (`rl_loss`), update (`apply_gradients`).
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from onereward_jax.parallel import (
     mesh_jit,
     replicated,
 )
-from onereward_jax.training.accumulate import sum_over_microbatches
+from onereward_jax.training.apply_gradients import apply_gradients
+from onereward_jax.training.cheating_signs import cheating_signs
+from onereward_jax.training.gradient_accumulation import sum_over_microbatches
 from onereward_jax.training.metrics import Mean, Metrics, by_task, mean_of, once
-from onereward_jax.training.monitors import cheating_signs
-from onereward_jax.training.optim import make_optimizer
+from onereward_jax.training.optimizer import make_optimizer
 from onereward_jax.training.rl_config import Frozen, RLConfig, RLModels
 from onereward_jax.training.rl_loss import (
     Judged,
@@ -39,8 +40,7 @@ from onereward_jax.training.rl_weights import (
     reference_distance,
     reference_weights,
 )
-from onereward_jax.training.state import TrainState, abstract_state, place_state, shardings_of
-from onereward_jax.training.update import apply_gradients
+from onereward_jax.training.train_state import TrainState, abstract_state, place_state, shardings_of
 
 
 def make_rl_step(models: RLModels, config: RLConfig, mesh: Mesh) -> MeshFunction:

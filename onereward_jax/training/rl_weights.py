@@ -1,8 +1,8 @@
 """The weights that policy and reference compute with: whole transformers, or a base and adapters.
 
 What is trained (`state.params`, and its average `state.ema`) is the transformer itself, or with
-`config.lora` the factors of an adapter. Here it becomes what `Editor.velocity` takes; nothing else
-of the step knows which of the two it is.
+`config.lora` the factors of an adapter. Here it becomes what `FillPolicy.velocity` takes; nothing
+else of the step knows which of the two it is.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from jaxtyping import Array, Float32, PyTree
 
 from onereward_jax.models.lora import Adapted, difference, product_norm, scale_factors
 from onereward_jax.parallel import mesh_jit
-from onereward_jax.policy.adapters import abstract_adapter
-from onereward_jax.policy.loading import abstract_params
-from onereward_jax.training.precision import compute_copy
+from onereward_jax.policy.load_policy import abstract_params
+from onereward_jax.policy.lora_adapters import abstract_adapter
+from onereward_jax.training.ema import relative_distance
+from onereward_jax.training.mixed_precision import cast_params
 from onereward_jax.training.rl_config import Frozen, RLConfig, RLModels
-from onereward_jax.training.state import TrainState, shardings_of
-from onereward_jax.training.update import relative_distance
+from onereward_jax.training.train_state import TrainState, shardings_of
 
 
 def policy_weights(
@@ -31,29 +31,27 @@ def policy_weights(
     """π of `state.params` or `state.ema`, in the compute dtype; differentiable in `trained`."""
     dtype = models.editor.transformer.dtype
     if config.lora is None:
-        return compute_copy(trained, dtype)
-    return Adapted(compute_copy(frozen.base, dtype), scale_factors(trained, config.lora.scale))
+        return cast_params(trained, dtype)
+    return Adapted(cast_params(frozen.base, dtype), scale_factors(trained, config.lora.scale))
 
 
 def reference_weights(
     models: RLModels, config: RLConfig, state: TrainState, frozen: Frozen
 ) -> PyTree | Adapted:
     """π_ref: the first policy of Algorithm 1, or the moving average of Algorithm 2."""
-    if config.reference == "ema":
+    if config.algorithm == "dynamic":
         return policy_weights(models, config, state.ema, frozen)
     first = frozen.reference if config.lora is None else frozen.base
-    return compute_copy(first, models.editor.transformer.dtype)
+    return cast_params(first, models.editor.transformer.dtype)
 
 
-def reference_distance(
-    config: RLConfig, state: TrainState, frozen: Frozen
-) -> Float32[Array, ""]:
+def reference_distance(config: RLConfig, state: TrainState, frozen: Frozen) -> Float32[Array, ""]:
     """‖θ - θ_ref‖ / ‖θ_ref‖ over all weights; of adapters, relative to their base.
 
     θ in the dtypes of θ_ref, which are those it computes in: what rounding makes of the same
     weights is no distance.
     """
-    dynamic = config.reference == "ema"
+    dynamic = config.algorithm == "dynamic"
     if config.lora is None:
         reference = state.ema if dynamic else frozen.reference
         rounded = jax.tree.map(lambda own, other: own.astype(other.dtype), state.params, reference)
@@ -70,12 +68,12 @@ def check_frozen(config: RLConfig, frozen: Frozen) -> None:
       ValueError: naming the one that is missing or too many.
     """
     adapts = config.lora is not None
-    wanted = {"reference": config.reference == "frozen" and not adapts, "base": adapts}
+    wanted = {"reference": config.algorithm == "frozen" and not adapts, "base": adapts}
     for name, needed in wanted.items():
         given = getattr(frozen, name) is not None
         if given != needed:
             raise ValueError(
-                f"reference is {config.reference!r} {'with' if adapts else 'without'} an adapter, "
+                f"algorithm is {config.algorithm!r} {'with' if adapts else 'without'} an adapter, "
                 f"but there is {'a' if given else 'no'} frozen.{name}"
             )
 
@@ -89,10 +87,10 @@ def abstract_trained(models: RLModels, config: RLConfig, mesh: Mesh) -> PyTree:
 
 def abstract_reference(models: RLModels, config: RLConfig, mesh: Mesh) -> PyTree | None:
     """Shapes and shardings of what `first_reference` makes."""
-    if config.reference != "frozen" or config.lora is not None:
+    if config.algorithm != "frozen" or config.lora is not None:
         return None
     transformer = abstract_params(models.editor, mesh).transformer
-    copy = functools.partial(compute_copy, dtype=models.editor.transformer.dtype)
+    copy = functools.partial(cast_params, dtype=models.editor.transformer.dtype)
     return jax.tree.map(
         lambda leaf, source: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=source.sharding),
         jax.eval_shape(copy, transformer),
@@ -114,6 +112,6 @@ def first_reference(
 
     def copy(transformer: PyTree) -> PyTree:
         # where there is nothing to cast, jit gives its arguments back
-        return jax.tree.map(jnp.copy, compute_copy(transformer, models.editor.transformer.dtype))
+        return jax.tree.map(jnp.copy, cast_params(transformer, models.editor.transformer.dtype))
 
     return mesh_jit(copy, mesh, out_shardings=shardings_of(abstract))(transformer)

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from onereward_jax.evaluation.gsb import GoodSameBad
-from onereward_jax.evaluation.report.inputs import Curve
+from onereward_jax.evaluation.report.report_data import Curve
 from onereward_jax.tasks import TASKS, Dimension, Task
 
 INK = "#010203"

@@ -9,7 +9,7 @@ import numpy as np
 
 from onereward_jax.evaluation.gsb import GoodSameBad
 from onereward_jax.evaluation.intervals import FEW
-from onereward_jax.evaluation.report.inputs import ReportInputs
+from onereward_jax.evaluation.report.report_data import ReportInputs
 from onereward_jax.evaluation.report.summary import summarize_curve
 from onereward_jax.tasks import TASKS, Task
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from onereward_jax.evaluation.judge_accuracy import PAPER_ACCURACY
-from onereward_jax.evaluation.report.inputs import Curve, ReportInputs
+from onereward_jax.evaluation.report.report_data import Curve, ReportInputs
 
 END_SHARE = 0.1
 """Start and end of a curve are means over this share of its points: single points are noisy."""

@@ -1,5 +1,5 @@
 """The one door to attention kernels."""
 
-from onereward_jax.models.attention.choice import attention
+from onereward_jax.models.attention.dispatch import attention
 
 __all__ = ["attention"]

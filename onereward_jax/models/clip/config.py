@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from onereward_jax.common.fields import check_fields
+from onereward_jax.common.dataclass_fields import check_fields
 
 ACTIVATIONS = ("quick_gelu", "gelu")
 

@@ -8,7 +8,7 @@ import flax.linen as nn
 from jaxtyping import Array, Float
 
 from onereward_jax.models.flux.config import FluxConfig
-from onereward_jax.models.flux.heads import JointAttention, SelfAttention
+from onereward_jax.models.flux.joint_attention import JointAttention, SelfAttention
 from onereward_jax.models.flux.layers import (
     HIDDEN,
     Modulation,
@@ -60,9 +60,7 @@ class FluxTransformerBlock(nn.Module):
         text = gated_residual(text, text_gate, text_update)
 
         width = self.config.inner_dim
-        image_update = FeedForward(width, name="ff", **kinds)(
-            modulate(image, mlp_shift, mlp_scale)
-        )
+        image_update = FeedForward(width, name="ff", **kinds)(modulate(image, mlp_shift, mlp_scale))
         text_update = FeedForward(width, name="ff_context", **kinds)(
             modulate(text, text_mlp_shift, text_mlp_scale)
         )

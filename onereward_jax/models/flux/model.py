@@ -13,10 +13,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
 from onereward_jax.models.flux.blocks import FluxSingleTransformerBlock, FluxTransformerBlock
-from onereward_jax.models.flux.conditioning import TimeTextEmbed
 from onereward_jax.models.flux.config import FluxConfig
 from onereward_jax.models.flux.layers import CHANNELS, ZEROS, Modulation, constrain, dense, modulate
 from onereward_jax.models.flux.rotary import rotary_table
+from onereward_jax.models.flux.time_embedding import TimeTextEmbed
 from onereward_jax.models.lora import COLLECTION
 from onereward_jax.parallel import remat
 

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from onereward_jax.common.fields import check_fields
+from onereward_jax.common.dataclass_fields import check_fields
 
 Grid = tuple[int, int, int]
 """Patches of one image along (time, height, width): a row of `image_grid_thw`."""

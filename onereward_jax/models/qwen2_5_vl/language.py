@@ -101,9 +101,7 @@ class DecoderLayer(nn.Module):
         normed = RMSNorm(config.rms_norm_eps, name="input_layernorm", **types)(x)
         x = x + TextAttention(config, name="self_attn", **types)(normed, rotary, suffix_mask)
         normed = RMSNorm(config.rms_norm_eps, name="post_attention_layernorm", **types)(x)
-        mlp = SwiGLU(
-            config.intermediate_size, config.initializer_range, False, name="mlp", **types
-        )
+        mlp = SwiGLU(config.intermediate_size, config.initializer_range, False, name="mlp", **types)
         return constrain(x + mlp(normed), CHANNELS), None
 
 

@@ -95,9 +95,7 @@ class SwiGLU(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
-        options = {
-            "use_bias": self.use_bias, "dtype": self.dtype, "param_dtype": self.param_dtype
-        }
+        options = {"use_bias": self.use_bias, "dtype": self.dtype, "param_dtype": self.param_dtype}
         inner, outer = ("embed", "mlp"), ("mlp", "embed")
         gate = dense(self.intermediate_size, inner, self.stddev, name="gate_proj", **options)(x)
         up = dense(self.intermediate_size, inner, self.stddev, name="up_proj", **options)(x)

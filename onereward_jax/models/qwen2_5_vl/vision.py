@@ -86,9 +86,7 @@ class VisionAttention(nn.Module):
     param_dtype: Any
 
     @nn.compact
-    def __call__(
-        self, x: Float[Array, "b n c"], is_full: Bool[Array, ""]
-    ) -> Float[Array, "b n c"]:
+    def __call__(self, x: Float[Array, "b n c"], is_full: Bool[Array, ""]) -> Float[Array, "b n c"]:
         """`is_full`: attend over the whole frame."""
         config = self.config
         options = {"use_bias": True, "dtype": self.dtype, "param_dtype": self.param_dtype}
@@ -136,9 +134,7 @@ class VisionBlock(nn.Module):
         normed = RMSNorm(EPSILON, name="norm1", **types)(x)
         x = x + VisionAttention(config, self.grid, name="attn", **types)(normed, is_full)
         normed = RMSNorm(EPSILON, name="norm2", **types)(x)
-        mlp = SwiGLU(
-            config.intermediate_size, config.initializer_range, True, name="mlp", **types
-        )
+        mlp = SwiGLU(config.intermediate_size, config.initializer_range, True, name="mlp", **types)
         return constrain(x + mlp(normed), CHANNELS), None
 
 

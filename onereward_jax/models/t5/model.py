@@ -222,9 +222,7 @@ class FeedForward(nn.Module):
         return _dense(config.d_model, ("mlp", "embed"), config.d_ff**-0.5, "wo", **kinds)(hidden)
 
 
-def _dense(
-    features: int, axes: tuple[str, str], std: float, name: str, **kinds: Any
-) -> nn.Dense:
+def _dense(features: int, axes: tuple[str, str], std: float, name: str, **kinds: Any) -> nn.Dense:
     """A linear layer without bias."""
     init = nn.with_logical_partitioning(nn.initializers.normal(std), axes)
     return nn.Dense(features, use_bias=False, kernel_init=init, name=name, **kinds)

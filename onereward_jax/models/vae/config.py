@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from onereward_jax.common.fields import check_fields
+from onereward_jax.common.dataclass_fields import check_fields
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from onereward_jax.parallel import local_rows
-from onereward_jax.stages.evaluate.opinions import HELD_OUT, held_out_folder, open_judge
-from onereward_jax.stages.evaluate.people import check_people
+from onereward_jax.stages.evaluate.judge_verdicts import HELD_OUT, held_out_folder, open_judge
+from onereward_jax.stages.evaluate.people_verdicts import check_people
 from onereward_jax.stages.settings import judge_options
 from onereward_jax.stages.stage import StageContext
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from onereward_jax.data.triplets import Triplets
 from onereward_jax.evaluation.gains import ByDimension
 from onereward_jax.evaluation.gsb import Verdict
-from onereward_jax.evaluation.oracle import Oracle, Triplet, WordReader, verdict
-from onereward_jax.evaluation.oracle.reading import letters_read
-from onereward_jax.stages.evaluate.edits import Pictures
+from onereward_jax.mini.oracle import Oracle, Triplet, WordReader, verdict
+from onereward_jax.mini.oracle.reading import letters_read
+from onereward_jax.stages.evaluate.compared_edits import Pictures
 from onereward_jax.stages.progress import progress_bar
 
 

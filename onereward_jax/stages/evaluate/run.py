@@ -8,23 +8,23 @@ from onereward_jax.evaluation.intervals import counted
 from onereward_jax.evaluation.report import ReportInputs, remarks, write_report
 from onereward_jax.parallel import is_writer
 from onereward_jax.stages.data import open_triplets
-from onereward_jax.stages.evaluate.about import about, read_agreement
-from onereward_jax.stages.evaluate.edits import make_edits
-from onereward_jax.stages.evaluate.opinions import (
+from onereward_jax.stages.evaluate.compared_edits import make_edits
+from onereward_jax.stages.evaluate.judge_verdicts import (
     HELD_OUT,
     held_out_folder,
     judge_preferences,
     preferred,
 )
-from onereward_jax.stages.evaluate.people import ask_people
-from onereward_jax.stages.evaluate.shown import (
+from onereward_jax.stages.evaluate.people_verdicts import ask_people
+from onereward_jax.stages.evaluate.provenance import about, read_agreement
+from onereward_jax.stages.evaluate.report_contents import (
     picture_grids,
     read_curves,
     read_judge_table,
     task_metrics,
 )
 from onereward_jax.stages.progress import announce
-from onereward_jax.stages.rewards import needs_judge
+from onereward_jax.stages.reward_plugin import needs_judge
 from onereward_jax.stages.settings import plain
 from onereward_jax.stages.stage import Results, StageContext
 from onereward_jax.tasks import TASKS

@@ -1,0 +1,138 @@
+"""How the commands end when the command line, the config or the material is at fault.
+
+A mistake of the user is one sentence on the error stream and exit code 2; a mistake of this
+package keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import pathlib
+import sys
+import traceback
+from collections.abc import Callable
+from typing import NoReturn
+
+from absl import logging
+
+USER_ERROR = 2
+"""Exit code when the command line, the config or the material is at fault."""
+
+TRY_AGAIN = 75
+"""Exit code after SIGTERM or the loss of another process, EX_TEMPFAIL: the same command goes on."""
+
+WAITING = 10
+"""Exit code while people's answers are waited for: no failure. The same command goes on when they
+are there; to start it again before that is of no use."""
+
+_FULL = ("no space left on device", "os error 28", "disk is full", "disk quota exceeded")
+
+PACKAGE = pathlib.Path(__file__).parents[1]
+
+
+class WaitingForPeople(Exception):
+    """The run has asked people and cannot go on before they answer; the message says how far."""
+
+
+class Unreachable(OSError):
+    """A service of the network does not answer now; the same command goes on when it does."""
+
+
+class Stopped(Exception):
+    """The run was asked to stop (SIGTERM, Ctrl-C) before its end; what it has done is kept.
+
+    Attributes:
+      alone: one of several processes says so while the others wait for it; otherwise all of them
+        raise it at the same point.
+    """
+
+    def __init__(self, sentence: str, *, alone: bool = False) -> None:
+        super().__init__(sentence)
+        self.alone = alone
+
+
+def is_user_error(error: Exception) -> bool:
+    """Whether the message alone tells a user what to mend.
+
+    It does for files that cannot be read, for packages of an extra that is not installed, and
+    for other errors raised in this package. Anything else is a bug and keeps its traceback.
+    """
+    if isinstance(error, OSError):
+        return error.filename is not None or _raised_here(error)
+    if isinstance(error, ModuleNotFoundError):
+        return not (error.name or "").startswith("onereward_jax")
+    return _raised_here(error)
+
+
+def full_disk_message(error: BaseException) -> str:
+    """What an error, or one behind it, says of a full disk or quota; "" if it is of something else.
+
+    Libraries that write files raise errors of their own kinds.
+    """
+    for behind in (error.__cause__, error.__context__):
+        if behind is not None and (told := full_disk_message(behind)):
+            return told
+    number, text = getattr(error, "errno", None), f"{type(error).__name__}: {error}".lower()
+    if number in (errno.ENOSPC, errno.EDQUOT) or any(words in text for words in _FULL):
+        return str(error).strip().rpartition("\n")[2]
+    return ""
+
+
+def log_full_disk_once() -> None:
+    """Keeps libraries from logging tracebacks of a full disk, which the run tells in a sentence."""
+
+    def is_other(record: logging.logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        text = record.getMessage().lower()
+        return not (error and full_disk_message(error)) and not any(
+            words in text for words in _FULL
+        )
+
+    logging.get_absl_logger().addFilter(is_other)
+
+
+def exit_with(error: Exception) -> NoReturn:
+    """Ends the process with the error's message and `USER_ERROR`."""
+    hint = ""
+    if isinstance(error, ModuleNotFoundError):
+        hint = "; the extras of setup.py bring it, as in: pip install -e '.[mini]'"
+    print(f"error: {error}{hint}", file=sys.stderr)
+    sys.exit(USER_ERROR)
+
+
+class CommandParser(argparse.ArgumentParser):
+    """A parser whose complaints are one sentence too; options are never abbreviated."""
+
+    def __init__(self, *, prog: str, description: str) -> None:
+        super().__init__(
+            prog=prog,
+            description=description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        self.add_argument("--traceback", action="store_true", help="show where an error was raised")
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the process; called by argparse."""
+        exit_with(ValueError(f"{message}; --help explains the options"))
+
+
+def run_command(
+    parser: CommandParser, run: Callable[[argparse.Namespace], None], argv: list[str] | None = None
+) -> None:
+    """Parses the command line (or `argv`) and runs; mistakes of the user end in one sentence."""
+    # as in main: jax tells a lot at the level of info
+    logging.set_verbosity(logging.WARNING)
+    options = parser.parse_args(argv)
+    try:
+        run(options)
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        if options.traceback or not is_user_error(error):
+            raise
+        exit_with(error)
+
+
+def _raised_here(error: Exception) -> bool:
+    innermost = traceback.extract_tb(error.__traceback__)[-1]
+    return PACKAGE in pathlib.Path(innermost.filename).parents

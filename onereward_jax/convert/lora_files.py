@@ -1,0 +1,322 @@
+"""LoRA files of diffusers and peft <-> low-rank factors, strict both ways.
+
+    pytorch_lora_weights.safetensors                     diffusers' pipelines and models
+    adapter_model.safetensors with adapter_config.json   peft's own folder
+
+Names are `transformer.<module>.lora_A.weight` [r, in] and `.lora_B.weight` [out, r] (also
+`lora_down`, `lora_up`); diffusers' models leave the prefix away, peft's write another, kohya's and
+XLabs' trainers have their own (`lora_dialects`). Where the
+scale alpha / r is said: the metadata `lora_adapter_metadata`, adapter_config.json, or tensors
+`<module>.alpha`; 1 where nothing says it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.experimental import multihost_utils
+from jaxtyping import Bool, PyTree
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from onereward_jax.convert.atomic_folder import atomic_folder
+from onereward_jax.convert.layouts import Layout
+from onereward_jax.convert.lora_dialects import diffusers_names
+from onereward_jax.convert.safetensors_reader import DTYPES, read_json
+from onereward_jax.convert.tensor_names import entry_of, unbox
+from onereward_jax.models import lora
+from onereward_jax.models.lora import FACTOR_A, FACTOR_B, Adapter
+from onereward_jax.parallel import is_writer
+
+ADAPTER_FILE = "pytorch_lora_weights.safetensors"
+PEFT_FILE, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+METADATA = "lora_adapter_metadata"
+PREFIX = "transformer."
+KEY = re.compile(
+    r"(?:base_model\.model\.)?(?:transformer\.)?(?P<module>.+)\."
+    r"(?P<part>lora_A\.weight|lora_B\.weight|lora_down\.weight|lora_up\.weight|alpha)"
+)
+PARTS = {
+    "lora_A.weight": FACTOR_A,
+    "lora_down.weight": FACTOR_A,
+    "lora_B.weight": FACTOR_B,
+    "lora_up.weight": FACTOR_B,
+    "alpha": "alpha",
+}
+UNSUPPORTED = ("use_dora", "lora_bias")
+
+Modules = dict[str, dict[str, np.ndarray]]
+"""Published module name -> {FACTOR_A: [r, in], FACTOR_B: [out, r], "alpha": []}."""
+
+
+def published_modules(params: PyTree, layout: Layout) -> dict[lora.Path, tuple[str, ...]]:
+    """{path of a linear layer: its published names}, one per layer of a stack, else one."""
+    return {
+        path: tuple(
+            key.removesuffix(".weight")
+            for key in entry_of("/".join((*path, "kernel")), kernel.shape, layout, {}).keys
+        )
+        for path, kernel in lora.kernels_of(unbox(params)).items()
+    }
+
+
+def find_targets(
+    params: PyTree, layout: Layout, pattern: str
+) -> dict[lora.Path, Bool[np.ndarray, "..."]]:
+    """The linear layers whose published names match, as `lora.first_factors` takes them.
+
+    Args:
+      params: parameters or their shapes.
+      layout: the architecture's `Layout`.
+      pattern: has to match the full name, as in peft.
+
+    Raises:
+      ValueError: not a regular expression, or it matches nothing.
+    """
+    try:
+        matches = re.compile(pattern).fullmatch
+    except re.error as error:
+        raise ValueError(f"lora targets {pattern!r} is not a regular expression: {error}") from None
+    kernels = lora.kernels_of(unbox(params))
+    targets = {}
+    for path, names in published_modules(params, layout).items():
+        layers = np.array([bool(matches(name)) for name in names])
+        if layers.any():
+            targets[path] = layers if kernels[path].ndim > 2 else layers.reshape(())
+    if not targets:
+        raise ValueError(f"lora targets {pattern!r} matches the name of no linear layer")
+    return targets
+
+
+def is_adapter(folder: str | Path) -> bool:
+    """Whether a folder holds an adapter instead of a whole model."""
+    return any((Path(folder) / name).is_file() for name in (ADAPTER_FILE, PEFT_FILE))
+
+
+def load_adapter(source: str | Path, abstract_params: PyTree, layout: Layout) -> Adapter:
+    """An adapter from a file or a folder, float32.
+
+    Layers of a stack that the file leaves out, and ranks below the largest of a stack, are filled
+    with zeros, which have no effect.
+
+    Args:
+      source: a safetensors file, or a folder that holds one under its usual name.
+      abstract_params: shapes (and shardings) of the model's parameters; factors lie on the mesh
+        as their kernels do.
+      layout: the architecture's `Layout`.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: not safetensors, a kind of adapter that is more than A and B, or any mismatch of
+        names and shapes; all mismatches are listed at once.
+    """
+    path = _find_file(Path(source))
+    tensors, settings = _read(path)
+    abstract_params = unbox(abstract_params)
+    names = published_modules(abstract_params, layout)
+    kernels = lora.kernels_of(abstract_params)
+    shapes = {name: kernels[module].shape[-2:] for module, found in names.items() for name in found}
+    tensors, odd = diffusers_names(tensors, shapes)
+    modules, problems = _sort_tensors(tensors, shapes)
+    problems += odd
+    problems += [f"{name} is not supported" for name in UNSUPPORTED if settings.get(name)]
+    if problems:
+        raise ValueError("\n  ".join([f"adapter {path} does not fit the model:", *problems]))
+
+    ranks = {
+        module: max(modules[name][FACTOR_A].shape[0] for name in found if name in modules)
+        for module, found in names.items()
+        if any(name in modules for name in found)
+    }
+    abstract = flatten_dict(lora.abstract_factors(abstract_params, ranks))
+    factors, scales = {}, {}
+    for module, rank in ranks.items():
+        found = names[module]
+        a, b, scale = _stack(modules, found, shapes[found[0]], rank, settings)
+        if kernels[module].ndim == 2:
+            a, b, scale = a[0], b[0], scale[0]
+        for path, value in (((*module, FACTOR_A), a), ((*module, FACTOR_B), b)):
+            factors[path] = _place(value, abstract[path])
+        scales[module] = jnp.asarray(scale)
+    return Adapter(unflatten_dict(factors), unflatten_dict(scales))
+
+
+def save_adapter(
+    folder: str | Path, adapter: Adapter, layout: Layout, *, dtype: Any = np.float32
+) -> None:
+    """Writes `pytorch_lora_weights.safetensors` into a folder of its own.
+
+    `FluxFillPipeline.load_lora_weights` and `load_lora_adapter` open it; a scale other than 1 is
+    said in the metadata, as by diffusers. What is zero in A and B alike is not written. Complete
+    or not at all; in a run of several processes all must call.
+
+    Args:
+      folder: an existing one is replaced as a whole.
+      adapter: what to write.
+      layout: the architecture's `Layout`.
+      dtype: of the tensors.
+
+    Raises:
+      ValueError: nothing but zeros.
+    """
+    tensors, ranks, alphas = {}, {}, {}
+    scales = flatten_dict(jax.device_get(adapter.scales))
+    factors = {path: _gather(leaf) for path, leaf in flatten_dict(adapter.factors).items()}
+    for module in scales:
+        a, b = factors[*module, FACTOR_A], factors[*module, FACTOR_B]
+        shape = (*a.shape[:-1], b.shape[-1])
+        entry = entry_of("/".join((*module, "kernel")), shape, layout, {})
+        rows = zip(a, b, scales[module]) if entry.stacked else [(a, b, scales[module])]
+        for key, (down, up, scale) in zip(entry.keys, rows):
+            used = np.flatnonzero(down.any(axis=0) | up.any(axis=1))
+            if not used.size:
+                continue
+            name, rank = key.removesuffix(".weight"), int(used[-1]) + 1
+            ranks[name], alphas[name] = rank, round(float(scale) * rank, 6)
+            for part, value in (("lora_A", down[:, :rank].T), ("lora_B", up[:rank].T)):
+                tensors[f"{PREFIX}{name}.{part}.weight"] = np.ascontiguousarray(value, dtype)
+    if not tensors:
+        raise ValueError(f"adapter for {folder}: all factors are zero")
+    with atomic_folder(folder) as draft:
+        if is_writer():
+            settings = {PREFIX + name: value for name, value in _settings(ranks, alphas).items()}
+            metadata = {"format": "pt", METADATA: json.dumps(settings, indent=2, sort_keys=True)}
+            save_file(tensors, draft / ADAPTER_FILE, metadata=metadata)
+            # safetensors makes the file readable by its owner only
+            (draft / ADAPTER_FILE).chmod(draft.stat().st_mode & 0o666)
+
+
+def _find_file(source: Path) -> Path:
+    if source.is_file():
+        return source
+    for name in (ADAPTER_FILE, PEFT_FILE):
+        if (source / name).is_file():
+            return source / name
+    raise FileNotFoundError(f"no adapter in {source}: neither {ADAPTER_FILE} nor {PEFT_FILE}")
+
+
+def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Tensors by their names in the file, and the LoRA settings that come with them."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            kinds = {key: file.get_slice(key).get_dtype() for key in file.keys()}
+            odd = [f"{key}: dtype {kind}" for key, kind in kinds.items() if kind not in DTYPES]
+            if odd:
+                raise ValueError(f"{path}: {odd[0]} is none of {', '.join(DTYPES)}")
+            tensors = {key: file.get_tensor(key) for key in kinds}
+    except SafetensorError as error:
+        raise ValueError(f"{path} is truncated or not safetensors: {error}") from error
+    if METADATA in metadata:
+        try:
+            found = json.loads(metadata[METADATA])
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}: metadata {METADATA} is not JSON: {error}") from error
+        return tensors, {key.removeprefix(PREFIX): value for key, value in found.items()}
+    beside = path.with_name(PEFT_CONFIG)
+    return tensors, read_json(beside) if path.name == PEFT_FILE and beside.is_file() else {}
+
+
+def _sort_tensors(
+    tensors: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]
+) -> tuple[Modules, list[str]]:
+    """Tensors by module and part, and a sentence for everything that does not fit."""
+    modules: Modules = {}
+    problems = []
+    for key, tensor in tensors.items():
+        match = KEY.fullmatch(key)
+        if match is None:
+            problems.append(f"{key}: is no lora_A, lora_B or alpha of a linear layer")
+        elif match["module"] not in shapes:
+            problems.append(f"{key}: in the file, but {match['module']} is not in the model")
+        elif PARTS[match["part"]] in modules.setdefault(match["module"], {}):
+            problems.append(f"{key}: twice in the file")
+        else:
+            modules[match["module"]][PARTS[match["part"]]] = tensor
+    for name, parts in modules.items():
+        pair = (("lora_A", FACTOR_A), ("lora_B", FACTOR_B))
+        missing = [part for part, leaf in pair if leaf not in parts]
+        if missing:
+            problems.append(f"{name}: {' and '.join(missing)} is missing in the file")
+            continue
+        inputs, outputs = shapes[name]
+        a, b = parts[FACTOR_A].shape, parts[FACTOR_B].shape
+        rank = a[0] if a else 0
+        if a != (rank, inputs) or b != (outputs, rank) or not rank:
+            problems.append(
+                f"{name}: lora_A {a} and lora_B {b}, expected [r, {inputs}] and [{outputs}, r]"
+            )
+        if parts.get("alpha", np.zeros(1)).size != 1:
+            problems.append(f"{name}: alpha has shape {parts['alpha'].shape}, expected a number")
+    if not modules and not problems:
+        problems.append("it is empty")
+    return modules, problems
+
+
+def _stack(
+    modules: Modules,
+    names: tuple[str, ...],
+    shape: tuple[int, ...],
+    rank: int,
+    settings: Mapping[str, Any],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A [l, in, rank], B [l, rank, out] and scales [l] of the layers of one module."""
+    inputs, outputs = shape
+    a = np.zeros((len(names), inputs, rank), np.float32)
+    b = np.zeros((len(names), rank, outputs), np.float32)
+    scales = np.ones(len(names), np.float32)
+    for layer, name in enumerate(names):
+        if name not in modules:
+            continue
+        down, up = modules[name][FACTOR_A], modules[name][FACTOR_B]
+        a[layer, :, : len(down)], b[layer, : len(down)] = down.T, up.T
+        scales[layer] = _scale(name, len(down), modules[name].get("alpha"), settings)
+    return a, b, scales
+
+
+def _scale(name: str, rank: int, alpha: np.ndarray | None, settings: Mapping[str, Any]) -> float:
+    """What peft multiplies B A of this module with."""
+    if alpha is not None:
+        return float(alpha.reshape(())) / rank
+    if "lora_alpha" not in settings:
+        return 1.0
+    value = settings["lora_alpha"]
+    for pattern, exception in (settings.get("alpha_pattern") or {}).items():
+        if re.match(rf"(.*\.)?({pattern})$", name):
+            value = exception
+            break
+    return value / (rank**0.5 if settings.get("use_rslora") else rank)
+
+
+def _settings(ranks: Mapping[str, int], alphas: Mapping[str, float]) -> dict[str, Any]:
+    """peft's LoraConfig of these modules: the most frequent values, and patterns for the rest."""
+    rank, alpha = (Counter(values.values()).most_common(1)[0][0] for values in (ranks, alphas))
+    return {
+        "r": rank,
+        "lora_alpha": alpha,
+        "rank_pattern": {f"^{re.escape(n)}": r for n, r in ranks.items() if r != rank},
+        "alpha_pattern": {f"^{re.escape(n)}": a for n, a in alphas.items() if a != alpha},
+        "target_modules": sorted(ranks),
+    }
+
+
+def _gather(leaf: Any) -> np.ndarray:
+    """A factor on the host, whole."""
+    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+        leaf = multihost_utils.process_allgather(leaf, tiled=True)
+    return np.asarray(leaf)
+
+
+def _place(value: np.ndarray, abstract: jax.ShapeDtypeStruct) -> jax.Array:
+    if abstract.sharding is None:
+        return jnp.asarray(value)
+    return jax.make_array_from_callback(value.shape, abstract.sharding, lambda index: value[index])

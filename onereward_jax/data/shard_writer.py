@@ -1,0 +1,340 @@
+"""Writing a data set: all cores make records, finished shards outlive a kill.
+
+    <folder>/triplets/3.0.0/
+      triplets-train.array_record-00000-of-00079   512 rows of the source each
+      index-train.json, index-test.json            see `index`
+      features.json, dataset_info.json             what TFDS reads
+      rows/                                        of each finished shard, while others are missing
+
+Rows are taken in the order of the source whatever thread makes them, so the files depend on the
+source alone: not on the number of cores, nor on where the writing was interrupted.
+"""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import tensorflow_datasets as tfds
+from array_record.python import array_record_module
+
+from onereward_jax.common.atomic_file import atomic_file
+from onereward_jax.data.buckets import Size
+from onereward_jax.data.example import SPLITS, Example, RowError, Split
+from onereward_jax.data.index import Index, Row, Shard, columns, read_index, row_of, write_index
+from onereward_jax.data.tfds_record import features, serialize
+
+NAME, VERSION = "triplets", "3.0.0"
+
+SHARD_ROWS = 512
+"""Rows of the source per shard: what a kill costs at most, per split."""
+
+ROWS = "rows"
+
+T, R = TypeVar("T"), TypeVar("R")
+
+Watch = Callable[[int, int], None]
+"""(rows that are done, rows in all); may raise, to stop."""
+
+
+@runtime_checkable
+class TripletSource(Protocol):
+    """Where triplets come from: `MiniWorldSource` or `FolderSource`."""
+
+    @property
+    def sizes(self) -> Sequence[Size]:
+        """The sizes that pictures come in."""
+
+    @property
+    def splits(self) -> Sequence[Split]:
+        """The split of each of its rows."""
+
+    def example(self, row: int) -> Example:
+        """The triplet of a row, the same one at every call, on any thread. Raises RowError."""
+
+    def refuse(self, errors: Mapping[int, RowError]) -> None:
+        """Raises ValueError with all that is wrong, rows by their number, if anything is."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Written:
+    """What became of the rows of a source.
+
+    Attributes:
+      folder: of the data set.
+      repeated: row that is left out -> the earlier one that is the same triplet.
+    """
+
+    folder: pathlib.Path
+    repeated: Mapping[int, int]
+
+
+def write_triplets(
+    folder: pathlib.Path, source: TripletSource, *, watch: Watch = lambda done, total: None
+) -> Written:
+    """Writes both splits below `folder`; goes on where it was interrupted with the same source.
+
+    Every row is read once. When one is bad the others are still read, so that all are reported
+    together.
+
+    Args:
+      folder: where the data set goes, as <folder>/triplets/<version>.
+      source: of the triplets.
+      watch: is told of every row.
+
+    Raises:
+      ValueError: `source.refuse` says why, or all rows of a split repeat others.
+    """
+    writing = _Writing(folder / NAME / VERSION, source, watch)
+    repeated = writing.known()
+    if repeated is None:
+        writing.make_shards()
+        repeated = writing.finish()
+    else:
+        source.refuse({})
+    return Written(writing.folder, repeated)
+
+
+class _Writing:
+    """One call of `write_triplets`."""
+
+    def __init__(self, folder: pathlib.Path, source: TripletSource, watch: Watch) -> None:
+        self.folder, self._source, self._watch = folder, source, watch
+        self._features = features(source.sizes)
+        self._shards = {
+            split: [
+                _Shard(folder, f"{NAME}-{split}.array_record-{n:05d}-of-{len(parts):05d}", part)
+                for n, part in enumerate(parts)
+            ]
+            for split, parts in _parts(source.splits).items()
+        }
+
+    def known(self) -> dict[int, int] | None:
+        """The rows left out, where the data set is complete."""
+        indices = [read_index(self.folder, split) for split in SPLITS]
+        if not all(index is not None and not index.why_not(self.folder) for index in indices):
+            return None
+        shutil.rmtree(self.folder / ROWS, ignore_errors=True)
+        return {row: first for index in indices for row, first in index.repeated}
+
+    def make_shards(self) -> None:
+        """Makes the shards that are missing. Raises ValueError when rows are bad."""
+        (self.folder / ROWS).mkdir(parents=True, exist_ok=True)
+        missing: dict[int, _Shard] = {}
+        names: dict[str, int] = {}
+        for shard in (shard for shards in self._shards.values() for shard in shards):
+            if content := shard.content():
+                names |= {columns["id"]: row for row, columns in content["rows"]}
+            else:
+                missing |= dict.fromkeys(shard.rows, shard)
+        total, errors, bad = len(self._source.splits), {}, threading.Event()
+        if _is_refused(self._source):
+            bad.set()
+
+        def make(row: int) -> tuple[Row, bytes] | RowError | None:
+            try:
+                example = self._source.example(row)
+            except RowError as error:
+                bad.set()
+                return error
+            if bad.is_set():  # nothing is written any more
+                return None
+            return row_of(example), serialize(self._features, example)
+
+        with contextlib.ExitStack() as drafts:
+            opened = set()
+            made = in_order(make, sorted(missing))
+            drafts.callback(made.close)
+            for done, (row, found) in enumerate(made, total - len(missing) + 1):
+                shard = missing[row]
+                if isinstance(found, RowError):
+                    errors[row] = found
+                elif not bad.is_set():
+                    if shard not in opened:
+                        opened.add(shard)
+                        drafts.callback(shard.abandon)
+                        shard.open()
+                    shard.add(row, *found, names)
+                self._watch(done, total)
+        if errors:
+            # Other rows make another data set: nothing of this one is of use.
+            shutil.rmtree(self.folder)
+        self._source.refuse(errors)
+
+    def finish(self) -> dict[int, int]:
+        """Writes what makes a data set of the shards; returns the rows that are left out."""
+        indices = {}
+        for split, shards in self._shards.items():
+            found = [shard.content() for shard in shards]
+            indices[split] = index = Index(
+                shards=tuple(Shard(**one["shard"]) for one in found),
+                rows=columns(row for one in found for _, row in one["rows"]),
+                repeated=tuple(tuple(pair) for one in found for pair in one["repeated"]),
+            )
+            if not len(index):
+                raise ValueError(
+                    f'no triplet is left for the split "{split}": each of its rows repeats one of '
+                    "the other split"
+                )
+        write_metadata(self.folder, self._features, indices)
+        shutil.rmtree(self.folder / ROWS)
+        return {row: first for index in indices.values() for row, first in index.repeated}
+
+
+def write_metadata(
+    folder: pathlib.Path, stored: tfds.features.FeaturesDict, indices: Mapping[Split, Index]
+) -> None:
+    """Writes what TFDS has to know of a data set, and its indices.
+
+    Args:
+      folder: of the data set, with its shards.
+      stored: the features of its records.
+      indices: of all of its splits.
+    """
+
+    def info(split: Split, index: Index) -> tfds.core.SplitInfo:
+        template = tfds.core.ShardedFileTemplate(
+            data_dir=folder, dataset_name=NAME, split=split, filetype_suffix="array_record"
+        )
+        return tfds.core.SplitInfo(
+            name=split,
+            shard_lengths=[shard.records for shard in index.shards],
+            num_bytes=sum(shard.bytes for shard in index.shards),
+            filename_template=template,
+        )
+
+    tfds.folder_dataset.write_metadata(
+        data_dir=folder,
+        features=stored,
+        split_infos=[info(split, index) for split, index in indices.items()],
+        version=VERSION,
+        check_data=False,
+        description="Mask-guided editing: image, mask and prompt, with the truth where known.",
+        # The order of the source, so that an index means the same example everywhere.
+        disable_shuffling=True,
+    )
+    # Last: a data set with both is complete.
+    for split, index in indices.items():
+        write_index(folder, split, index)
+
+
+class _Shard:
+    """A file of records, and beside it what its rows are while other shards are missing."""
+
+    def __init__(self, folder: pathlib.Path, name: str, rows: Sequence[int]) -> None:
+        """
+        Args:
+          folder: of the data set.
+          name: of the file.
+          rows: of the source, in their order.
+        """
+        self.rows = rows
+        self._path = folder / name
+        self._draft = folder / f".{name}.draft"
+        self._notes = folder / ROWS / f"{name}.json"
+        self._writer: array_record_module.ArrayRecordWriter | None = None
+        self._kept: list[tuple[int, Row]] = []
+        self._repeated: list[tuple[int, int]] = []
+
+    def content(self) -> dict[str, Any] | None:
+        """What was noted of a finished shard; None where it is not finished."""
+        try:
+            content = json.loads(self._notes.read_bytes())
+            if self._path.stat().st_size == content["shard"]["bytes"]:
+                return content
+        except FileNotFoundError:
+            pass
+        return None
+
+    def open(self) -> None:
+        """Starts to write."""
+        self._writer = array_record_module.ArrayRecordWriter(str(self._draft), "group_size:1")
+
+    def add(self, row: int, columns: Row, record: bytes, names: dict[str, int]) -> None:
+        """Writes a row, unless its triplet is there already; its last one finishes the shard.
+
+        Args:
+          row: of the source.
+          columns, record: of its triplet.
+          names: name of a triplet -> its row, of all that are written; gets one more.
+        """
+        first = names.setdefault(columns["id"], row)
+        if first == row:
+            self._writer.write(record)
+            self._kept.append((row, columns))
+        else:
+            self._repeated.append((row, first))
+        if row == self.rows[-1]:
+            self._finish()
+
+    def abandon(self) -> None:
+        """Removes what is half-written, if anything is."""
+        self._draft.unlink(missing_ok=True)
+        if self._writer is not None:
+            with contextlib.suppress(RuntimeError):  # the disk is full, and that has been said
+                self._writer.close()
+
+    def _finish(self) -> None:
+        self._writer.close()
+        self._writer = None
+        with self._draft.open("rb+") as file:
+            os.fsync(file.fileno())
+        size = self._draft.stat().st_size
+        os.replace(self._draft, self._path)
+        content = {
+            "shard": {"file": self._path.name, "records": len(self._kept), "bytes": size},
+            "rows": self._kept,
+            "repeated": self._repeated,
+        }
+        with atomic_file(self._notes, sync=True) as draft:
+            draft.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+        self._kept, self._repeated = [], []
+
+
+def in_order(function: Callable[[T], R], items: Iterable[T]) -> Iterator[tuple[T, R]]:
+    """Each item with what `function` makes of it, in order; made by as many threads as cores.
+
+    Pictures are decoded, scaled, encoded and hashed without Python's lock, so threads suffice.
+    """
+    threads = len(os.sched_getaffinity(0))
+    pending: collections.deque[tuple[T, concurrent.futures.Future[R]]] = collections.deque()
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        try:
+            for item in items:
+                pending.append((item, pool.submit(function, item)))
+                if len(pending) > 2 * threads:
+                    done, result = pending.popleft()
+                    yield done, result.result()
+            while pending:
+                done, result = pending.popleft()
+                yield done, result.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _parts(splits: Sequence[Split]) -> dict[Split, list[list[int]]]:
+    """The rows of each split, shard by shard."""
+    rows: dict[Split, list[int]] = {split: [] for split in SPLITS}
+    for row, split in enumerate(splits):
+        rows[split].append(row)
+    return {
+        split: [found[at : at + SHARD_ROWS] for at in range(0, len(found), SHARD_ROWS)]
+        for split, found in rows.items()
+    }
+
+
+def _is_refused(source: TripletSource) -> bool:
+    try:
+        source.refuse({})
+    except ValueError:
+        return True
+    return False

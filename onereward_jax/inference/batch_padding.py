@@ -1,0 +1,26 @@
+"""What editor and judge have in common: in which precision they run, how samples meet devices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from onereward_jax.parallel.batch import BATCH_AXES
+
+
+def compute_dtype(wished: Any = None) -> np.dtype:
+    """The wished dtype; None stands for float32 on CPU and bfloat16 on TPU and GPU."""
+    if wished is not None:
+        return jnp.dtype(wished)
+    return jnp.dtype(jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16)
+
+
+def pad_batch(samples: np.ndarray, mesh: Mesh) -> np.ndarray:
+    """`samples` with the last one repeated, so that every part of the mesh has equally many."""
+    parts = int(np.prod([mesh.shape[axis] for axis in BATCH_AXES]))
+    missing = -len(samples) % parts
+    return np.concatenate([samples, np.repeat(samples[-1:], missing, axis=0)])

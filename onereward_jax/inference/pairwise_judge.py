@@ -1,0 +1,141 @@
+"""The judge as people use it: two pictures, a task, a dimension in, P("Yes") out.
+
+Single letters: b batch, h, w image height and width.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Float32, PyTree
+from PIL import Image
+
+from onereward_jax.convert import resolve_folder
+from onereward_jax.inference.batch_padding import compute_dtype, pad_batch
+from onereward_jax.inference.picture_io import Picture, pixels_of
+from onereward_jax.parallel import MeshFunction, batch_sharding, make_mesh, mesh_jit
+from onereward_jax.reward import QueryTokenizer
+from onereward_jax.reward.load_reward_model import load_reward_params, read_reward_model
+from onereward_jax.tasks import DIMENSIONS, Dimension, Task, task_named
+
+ANY_SIZE = (56, 56)
+"""Weights do not depend on the size of the pictures, but a scorer is made for one."""
+
+
+class Judge:
+    """A judge with its weights, ready to be asked; the pure functions are in `reward`.
+
+    Attributes:
+      params: the weights.
+      mesh: where they are.
+    """
+
+    def __init__(self, folder: Path, mesh: Mesh, options: dict[str, Any]) -> None:
+        """Loads the weights; `from_pretrained` checks the arguments."""
+        self.mesh = mesh
+        self._read = functools.partial(read_reward_model, folder, **options)
+        self._for_size = functools.lru_cache(maxsize=16)(self._compile)
+        self.params: PyTree = load_reward_params(folder, self._read(ANY_SIZE).scorer, mesh)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        mesh: Mesh | None = None,
+        dtype: Any = None,
+        suffix_length: int = 96,
+        answers_only: bool = False,
+    ) -> Judge:
+        """The judge in a folder in the layout of transformers' Qwen2.5-VL.
+
+        Args:
+          path: of the folder, or "mini/models/judge" for the small one that comes along.
+          mesh: where weights and samples go; default: all devices share both (`fsdp`).
+          dtype: of weights and computation; default: float32 on CPU, bfloat16 elsewhere.
+          suffix_length: tokens for a dimension's words including a quoted prompt.
+          answers_only: take P("Yes") over {Yes, No} instead of the whole vocabulary.
+
+        Raises:
+          FileNotFoundError, ValueError: as `convert.resolve_folder`,
+            `reward.load_reward_model.read_reward_model` and `load_reward_params`.
+        """
+        kind = compute_dtype(dtype)
+        options = {
+            "dtype": kind,
+            "param_dtype": kind,
+            "suffix_length": suffix_length,
+            "answers_only": answers_only,
+        }
+        return cls(resolve_folder(path, "model"), make_mesh() if mesh is None else mesh, options)
+
+    def score(
+        self,
+        images_a: Picture | Sequence[Picture],
+        images_b: Picture | Sequence[Picture],
+        *,
+        task: Task | str,
+        dimension: Dimension | str,
+        prompt: str | Sequence[str] = "",
+    ) -> Float32[np.ndarray, "b"]:
+        """P("Yes") to "is picture a better than picture b?", for each pair.
+
+        The answer depends on the order; `score(b, a)` is the other one.
+
+        Args:
+          images_a, images_b: opened pictures or paths, as many a as b, all of one size.
+          task: "fill", "extend", "remove", or the value of a `Task`.
+          dimension: the aspect in question, one of the task's (`tasks.DIMENSIONS`).
+          prompt: of the edit, one for all pairs or one each; quoted for text alignment only.
+
+        Raises:
+          FileNotFoundError: a path does not exist.
+          ValueError: a picture cannot be read, sizes or numbers of pictures differ, the task is
+            unknown, or the dimension is not judged for it.
+        """
+        first, second = _several(images_a), _several(images_b)
+        if len(first) != len(second):
+            raise ValueError(f"{len(first)} pictures a and {len(second)} pictures b: no pairs")
+        prompts = [prompt] * len(first) if isinstance(prompt, str) else list(prompt)
+        if len(prompts) != len(first):
+            raise ValueError(f"{len(prompts)} prompts for {len(first)} pairs")
+        tasks = [task_named(task, one) for one in prompts]
+        asked = [_dimension(dimension, one, words) for one, words in zip(tasks, prompts)]
+        pixels = pixels_of([*first, *second])
+        queries, answer = self._for_size(pixels.shape[1:3])
+        question = queries.encode_dimensions(tasks, asked, prompts)
+        log_yes, _ = answer(
+            self.params,
+            *(self._place(half) for half in np.split(pixels, 2)),
+            jax.tree.map(self._place, question),
+        )
+        return np.exp(np.asarray(log_yes, np.float32)[: len(first), 0])
+
+    def _compile(self, size: tuple[int, int]) -> tuple[QueryTokenizer, MeshFunction]:
+        """For pictures of one size: what makes the questions, and what answers them."""
+        judge = self._read(size)
+        return judge.queries, mesh_jit(judge.scorer.score, self.mesh)
+
+    def _place(self, samples: np.ndarray) -> jax.Array:
+        return jax.device_put(pad_batch(samples, self.mesh), batch_sharding(self.mesh))
+
+
+def _several(pictures: Picture | Sequence[Picture]) -> list[Picture]:
+    single = isinstance(pictures, (str, os.PathLike, Image.Image))
+    return [pictures] if single else list(pictures)
+
+
+def _dimension(name: Dimension | str, task: Task, prompt: str) -> Dimension:
+    if name not in DIMENSIONS[task]:
+        known = ", ".join(DIMENSIONS[task])
+        raise ValueError(f"dimension {str(name)!r} is not judged for {task.title}: {known}")
+    if name == Dimension.TEXT_ALIGNMENT and not prompt:
+        raise ValueError("dimension 'text_alignment' compares with the prompt: there is none")
+    return Dimension(name)

@@ -1,0 +1,28 @@
+"""Stage `pretrain`: the mini world's base editor and judge, trained from nothing.
+
+A real run starts from FLUX.1-Fill-dev and Qwen2.5-VL; the mini world has to make its own. The three
+parts are ordinary resumable trainings: autoencoder, judge, editor with its text encoders.
+"""
+
+from __future__ import annotations
+
+import jax
+
+from onereward_jax.mini.pretrain.autoencoder import train_autoencoder
+from onereward_jax.mini.pretrain.base_editor import train_editor
+from onereward_jax.mini.pretrain.starting_judge import train_judge
+from onereward_jax.stages.stage import Results, StageContext
+
+
+def run(context: StageContext) -> Results:
+    """Trains all three; writes `editor/` (diffusers layout) and `judge/` (transformers layout).
+
+    Raises:
+      ValueError: the run has several processes.
+    """
+    if jax.process_count() > 1:
+        raise ValueError("the stage pretrain runs in one process: leave --distributed out")
+    autoencoder = train_autoencoder(context)
+    judge = train_judge(context)
+    editor = train_editor(context)
+    return {**autoencoder, **judge, **editor}

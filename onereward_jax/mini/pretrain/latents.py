@@ -1,0 +1,86 @@
+"""Scenes encoded once by the frozen autoencoder, for many passes of the editor's training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+import numpy as np
+from jaxtyping import Float32, PyTree
+from safetensors.numpy import load_file, save
+from tqdm import tqdm
+
+from onereward_jax.common.atomic_file import atomic_file
+from onereward_jax.mini.world import Scene, make_scene
+from onereward_jax.mini.world import prompts as all_prompts
+from onereward_jax.policy import FillPolicy
+from onereward_jax.tasks import Task
+
+ENCODE_BATCH = 64
+
+
+def scene_latents(
+    path: Path,
+    editor: FillPolicy,
+    vae_params: PyTree,
+    *,
+    count: int,
+    size: int,
+    seed: int,
+    shares: Mapping[str, float],
+    faint: float,
+    opacity: tuple[float, float],
+) -> dict[str, np.ndarray]:
+    """The encoded scenes, from `path` if it is there.
+
+    Args:
+      path: of the safetensors file.
+      editor, vae_params: what encodes.
+      count: of scenes.
+      size: of pictures in pixels.
+      seed: of the scenes.
+      shares: of the tasks.
+      faint, opacity: as in `see_through`.
+
+    Returns:
+      latents, masked_latents float32 [count, n, c]; mask uint8 [count, size, size, 1] in {0, 1};
+      prompt int32 [count], index into `all_prompts()`.
+    """
+    if path.is_file():
+        return load_file(path)
+    rng, numbers = np.random.default_rng(seed), {text: n for n, text in enumerate(all_prompts())}
+    encode = jax.jit(lambda images: editor.encode_image(vae_params, images))
+    columns: dict[str, list[np.ndarray]] = {}
+    for _ in tqdm(range(0, count, ENCODE_BATCH), desc="scenes"):
+        tasks = rng.choice(list(shares), ENCODE_BATCH, p=list(shares.values()))
+        scenes = [make_scene(rng, Task(str(task)), "train", size) for task in tasks]
+        mask = np.stack([scene.mask for scene in scenes])[..., None] // 255
+        images = np.stack([np.float32(scene.image) / 127.5 - 1.0 for scene in scenes])
+        drawn = [see_through(rng, scene, faint, opacity) for scene in scenes]
+        targets = np.stack(drawn) / 127.5 - 1.0
+        batch = {
+            "latents": encode(targets),
+            "masked_latents": encode(images * (1.0 - mask.astype(np.float32))),
+            "mask": mask,
+            "prompt": np.int32([numbers[scene.prompt] for scene in scenes]),
+        }
+        for name, array in batch.items():
+            columns.setdefault(name, []).append(np.asarray(array))
+    whole = {name: np.concatenate(parts)[:count] for name, parts in columns.items()}
+    with atomic_file(path) as draft:
+        draft.write_bytes(save(whole))
+    return whole
+
+
+def see_through(
+    rng: np.random.Generator, scene: Scene, faint: float, opacity: tuple[float, float]
+) -> Float32[np.ndarray, "h w 3"]:
+    """The scene's target in [0, 255] as careless people would have drawn it.
+
+    What belongs into a fill is see-through in a share `faint` of the scenes, with an opacity drawn
+    from the range `opacity`. Removals and extensions draw nothing: they are as they are.
+    """
+    target, background = np.float32(scene.target), np.float32(scene.background)
+    strength = rng.uniform(*opacity) if rng.random() < faint else 1.0
+    return background + np.float32(strength) * (target - background)

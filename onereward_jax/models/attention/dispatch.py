@@ -1,0 +1,68 @@
+"""Softmax attention by whatever kernel suits the platform, the sizes and the mask.
+
+The platform is that of the mesh in whose context the caller is traced (`parallel.mesh_jit`), not
+that of this machine: compiling for a TPU on a CPU host picks the TPU's kernel.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Array, Bool, Float
+
+from onereward_jax.models.attention.blockwise import LOGIT_BYTES, blockwise_attention
+from onereward_jax.models.attention.cudnn import cudnn_attention, suits_cudnn
+from onereward_jax.models.attention.splash import splash_attention
+from onereward_jax.parallel import ATTENTION
+
+LEAST_SPLASH = 512
+"""Tokens from which the splash kernel is worth its padding; the windows of a vision tower are
+shorter."""
+
+
+def attention(
+    q: Float[Array, "b lq h d"],
+    k: Float[Array, "b lk g d"],
+    v: Float[Array, "b lk g d"],
+    *,
+    mask: Bool[Array, "#b #h #lq lk"] | None = None,
+    bias: Float[Array, "#b #h #lq lk"] | None = None,
+    scale: float | None = None,
+    is_causal: bool = False,
+) -> Float[Array, "b lq h d"]:
+    """Softmax(q kᵀ · scale + bias) v, with the softmax in float32.
+
+    What it gives bears the name `parallel.ATTENTION` for rematerialisation policies.
+
+    Args:
+      q, k, v: queries, keys, values; h may be a multiple of g (grouped-query attention).
+      mask: True where a query may look at a key.
+      bias: added to the logits (T5's relative positions).
+      scale: default 1/√d.
+      is_causal: query i sees keys 0..i.
+    """
+    platform = _platform()
+    if platform == "tpu" and mask is None and bias is None and _suits_splash(q, k):
+        return splash_attention(q, k, v, scale=scale, is_causal=is_causal)
+    options = {"mask": mask, "scale": scale, "is_causal": is_causal}
+    logit_bytes = q.shape[2] * q.shape[1] * k.shape[1] * jnp.dtype(jnp.float32).itemsize
+    if platform in ("gpu", "cuda") and suits_cudnn(q, k):
+        mixed = cudnn_attention(q, k, v, bias=bias, **options)
+    elif bias is None and logit_bytes > LOGIT_BYTES:
+        mixed = blockwise_attention(q, k, v, **options)
+    else:
+        mixed = jax.nn.dot_product_attention(q, k, v, bias=bias, implementation="xla", **options)
+    return checkpoint_name(mixed, ATTENTION)
+
+
+def _platform() -> str | None:
+    """Of the devices that this is traced for; None outside of a mesh."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return None if device is None else device.platform
+
+
+def _suits_splash(q: Float[Array, "b lq h d"], k: Float[Array, "b lk g d"]) -> bool:
+    """Self-attention over long sequences; heads of the VAE's width (512) do not fit its memory."""
+    length, width = q.shape[1], q.shape[3]
+    return length == k.shape[1] and length >= LEAST_SPLASH and width <= 256

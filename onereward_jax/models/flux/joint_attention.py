@@ -1,0 +1,102 @@
+"""Attention of the FLUX blocks: over both streams with own weights, or over the joined one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from onereward_jax.models.attention import attention
+from onereward_jax.models.flux.config import FluxConfig
+from onereward_jax.models.flux.layers import HEADS, NORM_EPS, constrain, dense
+from onereward_jax.models.flux.rotary import RotaryTable, apply_rotary
+
+
+class JointAttention(nn.Module):
+    """Image and text tokens attend to each other; each stream has its own projections."""
+
+    config: FluxConfig
+    dtype: Any
+    param_dtype: Any
+
+    @nn.compact
+    def __call__(
+        self,
+        hidden_states: Float[Array, "b n d"],
+        encoder_hidden_states: Float[Array, "b l d"],
+        rotary: RotaryTable,
+    ) -> tuple[Float[Array, "b n d"], Float[Array, "b l d"]]:
+        """The updates of the image and of the text stream; `rotary` is in the order text, image."""
+        kinds = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        image = _project(hidden_states, self.config, "to_{}", "norm_{}", **kinds)
+        text = _project(encoder_hidden_states, self.config, "add_{}_proj", "norm_added_{}", **kinds)
+        q, k, v = (jnp.concatenate(pair, axis=1) for pair in zip(text, image, strict=True))
+        mixed = _attend(q, k, v, rotary)
+        text_length = encoder_hidden_states.shape[1]
+        output = ("heads", "embed")
+        width = self.config.inner_dim
+        return (
+            dense(width, output, name="to_out_0", **kinds)(mixed[:, text_length:]),
+            dense(width, output, name="to_add_out", **kinds)(mixed[:, :text_length]),
+        )
+
+
+class SelfAttention(nn.Module):
+    """Attention over the joined sequence; the block around it owns the output projection."""
+
+    config: FluxConfig
+    dtype: Any
+    param_dtype: Any
+
+    @nn.compact
+    def __call__(
+        self, hidden_states: Float[Array, "b s d"], rotary: RotaryTable
+    ) -> Float[Array, "b s d"]:
+        kinds = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        return _attend(*_project(hidden_states, self.config, "to_{}", "norm_{}", **kinds), rotary)
+
+
+def _project(
+    x: Float[Array, "b s d"],
+    config: FluxConfig,
+    linear_name: str,
+    norm_name: str,
+    *,
+    dtype: Any,
+    param_dtype: Any,
+) -> tuple[Float[Array, "b s h k"], Float[Array, "b s h k"], Float[Array, "b s h k"]]:
+    """Queries, keys and values per head; queries and keys RMS-normalised over the head."""
+
+    def heads(part: str) -> Float[Array, "b s h k"]:
+        flat = dense(
+            config.inner_dim,
+            ("embed", "heads"),
+            name=linear_name.format(part),
+            dtype=dtype,
+            param_dtype=param_dtype,
+        )(x)
+        return flat.reshape(*x.shape[:2], config.num_attention_heads, config.attention_head_dim)
+
+    def norm(part: str) -> nn.RMSNorm:
+        return nn.RMSNorm(
+            epsilon=NORM_EPS,
+            dtype=dtype,
+            param_dtype=param_dtype,
+            scale_init=nn.with_logical_partitioning(nn.initializers.ones, ("norm",)),
+            name=norm_name.format(part),
+        )
+
+    return norm("q")(heads("q")), norm("k")(heads("k")), heads("v")
+
+
+def _attend(
+    q: Float[Array, "b s h k"],
+    k: Float[Array, "b s h k"],
+    v: Float[Array, "b s h k"],
+    rotary: RotaryTable,
+) -> Float[Array, "b s d"]:
+    q, k = apply_rotary(q, rotary), apply_rotary(k, rotary)
+    mixed = attention(constrain(q, HEADS), constrain(k, HEADS), constrain(v, HEADS))
+    return mixed.reshape(*mixed.shape[:2], -1)

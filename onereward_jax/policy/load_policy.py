@@ -1,0 +1,223 @@
+"""Editors and their text encoders from folders in the layout of diffusers' `FluxFillPipeline`.
+
+    folder/transformer    folder/vae             folder/scheduler/scheduler_config.json
+    folder/text_encoder   folder/text_encoder_2  folder/tokenizer  folder/tokenizer_2
+
+(`text_encoder` is CLIP, `text_encoder_2` is T5.) The editor needs the first line only, the text
+encoder the second. Trained transformers often come alone, as those of OneReward do: one may take
+the place of the folder's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from jaxtyping import PRNGKeyArray
+
+from onereward_jax.convert import (
+    CLIP,
+    FLUX,
+    T5,
+    VAE,
+    check_fill_pipeline,
+    component_config,
+    load_params,
+    load_tokenizers,
+)
+from onereward_jax.convert.safetensors_reader import read_json
+from onereward_jax.models.clip import ClipTextConfig, ClipTextModel
+from onereward_jax.models.flux import FluxConfig, FluxTransformer
+from onereward_jax.models.t5 import T5Config, T5Encoder
+from onereward_jax.models.vae import AutoencoderKL, VaeConfig
+from onereward_jax.parallel import logical_shardings
+from onereward_jax.policy.fill_policy import FillPolicy, PolicyParams
+from onereward_jax.policy.noise_schedule import NoiseSchedule
+from onereward_jax.policy.text_encoders import TextEncoder, TextParams
+
+
+def read_policy(
+    folder: str | Path,
+    *,
+    transformer: str | Path | None = None,
+    dtype: Any = jnp.float32,
+    param_dtype: Any = jnp.float32,
+    remat: str = "none",
+    paste_back: bool = False,
+) -> FillPolicy:
+    """The static half of the editor in `folder`; reads configurations, no weights.
+
+    Args:
+      folder: layout as above.
+      transformer: folder of a transformer alone; default: the editor's own.
+      dtype: compute dtype of the transformer. The VAE computes in float32: gradients through its
+        decoder overflow in half precision.
+      param_dtype: dtype of the transformer's parameters.
+      remat: rematerialisation policy of both.
+      paste_back: see `FillPolicy`.
+
+    Raises:
+      FileNotFoundError: a configuration file is missing.
+      ValueError: another kind of folder, an unsupported field, or transformer and VAE do not fit
+        each other.
+    """
+    folder = Path(folder)
+    check_fill_pipeline(folder)
+    flux = FluxTransformer(
+        FluxConfig.from_dict(component_config(transformer or folder / "transformer", FLUX)),
+        dtype=dtype,
+        param_dtype=param_dtype,
+        remat=remat,
+    )
+    vae_config = VaeConfig.from_dict(component_config(folder / "vae", VAE))
+    vae = AutoencoderKL(vae_config, remat=remat)
+    return FillPolicy(flux, vae, read_schedule(folder / "scheduler"), paste_back)
+
+
+def read_schedule(folder: str | Path) -> NoiseSchedule:
+    """The schedule of a pipeline's `scheduler` folder.
+
+    Raises:
+      FileNotFoundError, ValueError: missing, unreadable or unsupported `scheduler_config.json`.
+    """
+    return NoiseSchedule.from_dict(read_json(Path(folder) / "scheduler_config.json"))
+
+
+def load_policy(
+    folder: str | Path,
+    mesh: Mesh,
+    *,
+    transformer: str | Path | None = None,
+    dtype: Any = jnp.float32,
+    param_dtype: Any = jnp.float32,
+    remat: str = "none",
+    paste_back: bool = False,
+) -> tuple[FillPolicy, PolicyParams]:
+    """The editor in `folder` with its weights laid out over `mesh`.
+
+    Each process reads only the slices of its own devices.
+
+    Args, Raises: as `read_policy` and `convert.load_params`.
+    """
+    folder = Path(folder)
+    transformer = Path(transformer or folder / "transformer")
+    editor = read_policy(
+        folder,
+        transformer=transformer,
+        dtype=dtype,
+        param_dtype=param_dtype,
+        remat=remat,
+        paste_back=paste_back,
+    )
+    abstract = abstract_params(editor, mesh)
+    return editor, PolicyParams(
+        transformer=load_params(transformer, abstract.transformer, FLUX),
+        vae=load_params(folder / "vae", abstract.vae, VAE),
+    )
+
+
+def abstract_params(editor: FillPolicy, mesh: Mesh) -> PolicyParams:
+    """Shapes, dtypes and shardings of an editor's parameters, as `jax.ShapeDtypeStruct`."""
+    key, batch = jax.random.key(0), mesh.size
+    return PolicyParams(
+        transformer=_abstract(lambda: _init_transformer(editor, key, batch), mesh),
+        vae=_abstract(lambda: _init_vae(editor, key, batch), mesh),
+    )
+
+
+def init_params(editor: FillPolicy, key: PRNGKeyArray, mesh: Mesh) -> PolicyParams:
+    """Random parameters, created on `mesh` in their shards: no host ever holds a full copy."""
+    keys = PolicyParams(*jax.random.split(key))
+
+    def init() -> PolicyParams:
+        return PolicyParams(
+            transformer=nn.meta.unbox(_init_transformer(editor, keys.transformer, mesh.size)),
+            vae=nn.meta.unbox(_init_vae(editor, keys.vae, mesh.size)),
+        )
+
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_params(editor, mesh))
+    return jax.jit(init, out_shardings=shardings)()
+
+
+def read_text_configs(folder: str | Path) -> tuple[ClipTextConfig, T5Config]:
+    """The configurations of the text encoders in `folder`; reads no weights.
+
+    Raises:
+      FileNotFoundError, ValueError: one is missing, unreadable or of another kind.
+    """
+    return (
+        ClipTextConfig.from_dict(component_config(Path(folder) / "text_encoder", CLIP)),
+        T5Config.from_dict(component_config(Path(folder) / "text_encoder_2", T5)),
+    )
+
+
+def load_text_encoder(
+    folder: str | Path,
+    mesh: Mesh,
+    *,
+    max_sequence_length: int = 512,
+    dtype: Any = jnp.float32,
+    param_dtype: Any = jnp.float32,
+) -> tuple[TextEncoder, TextParams]:
+    """The text encoders in `folder` with their weights laid out over `mesh`.
+
+    Args:
+      folder: layout as above.
+      mesh: where the weights go.
+      max_sequence_length: T5 tokens per prompt.
+      dtype: compute dtype of both, and dtype of the embeddings.
+      param_dtype: dtype of the parameters.
+
+    Raises:
+      FileNotFoundError, ValueError: as `convert.load_params` and `convert.load_tokenizers`.
+    """
+    folder, configs = Path(folder), read_text_configs(folder)
+    kinds = {"dtype": dtype, "param_dtype": param_dtype}
+    clip, t5 = ClipTextModel(configs[0], **kinds), T5Encoder(configs[1], **kinds)
+    encoder = TextEncoder(clip, t5, load_tokenizers(folder), max_sequence_length)
+    key, ids = jax.random.key(0), jnp.zeros((mesh.size, 1), jnp.int32)
+    abstract = TextParams(
+        clip=_abstract(lambda: clip.init(key, ids)["params"], mesh),
+        t5=_abstract(lambda: t5.init(key, ids)["params"], mesh),
+    )
+    return encoder, TextParams(
+        clip=load_params(folder / "text_encoder", abstract.clip, CLIP),
+        t5=load_params(folder / "text_encoder_2", abstract.t5, T5),
+    )
+
+
+def _abstract(init: Callable[[], Any], mesh: Mesh) -> Any:
+    """Shapes, dtypes and shardings of what `init` makes (in Linen's partitioning boxes)."""
+    boxed = jax.eval_shape(init)
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        nn.meta.unbox(boxed),
+        logical_shardings(boxed, mesh),
+    )
+
+
+def _init_transformer(editor: FillPolicy, key: PRNGKeyArray, batch: int) -> Any:
+    """Boxed parameters of the transformer. Inputs are dummies, of which only the batch matters:
+    under `jax.set_mesh` it has to divide over the devices."""
+    config = editor.transformer.config
+    return editor.transformer.init(
+        key,
+        jnp.zeros((batch, 1, config.in_channels)),
+        jnp.zeros((batch, 1, config.joint_attention_dim)),
+        jnp.zeros((batch, config.pooled_projection_dim)),
+        jnp.zeros((batch,)),
+        jnp.zeros((1, 3)),
+        jnp.zeros((1, 3)),
+        jnp.ones((batch,)) if config.guidance_embeds else None,
+    )["params"]
+
+
+def _init_vae(editor: FillPolicy, key: PRNGKeyArray, batch: int) -> Any:
+    """Boxed parameters of the VAE; inputs as in `_init_transformer`."""
+    side, channels = editor.vae.config.scale_factor, editor.vae.config.in_channels
+    return editor.vae.init(key, jnp.zeros((batch, side, side, channels)))["params"]

@@ -1,0 +1,92 @@
+"""Low-rank adapters of an editor: a fresh one to train, and trained ones put on their base."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+from jax.sharding import Mesh
+from jaxtyping import PRNGKeyArray, PyTree
+
+from onereward_jax.convert import FLUX, find_targets, is_adapter, load_adapter, load_params
+from onereward_jax.models.lora import (
+    Factors,
+    LoraConfig,
+    abstract_factors,
+    combine,
+    first_factors,
+    merge,
+)
+from onereward_jax.parallel import mesh_jit
+from onereward_jax.policy.fill_policy import FillPolicy
+from onereward_jax.policy.load_policy import abstract_params
+
+
+def abstract_adapter(editor: FillPolicy, config: LoraConfig, mesh: Mesh) -> Factors:
+    """Shapes and shardings of the adapter's factors.
+
+    Raises:
+      ValueError: `config.targets` is not a regular expression or matches no linear layer.
+    """
+    transformer = abstract_params(editor, mesh).transformer
+    targets = find_targets(transformer, FLUX, config.targets)
+    return abstract_factors(transformer, dict.fromkeys(targets, config.rank))
+
+
+def init_adapter(editor: FillPolicy, config: LoraConfig, key: PRNGKeyArray, mesh: Mesh) -> Factors:
+    """A fresh adapter on `mesh`, which changes nothing yet; errors as `abstract_adapter`."""
+    targets = find_targets(abstract_params(editor, mesh).transformer, FLUX, config.targets)
+    abstract = abstract_adapter(editor, config, mesh)
+
+    def init(key: PRNGKeyArray) -> Factors:
+        return first_factors(key, abstract, targets)
+
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+    return mesh_jit(init, mesh, out_shardings=shardings)(key)
+
+
+def load_trained(
+    folder: str | Path, base_transformer: str | Path, editor: FillPolicy, mesh: Mesh
+) -> PyTree:
+    """The transformer in `folder`: a whole one, or an adapter merged into its base.
+
+    Args:
+      folder: a transformer's folder, or that of an adapter.
+      base_transformer: the folder of the transformer that was trained.
+      editor: the static half.
+      mesh: where the weights go.
+
+    Raises:
+      FileNotFoundError, ValueError: as `convert.load_params` and `convert.load_adapter`.
+    """
+    abstract = abstract_params(editor, mesh).transformer
+    if not is_adapter(folder):
+        return load_params(folder, abstract, FLUX)
+    factors = load_factors([(folder, 1.0)], editor, mesh)
+    return merge_into(load_params(base_transformer, abstract, FLUX), factors, mesh)
+
+
+def load_factors(
+    adapters: Sequence[tuple[str | Path, float]], editor: FillPolicy, mesh: Mesh
+) -> Factors:
+    """Factors of the weighted sum of adapters; needs no weights of their base.
+
+    Args:
+      adapters: (file or folder, weight).
+      editor: the static half of the editor that they are for.
+      mesh: where the factors go.
+
+    Raises:
+      FileNotFoundError, ValueError: as `convert.load_adapter`.
+    """
+    abstract = abstract_params(editor, mesh).transformer
+    return combine([(load_adapter(source, abstract, FLUX), weight) for source, weight in adapters])
+
+
+def merge_into(transformer: PyTree, factors: Factors, mesh: Mesh) -> PyTree:
+    """The transformer on `mesh` with A B in its kernels; the given one is used up."""
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, transformer)
+    # Donated: the base is read from its folder again when it is wanted.
+    put_on = mesh_jit(merge, mesh, donate_argnums=0, out_shardings=shardings)
+    return put_on(transformer, factors)

@@ -1,0 +1,151 @@
+"""Prompts to embeddings with T5 and CLIP, as `FluxFillPipeline.encode_prompt` does.
+
+The two encoders (4.9 B parameters in FLUX) never sit in a training step: the stage `embed` runs
+them once over all distinct prompts and leaves a `TextCache` beside the triplets.
+
+Single letters: b batch, l T5 tokens, k CLIP tokens.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import transformers
+from absl import logging
+from jax.sharding import Mesh
+from jaxtyping import Array, Int, Int32
+
+from onereward_jax.convert import EditorTokenizers
+from onereward_jax.models.clip import ClipTextModel
+from onereward_jax.models.t5 import T5Encoder
+from onereward_jax.parallel import MeshFunction, mesh_jit, replicated
+from onereward_jax.policy.model_inputs import PromptEmbeds
+
+
+class TextParams(NamedTuple):
+    """The weights of both encoders."""
+
+    clip: Any
+    t5: Any
+
+
+class TokenIds(NamedTuple):
+    """A batch of prompts as padded tokens."""
+
+    clip: Int[Array | np.ndarray, "b k"]
+    t5: Int[Array | np.ndarray, "b l"]
+
+
+@dataclasses.dataclass(frozen=True)
+class TextEncoder:
+    """The static half of the two text encoders.
+
+    Attributes:
+      clip, t5: the modules.
+      tokenizers: theirs.
+      max_sequence_length: T5 tokens per prompt; shorter prompts are padded and the padding is
+        *not* masked out, because FLUX has been trained like that (with 512).
+
+    Raises:
+      ValueError: CLIP's tokenizer pads beyond the positions of its model.
+    """
+
+    clip: ClipTextModel
+    t5: T5Encoder
+    tokenizers: EditorTokenizers
+    max_sequence_length: int = 512
+
+    def __post_init__(self) -> None:
+        found = self.tokenizers.clip.model_max_length
+        limit = self.clip.config.max_position_embeddings
+        if found > limit:
+            raise ValueError(
+                f"CLIP tokenizer: model_max_length {found} is more than the model's "
+                f"max_position_embeddings {limit}"
+            )
+
+    def tokenize(self, prompts: Sequence[str]) -> TokenIds:
+        """Both tokenizers' ids, int32; warns of prompts that are cut."""
+        clip, t5 = self.tokenizers.clip, self.tokenizers.t5
+        return TokenIds(
+            clip=_tokenize(clip, prompts, clip.model_max_length, "CLIP"),
+            t5=_tokenize(t5, prompts, self.max_sequence_length, "T5"),
+        )
+
+    def embed(self, params: TextParams, ids: TokenIds) -> PromptEmbeds:
+        """T5's last hidden states and CLIP's pooled output; pure."""
+        _, pooled = self.clip.apply({"params": params.clip}, ids.clip)
+        return PromptEmbeds(self.t5.apply({"params": params.t5}, ids.t5), pooled)
+
+
+def make_embed(encoder: TextEncoder, mesh: Mesh) -> MeshFunction:
+    """The jitted function (params, ids) -> embeddings, spread over `mesh` but returned whole."""
+    whole = replicated(mesh)
+    return mesh_jit(encoder.embed, mesh, in_shardings=(None, whole), out_shardings=whole)
+
+
+def embed_prompts(
+    encoder: TextEncoder,
+    params: TextParams,
+    prompts: Sequence[str],
+    mesh: Mesh,
+    batch_size: int = 32,
+) -> Iterator[tuple[list[str], PromptEmbeds]]:
+    """Batch after batch: prompts and their embeddings as numpy arrays of the encoders' dtype.
+
+    All processes of a run must call it with the same prompts and consume it to the end.
+
+    Args:
+      encoder, params: from `load_text_encoder`.
+      prompts: any number.
+      mesh: where the parameters are.
+      batch_size: prompts per call, rounded up to a multiple of the devices; the last batch is
+        filled up so that one compiled function serves all.
+    """
+    embed = make_embed(encoder, mesh)
+    batch_size = -(-batch_size // mesh.size) * mesh.size
+    for start in range(0, len(prompts), batch_size):
+        batch = list(prompts[start : start + batch_size])
+        ids = encoder.tokenize(batch)
+        fill = ((0, batch_size - len(batch)), (0, 0))
+        embeds = embed(params, TokenIds(*(np.pad(part, fill) for part in ids)))
+        yield batch, PromptEmbeds(*(np.asarray(part)[: len(batch)] for part in embeds))
+
+
+def check_prompt(prompt: str) -> None:
+    """Makes sure that a prompt is text: a command line that is not UTF-8 makes half characters.
+
+    Raises:
+      ValueError: it is not.
+    """
+    if any("\ud800" <= letter <= "\udfff" for letter in prompt):
+        raise ValueError(f"the prompt {prompt!r} is not Unicode text")
+
+
+def _tokenize(
+    tokenizer: transformers.PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    length: int,
+    name: str,
+) -> Int32[np.ndarray, "b k"]:
+    """Ids padded and cut to `length`."""
+    for prompt in prompts:
+        check_prompt(prompt)
+    whole = tokenizer(list(prompts), verbose=False).input_ids
+    for prompt, ids in zip(prompts, whole, strict=True):
+        if len(ids) > length:
+            logging.warning(
+                "%s reads only the first %d of %d tokens of the prompt %r",
+                name, length, len(ids), prompt,
+            )  # fmt: skip
+    padded = tokenizer(
+        list(prompts),
+        padding="max_length",
+        max_length=length,
+        truncation=True,
+        return_tensors="np",
+    )
+    return padded.input_ids.astype(np.int32)

@@ -1,0 +1,215 @@
+"""Judges from folders in the layout of transformers' Qwen2.5-VL."""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from jaxtyping import PyTree
+
+from onereward_jax.convert import (
+    QWEN2_5_VL,
+    component_config,
+    load_params,
+    load_tokenizer,
+    read_preprocessor,
+)
+from onereward_jax.convert.safetensors_reader import read_json
+from onereward_jax.models.int8 import abstract_quantized, quantize
+from onereward_jax.models.qwen2_5_vl import Qwen2_5_VL, Qwen2_5_VLConfig, init_params
+from onereward_jax.parallel import abstract_arrays, mesh_jit
+from onereward_jax.reward.image_preprocess import ImageProcessor
+from onereward_jax.reward.query import QueryTokenCounts, QueryTokenizer
+from onereward_jax.reward.query_template import QueryTemplate, packaged_template
+from onereward_jax.reward.scorer import Scorer
+from onereward_jax.tasks import Dimension, Task
+
+QUERY_FILE = "onereward_query.json"
+"""Beside the weights of a judge we trained: the query template it answers, see `QueryTemplate`."""
+
+COUNTS_FILE = "query_tokens.json"
+"""In place of a tokenizer, where only sizes matter: `QueryTokenCounts` and template version."""
+
+
+class RewardModel(NamedTuple):
+    """A judge without its weights.
+
+    Attributes:
+      scorer: asks it.
+      queries: makes its questions.
+    """
+
+    scorer: Scorer
+    queries: QueryTokenizer
+
+
+def read_reward_model(
+    folder: str | Path,
+    size: tuple[int, int],
+    *,
+    suffix_length: int = 64,
+    dtype: Any = jnp.float32,
+    param_dtype: Any = jnp.float32,
+    remat: str = "none",
+    answers_only: bool = False,
+    template: QueryTemplate | None = None,
+    cut_prompts: bool = False,
+) -> RewardModel:
+    """The static half of the judge in `folder`; reads configurations and tokenizer, no weights.
+
+    Args:
+      folder: with config.json, preprocessor_config.json and tokenizer.
+      size: (height, width) of the pictures to be compared.
+      suffix_length: see `QueryTokenizer`.
+      dtype, param_dtype, remat: see `Qwen2_5_VL`.
+      answers_only: see `Scorer`.
+      template: how it is to be asked, for who will train it; left out: as `judge_template` says.
+      cut_prompts: see `QueryTokenizer`.
+
+    Raises:
+      FileNotFoundError: a file is missing.
+      ValueError: another kind of model, an unsupported field, or a judge trained with a query
+        template that its folder does not hold.
+    """
+    folder = Path(folder)
+    model, processor = _read_model(folder, dtype=dtype, param_dtype=param_dtype, remat=remat)
+    queries = QueryTokenizer(
+        load_tokenizer(folder),
+        processor.tokens_per_image(*size),
+        suffix_length,
+        template=judge_template(folder) if template is None else template,
+        cut_prompts=cut_prompts,
+    )
+    return RewardModel(Scorer(model, processor, queries.layout, answers_only), queries)
+
+
+def read_scorer(
+    folder: str | Path,
+    size: tuple[int, int],
+    *,
+    suffix_length: int = 64,
+    dtype: Any = jnp.float32,
+    param_dtype: Any = jnp.float32,
+    remat: str = "none",
+    answers_only: bool = False,
+    template: QueryTemplate | None = None,
+    cut_prompts: bool = False,
+) -> Scorer:
+    """The scorer of `read_reward_model`, from the tokenizer or its counts in `COUNTS_FILE`.
+
+    For compiling ahead of time, which wants the sizes of a judge and nothing to read or to say.
+
+    Args, Raises: as `read_reward_model`.
+    """
+    folder = Path(folder)
+    kinds = {"dtype": dtype, "param_dtype": param_dtype, "remat": remat}
+    if not (folder / COUNTS_FILE).is_file():
+        options = {"suffix_length": suffix_length, "answers_only": answers_only, **kinds}
+        options |= {"template": template, "cut_prompts": cut_prompts}
+        return read_reward_model(folder, size, **options).scorer
+    model, processor = _read_model(folder, **kinds)
+    layout = read_counts(folder, template).layout(processor.tokens_per_image(*size), suffix_length)
+    return Scorer(model, processor, layout, answers_only)
+
+
+def read_counts(folder: str | Path, template: QueryTemplate | None = None) -> QueryTokenCounts:
+    """The token counts stored in `folder`, which have to be of `template` (ours if left out).
+
+    Raises:
+      FileNotFoundError: there are none.
+      ValueError: they are of another query template, or incomplete.
+    """
+    path = Path(folder) / COUNTS_FILE
+    stored = read_json(path)
+    version = (packaged_template() if template is None else template).version
+    if stored.pop("template_version", None) != version:
+        raise ValueError(
+            f"{path} was counted with another query template than {version}: a folder with the "
+            "judge's tokenizer serves any"
+        )
+    try:
+        stored["task"] = {Task(name): length for name, length in stored["task"].items()}
+        stored["suffix"] = {Dimension(name): length for name, length in stored["suffix"].items()}
+        return QueryTokenCounts(**stored)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is not the token counts of a query: {error}") from error
+
+
+def _read_model(
+    folder: Path, *, dtype: Any, param_dtype: Any, remat: str
+) -> tuple[Qwen2_5_VL, ImageProcessor]:
+    config = Qwen2_5_VLConfig.from_dict(component_config(folder, QWEN2_5_VL))
+    model = Qwen2_5_VL(config, dtype=dtype, param_dtype=param_dtype, remat=remat)
+    return model, ImageProcessor.from_dict(read_preprocessor(folder))
+
+
+def abstract_reward_params(scorer: Scorer, mesh: Mesh, *, int8: bool = False) -> PyTree:
+    """Shapes and shardings of what `load_reward_params` gives."""
+    boxed = jax.eval_shape(functools.partial(init_params, scorer.model), jax.random.key(0))
+    abstract = abstract_arrays(boxed, mesh)
+    return abstract_quantized(abstract) if int8 else abstract
+
+
+def load_reward_params(
+    folder: str | Path, scorer: Scorer, mesh: Mesh, *, int8: bool = False
+) -> PyTree:
+    """The weights in `folder`, laid out over `mesh`; raises as `convert.load_params`.
+
+    Args:
+      folder, scorer, mesh: of the judge; where it goes.
+      int8: linear layers at one byte per weight, for a judge that does not learn: `Quantized`.
+    """
+    params = load_params(Path(folder), abstract_reward_params(scorer, mesh), QWEN2_5_VL)
+    if not int8:
+        return params
+    shardings = jax.tree.map(
+        lambda leaf: leaf.sharding, abstract_reward_params(scorer, mesh, int8=True)
+    )
+    return mesh_jit(quantize, mesh, out_shardings=shardings)(params)
+
+
+def judge_template(folder: str | Path) -> QueryTemplate:
+    """The template that the judge in `folder` was trained with; ours for one we did not train.
+
+    Raises:
+      ValueError: its words are not there, or are not those of the version it was trained with.
+    """
+    path = Path(folder) / QUERY_FILE
+    if not path.is_file():
+        return packaged_template()
+    stored = read_json(path)
+    version = stored.get("template_version")
+    if "template" not in stored:
+        if version == packaged_template().version:
+            return packaged_template()
+        raise ValueError(
+            f"{path}: the judge was trained with query template {version!r}, whose words are not "
+            "there"
+        )
+    try:
+        template = QueryTemplate.from_dict(stored.get("template"))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    if template.version != version:
+        raise ValueError(
+            f"{path}: the judge was trained with query template {version!r}, the words there are "
+            f"of {template.version!r}"
+        )
+    return template
+
+
+def write_judge_template(folder: str | Path, template: QueryTemplate) -> None:
+    """Puts into a judge's folder the query template that it was trained with."""
+    content = {
+        "template_version": template.version,
+        "template": template.to_dict(),
+        "answers": list(template.answers),
+        "queries": template.queries(),
+    }
+    text = json.dumps(content, indent=1, ensure_ascii=False)
+    (Path(folder) / QUERY_FILE).write_text(text + "\n", encoding="utf-8")

@@ -1,0 +1,56 @@
+"""What is checked before the first stage of a chain: fields one by one, then stage by stage."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+
+from ml_collections import FrozenConfigDict
+
+from onereward_jax.stages.command_file import overridden
+from onereward_jax.stages.config_rules import RULES
+from onereward_jax.stages.stage import Stage, StageContext
+from onereward_jax.stages.staleness import leaves, readers, unread
+
+
+def check_config(
+    config: FrozenConfigDict, stages: Collection[Stage], overrides: Sequence[str]
+) -> None:
+    """Check every field of a run by itself.
+
+    Args:
+      config: the experiment.
+      stages: those of the run.
+      overrides: flags that set fields by hand.
+
+    Raises:
+      ValueError: naming all fields that are out of range or missing from a section that is read, or
+        that are set and read by nobody.
+    """
+    read = {leaf for stage in stages for leaf in readers(stage, config)}
+    values, sections = leaves(config), {leaf.partition(".")[0] for leaf in read}
+    complaints = [
+        f"config.{leaf} is missing: {rule.expected}"
+        for leaf, rule in RULES.items()
+        if leaf not in values and leaf.partition(".")[0] in sections
+    ]
+    for leaf, value in values.items():
+        rule = RULES.get(leaf)
+        if rule is not None and not rule.holds(value):
+            complaints.append(f"config.{leaf} is {value!r}: {rule.expected}")
+        elif rule is None and leaf in read:
+            complaints.append(f"config.{leaf} is not a field of the stages")
+    if not complaints:
+        named = unread(overridden(overrides), stages, config)
+        complaints = [f"{field} is set, but {reason}" for field, reason in named.items()]
+    if complaints:
+        raise ValueError("\n".join(complaints))
+
+
+def check_stages(contexts: Iterable[tuple[Stage, StageContext]]) -> None:
+    """Ask each stage what it can know beforehand.
+
+    Raises:
+      ValueError, FileNotFoundError, ModuleNotFoundError: the first stage's complaint.
+    """
+    for stage, context in contexts:
+        stage.check(context)

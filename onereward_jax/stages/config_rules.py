@@ -1,0 +1,279 @@
+"""What every field of the config may be: a rule by its dotted name.
+
+These are rules of single fields. What depends on several of them, on files or on the devices is in
+the `check` of the stage that reads them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Callable
+from typing import Any
+
+from onereward_jax.parallel.remat import POLICIES
+from onereward_jax.tasks import TASKS, Dimension
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """A rule.
+
+    Attributes:
+      expected: what a value should be, as the rest of a sentence.
+      holds: whether a value is.
+    """
+
+    expected: str
+    holds: Callable[[Any], bool]
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return _is_integer(value) or (isinstance(value, float) and math.isfinite(value))
+
+
+def choice(*values: str) -> Rule:
+    """One of some words."""
+    return Rule(f"choose one of {', '.join(values)}", lambda value: value in values)
+
+
+def whole(least: int, most: int | float = math.inf) -> Rule:
+    """An integer in [least, most]."""
+    bounds = f"from {least}" + (f" to {most}" if most < math.inf else "")
+    return Rule(
+        f"a whole number {bounds} expected", lambda v: _is_integer(v) and least <= v <= most
+    )
+
+
+def number(low: float = -math.inf, high: float = math.inf, *, above: bool = False) -> Rule:
+    """A finite number in [low, high], or in (low, high] if `above`."""
+    if high < math.inf:
+        expected = f"a number {'above' if above else 'from'} {low:g} to {high:g} expected"
+    else:
+        expected = f"a number {'above' if above else 'from'} {low:g} expected"
+    return Rule(
+        expected,
+        lambda v: _is_number(v) and (low < v if above else low <= v) and v <= high,
+    )
+
+
+def between(low: float, high: float = math.inf) -> Rule:
+    """Two ascending numbers in [low, high]."""
+    bounds = f" from {low:g}" + (f" to {high:g}" if high < math.inf else "")
+    return Rule(
+        f"two numbers{bounds} expected, the smaller one first",
+        lambda v: (
+            isinstance(v, tuple)
+            and len(v) == 2
+            and all(map(_is_number, v))
+            and low <= v[0] <= v[1] <= high
+        ),
+    )
+
+
+def each(rule: Rule) -> Rule:
+    """A tuple that is not empty, whose items obey a rule."""
+    return Rule(
+        f"a tuple of values expected, for each: {rule.expected}",
+        lambda v: isinstance(v, tuple) and len(v) > 0 and all(map(rule.holds, v)),
+    )
+
+
+def or_none(rule: Rule) -> Rule:
+    """Nothing, or what a rule says."""
+    return Rule(f"None or {rule.expected}", lambda v: v is None or rule.holds(v))
+
+
+TEXT = Rule("a text expected", lambda value: isinstance(value, str))
+NAMED = Rule("it must not be empty", lambda value: isinstance(value, str) and value != "")
+FLAG = Rule("True or False expected", lambda value: isinstance(value, bool))
+SHARE = number(0.0, 1.0)
+DECAY = Rule("a number from 0 to below 1 expected", lambda v: _is_number(v) and 0 <= v < 1)
+DTYPE = choice("float32", "bfloat16", "float16")
+VOCABULARY = choice("full", "yes_no")
+
+
+def _is_pattern(value: Any) -> bool:
+    try:
+        re.compile(value)
+    except (re.error, TypeError):
+        return False
+    return True
+
+
+PATTERN = Rule("a regular expression expected", _is_pattern)
+SIDE = Rule("a multiple of 16 expected", lambda v: _is_integer(v) and v > 0 and v % 16 == 0)
+AXIS = Rule("devices, 1 or more, or -1 expected", lambda v: _is_integer(v) and (v > 0 or v == -1))
+
+
+def _optimizer(section: str) -> dict[str, Rule]:
+    rules = {
+        "learning_rate": number(0.0, above=True),
+        "schedule": choice("constant", "cosine"),
+        "warmup_steps": whole(0),
+        "final_fraction": SHARE,
+        "b1": DECAY,
+        "b2": DECAY,
+        "eps": number(0.0, above=True),
+        "weight_decay": number(0.0),
+        "clip_norm": number(0.0, above=True),
+        "moments": choice("float32", "bfloat16", "int8"),
+    }
+    return {f"{section}.optimizer.{name}": rule for name, rule in rules.items()}
+
+
+def _jitter(section: str) -> dict[str, Rule]:
+    rules = {"noise": number(0.0), "shift": whole(0), "negative": SHARE}
+    return {f"{section}.jitter.{name}": rule for name, rule in rules.items()}
+
+
+def _training(section: str) -> dict[str, Rule]:
+    """What the stages that train have in common."""
+    names = ("steps", "batch_size", "microbatches", "checkpoint_every", "log_every")
+    rules = {f"{section}.{name}": whole(1) for name in names}
+    rules[f"{section}.max_refused"] = whole(0)
+    rules[f"{section}.vocabulary"] = VOCABULARY
+    return rules | _optimizer(section) | _jitter(section)
+
+
+def _per_task(section: str, rule: Rule) -> dict[str, Rule]:
+    return {f"{section}.{task.value}": rule for task in TASKS}
+
+
+def _card(section: str) -> dict[str, Rule]:
+    names = ("base_model", "license", "license_name", "license_link")
+    return {f"{section}.{name}": TEXT for name in names}
+
+
+def _pretrained(section: str) -> dict[str, Rule]:
+    """Of one model of the stage `pretrain`."""
+    rules = {name: whole(1) for name in ("steps", "batch_size")}
+    rules |= {"learning_rate": number(0.0, above=True), "clip_norm": number(0.0, above=True)}
+    rules |= {"warmup_steps": whole(0), "final_fraction": SHARE, "weight_decay": number(0.0)}
+    return {f"{section}.{name}": rule for name, rule in rules.items()}
+
+
+RULES: dict[str, Rule] = {
+    "seed": whole(0, 2**32 - 1),
+    "stages": each(NAMED),
+    "mesh.data": AXIS,
+    "mesh.fsdp": AXIS,
+    "mesh.tensor": AXIS,
+    "logging.tensorboard": FLAG,
+    "logging.wandb": TEXT,
+    "logging.profile_steps": each(whole(0)),
+    "compilation_cache": TEXT,
+    "models.editor": NAMED,
+    "models.transformer": TEXT,
+    "models.judge": NAMED,
+    "models.paste_back": FLAG,
+    "models.dtype": DTYPE,
+    "models.remat": choice("none", *POLICIES),
+    "data.source": choice("mini", "folder", "tfds"),
+    "data.path": TEXT,
+    "data.image_size": SIDE,
+    "data.aspect_ratios": each(number(0.0, above=True)),
+    "data.small_pictures": choice("upscale", "refuse"),
+    **_per_task("data.train", whole(0)),
+    **_per_task("data.test", whole(0)),
+    "guidance.guidance_scale": number(0.0),
+    "guidance.true_cfg_scale": number(0.0),
+    "guidance.negative_prompt": TEXT,
+    "embed.max_length": whole(1),
+    "embed.batch_size": whole(1),
+    "candidates.count": whole(2),
+    "candidates.train": whole(1),
+    "candidates.test": whole(1),
+    "candidates.tasks": choice("as_sampled", "evenly"),
+    "candidates.batch_size": whole(1),
+    "candidates.num_steps": each(whole(1)),
+    "candidates.negative_prompts": each(TEXT),
+    "candidates.guidance_scale": between(0.0),
+    "candidates.true_cfg_scale": between(0.0),
+    "candidates.disturbed": SHARE,
+    "candidates.disturbance": between(0.0),
+    "candidates.strength": between(0.0, 1.0),
+    "candidates.guided_by": choice("either", "both"),
+    "annotate.by": choice("oracle", "people"),
+    "annotate.path": TEXT,
+    "annotate.enough": SHARE,
+    "annotate.noise_rate": SHARE,
+    "annotate.margin": number(0.0),
+    **_training("reward"),
+    "reward.between": FLAG,
+    "reward.mirror": SHARE,
+    "reward.tasks": choice("as_found", "evenly"),
+    "reward.query_template": TEXT,
+    "reward.suffix_length": whole(1),
+    "reward.unfit_prompts": choice("refuse", "cut"),
+    "reward.evaluate_every": whole(1),
+    **_training("rl"),
+    "rl.algorithm": choice("frozen", "dynamic"),
+    "rl.lora.rank": whole(0),
+    "rl.lora.alpha": number(0.0, above=True),
+    "rl.lora.targets": PATTERN,
+    "rl.reward": NAMED,
+    "rl.reward_upper_bound": SHARE,
+    "rl.judge_int8": FLAG,
+    "rl.ema_decay": SHARE,
+    "rl.num_steps": whole(1),
+    "rl.t1": whole(0),
+    "rl.t2": whole(0),
+    "rl.guidance_scale": or_none(number(0.0)),
+    "rl.policy_true_cfg_scale": or_none(number(0.0)),
+    "rl.prediction_true_cfg_scale": or_none(number(0.0)),
+    "rl.reference_true_cfg_scale": or_none(number(0.0)),
+    "rl.negative_prompt": or_none(TEXT),
+    **_per_task("rl.task_probabilities", number(0.0)),
+    **{f"rl.dimension_weights.{one.value}": number(0.0) for one in Dimension},
+    "rl.task_per": choice("sample", "iteration"),
+    "rl.flow_matching_weight": number(0.0),
+    "rl.sample_every": whole(1),
+    **_per_task("evaluate.triplets", whole(0)),
+    "evaluate.batch_size": whole(1),
+    "evaluate.num_steps": whole(1),
+    "evaluate.guidance_scale": or_none(number(0.0)),
+    "evaluate.true_cfg_scale": or_none(number(0.0)),
+    "evaluate.negative_prompt": or_none(TEXT),
+    "evaluate.same_margin": number(0.0),
+    "evaluate.judge_same_margin": SHARE,
+    "evaluate.judge": TEXT,
+    "evaluate.questions": whole(0),
+    "evaluate.answers": TEXT,
+    "evaluate.weights": choice("policy", "ema"),
+    "evaluate.pictures": whole(0),
+    "export.weights": choice("policy", "ema"),
+    "export.dtype": DTYPE,
+    "export.editor": choice("pipeline", "transformer"),
+    "export.shard_gb": number(0.0, above=True),
+    **_card("export.editor_card"),
+    **_card("export.judge_card"),
+    "pretrain.image_size": SIDE,
+    "pretrain.checkpoint_every": whole(1),
+    "pretrain.log_every": whole(1),
+    **_pretrained("pretrain.vae"),
+    "pretrain.vae.ema_decay": SHARE,
+    "pretrain.vae.kl_weight": number(0.0),
+    "pretrain.vae.squared_weight": number(0.0),
+    **_pretrained("pretrain.editor"),
+    "pretrain.editor.ema_decay": SHARE,
+    "pretrain.editor.scenes": whole(1),
+    **_per_task("pretrain.editor.shares", SHARE),
+    "pretrain.editor.faint": SHARE,
+    "pretrain.editor.opacity": between(0.0, 1.0),
+    "pretrain.editor.drop_prompt": SHARE,
+    **_pretrained("pretrain.judge"),
+    "pretrain.judge.pairs": whole(1),
+    "pretrain.judge.words_weight": number(0.0),
+    **_jitter("pretrain.judge"),
+    **_pretrained("pretrain.judge_refined"),
+    "pretrain.judge_refined.pairs": whole(1),
+    "pretrain.judge_refined.words_weight": number(0.0),
+    **_jitter("pretrain.judge_refined"),
+}
+"""Dotted name, without "config." -> rule."""

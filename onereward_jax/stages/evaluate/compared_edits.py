@@ -1,0 +1,152 @@
+"""What base and policy make of held-out triplets, kept as PNGs so that each is made only once."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from jax.experimental import multihost_utils
+from jaxtyping import UInt8
+from PIL import Image
+
+from onereward_jax.common.atomic_file import atomic_file
+from onereward_jax.common.rng import generator
+from onereward_jax.convert import VAE, load_params
+from onereward_jax.data.triplets import Triplets
+from onereward_jax.parallel import is_writer
+from onereward_jax.parallel.distributed import is_multiprocess
+from onereward_jax.parallel.preemption import stop_points
+from onereward_jax.policy import PolicyParams, open_text_cache
+from onereward_jax.policy.load_policy import abstract_params, read_policy
+from onereward_jax.policy.lora_adapters import load_trained
+from onereward_jax.stages.edit_batches import Edit, PictureMaker, Source
+from onereward_jax.stages.guidance import evaluate_guidance
+from onereward_jax.stages.progress import progress_bar
+from onereward_jax.stages.settings import compute_dtype
+from onereward_jax.stages.stage import StageContext
+
+PICTURES = "pictures"
+"""Folder of the stage with the pictures of both editors."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Pictures:
+    """What an editor made, read when it is asked for.
+
+    Attributes:
+      folder: of the PNGs.
+      names: of the triplets, by their row in the test split.
+    """
+
+    folder: Path
+    names: Mapping[int, str]
+
+    def path(self, row: int) -> Path:
+        """Where the picture of a triplet is, or will be."""
+        return self.folder / f"{self.names[row]}.png"
+
+    def __getitem__(self, row: int) -> UInt8[np.ndarray, "h w 3"]:
+        with Image.open(self.path(row)) as picture:
+            return np.asarray(picture)
+
+    def missing(self) -> list[int]:
+        """The rows without a picture, the same on every process: those the writer misses."""
+        absent = np.zeros(len(self.names), bool)
+        if is_writer():
+            made = {path.name for path in self.folder.glob("*.png")}
+            absent[:] = [self.path(row).name not in made for row in self.names]
+        if is_multiprocess():
+            absent = multihost_utils.broadcast_one_to_all(absent)
+        return [row for row, is_absent in zip(self.names, absent) if is_absent]
+
+    def write(self, row: int, pixels: UInt8[np.ndarray, "h w 3"]) -> None:
+        """Keeps a picture; a file is there whole or not at all."""
+        with atomic_file(self.path(row), sync=True) as draft:
+            Image.fromarray(pixels).save(draft)
+
+
+def make_edits(
+    context: StageContext, triplets: Triplets, rows: Sequence[int]
+) -> tuple[Pictures, Pictures]:
+    """The pictures of base and policy, made from the same noise where they are missing.
+
+    One editor at a time has its weights on the devices, and none where nothing is missing.
+
+    Raises:
+      Stopped: as asked by a signal; the same command goes on from there.
+    """
+    ids = triplets.column("id")
+    names = {row: ids[row] for row in rows}
+    base, policy = (
+        Pictures(context.folder / PICTURES / name, names) for name in ("base", "policy")
+    )
+    wanted = [
+        (base, base.missing(), context.base_transformer()),
+        (policy, policy.missing(), context.output("rl") / context.config.evaluate.weights),
+    ]
+    if any(missing for _, missing, _ in wanted):
+        _generate(context, triplets, wanted)
+    context.share(PICTURES)
+    return base, policy
+
+
+def _generate(
+    context: StageContext,
+    triplets: Triplets,
+    wanted: Sequence[tuple[Pictures, Sequence[int], Path]],
+) -> None:
+    """Makes pictures of the missing rows with the transformer in a folder, one after the other."""
+    config, mesh, folder = context.config.evaluate, context.mesh, context.base_model("editor")
+    kind, transformer = compute_dtype(context.config), context.base_transformer()
+    editor = read_policy(
+        folder,
+        transformer=transformer,
+        dtype=kind,
+        param_dtype=kind,  # nothing is learnt here: no float32 master
+        paste_back=context.config.models.paste_back,
+    )
+    vae = load_params(folder / "vae", abstract_params(editor, mesh).vae, VAE)
+    cache = open_text_cache(context.output("embed") / "prompts")
+    guidance, names = evaluate_guidance(context.config), wanted[0][0].names
+
+    def edit(row: int) -> Edit:
+        return Edit(
+            triplets,
+            row,
+            num_steps=config.num_steps,
+            guidance_scale=guidance.guidance_scale,
+            true_cfg_scale=guidance.true_cfg_scale,
+            negative_prompt=guidance.negative_prompt,
+            noise_seed=int(generator(context.config.seed, "evaluate", names[row]).integers(2**31)),
+        )
+
+    maker = PictureMaker(editor, mesh, cache, config.batch_size, config.num_steps)
+    todo = sum(len(missing) for _, missing, _ in wanted)
+    total = sum(len(pictures.names) for pictures, _, _ in wanted)
+    with (
+        progress_bar("edits", total, initial=total - todo, unit="picture") as bar,
+        stop_points("evaluate") as stop,
+    ):
+        for pictures, missing, weights in wanted:
+            if not missing:
+                continue
+            trained = load_trained(weights, transformer, editor, mesh)
+            params = PolicyParams(transformer=trained, vae=vae)
+            save = functools.partial(_save, pictures, missing)
+            for count, _ in maker.make(params, [edit(row) for row in missing], save):
+                bar.update(count)
+                stop.if_asked(f"at {bar.n} of {total} pictures")
+            del trained, params  # before the next editor takes their place
+
+
+def _save(
+    pictures: Pictures,
+    rows: Sequence[int],
+    number: int,
+    source: Source,
+    pixels: UInt8[np.ndarray, "h w 3"],
+) -> None:
+    pictures.write(rows[number], pixels)

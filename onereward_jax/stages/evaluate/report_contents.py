@@ -1,0 +1,105 @@
+"""What the report shows beside the comparisons: curves, the judge's accuracy, pictures."""
+
+from __future__ import annotations
+
+import collections
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onereward_jax.data.triplets import Triplets
+from onereward_jax.evaluation.image_metrics import ImageMetrics, mean_metrics, measure
+from onereward_jax.evaluation.judge_accuracy import JudgeAccuracy
+from onereward_jax.evaluation.report import Curve, GridRow
+from onereward_jax.stages.evaluate.compared_edits import Pictures
+from onereward_jax.tasks import DIMENSIONS, TASKS, Dimension, Task
+
+MONITORS = (
+    "saturation",
+    "edge_density",
+    "outside_drift",
+    "reference_outside_drift",
+    "zero_gradient",
+    "reference_distance",
+    "grad_norm",
+)
+"""Curves beside the reward, by their names in metrics.jsonl."""
+
+
+def read_curves(path: Path) -> tuple[dict[tuple[Task, Dimension], Curve], dict[str, Curve]]:
+    """Rewards per task and dimension, and monitors, of a run's metrics.jsonl."""
+    lines = [json.loads(line) for line in path.read_text().split("\n") if line]
+    steps = np.array([line["step"] for line in lines])
+
+    def curve(name: str) -> Curve:
+        return Curve(steps, np.array([line.get(name, np.nan) for line in lines], np.float64))
+
+    rewards = {
+        (task, dimension): curve(f"reward/{task.value}/{dimension.value}")
+        for task in TASKS
+        for dimension in DIMENSIONS[task]
+    }
+    return rewards, {name: curve(name) for name in MONITORS}
+
+
+def read_judge_table(path: Path) -> dict[tuple[Task, Dimension], JudgeAccuracy]:
+    """Table 1 as the stage `reward` measured it."""
+    table = {}
+    for row in json.loads(path.read_text())["rows"]:
+        cell = Task(row.pop("task")), Dimension(row.pop("dimension"))
+        table[cell] = JudgeAccuracy(**row)
+    return table
+
+
+def task_metrics(
+    triplets: Triplets,
+    rows: Sequence[int],
+    pictures: Pictures,
+    word_accuracies: Mapping[int, float | None],
+) -> dict[Task, ImageMetrics]:
+    """Plain measurements of an editor's pictures, averaged per task; against the truth where the
+    triplet has a target."""
+    measured = collections.defaultdict(list)
+    for row in rows:
+        example = triplets[row]
+        measured[TASKS[triplets.tasks[row]]].append(
+            measure(
+                pictures[row],
+                example["image"],
+                example["mask"][..., 0],
+                _truth(example),
+                word_accuracies.get(row),
+            )
+        )
+    return {task: mean_metrics(found) for task, found in measured.items()}
+
+
+def picture_grids(
+    triplets: Triplets, rows: Sequence[int], base: Pictures, policy: Pictures, count: int
+) -> dict[Task, list[GridRow]]:
+    """The first `count` triplets of each task with both results, and the truth where known."""
+    grids: dict[Task, list[GridRow]] = {}
+    for row in rows:
+        task = TASKS[triplets.tasks[row]]
+        shown = grids.setdefault(task, [])
+        if len(shown) < count:
+            example = triplets[row]
+            caption = example["prompt"] if task is not Task.REMOVAL else example["label"]
+            shown.append(
+                GridRow(
+                    caption=caption,
+                    source=example["image"],
+                    mask=example["mask"][..., 0],
+                    base=base[row],
+                    policy=policy[row],
+                    truth=_truth(example),
+                )
+            )
+    return grids
+
+
+def _truth(example: Mapping[str, Any]) -> np.ndarray | None:
+    return example["target"] if example["has_target"] else None

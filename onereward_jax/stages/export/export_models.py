@@ -1,0 +1,146 @@
+"""Stage `export`: the trained editor and judge as folders that diffusers and transformers open.
+
+    editor/        the whole pipeline (config.export.editor = "pipeline"), or
+    transformer/   the trained component alone ("transformer")
+    judge/         weights, tokenizer, image processor, query template
+
+Each has a model card, README.md.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from huggingface_hub import ModelCard
+from ml_collections import FrozenConfigDict
+
+from onereward_jax.convert import (
+    FLUX,
+    Weights,
+    read_config,
+    read_preprocessor,
+    save_params,
+    write_editor_folder,
+    write_judge_folder,
+)
+from onereward_jax.convert.safetensors_reader import read_json
+from onereward_jax.data.pipeline import sizes_of
+from onereward_jax.parallel import is_writer
+from onereward_jax.policy import read_policy
+from onereward_jax.policy.lora_adapters import load_trained
+from onereward_jax.reward.load_reward_model import (
+    judge_template,
+    load_reward_params,
+    read_reward_model,
+    write_judge_template,
+)
+from onereward_jax.stages.data import open_triplets
+from onereward_jax.stages.export.model_card import DataFacts, Origin, editor_card, judge_card
+from onereward_jax.stages.settings import DTYPES, plain
+from onereward_jax.stages.stage import Results, StageContext
+from onereward_jax.tasks import TASKS
+
+WEIGHTS = ("policy", "ema")
+EDITORS = {"pipeline": "editor", "transformer": "transformer"}
+"""config.export.editor -> the folder that is written."""
+
+
+def run(context: StageContext) -> Results:
+    """Writes editor, judge (if the run has one) and their cards; returns where they are.
+
+    Raises:
+      ValueError: `config.export.weights`, `.editor` or `.dtype` is none of the choices.
+    """
+    config = context.config.export
+    checked = (("weights", WEIGHTS), ("editor", tuple(EDITORS)), ("dtype", DTYPES))
+    for field, choices in checked:
+        if config[field] not in choices:
+            raise ValueError(
+                f"config.export.{field} is {config[field]!r}: choose one of {', '.join(choices)}"
+            )
+    editor, judge = context.folder / EDITORS[config.editor], context.folder / "judge"
+    _write_editor(context, editor)
+    has_judge = (context.output("reward") / "judge").is_dir()  # not with every reward
+    if has_judge:
+        _write_judge(context, judge)
+    if is_writer():
+        data = _data_facts(context)
+        settings = {name: plain(context.config[name]) for name in ("reward", "rl", "export")}
+        summary = _summary(context)
+        alone = config.editor == "transformer"
+        origin, weights = Origin(**plain(config.editor_card)), config.weights
+        card = editor_card(origin, data, settings, summary, weights=weights, alone=alone)
+        _save_card(editor, card)
+        if has_judge:
+            accuracy = read_json(context.output("reward") / "accuracy.json")["rows"]
+            origin = Origin(**plain(config.judge_card))
+            _save_card(judge, judge_card(origin, data, settings, accuracy, judge))
+    return {path.name: str(path) for path in (editor, *([judge] if has_judge else []))}
+
+
+def _write_editor(context: StageContext, folder: Path) -> None:
+    """The trained transformer, with copies of what was not trained unless it goes alone."""
+    config, base = context.config.export, context.base_model("editor")
+    transformer = context.base_transformer()
+    static = read_policy(base, transformer=transformer)
+    trained = context.output("rl") / config.weights
+    params = load_trained(trained, transformer, static, context.mesh)
+    architecture = read_config(transformer)
+    written = {"dtype": config.dtype, "max_shard_bytes": _shard_bytes(config)}
+    if config.editor == "transformer":
+        save_params(folder, params, FLUX, config=architecture, **written)
+        return
+    write_editor_folder(
+        folder,
+        transformer=Weights(params, architecture, **written),
+        vae=base / "vae",
+        text_encoder=base / "text_encoder",
+        text_encoder_2=base / "text_encoder_2",
+        tokenizer=base / "tokenizer",
+        tokenizer_2=base / "tokenizer_2",
+        scheduler=read_json(base / "scheduler" / "scheduler_config.json"),
+    )
+
+
+def _write_judge(context: StageContext, folder: Path) -> None:
+    config, trained = context.config.export, context.output("reward") / "judge"
+    size = sizes_of(open_triplets(context, "train"))[0]  # any: weights are the same for all
+    params = load_reward_params(trained, read_reward_model(trained, size).scorer, context.mesh)
+    write_judge_folder(
+        folder,
+        model=Weights(params, read_config(trained), config.dtype, _shard_bytes(config)),
+        tokenizer=trained,
+        preprocessor=read_preprocessor(trained),
+    )
+    if is_writer():
+        write_judge_template(folder, judge_template(trained))
+
+
+def _shard_bytes(config: FrozenConfigDict) -> int:
+    return round(config.shard_gb * 1e9)
+
+
+def _data_facts(context: StageContext) -> DataFacts:
+    """How many triplets of each task there are, and what kind they are."""
+    counts = {}
+    for split in ("train", "test"):
+        triplets = open_triplets(context, split)
+        counts[split] = {task: len(triplets.with_task(task)) for task in TASKS}
+    return DataFacts(
+        source=context.config.data.source,
+        image_size=context.config.data.image_size,
+        counts=counts,
+        annotator=context.config.annotate.by,
+        noise_rate=context.config.annotate.noise_rate,
+    )
+
+
+def _summary(context: StageContext) -> dict | None:
+    """What the stage `evaluate` measured, where the run has that stage."""
+    if "evaluate" not in context.config.stages:
+        return None
+    return read_json(context.output("evaluate") / "report" / "summary.json")
+
+
+def _save_card(folder: Path, card: ModelCard) -> None:
+    (folder / "README.md").write_text(str(card), encoding="utf-8")

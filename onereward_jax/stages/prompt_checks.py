@@ -1,0 +1,112 @@
+"""Prompts that the judge's question cannot quote: refused, all at once, or cut, as configured.
+
+Prompts are checked before the chain starts, as far as they are known then, and once more where the
+judge is first asked about a data set: never when a reading thread happens to come upon one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from onereward_jax.convert.tokenizers import load_tokenizer
+from onereward_jax.data.metadata import METADATA
+from onereward_jax.data.triplets import Triplets
+from onereward_jax.reward import QueryTokenizer
+from onereward_jax.reward.load_reward_model import judge_template
+from onereward_jax.stages.data import data_folder, folder_rows, open_triplets
+from onereward_jax.stages.progress import announce
+from onereward_jax.stages.settings import query_options, query_template
+from onereward_jax.stages.stage import StageContext
+from onereward_jax.tasks import DIMENSIONS, TASKS, Dimension, Task
+
+LISTED = 20
+"""Prompts named in an error message; the others are counted."""
+
+Named = tuple[str, Task, str]
+"""How a triplet is called, its task, and its prompt."""
+
+
+def check_prompts(context: StageContext) -> None:
+    """Before the chain starts: makes sure of the rows of a folder, or of a ready data set.
+
+    Raises:
+      ValueError: prompts do not fit and are not to be cut, or no question fits at all.
+    """
+    config = context.config
+    if "pretrain" in config.stages:  # which makes a judge for its own prompts
+        return
+    if "reward" in config.stages:
+        folder = context.base_model("judge")
+        template = query_template(config) or judge_template(folder)
+    else:  # trained before, perhaps elsewhere
+        folder = context.output("reward") / "judge"
+        template = judge_template(folder)
+    queries = QueryTokenizer(load_tokenizer(folder), 1, template=template, **query_options(config))
+    if config.data.source == "folder":
+        with contextlib.suppress(FileNotFoundError):  # only the stage data needs the rows
+            rows = ((f"line {row.line}", row.task, row.prompt) for row in folder_rows(config))
+            refuse_unfit(queries, rows, data_folder(config) / METADATA)
+    elif config.data.source == "tfds":
+        folder = data_folder(config)
+        triplets = {split: open_triplets(context, split) for split in ("train", "test")}
+        refuse_unfit(queries, prompts_of(triplets), folder)
+
+
+def settle_prompts(context: StageContext, queries: QueryTokenizer, rows: Iterable[Named]) -> None:
+    """Before a stage asks its judge: refuses prompts that do not fit, or says how many are cut.
+
+    Raises:
+      ValueError: prompts do not fit and are not to be cut.
+    """
+    rows = list(rows)
+    if not queries.cut_prompts:
+        refuse_unfit(queries, rows, context.output("data"))
+    elif cut := list(unfit(queries, rows)):
+        name, prompt, _ = cut[0]
+        announce(
+            f"{context.stage}: {len(cut)} of {len(rows)} prompts are cut to fit the judge's "
+            f"question (config.reward.unfit_prompts), the first is {name}: {shortened(prompt)}"
+        )
+
+
+def refuse_unfit(queries: QueryTokenizer, rows: Iterable[Named], where: Path) -> None:
+    """Names all prompts that cannot be quoted, unless they are cut.
+
+    Raises:
+      ValueError: there are such.
+    """
+    if queries.cut_prompts:
+        return
+    found = list(unfit(queries, rows))
+    if not found:
+        return
+    lines = [f"  {name}: {shortened(prompt)}: {reason}" for name, prompt, reason in found]
+    more = [f"  and {len(found) - LISTED} more"] if len(found) > LISTED else []
+    listing = "\n".join(lines[:LISTED] + more)
+    raise ValueError(
+        f"{where}: the judge cannot be asked about {len(found)} prompts; "
+        f'config.reward.unfit_prompts = "cut" cuts them\n{listing}'
+    )
+
+
+def unfit(queries: QueryTokenizer, rows: Iterable[Named]) -> Iterator[tuple[str, str, str]]:
+    """(name, prompt, reason) of the rows whose prompt is quoted and cannot be."""
+    reason_of = functools.cache(queries.unfit)
+    for name, task, prompt in rows:
+        if Dimension.TEXT_ALIGNMENT in DIMENSIONS[task] and (reason := reason_of(prompt)):
+            yield name, prompt, reason
+
+
+def prompts_of(triplets: Mapping[str, Triplets]) -> Iterator[Named]:
+    """Of all triplets of a data set, by split."""
+    for split, source in triplets.items():
+        for name, task, prompt in zip(source.column("id"), source.tasks, source.column("prompt")):
+            yield f"{split}/{name}", TASKS[task], prompt
+
+
+def shortened(prompt: str) -> str:
+    """For a line of an error."""
+    return repr(prompt if len(prompt) <= 60 else prompt[:57] + "...")

@@ -1,0 +1,277 @@
+"""The table of stages, in the order in which a chain runs them.
+
+The fields of each stage say when it runs again: see `staleness.Effect`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pathlib
+from typing import Any
+
+from ml_collections import FrozenConfigDict
+
+from onereward_jax.reward import TEMPLATE_VERSION
+from onereward_jax.stages import fingerprints
+from onereward_jax.stages.guidance import evaluate_guidance, rl_guidance
+from onereward_jax.stages.settings import query_template, task_probabilities
+from onereward_jax.stages.stage import Results, Stage, StageContext
+from onereward_jax.stages.staleness import (
+    Effect,
+    Fields,
+    adds,
+    comes_to,
+    content,
+    grows,
+    how,
+    output,
+    updates,
+)
+from onereward_jax.storage import local_path
+
+OUTPUT, UPDATES, ADDS = Effect.OUTPUT, Effect.UPDATES, Effect.ADDS
+
+MINI = {"data.source": ("mini",)}
+MINI_OR_FOLDER = {"data.source": ("mini", "folder")}
+FOLDER = {"data.source": ("folder",)}
+TFDS = {"data.source": ("tfds",)}
+ORACLE = {"annotate.by": ("oracle",)}
+PEOPLE = {"annotate.by": ("people",)}
+
+QUERY = {"query_template": TEMPLATE_VERSION}
+"""Stages in which a judge is asked: other words make other answers."""
+
+QUESTIONS = ("reward.suffix_length", "reward.unfit_prompts")
+"""How prompts get into questions, for stages that read the output of `reward`: it depends on that.
+"""
+
+EDITOR = (
+    content("models.editor", fingerprints.model("models.editor")),
+    content("models.transformer", fingerprints.model("models.transformer")),
+)
+"""The base editor."""
+
+
+def _run_module(context: StageContext) -> Results | None:
+    """Run `onereward_jax.stages.<stage>`, imported only now: its extras may not be installed."""
+    return importlib.import_module(f"onereward_jax.stages.{context.stage}").run(context)
+
+
+def _check_module(context: StageContext) -> None:
+    """Call `check` of `onereward_jax.stages.<stage>`, if any; importing finds missing extras."""
+    module = importlib.import_module(f"onereward_jax.stages.{context.stage}")
+    if hasattr(module, "check"):
+        module.check(context)
+
+
+def _shares(config: FrozenConfigDict) -> Any:
+    """What `config.candidates.tasks` comes to."""
+    tasks = config.candidates.tasks
+    return [tasks, task_probabilities(config)] if tasks == "as_sampled" else tasks
+
+
+def _template_version(config: FrozenConfigDict, workdir: pathlib.Path) -> str:
+    """Of the file that `config.reward.query_template` names."""
+    template = query_template(config)
+    return template.version if template else fingerprints.NONE
+
+
+def _reward_file(config: FrozenConfigDict, workdir: pathlib.Path) -> str:
+    """The name of the reward; of a file, what is in it."""
+    path = local_path(config.rl.reward)
+    return fingerprints.of_file(path) if path.suffix == ".py" and path.is_file() else str(path)
+
+
+def _trained(section: str) -> tuple[Fields, ...]:
+    """The section of a stage that trains: its steps may grow."""
+    intervals = ("checkpoint_every", "log_every", "max_refused", "microbatches")
+    return (
+        output("seed", section, "models.dtype"),
+        grows(f"{section}.steps"),
+        how("models.remat", *(f"{section}.{name}" for name in intervals)),
+        how(
+            f"{section}.optimizer.final_fraction",
+            when={f"{section}.optimizer.schedule": ("constant",)},
+        ),
+    )
+
+
+STAGES: tuple[Stage, ...] = (
+    Stage(
+        name="data",
+        summary="make triplets (image, mask, prompt) of every task",
+        run=_run_module,
+        check=_check_module,
+        fields=(
+            output("data.source"),
+            output("data.image_size", "data.aspect_ratios", when=MINI_OR_FOLDER),
+            Fields(ADDS, ("data.small_pictures",), FOLDER),
+            output("seed", "data.train", "data.test", when=MINI),
+            content("data.path", fingerprints.pictures("data.path"), when=FOLDER),
+            content("data.path", fingerprints.folder("data.path"), when=TFDS),
+        ),
+        resumes=True,
+        alone=True,
+        format=3,
+    ),
+    Stage(
+        name="pretrain",
+        summary="train base editor and judge from nothing (mini models only)",
+        run=_run_module,
+        check=_check_module,
+        fields=(
+            output("seed", "pretrain"),
+            how("pretrain.checkpoint_every", "pretrain.log_every"),
+        ),
+        versions=QUERY,
+        resumes=True,
+    ),
+    Stage(
+        name="embed",
+        summary="embed all prompts, so that later stages need no text encoder",
+        run=_run_module,
+        check=_check_module,
+        fields=(
+            output("models.dtype", "embed.max_length"),
+            content("models.editor", fingerprints.model("models.editor")),
+            adds("candidates.negative_prompts", "guidance.negative_prompt"),
+            adds("rl.negative_prompt", "evaluate.negative_prompt"),
+            how("embed.batch_size"),
+        ),
+        reads={"data": ADDS, "pretrain": OUTPUT},
+        resumes=True,
+    ),
+    Stage(
+        name="candidates",
+        summary="let the base editor make several candidates per triplet",
+        run=_run_module,
+        check=_check_module,
+        fields=(
+            output("seed", "candidates", "models.dtype", "models.paste_back"),
+            *EDITOR,
+            updates("candidates.train", "candidates.test"),
+            comes_to("candidates.tasks", _shares, effect=UPDATES),
+            how("candidates.batch_size"),
+            how("candidates.disturbance", when={"candidates.disturbed": (0.0,)}),
+        ),
+        reads={"data": UPDATES, "pretrain": OUTPUT, "embed": OUTPUT},
+        resumes=True,
+        format=3,
+    ),
+    Stage(
+        name="annotate",
+        summary="pick the best and worst of them, dimension by dimension",
+        run=_run_module,
+        check=_check_module,
+        fields=(
+            output("annotate.by"),
+            how("annotate.enough", when=PEOPLE),
+            output("seed", "annotate.noise_rate", "annotate.margin", when=ORACLE),
+            content(
+                "annotate.path",
+                fingerprints.answers("annotate.path", in_place="questions/questions.jsonl"),
+                effect=UPDATES,
+                when=PEOPLE,
+            ),
+        ),
+        reads={"data": OUTPUT, "candidates": OUTPUT},
+        resumes=True,
+        format=2,
+        alone=True,
+    ),
+    Stage(
+        name="reward",
+        summary="train the judge on those preferences, measure its accuracy",
+        run=_run_module,
+        check=_check_module,
+        fields=(
+            *_trained("reward"),
+            content("models.judge", fingerprints.model("models.judge")),
+            content("reward.query_template", _template_version),
+            # A prompt that is cut otherwise is another prompt; one that fits is the same.
+            how("reward.suffix_length", when={"reward.unfit_prompts": ("refuse",)}),
+            how("reward.evaluate_every"),
+        ),
+        reads={"data": OUTPUT, "pretrain": OUTPUT, "candidates": OUTPUT, "annotate": OUTPUT},
+        versions=QUERY,
+        resumes=True,
+    ),
+    Stage(
+        name="rl",
+        summary="train the editor through the judge's answer",
+        run=_run_module,
+        check=_check_module,
+        fields=(
+            *_trained("rl"),
+            output("models.paste_back"),
+            *EDITOR,
+            content("rl.reward", _reward_file),
+            how("guidance"),
+            comes_to("rl.guidance_scale", lambda c: rl_guidance(c)["policy"].guidance_scale),
+            comes_to("rl.negative_prompt", lambda c: rl_guidance(c)["policy"].negative_prompt),
+            comes_to("rl.policy_true_cfg_scale", lambda c: rl_guidance(c)["policy"].true_cfg_scale),
+            comes_to(
+                "rl.prediction_true_cfg_scale",
+                lambda c: rl_guidance(c)["prediction"].true_cfg_scale,
+            ),
+            comes_to(
+                "rl.reference_true_cfg_scale", lambda c: rl_guidance(c)["reference"].true_cfg_scale
+            ),
+            how("rl.sample_every", *QUESTIONS),
+            how("rl.lora.alpha", "rl.lora.targets", when={"rl.lora.rank": (0,)}),
+        ),
+        reads={"data": OUTPUT, "pretrain": OUTPUT, "embed": OUTPUT, "reward": OUTPUT},
+        versions=QUERY,
+        resumes=True,
+    ),
+    Stage(
+        name="evaluate",
+        summary="compare the editor with its base on new triplets; report",
+        run=_run_module,
+        check=_check_module,
+        fields=(
+            output("seed", "evaluate", "models.dtype", "models.paste_back"),
+            *EDITOR,
+            updates("evaluate.triplets", "evaluate.pictures", "evaluate.judge_same_margin"),
+            updates("evaluate.questions"),
+            content(
+                "evaluate.answers",
+                fingerprints.answers("evaluate.answers", in_place="questions-ab/questions.jsonl"),
+                effect=UPDATES,
+            ),
+            content("evaluate.judge", fingerprints.model("evaluate.judge"), effect=Effect.UPDATES),
+            updates("rl.vocabulary", "rl.judge_int8"),
+            how("evaluate.same_margin"),
+            updates("evaluate.same_margin", when=MINI),
+            how("guidance"),
+            comes_to("evaluate.guidance_scale", lambda c: evaluate_guidance(c).guidance_scale),
+            comes_to("evaluate.true_cfg_scale", lambda c: evaluate_guidance(c).true_cfg_scale),
+            comes_to("evaluate.negative_prompt", lambda c: evaluate_guidance(c).negative_prompt),
+            how("evaluate.batch_size", "models.remat", *QUESTIONS),
+        ),
+        reads={
+            "data": OUTPUT,
+            "pretrain": OUTPUT,
+            "embed": OUTPUT,
+            "annotate": UPDATES,
+            "reward": UPDATES,
+            "rl": OUTPUT,
+        },
+        versions=QUERY,
+        resumes=True,
+    ),
+    Stage(
+        name="export",
+        summary="write both models for diffusers and transformers",
+        run=_run_module,
+        check=_check_module,
+        fields=(updates("export"), *EDITOR),
+        reads={
+            "data": OUTPUT,
+            "pretrain": OUTPUT,
+            "reward": OUTPUT,
+            "rl": OUTPUT,
+            "evaluate": UPDATES,
+        },
+    ),
+)

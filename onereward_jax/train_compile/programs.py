@@ -1,0 +1,341 @@
+"""The jitted functions of a config, from shapes alone: nothing is loaded, nothing is made.
+
+The builders and the settings are those of the stages; what differs is that parameters and batches
+are `jax.ShapeDtypeStruct`s and that a folder of the package stands in for a model folder that is
+not there. A stage's first job is what it spends its time with.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from ml_collections import ConfigDict, FrozenConfigDict
+
+from onereward_jax.convert import FLUX, QWEN2_5_VL, read_config
+from onereward_jax.convert.hub import PACKAGE
+from onereward_jax.convert.layouts import Layout
+from onereward_jax.data.buckets import Size, bucket_sizes
+from onereward_jax.parallel import MeshFunction, batch_sharding, mesh_jit
+from onereward_jax.policy import read_policy
+from onereward_jax.policy.generate import make_generate
+from onereward_jax.policy.load_policy import abstract_params
+from onereward_jax.reward.load_reward_model import abstract_reward_params, read_scorer
+from onereward_jax.stages.reward_plugin import needs_judge
+from onereward_jax.stages.settings import (
+    check_batch,
+    compute_dtype,
+    editor_options,
+    judge_options,
+    query_template,
+    reward_options,
+    reward_settings,
+    rl_settings,
+)
+from onereward_jax.training.abstract_batches import (
+    abstract_edits,
+    abstract_pairs,
+    abstract_questions,
+    abstract_rl_batch,
+)
+from onereward_jax.training.jaxpr_flops import Assumptions
+from onereward_jax.training.model_flops import (
+    edit_model_flops,
+    full_attention_share,
+    reward_model_flops,
+    rl_model_flops,
+)
+from onereward_jax.training.reward_step import (
+    abstract_reward_state,
+    make_answers,
+    make_reward_step,
+)
+from onereward_jax.training.rl_config import Frozen, RLModels
+from onereward_jax.training.rl_step import abstract_rl_state, make_preview, make_rl_step
+from onereward_jax.training.rl_weights import abstract_reference
+
+Jobs = dict[str, "Job"]
+"""Jobs of a stage by what they are called."""
+
+ARCHITECTURES = PACKAGE / "architectures"
+"""Configuration files of the published models, without weights."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Main:
+    """The model that most of a step is spent in.
+
+    Attributes:
+      weights: shapes and shardings.
+      dtype: that they are computed in.
+      tokens: of a sample.
+      passes: forwards of a step and, each for two, backward passes.
+      learns: whether there are backward passes.
+    """
+
+    weights: Any
+    dtype: Any
+    tokens: int
+    passes: float
+    learns: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Written:
+    """A model that a stage writes at its end.
+
+    Attributes:
+      params: shapes and shardings of its tree.
+      layout, config: as `convert.save_params` takes them.
+      stays: what else is on the devices then.
+    """
+
+    params: Any
+    layout: Layout
+    config: Mapping[str, Any]
+    stays: Any = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A function and what it will be called with.
+
+    Attributes:
+      function: as the stage builds it.
+      arguments: shapes, dtypes and shardings.
+      batch_size: samples of one call.
+      model_flops: of a call on all devices, see `training.model_flops`; 0 where it is not reckoned.
+      assumptions: what a trace of it leaves open.
+      main: what estimates go by; None where none are made.
+      beside: shapes of what lies on the devices meanwhile, and is no argument.
+      written: what the stage writes afterwards.
+    """
+
+    function: MeshFunction
+    arguments: tuple[Any, ...]
+    batch_size: int
+    model_flops: float
+    assumptions: Assumptions
+    main: Main | None = None
+    beside: Any = None
+    written: Written | None = None
+
+
+def model_folder(name: str, field: str) -> pathlib.Path:
+    """The folder of a model's configuration: as a run finds it, or the architecture of that name.
+
+    Args:
+      name: path or hub id.
+      field: of the config, that has it.
+
+    Raises:
+      FileNotFoundError: neither is there.
+    """
+    given = pathlib.Path(name).expanduser()
+    for folder in (given, PACKAGE / given, ARCHITECTURES / given.name):
+        if folder.is_dir():
+            return folder
+    known = ", ".join(sorted(path.name for path in ARCHITECTURES.iterdir()))
+    raise FileNotFoundError(
+        f"{field}: there is no folder {given}, nor an architecture among {known}"
+    )
+
+
+def editor_folder(config: FrozenConfigDict) -> pathlib.Path:
+    """Of `config.models.editor`; raises as `model_folder`."""
+    return model_folder(config.models.editor, "config.models.editor")
+
+
+def judge_folder(config: FrozenConfigDict) -> pathlib.Path:
+    """Of `config.models.judge`; raises as `model_folder`."""
+    return model_folder(config.models.judge, "config.models.judge")
+
+
+def largest_size(config: FrozenConfigDict) -> Size:
+    """Of the sizes that pictures come in, the one with the most pixels."""
+    sizes = bucket_sizes(config.data.image_size, config.data.aspect_ratios)
+    return max(sizes, key=math.prod)
+
+
+def rl_jobs(config: FrozenConfigDict, mesh: Mesh) -> Jobs:
+    """The step of the stage `rl`, and its sample pictures.
+
+    Raises:
+      ValueError: the reward is another than the judge, whose sizes no configuration tells.
+    """
+    if not needs_judge(config):
+        raise ValueError(
+            f"config.rl.reward is {config.rl.reward!r}: only the step with the judge is compiled"
+        )
+    size = largest_size(config)
+    models = RLModels(
+        read_policy(editor_folder(config), **editor_options(config)),
+        read_scorer(
+            judge_folder(config), size, template=query_template(config), **judge_options(config)
+        ),
+    )
+    settings = rl_settings(config)
+    batch = abstract_rl_batch(
+        models.editor.transformer.config,
+        models.scorer.layout,
+        config.rl.batch_size,
+        size,
+        config.embed.max_length,
+        jnp.dtype(config.models.dtype),
+        mesh,
+    )
+    state = abstract_rl_state(models, settings, mesh)
+    frozen = Frozen(
+        reference=abstract_reference(models, settings, mesh),
+        vae=abstract_params(models.editor, mesh).vae,
+        judge=abstract_reward_params(models.scorer, mesh, int8=config.rl.judge_int8),
+        base=abstract_params(models.editor, mesh).transformer if settings.lora else None,
+    )
+    step = make_rl_step(models, settings, mesh)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    rollout_steps = (settings.t1 + settings.t2) / 2
+    assumptions = Assumptions(rollout_steps, full_attention_share(models.scorer))
+    transformer = frozen.base if settings.lora else state.params
+    params = (transformer, frozen.vae, frozen.judge)
+    minimum = rl_model_flops(models, settings, params, batch, assumptions)
+    arguments = (state, frozen, batch, key)
+    main = Main(
+        weights=transformer,
+        dtype=models.editor.transformer.dtype,
+        tokens=models.editor.token_count(size) + config.embed.max_length,
+        passes=settings.num_steps + rollout_steps + (2 if settings.lora else 3),
+        learns=True,
+    )
+    architecture = read_config(editor_folder(config) / "transformer")
+    written = Written(state.params, FLUX, architecture, stays=(state.ema, frozen))
+    batch_size = config.rl.batch_size
+    preview = make_preview(models, settings, mesh)
+    return {
+        # an adapter is small, and written otherwise
+        "rl": Job(
+            step,
+            arguments,
+            batch_size,
+            minimum,
+            assumptions,
+            main,
+            written=None if settings.lora else written,
+        ),
+        "rl, samples": Job(preview, arguments, batch_size, 0.0, assumptions),
+    }
+
+
+def reward_jobs(config: FrozenConfigDict, mesh: Mesh) -> Jobs:
+    """The step of the stage `reward`, and the answers that its accuracy is measured by."""
+    size, folder, batch_size = largest_size(config), judge_folder(config), config.reward.batch_size
+    scorer = read_scorer(folder, size, **reward_options(config))
+    settings = reward_settings(config)
+    pairs = abstract_pairs(scorer.layout, batch_size, size, mesh)
+    state = abstract_reward_state(scorer, settings, mesh)
+    step = make_reward_step(scorer, settings, mesh)
+    assumptions = Assumptions(true_share=full_attention_share(scorer))
+    minimum = reward_model_flops(scorer, state.params, pairs, assumptions)
+    # Both orders of a pair: two sequences.
+    tokens = 2 * (scorer.layout.prefix_length + scorer.layout.packed_length)
+    main = Main(state.params, scorer.model.dtype, tokens, passes=3.0, learns=True)
+    written = Written(state.params, QWEN2_5_VL, read_config(folder))
+    answers, asked = make_answers(scorer, mesh), (state.params, pairs)
+    return {
+        "reward": Job(
+            step, (state, pairs), batch_size, minimum, assumptions, main, written=written
+        ),
+        "reward, accuracy": Job(
+            answers, asked, batch_size, 0.0, assumptions, beside=state.opt_state
+        ),
+    }
+
+
+def candidates_jobs(config: FrozenConfigDict, mesh: Mesh) -> Jobs:
+    """The call of the stage `candidates`."""
+    section = config.candidates
+    return {"candidates": _edits(config, mesh, section.batch_size, section.num_steps)}
+
+
+def evaluate_jobs(config: FrozenConfigDict, mesh: Mesh) -> Jobs:
+    """The edits of the stage `evaluate`, one editor at a time, and each judge it asks."""
+    section = config.evaluate
+    jobs = {"evaluate, edits": _edits(config, mesh, section.batch_size, (section.num_steps,))}
+    if needs_judge(config) or "reward" in config.stages:
+        folder, int8 = judge_folder(config), config.rl.judge_int8
+        jobs["evaluate, judge"] = _opinions(config, mesh, folder, int8)
+    if section.judge:
+        folder = model_folder(section.judge, "config.evaluate.judge")
+        jobs["evaluate, held-out judge"] = _opinions(config, mesh, folder, int8=False)
+    return jobs
+
+
+def _edits(config: FrozenConfigDict, mesh: Mesh, batch_size: int, numbers: Sequence[int]) -> Job:
+    """Edits with as many sampling steps as one of `numbers` says."""
+    size, kind = largest_size(config), compute_dtype(config)
+    editor = read_policy(editor_folder(config), dtype=kind, param_dtype=kind)
+    batch = abstract_edits(
+        editor.transformer.config,
+        batch_size,
+        size,
+        config.embed.max_length,
+        jnp.dtype(config.models.dtype),
+        max(numbers) + 1,
+        mesh,
+    )
+    generate = make_generate(editor, size, mesh)
+    params = abstract_params(editor, mesh)
+    assumptions = Assumptions(loop_trips=sum(numbers) / len(numbers))
+    minimum = edit_model_flops(editor, params.transformer, params.vae, batch, assumptions)
+    arguments = (params, batch, jax.ShapeDtypeStruct((), jnp.int32))
+    main = Main(
+        weights=params.transformer,
+        dtype=editor.transformer.dtype,
+        tokens=editor.token_count(size) + config.embed.max_length,
+        passes=assumptions.loop_trips,
+        learns=False,
+    )
+    return Job(generate, arguments, batch_size, minimum, assumptions, main)
+
+
+def _opinions(config: FrozenConfigDict, mesh: Mesh, folder: pathlib.Path, int8: bool) -> Job:
+    """A judge's answers about a batch of pictures."""
+    size, batch_size = largest_size(config), config.evaluate.batch_size
+    options = judge_options(config)
+    scorer = read_scorer(folder, size, template=query_template(config), **options)
+    images, queries = abstract_questions(scorer.layout, batch_size, size, mesh)
+    arguments = (abstract_reward_params(scorer, mesh, int8=int8), images, images, queries)
+    assumptions = Assumptions(true_share=full_attention_share(scorer))
+    ask = mesh_jit(scorer.score, mesh, out_shardings=batch_sharding(mesh))
+    return Job(ask, arguments, batch_size, 0.0, assumptions)
+
+
+JOBS: dict[str, Callable[[FrozenConfigDict, Mesh], Jobs]] = {
+    "candidates": candidates_jobs,
+    "reward": reward_jobs,
+    "rl": rl_jobs,
+    "evaluate": evaluate_jobs,
+}
+"""Stage -> what it compiles, in the order of a run."""
+
+
+def make_programs(config: ConfigDict, stage: str, mesh: Mesh) -> Jobs:
+    """All jobs of `stage` on `mesh`, by what they are called.
+
+    Raises:
+      ValueError: fields that contradict each other or the mesh.
+      FileNotFoundError: see `model_folder`.
+    """
+    frozen = FrozenConfigDict(config)
+    check_batch(frozen, stage, mesh)
+    return JOBS[stage](frozen, mesh)
+
+
+def make_program(config: ConfigDict, stage: str, mesh: Mesh) -> Job:
+    """The first job of `stage`; raises as `make_programs`."""
+    return next(iter(make_programs(config, stage, mesh).values()))

@@ -1,0 +1,112 @@
+"""Ways to run a stage on a topology: mesh shape, rematerialisation, batch, moments."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterator
+
+from ml_collections import ConfigDict
+
+from onereward_jax.training.optimizer import MOMENTS
+
+MOST_TENSOR = 4
+"""Devices over which heads are split at most: the judge has four key-value heads."""
+
+SAMPLES = (1, 2, 4)
+"""Samples of a device at a time that are tried."""
+
+REMAT = ("none", "dots", "full")
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """One way.
+
+    Attributes:
+      data, fsdp, tensor: sizes of the mesh axes.
+      remat: policy of `parallel.remat`.
+      samples: that a device works on at a time.
+      microbatches: microbatches of a step; 0 where the stage has none.
+      moments: how the optimiser keeps its moments; "" where the stage has none.
+    """
+
+    data: int
+    fsdp: int
+    tensor: int
+    remat: str
+    samples: int
+    microbatches: int
+    moments: str
+
+    @property
+    def parts(self) -> int:
+        """Devices over which the batch is spread."""
+        return self.data * self.fsdp
+
+    @property
+    def batch_size(self) -> int:
+        """Samples of a step on all devices."""
+        return self.parts * self.samples * max(self.microbatches, 1)
+
+    def fields(self, stage: str) -> dict[str, int | str]:
+        """Config fields, by their dotted names, that make it so."""
+        fields = {
+            "mesh.data": self.data,
+            "mesh.fsdp": self.fsdp,
+            "mesh.tensor": self.tensor,
+            f"{stage}.batch_size": self.batch_size,
+        }
+        if self.microbatches:
+            fields["models.remat"] = self.remat
+            fields[f"{stage}.microbatches"] = self.microbatches
+            fields[f"{stage}.optimizer.moments"] = self.moments
+        return fields
+
+    def config(self, base: ConfigDict, stage: str) -> ConfigDict:
+        """`base` with these fields."""
+        changed = copy.deepcopy(base)
+        changed.update_from_flattened_dict(self.fields(stage))
+        return changed
+
+    def needs_no_less(self, other: Candidate) -> bool:
+        """Whether it surely takes as much memory as `other`: same mesh, nothing smaller."""
+        return (
+            (self.data, self.fsdp, self.tensor) == (other.data, other.fsdp, other.tensor)
+            and self.samples >= other.samples
+            and REMAT.index(self.remat) <= REMAT.index(other.remat)
+            and _moments_rank(self) <= _moments_rank(other)
+        )
+
+
+def candidates(config: ConfigDict, stage: str, devices: int, slices: int) -> Iterator[Candidate]:
+    """All ways worth a thought.
+
+    Steps that learn have the batch of the config, or one sample per data-parallel device where
+    that is more; what does not fit at a time is accumulated.
+    """
+    section = config[stage]
+    learns = "microbatches" in section
+    remat, moments = (REMAT, MOMENTS) if learns else (("none",), ("",))
+    for tensor, fsdp in itertools.product(_divisors(devices), repeat=2):
+        if tensor > MOST_TENSOR or devices % (tensor * fsdp):
+            continue
+        data = devices // (tensor * fsdp)
+        if data % slices:
+            continue
+        for samples, policy, kept in itertools.product(SAMPLES, remat, moments):
+            at_a_time = data * fsdp * samples
+            microbatches = math.ceil(section.batch_size / at_a_time) if learns else 0
+            if learns and samples > 1 and at_a_time > section.batch_size:
+                continue
+            yield Candidate(data, fsdp, tensor, policy, samples, microbatches, kept)
+
+
+def _moments_rank(way: Candidate) -> int:
+    return MOMENTS.index(way.moments or MOMENTS[0])
+
+
+def _divisors(number: int) -> list[int]:
+    return [part for part in range(1, number + 1) if number % part == 0]

@@ -1,0 +1,71 @@
+"""From gradients to the next state: refusal of non-finite steps, optimiser, moving average.
+
+The last lines of Algorithms 1 and 2, shared by every stage that trains.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float32, PyTree
+
+from onereward_jax.training.ema import moving_average
+from onereward_jax.training.metrics import Metrics, once
+from onereward_jax.training.train_state import TrainState
+
+
+def apply_gradients(
+    state: TrainState,
+    loss: Float32[Array, ""],
+    gradients: PyTree,
+    optimizer: optax.GradientTransformation,
+    metrics: Metrics,
+    ema_decay: float | None = None,
+) -> tuple[TrainState, Metrics]:
+    """One update, or none at all when the loss or any gradient is NaN or infinite.
+
+    A refused step leaves parameters, moments and average as they were, bit for bit. It still
+    counts as a step: the next one draws other noise and another batch.
+
+    Args:
+      state: the state before the step.
+      loss: what was differentiated.
+      gradients: of the shape of `state.params`, not yet clipped.
+      optimizer: from `make_optimizer`.
+      metrics: of the step so far; those of a refused step are not counted.
+      ema_decay: τ, needed when the state has an average.
+
+    Returns:
+      The next state, and the metrics with grad_norm (before clipping), update_norm, param_norm
+      and refused (share of steps).
+
+    Raises:
+      ValueError: the state has an average and `ema_decay` is None.
+    """
+    if state.ema is not None and ema_decay is None:
+        raise ValueError("the state keeps a moving average: ema_decay is needed")
+    grad_norm = optax.tree.norm(gradients)
+    finite = jnp.isfinite(grad_norm) & jnp.isfinite(loss)
+
+    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    ema = None if state.ema is None else moving_average(state.ema, params, ema_decay)
+
+    def accept(new: PyTree, old: PyTree) -> PyTree:
+        return jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
+
+    following = TrainState(
+        step=state.step + 1,
+        params=accept(params, state.params),
+        opt_state=accept(opt_state, state.opt_state),
+        ema=accept(ema, state.ema),
+        refused=state.refused + jnp.where(finite, 0, 1),
+    )
+    measured = metrics | {
+        "grad_norm": once(grad_norm),
+        "update_norm": once(optax.tree.norm(updates)),
+        "param_norm": once(optax.tree.norm(following.params)),
+    }
+    measured = jax.tree.map(lambda leaf: jnp.where(finite, leaf, 0.0), measured)
+    return following, measured | {"refused": once(jnp.where(finite, 0.0, 1.0))}

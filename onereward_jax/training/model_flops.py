@@ -1,0 +1,167 @@
+"""The least operations a step can do: every forward and every gradient once, nothing repeated.
+
+Forwards are traced from shapes and counted; a gradient costs one more forward with respect to
+activations and one more with respect to weights.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from onereward_jax.data.buckets import Size
+from onereward_jax.policy.fill_policy import FillPolicy
+from onereward_jax.policy.model_inputs import Condition, PromptEmbeds
+from onereward_jax.reward import QueryBatch, Scorer
+from onereward_jax.training.jaxpr_flops import Assumptions, function_flops
+from onereward_jax.training.rl_config import RLConfig, RLModels
+
+Shape = jax.ShapeDtypeStruct
+
+
+def rl_model_flops(
+    models: RLModels, config: RLConfig, params: Any, batch: Any, assumptions: Assumptions
+) -> float:
+    """Of a step of `training.rl_step`.
+
+    Args:
+      models, config: as of `make_rl_step`.
+      params: shapes of (transformer, vae, judge); of an adapter, whose own operations do not count,
+        the transformer below it.
+      batch: shapes of a batch.
+      assumptions: `loop_trips` is the mean number of steps of the policy's rollout.
+    """
+    transformer, vae, judge = params
+    size, samples = batch["image"].shape[1:3], batch["image"].shape[0]
+    text_length = batch["prompt_embeds"].shape[1]
+    velocity = _velocity(models.editor, transformer, samples, size, text_length)
+
+    def branches(scale: float) -> int:
+        return 1 if scale == 1.0 else 2
+
+    # An adapter's base has no gradients of weights either.
+    differentiated = 2 if config.lora else 3
+    forwards = (
+        config.num_steps * branches(config.reference_true_cfg_scale)
+        + assumptions.loop_trips * branches(config.policy_true_cfg_scale)
+        + differentiated * branches(config.prediction_true_cfg_scale)
+        + (differentiated if config.flow_matching_weight else 0)
+    )
+    encode = _encode(models.editor, vae, samples, size)
+    decode = _decode(models.editor, vae, samples, size)
+    queries = _queries(batch)
+    score = _score(models.scorer, "score", judge, samples, size, queries, assumptions)
+    tower = _tower(models.scorer, judge, samples, size, assumptions)
+    encodes = 2 if config.flow_matching_weight else 1
+    # Neither VAE nor judge has gradients of weights, and the reference image has none at all.
+    return forwards * velocity + encodes * encode + 3 * decode + 2 * score - tower
+
+
+def reward_model_flops(scorer: Scorer, judge: Any, pairs: Any, assumptions: Assumptions) -> float:
+    """Of a step of `training.reward_step`; shapes of parameters and of a batch."""
+    size, samples = pairs["winner"].shape[1:3], pairs["winner"].shape[0]
+    asked = _queries(pairs)
+    both = Shape((2 * samples, *size, 3), jnp.float32)
+    # Pictures get no gradient: what prepares them runs forward only, and the first layer of the
+    # tower has a gradient of its weights alone.
+    prepare = function_flops(scorer.processor, both, assumptions=_NONE)
+    patches = jax.eval_shape(scorer.processor, both)
+    project = 2.0 * math.prod(patches.shape) * scorer.model.config.vision_config.hidden_size
+    score = _score(scorer, "score_both_orders", judge, samples, size, asked, assumptions)
+    return 3 * score - 2 * prepare - project
+
+
+def edit_model_flops(
+    editor: FillPolicy, transformer: Any, vae: Any, batch: Any, assumptions: Assumptions
+) -> float:
+    """Of a call of `policy.generate`, with `assumptions.loop_trips` sampling steps."""
+    samples, size = batch.image.shape[0], batch.image.shape[1:3]
+    text_length = batch.embeds.prompt_embeds.shape[1]
+    velocity = _velocity(editor, transformer, samples, size, text_length)
+    # masked image and source; with guidance
+    encodes, branches = 2, 2
+    return (
+        assumptions.loop_trips * branches * velocity
+        + encodes * _encode(editor, vae, samples, size)
+        + _decode(editor, vae, samples, size)
+    )
+
+
+def full_attention_share(scorer: Scorer) -> float:
+    """Share of the vision tower's layers that attend over the whole picture."""
+    vision = scorer.model.config.vision_config
+    return len(vision.fullatt_block_indexes) / vision.depth
+
+
+_NONE = Assumptions()
+
+
+def _velocity(
+    editor: FillPolicy, transformer: Any, samples: int, size: Size, text_length: int
+) -> float:
+    config, tokens = editor.transformer.config, editor.token_count(size)
+    condition = config.in_channels - editor.latent_channels
+    return function_flops(
+        lambda params, latents, tokens, ids, embeds: editor.velocity(
+            params, latents, Condition(tokens, ids), embeds, 0.5, 1.0
+        ),
+        _bare(transformer),
+        Shape((samples, tokens, editor.latent_channels), jnp.float32),
+        Shape((samples, tokens, condition), jnp.float32),
+        Shape((tokens, 3), jnp.float32),
+        PromptEmbeds(
+            Shape((samples, text_length, config.joint_attention_dim), jnp.float32),
+            Shape((samples, config.pooled_projection_dim), jnp.float32),
+        ),
+        assumptions=_NONE,
+    )
+
+
+def _encode(editor: FillPolicy, vae: Any, samples: int, size: Size) -> float:
+    images = Shape((samples, *size, 3), jnp.float32)
+    return function_flops(editor.encode_image, _bare(vae), images, assumptions=_NONE)
+
+
+def _decode(editor: FillPolicy, vae: Any, samples: int, size: Size) -> float:
+    shape = (samples, editor.token_count(size), editor.latent_channels)
+    decode = functools.partial(editor.decode, size=size)
+    return function_flops(decode, _bare(vae), Shape(shape, jnp.float32), assumptions=_NONE)
+
+
+def _score(
+    scorer: Scorer,
+    method: str,
+    judge: Any,
+    samples: int,
+    size: Size,
+    queries: QueryBatch,
+    assumptions: Assumptions,
+) -> float:
+    images = Shape((samples, *size, 3), jnp.float32)
+    ask = getattr(scorer, method)
+    return function_flops(ask, _bare(judge), images, images, queries, assumptions=assumptions)
+
+
+def _tower(scorer: Scorer, judge: Any, samples: int, size: Size, assumptions: Assumptions) -> float:
+    grid = scorer.processor.grid(*size)
+
+    def tokens(params: Any, images: Any) -> Any:
+        patches = scorer.processor(images)
+        return scorer.model.apply({"params": params}, patches, grid, method="image_tokens")
+
+    images = Shape((samples, *size, 3), jnp.float32)
+    return function_flops(tokens, _bare(judge), images, assumptions=assumptions)
+
+
+def _queries(batch: Any) -> QueryBatch:
+    names = ("query_prefix", "query_suffix", "query_suffix_mask")
+    return QueryBatch(*(_bare(batch[name]) for name in names))
+
+
+def _bare(tree: Any) -> Any:
+    """Shapes without shardings: forwards are traced outside of any mesh."""
+    return jax.tree.map(lambda leaf: Shape(leaf.shape, leaf.dtype), tree)

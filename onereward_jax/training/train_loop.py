@@ -1,0 +1,155 @@
+"""The training loop: batches in, checkpoints and metrics out. It knows nothing of any method."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Sequence
+
+import grain
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from onereward_jax.parallel import is_writer
+from onereward_jax.parallel.preemption import stop_points
+from onereward_jax.training import metrics as measures
+from onereward_jax.training.checkpoint import Checkpointer
+from onereward_jax.training.metrics import Metrics
+from onereward_jax.training.metrics_writer import MetricsWriter
+from onereward_jax.training.nonfinite_steps import RefusedSteps, TooManyRefusedSteps
+from onereward_jax.training.throughput import Throughput, format_row
+from onereward_jax.training.train_state import TrainState
+
+StepFn = Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, Metrics]]
+"""One update. The state is donated; metrics have "refused" among them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Periodic:
+    """Something to do now and then beside training (sample grids, a held-out judge).
+
+    Attributes:
+      every: in steps; also done after the last one.
+      call: is given the state, and may not keep it: the next step donates it.
+    """
+
+    every: int
+    call: Callable[[TrainState], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class LoopConfig:
+    """How long, and how often what.
+
+    Attributes:
+      total_steps: where the run ends, counted from its very beginning.
+      log_every, checkpoint_every: in steps.
+      max_refused: refused steps that this process lets pass.
+    """
+
+    total_steps: int
+    log_every: int = 10
+    checkpoint_every: int = 500
+    max_refused: int = 10
+
+
+def train(
+    step: StepFn,
+    state: TrainState,
+    data: grain.DatasetIterator,
+    place: Callable[[dict[str, np.ndarray]], dict[str, jax.Array]],
+    config: LoopConfig,
+    checkpointer: Checkpointer,
+    writer: MetricsWriter,
+    *,
+    name: str,
+    periodic: Sequence[Periodic] = (),
+    throughput: Throughput | None = None,
+) -> TrainState:
+    """Runs until `config.total_steps`.
+
+    The device is never waited for, except at log points and, one step late, for the question
+    whether a step was refused: while the host asks about one step the next is already running.
+
+    Args:
+      step: one update.
+      state: fresh or restored; used up.
+      data: where `state` left off; elements are dicts of numpy arrays, "index" among them.
+      place: puts a batch on the mesh, e.g. `parallel.shard_batch`.
+      config: durations.
+      checkpointer: gets the state every `checkpoint_every` steps and at the end of any kind.
+      writer: gets the metrics every `log_every` steps.
+      name: of the stage, for the progress bar.
+      periodic: see `Periodic`.
+      throughput: counts what the run costs; a new one by default.
+
+    Returns:
+      The last state.
+
+    Raises:
+      TooManyRefusedSteps: naming the samples of the refused batches. The state, which such
+        steps did not touch, is saved first.
+      Stopped: the process was asked to stop. The state is saved first.
+    """
+    number = int(state.step)
+    running: Metrics | None = None
+    refusals = RefusedSteps(config.max_refused)
+    add = jax.jit(measures.add)
+    throughput, first = throughput or Throughput(), number + 1
+    with (
+        _bar(name, number, config.total_steps) as bar,
+        stop_points(name) as stop,
+        throughput.running(number),
+    ):
+        while number < config.total_steps:
+            with throughput.waiting():
+                batch = next(data)
+                placed = place(batch)
+            number += 1
+            state, measured = throughput.run(step, number, state, placed)
+            if number == first and not bar.disable:
+                bar.write(f"{name}: {throughput.first_step()}")
+            bar.update()
+            running = measured if running is None else add(running, measured)
+            refusals.add(number, placed["index"], measured["refused"])
+            if refusals.too_many():
+                checkpointer.save(state, data)
+                raise TooManyRefusedSteps(refusals.message(name))
+
+            last = number == config.total_steps
+            if last or number % config.log_every == 0:
+                named = measures.scalars(running) | throughput.read(number)
+                writer.write(number, named)
+                bar.set_postfix_str(format_row(named), refresh=False)
+                running = None
+            for task in periodic:
+                if last or number % task.every == 0:
+                    with throughput.pausing():
+                        task.call(state)
+            stopping = stop.asked()
+            if last or stopping or number % config.checkpoint_every == 0:
+                with throughput.pausing():
+                    checkpointer.save(state, data)
+            if stopping:
+                break
+        refusals.settle()
+        if refusals.too_many():
+            raise TooManyRefusedSteps(refusals.message(name))
+        checkpointer.wait()
+        if number < config.total_steps:
+            raise stop.stopped(f"after step {number} of {config.total_steps}")
+    return state
+
+
+def _bar(name: str, initial: int, total: int) -> tqdm:
+    """A progress bar on process 0; in a log file, which cannot overwrite, it moves seldom."""
+    return tqdm(
+        desc=name,
+        initial=initial,
+        total=total,
+        unit="step",
+        dynamic_ncols=True,
+        disable=not is_writer(),
+        mininterval=0.5 if sys.stderr.isatty() else 30.0,
+    )

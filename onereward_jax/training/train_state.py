@@ -1,0 +1,115 @@
+"""Everything a training run carries from step to step, and how it lies on the mesh."""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Int32, PyTree
+
+from onereward_jax.parallel import mesh_jit, replicated
+
+
+class TrainState(NamedTuple):
+    """The state of a run; a step takes one (donated) and returns the next.
+
+    Attributes:
+      step: steps taken, refused ones included; also what all randomness is derived from.
+      params: float32 master parameters.
+      opt_state: the optimiser's moments and counters.
+      ema: moving average of `params` (π_ema), or None where a stage keeps none.
+      refused: steps whose update was refused because loss or gradient was not finite.
+    """
+
+    step: Int32[Array, ""]
+    params: PyTree
+    opt_state: PyTree
+    ema: PyTree | None
+    refused: Int32[Array, ""]
+
+
+def create_state(
+    params: PyTree, optimizer: optax.GradientTransformation, *, with_ema: bool
+) -> TrainState:
+    """The state before the first step, with π_ema ← π_θ.
+
+    Parameters are copied: the state will be donated, and the caller may go on using his (as
+    frozen reference, for example).
+    """
+    params = jax.tree.map(lambda leaf: jnp.copy(leaf).astype(jnp.float32), params)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        opt_state=optimizer.init(params),
+        ema=jax.tree.map(jnp.copy, params) if with_ema else None,
+        refused=jnp.zeros((), jnp.int32),
+    )
+
+
+def abstract_state(
+    abstract_params: PyTree, optimizer: optax.GradientTransformation, mesh: Mesh, *, with_ema: bool
+) -> TrainState:
+    """Shapes and shardings of a whole state, for jit, restoring and ahead-of-time compiling.
+
+    Args:
+      abstract_params: shapes and shardings of the parameters (arrays or `jax.ShapeDtypeStruct`),
+        e.g. from `policy.load_policy.abstract_params`. Moments and average lie where their
+        parameters lie, counters everywhere; axes along which a moment has one element only are
+        not split.
+      optimizer: decides what `opt_state` holds.
+      mesh: the mesh.
+      with_ema: whether there is an average.
+
+    Returns:
+      A `TrainState` of `jax.ShapeDtypeStruct` with `.sharding`.
+    """
+    create = functools.partial(create_state, optimizer=optimizer, with_ema=with_ema)
+    shapes = jax.eval_shape(create, abstract_params)
+    params = shardings_of(abstract_params)
+    everywhere = replicated(mesh)
+    shardings = TrainState(
+        step=everywhere,
+        params=params,
+        opt_state=optax.tree_map_params(
+            optimizer,
+            _fitting,
+            shapes.opt_state,
+            params,
+            transform_non_params=lambda _counter: everywhere,
+        ),
+        ema=params if with_ema else None,
+        refused=everywhere,
+    )
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        shapes,
+        shardings,
+    )
+
+
+def _fitting(moment: jax.ShapeDtypeStruct, sharding: NamedSharding) -> NamedSharding:
+    """The sharding of a parameter, for an array that may be shorter along some axes."""
+    axes = (*sharding.spec, *[None] * (len(moment.shape) - len(sharding.spec)))
+    spec = [axis if length > 1 else None for axis, length in zip(axes, moment.shape)]
+    return NamedSharding(sharding.mesh, PartitionSpec(*spec), memory_kind=sharding.memory_kind)
+
+
+def shardings_of(abstract: PyTree) -> PyTree:
+    """The shardings of a tree of `jax.ShapeDtypeStruct` or arrays."""
+    return jax.tree.map(lambda leaf: leaf.sharding, abstract)
+
+
+def place_state(
+    params: PyTree, optimizer: optax.GradientTransformation, mesh: Mesh, *, with_ema: bool
+) -> TrainState:
+    """The first state of a run from parameters that lie on the mesh already.
+
+    Moments and average are created in their shards: no device ever holds a full copy.
+    """
+    abstract = abstract_state(params, optimizer, mesh, with_ema=with_ema)
+    create = functools.partial(create_state, optimizer=optimizer, with_ema=with_ema)
+    return mesh_jit(create, mesh, out_shardings=shardings_of(abstract))(params)

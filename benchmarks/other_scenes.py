@@ -42,8 +42,8 @@ def main() -> None:
     config.seed = ARGUMENTS.seed
     config.stages = ("data", "embed", "evaluate")
     for task, count in config.evaluate.triplets.items():
-        config.data.train[task] = TRAIN
-        config.data.test[task] = config.evaluate.triplets[task] = MORE * count
+        config.mini.train[task] = TRAIN
+        config.mini.test[task] = config.evaluate.triplets[task] = MORE * count
     folder = ARGUMENTS.workdir / "other_scenes"
     for trained in ("reward", "rl"):
         record = read_record(ARGUMENTS.workdir / trained)

@@ -1,19 +1,20 @@
 """flux_fill_dev.py with Algorithm 2: the reference is the policy's moving average.
 
 The bar rises with the policy, and the step holds one copy of the editor less.
-"""
 
-import pathlib
-import runpy
+    python -m onereward_jax.main --config=configs/flux_fill_dev_dynamic.py \\
+        --workdir=gs://bucket/dynamic --config.data.path=...
+
+Cost: docs/fits.md. Result: not run yet.
+"""
 
 from ml_collections import ConfigDict
 
-BASE = pathlib.Path(__file__).with_name("flux_fill_dev.py")
+from configs import flux_fill_dev
 
 
 def get_config() -> ConfigDict:
     """The experiment."""
-    config = runpy.run_path(str(BASE))["get_config"]()
-    rl = config.rl
-    rl.algorithm = "dynamic"  # "frozen" reference (Algorithm 1) or "dynamic" (Algorithm 2)
+    config = flux_fill_dev.get_config()
+    config.rl.algorithm = "dynamic"
     return config

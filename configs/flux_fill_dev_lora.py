@@ -2,22 +2,22 @@
 
 Master weights, moments, average and gradients are those of the adapter alone, and the editor
 without it is the reference, so there is no second transformer.
-"""
 
-import pathlib
-import runpy
+    python -m onereward_jax.main --config=configs/flux_fill_dev_lora.py \\
+        --workdir=gs://bucket/lora --config.data.path=...
+
+Cost: docs/fits.md. Result: not run yet.
+"""
 
 from ml_collections import ConfigDict
 
-BASE = pathlib.Path(__file__).with_name("flux_fill_dev.py")
+from configs import flux_fill_dev
 
 
 def get_config() -> ConfigDict:
     """The experiment."""
-    config = runpy.run_path(str(BASE))["get_config"]()
-    rl = config.rl
-    lora = rl.lora
-    lora.rank = 64  # of the adapter
-    lora.alpha = 64.0  # the adapter counts alpha / rank times
-    rl.optimizer.learning_rate = 1e-4  # the peak; adapters take larger steps than whole weights
+    config = flux_fill_dev.get_config()
+    config.rl.lora.rank = 64
+    config.rl.lora.alpha = 64.0
+    config.rl.optimizer.learning_rate = 1e-4  # adapters take larger steps than whole weights
     return config

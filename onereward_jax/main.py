@@ -36,6 +36,7 @@ from onereward_jax.parallel.rendezvous import PeerLost
 from onereward_jax.stages import STAGES, Outcome, run_chain
 from onereward_jax.stages.command_file import given_command, last_flags, read_command
 from onereward_jax.stages.logging_setup import prepare_logging
+from onereward_jax.stages.registry import stages_of
 from onereward_jax.training.nonfinite_steps import TooManyRefusedSteps
 
 _STAGE_HELP = (
@@ -60,7 +61,7 @@ flags.DEFINE_bool(
     "In place of --config: the config file and the --config.... flags that the run in --workdir "
     "was started with. Flags given beside it come on top.",
 )
-_STAGE = flags.DEFINE_enum("stage", None, [stage.name for stage in STAGES], _STAGE_HELP)
+_STAGE = flags.DEFINE_string("stage", None, _STAGE_HELP)
 _DISTRIBUTED = flags.DEFINE_bool(
     "distributed",
     False,
@@ -99,6 +100,7 @@ def _run(argv: Sequence[str]) -> None:
         for part in ("stages", "mesh"):
             if part not in config:
                 raise ValueError(f"config.{part} is missing: copy it from configs/mini.py")
+        config, stages = stages_of(config)
         set_cpu_threads()
         _join()
         prepare_logging(config)
@@ -109,7 +111,7 @@ def _run(argv: Sequence[str]) -> None:
                 config,
                 _WORKDIR.value,
                 mesh,
-                STAGES,
+                stages,
                 only=_STAGE.value,
                 command=given_command(sys.argv),
             )

@@ -31,7 +31,7 @@ from onereward_jax.parallel import make_mesh
 from onereward_jax.policy import load_policy, read_policy
 from onereward_jax.reward.load_reward_model import read_reward_model
 
-EDITOR, JUDGE = PACKAGE / "mini" / "models" / "editor", PACKAGE / "mini_models" / "judge"
+EDITOR, JUDGE = PACKAGE / "mini" / "models" / "editor", PACKAGE / "mini" / "models" / "judge"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 INDEX = WEIGHTS + ".index.json"
 VAE_CONFIG = VaeConfig(block_out_channels=(4, 4), norm_num_groups=2, latent_channels=2)

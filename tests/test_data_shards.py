@@ -34,7 +34,7 @@ from onereward_jax.data.folder_source import FolderSource
 shard_writer.SHARD_ROWS = 4
 photographs, written = map(pathlib.Path, sys.argv[1:])
 watch = lambda done, total: os.kill(os.getpid(), signal.SIGKILL) if done == 10 else None
-shard_writer.write_triplets(written, FolderSource(photographs, {SIDE}), watch=watch)
+shard_writer.write_triplets(written, FolderSource(photographs, {SIDE}), progress=watch)
 """
 
 

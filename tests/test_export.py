@@ -3,7 +3,6 @@
 import functools
 import json
 import re
-import runpy
 import shutil
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from safetensors.numpy import load_file, save_file
 from transformers import AutoImageProcessor, AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
 from onereward_jax import edit
-from onereward_jax.common.config import check_overrides
+from onereward_jax.common.config import check_overrides, load_config
 from onereward_jax.convert.hub import PACKAGE
 from onereward_jax.data.shard_writer import write_triplets
 from onereward_jax.evaluation.gsb import GoodSameBad
@@ -40,7 +39,7 @@ from onereward_jax.stages.export import run
 from onereward_jax.tasks import DIMENSIONS, Dimension, Task
 
 ROOT = PACKAGE.parent
-EDITOR, JUDGE = PACKAGE / "mini" / "models" / "editor", PACKAGE / "mini_models" / "judge"
+EDITOR, JUDGE = PACKAGE / "mini" / "models" / "editor", PACKAGE / "mini" / "models" / "judge"
 WEIGHTS = "diffusion_pytorch_model"
 ONE_DEVICE = make_mesh(devices=jax.devices()[:1])
 SIZE, STEPS, TEXT = (64, 64), 2, 12
@@ -51,7 +50,7 @@ ACCURACY = dict(pairs=41, accuracy=0.75, single_order_accuracy=0.7, position_bia
 
 def config(**export) -> FrozenConfigDict:
     """The mini world's, with another section `export`."""
-    found = runpy.run_path(str(ROOT / "configs" / "mini.py"))["get_config"]()
+    found = load_config(str(ROOT / "configs" / "mini.py"))
     found.export.update(export)
     return FrozenConfigDict(found)
 
@@ -292,7 +291,7 @@ def test_the_pages_code_runs_and_its_flags_exist(root, monkeypatch):
             continue
         assert module == "onereward_jax.main"
         (path,) = (flag.removeprefix("--config=") for flag in flags if "--config=" in flag)
-        settings = runpy.run_path(str(ROOT / path))["get_config"]()
+        settings = load_config(str(ROOT / path))
         check_overrides(["main", *flags], settings)
 
 
@@ -300,7 +299,7 @@ def test_a_card_of_another_base_names_it_and_its_licence(work, tmp_path):
     shutil.copytree(work, tmp_path / "run", ignore=shutil.ignore_patterns("export", "alone"))
     shutil.rmtree(tmp_path / "run" / "evaluate")
     (tmp_path / "run" / "export").mkdir()
-    large = runpy.run_path(str(ROOT / "configs" / "flux_fill_dev.py"))["get_config"]()
+    large = load_config(str(ROOT / "configs" / "flux_fill_dev.py"))
     settings = config(editor="transformer", editor_card=large.export.editor_card).as_configdict()
     settings.stages = ("data", "reward", "rl", "export")
     context = functools.partial(StageContext, "export", workdir=tmp_path / "run", mesh=ONE_DEVICE)

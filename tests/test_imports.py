@@ -209,7 +209,9 @@ def test_the_package_exports_editor_and_judge_without_importing_them_before_they
     outcome = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
     )
-    assert outcome.stdout.split() == [f"onereward_jax.inference.{m}" for m in ("editor", "pairwise_judge")]
+    assert outcome.stdout.split() == [
+        f"onereward_jax.inference.{m}" for m in ("editor", "pairwise_judge")
+    ]
     assert "AttributeError: module 'onereward_jax' has no attribute 'Edtior'" in outcome.stderr
 
 

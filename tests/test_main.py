@@ -3,7 +3,6 @@
 import json
 import pathlib
 import re
-import runpy
 import subprocess
 import sys
 
@@ -12,7 +11,7 @@ import pytest
 from ml_collections import ConfigDict, FrozenConfigDict
 
 import onereward_jax
-from onereward_jax.common.config import check_overrides, check_tuples, flatten_config
+from onereward_jax.common.config import check_overrides, check_tuples, flatten_config, load_config
 from onereward_jax.common.user_errors import full_disk_message
 from onereward_jax.parallel import make_mesh
 from onereward_jax.stages import STAGES, Stage, StageContext, config_rules
@@ -25,7 +24,7 @@ CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 
 
 def get_config(name: str) -> ConfigDict:
-    return runpy.run_path(str(ROOT / "configs" / f"{name}.py"))["get_config"]()
+    return load_config(str(ROOT / "configs" / f"{name}.py"))
 
 
 def test_base_models_come_from_pretraining_a_path_or_the_package(tmp_path):

@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from onereward_jax.evaluation.gsb import Verdict
 from onereward_jax.evaluation.ssim import ssim_map
-from onereward_jax.mini.oracle import Oracle, Triplet, WordReader, annotate, verdict
+from onereward_jax.mini.oracle import SceneOracle, Triplet, WordReader, annotate, verdict
 from onereward_jax.mini.oracle.reading import likeness
 from onereward_jax.mini.world import WORDS, make_scene, named_pictures
 from onereward_jax.tasks import Dimension, Task
@@ -27,7 +27,7 @@ KINDS = [
 
 @pytest.fixture(scope="module")
 def oracle():
-    return Oracle.mini_world(ocr=False)
+    return SceneOracle.mini_world(ocr=False)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import pathlib
-import runpy
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +33,7 @@ from onereward_jax.training.rl_weights import check_frozen
 from onereward_jax.training.train_state import shardings_of
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
-TARGETS = runpy.run_path(str(CONFIGS / "mini.py"))["LORA_TARGETS"]
+TARGETS = LORA_TARGETS
 EVERYTHING = LoraConfig(rank=3, alpha=6.0, targets=".*")
 CONFIG = dataclasses.replace(test_rl_step.CONFIG, lora=EVERYTHING)
 DYNAMIC = dataclasses.replace(CONFIG, algorithm="dynamic")

@@ -7,7 +7,6 @@ folder, "!" starts over.
 import functools
 import json
 import pathlib
-import runpy
 import shutil
 
 import numpy as np
@@ -16,6 +15,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from PIL import Image
 
 import onereward_jax
+from onereward_jax.common.config import load_config
 from onereward_jax.reward.query_template import PACKAGED
 from onereward_jax.stages import STAGES, fingerprints
 from onereward_jax.stages.staleness import Verdict, compare, identity, leaves, stage_inputs
@@ -93,7 +93,7 @@ def models_are_read_once(monkeypatch):
 
 
 def mini() -> ConfigDict:
-    return runpy.run_path(str(ROOT / "configs" / "mini.py"))["get_config"]()
+    return load_config(str(ROOT / "configs" / "mini.py"))
 
 
 def changed(config: ConfigDict, **fields) -> ConfigDict:

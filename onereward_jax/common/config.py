@@ -7,6 +7,7 @@ import inspect
 import pathlib
 import re
 import runpy
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,12 +25,23 @@ def load_config(path: str) -> ConfigDict:
     file, _, variant = path.partition(":")
     if not pathlib.Path(file).is_file():
         raise ValueError(f"--config: there is no file {file}")
+    make_importable(file)
     get_config = runpy.run_path(file).get("get_config")
     if get_config is None:
         raise ValueError(f"--config: {file} has no function get_config")
     if variant and not inspect.signature(get_config).parameters:
         raise ValueError(f"--config: {file} has no variants")
     return get_config(variant) if variant else get_config()
+
+
+def make_importable(file: str) -> None:
+    """Let a config file import `configs.common`: beside it, or in the checkout of this package."""
+    for folder in (
+        pathlib.Path(file).resolve().parent,
+        pathlib.Path(__file__).parents[2] / "configs",
+    ):
+        if (folder / "__init__.py").is_file() and str(folder.parent) not in sys.path:
+            sys.path.append(str(folder.parent))
 
 
 def flatten_config(config: ConfigDict, prefix: str = "config") -> dict[str, Any]:

@@ -22,14 +22,13 @@ import pathlib
 import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, TypeVar
 
 import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 
 from onereward_jax.common.atomic_file import atomic_file
-from onereward_jax.data.buckets import Size
-from onereward_jax.data.example import SPLITS, Example, RowError, Split
+from onereward_jax.data.example import SPLITS, RowError, Split
 from onereward_jax.data.index import Index, Row, Shard, columns, read_index, row_of, write_index
 from onereward_jax.data.tfds_record import features, serialize
 
@@ -42,27 +41,8 @@ ROWS = "rows"
 
 T, R = TypeVar("T"), TypeVar("R")
 
-Watch = Callable[[int, int], None]
+Progress = Callable[[int, int], None]
 """(rows that are done, rows in all); may raise, to stop."""
-
-
-@runtime_checkable
-class TripletSource(Protocol):
-    """Where triplets come from: `MiniWorldSource` or `FolderSource`."""
-
-    @property
-    def sizes(self) -> Sequence[Size]:
-        """The sizes that pictures come in."""
-
-    @property
-    def splits(self) -> Sequence[Split]:
-        """The split of each of its rows."""
-
-    def example(self, row: int) -> Example:
-        """The triplet of a row, the same one at every call, on any thread. Raises RowError."""
-
-    def refuse(self, errors: Mapping[int, RowError]) -> None:
-        """Raises ValueError with all that is wrong, rows by their number, if anything is."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +59,7 @@ class Written:
 
 
 def write_triplets(
-    folder: pathlib.Path, source: TripletSource, *, watch: Watch = lambda done, total: None
+    folder: pathlib.Path, source: TripletSource, *, progress: Progress = lambda done, total: None
 ) -> Written:
     """Writes both splits below `folder`; goes on where it was interrupted with the same source.
 
@@ -89,12 +69,12 @@ def write_triplets(
     Args:
       folder: where the data set goes, as <folder>/triplets/<version>.
       source: of the triplets.
-      watch: is told of every row.
+      progress: is called after every row.
 
     Raises:
       ValueError: `source.refuse` says why, or all rows of a split repeat others.
     """
-    writing = _Writing(folder / NAME / VERSION, source, watch)
+    writing = _Writing(folder / NAME / VERSION, source, progress)
     repeated = writing.known()
     if repeated is None:
         writing.make_shards()
@@ -107,8 +87,8 @@ def write_triplets(
 class _Writing:
     """One call of `write_triplets`."""
 
-    def __init__(self, folder: pathlib.Path, source: TripletSource, watch: Watch) -> None:
-        self.folder, self._source, self._watch = folder, source, watch
+    def __init__(self, folder: pathlib.Path, source: TripletSource, progress: Progress) -> None:
+        self.folder, self._source, self._progress = folder, source, progress
         self._features = features(source.sizes)
         self._shards = {
             split: [
@@ -164,7 +144,7 @@ class _Writing:
                         drafts.callback(shard.abandon)
                         shard.open()
                     shard.add(row, *found, names)
-                self._watch(done, total)
+                self._progress(done, total)
         if errors:
             # Other rows make another data set: nothing of this one is of use.
             shutil.rmtree(self.folder)

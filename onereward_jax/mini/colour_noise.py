@@ -4,19 +4,30 @@ The candidates of one editor err to one side: a little pale, say. A judge that l
 alone finds any step to the other side better, however long, and a policy that is trained by it
 goes too far. With candidates disturbed to all sides it knows where to stop. Not in the paper,
 whose candidates come from many prompts and settings of a large editor.
+
+`config.candidates.transform = "onereward_jax.mini.colour_noise"`.
 """
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 from jaxtyping import Float, Float32
+from ml_collections import FrozenConfigDict
 from PIL import Image
+
+from onereward_jax.common.rng import generator
+from onereward_jax.mini.source import require_scenes
+from onereward_jax.stages.config_rules import SHARE, between
+
+FIELDS = {"mini.disturbed": SHARE, "mini.disturbance": between(0.0)}
 
 GRIDS = (1, 2, 4, 8, 16)
 """Cells per side of the fields of noise that are added up: from a tint of the whole to spots."""
 
 
-def disturbed(
+def add_colour_noise(
     image: Float32[np.ndarray, "h w 3"],
     mask: Float[np.ndarray, "h w 1"],
     strength: float,
@@ -46,3 +57,44 @@ def disturbed(
     gain = np.exp(strength * rng.standard_normal())
     changed = np.clip(centre + gain * (image - centre) + field, -1.0, 1.0)
     return np.where(inside, changed, image).astype(np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class ColourNoise:
+    """See `stages.candidates.CandidateTransform`.
+
+    Attributes:
+      seed: of the choice of triplets.
+      share: of the triplets whose candidates get colour noise.
+      strengths: range of its standard deviation, for values in [-1, 1].
+    """
+
+    seed: int
+    share: float
+    strengths: tuple[float, float]
+
+    def draw(self, rng: np.random.Generator, split: str, name: str) -> float:
+        """The strength for a candidate of a triplet; the candidates of a triplet go together."""
+        disturbs = generator(self.seed, "disturb", split, name).random() < self.share
+        return float(disturbs * rng.uniform(*self.strengths))
+
+    def apply(
+        self,
+        image: Float32[np.ndarray, "h w 3"],
+        mask: Float[np.ndarray, "h w 1"],
+        strength: float,
+        seed: int,
+    ) -> Float32[np.ndarray, "h w 3"]:
+        """See `add_colour_noise`."""
+        return add_colour_noise(image, mask, strength, seed)
+
+
+def check(config: FrozenConfigDict) -> None:
+    """Raises ValueError for triplets of another source."""
+    require_scenes(config, "candidates.transform")
+
+
+def make_transform(config: FrozenConfigDict) -> ColourNoise:
+    """The transform of `config.mini`."""
+    section = config.mini
+    return ColourNoise(config.seed, section.disturbed, tuple(section.disturbance))

@@ -1,4 +1,7 @@
-"""Triplets of the mini world: composed scenes, as many of each task as the config asks for."""
+"""Triplets of the mini world: composed scenes, as many of each task as the config asks for.
+
+`config.data.source = "onereward_jax.mini.source"`.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,55 @@ import functools
 from collections.abc import Iterator, Mapping
 
 import numpy as np
+from ml_collections import FrozenConfigDict
 
 from onereward_jax.data.buckets import Size
-from onereward_jax.data.example import Example, RowError, Split
+from onereward_jax.data.example import SPLITS, Example, RowError, Split
 from onereward_jax.mini.world.scenes import make_scene
+from onereward_jax.stages.config_rules import per_task, whole
 from onereward_jax.tasks import TASKS, Task
 
+FIELDS = per_task("mini.train", whole(0)) | per_task("mini.test", whole(0))
+
 _SPLIT_NUMBER = {"train": 0, "test": 1}
+
+
+def require_scenes(config: FrozenConfigDict, field: str) -> None:
+    """For plug-ins that need the truth of a scene.
+
+    Raises:
+      ValueError: the triplets are not those of this source, naming the field of the plug-in.
+    """
+    if config.data.source != __name__:
+        raise ValueError(
+            f"config.{field} knows the mini world only: config.data.source is "
+            f"{config.data.source!r}, not {__name__!r} (configs/mini.py:folder has neither)"
+        )
+
+
+def make_source(config: FrozenConfigDict) -> MiniWorldSource:
+    """The scenes that `config.mini.train` and `config.mini.test` ask for.
+
+    Raises:
+      ValueError: aspect ratios are asked for, or no scene of a split.
+    """
+    if tuple(config.data.aspect_ratios) != (1.0,):
+        raise ValueError("config.data.aspect_ratios is for folders: mini scenes are squares")
+    counts = {
+        split: {
+            task: config.mini[split][task.value] for task in TASKS if config.mini[split][task.value]
+        }
+        for split in SPLITS
+    }
+    for split, found in counts.items():
+        if not found:
+            raise ValueError(f"config.mini.{split}: no triplet of any task is asked for")
+    return MiniWorldSource(counts, config.data.image_size, config.seed)
+
+
+def describe(config: FrozenConfigDict) -> str:
+    """For a model card."""
+    return "composed scenes of the mini world: photographs with sprites and words put into them"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Stage `annotate`: best and worst candidate per dimension, or ∅, by people or by the oracle.
+"""Stage `annotate`: best and worst candidate per dimension, or ∅, by people or by a plug-in.
 
 preferences.sqlite   candidates and preferences; people's are written anew from all answers
 agreement.json       how far people agree, per task and dimension
@@ -22,22 +22,23 @@ from PIL import Image
 
 from onereward_jax.annotation import Candidate, Preference, PreferenceStore
 from onereward_jax.annotation.agreement import Agreement, agreement_by_dimension, overall_agreement
+from onereward_jax.annotation.annotator import Annotator, Asked
 from onereward_jax.annotation.answers import Answers, read_answers
 from onereward_jax.annotation.binding import question_digest
 from onereward_jax.annotation.questions import FILE, Question
-from onereward_jax.common.rng import generator
 from onereward_jax.common.user_errors import WaitingForPeople
 from onereward_jax.data.triplets import Triplets
 from onereward_jax.parallel.preemption import stop_points
 from onereward_jax.stages.data import open_triplets
+from onereward_jax.stages.plugins import check_plugin, maker
 from onereward_jax.stages.preference_stores import new_store, open_store, read_store
 from onereward_jax.stages.progress import announce, progress_bar
 from onereward_jax.stages.question_pictures import question_paths, save_question_pictures
 from onereward_jax.stages.questions_to_people import answers_path, ask
 from onereward_jax.stages.stage import Results, StageContext
-from onereward_jax.tasks import DIMENSIONS, TASKS, Dimension, Task
+from onereward_jax.tasks import DIMENSIONS, TASKS, Dimension
 
-ORACLE, PEOPLE = "oracle", "people"
+PEOPLE = "people"
 
 QUESTIONS = "questions"
 """Folder of the work folder with what people are asked, and the pictures it is about."""
@@ -55,15 +56,10 @@ class _Group(NamedTuple):
 
 def check(context: StageContext) -> None:
     """Raises ValueError or FileNotFoundError, before anything runs, where the section is wrong."""
-    config, source = context.config.annotate, context.config.data.source
-    if config.by not in (ORACLE, PEOPLE):
-        raise ValueError(f"config.annotate.by is {config.by!r}: choose {ORACLE} or {PEOPLE}")
-    if config.by == ORACLE and source != "mini":
-        raise ValueError(
-            f"config.annotate.by is {config.by!r}, who knows the mini world only: choose {PEOPLE} "
-            f"for config.data.source = {source!r}"
-        )
-    if config.by == PEOPLE and config.path and not _answers(context).exists():
+    config = context.config.annotate
+    if config.by != PEOPLE:
+        check_plugin(context.config, "annotate.by")
+    elif config.path and not _answers(context).exists():
         raise FileNotFoundError(
             f"config.annotate.path: there is neither a file nor a folder {config.path}"
         )
@@ -83,9 +79,9 @@ def run(context: StageContext) -> Results:
     check(context)
     splits = {split: open_triplets(context, split) for split in ("train", "test")}
     groups = _groups(context, splits)
-    if context.config.annotate.by == ORACLE:
+    if context.config.annotate.by != PEOPLE:
         with open_store(context) as store:
-            _ask_oracle(context, splits, groups, store)
+            _ask_annotator(context, splits, groups, store)
             return _counts(store.preferences())
     answers = _ask_people(context, splits, groups)
     preferences = _preferences_of_people(answers, splits, groups)
@@ -248,20 +244,27 @@ def _finite(found: Agreement) -> dict[str, float | int | None]:
     }
 
 
-def _ask_oracle(
+def _annotator(context: StageContext) -> Annotator:
+    """The one that the plug-in of `config.annotate.by` makes."""
+    by = context.config.annotate.by
+    annotator = maker(context.config, "annotate.by")(context.config)
+    if not isinstance(annotator, Annotator):
+        raise ValueError(
+            f"config.annotate.by is {by!r}: its make_annotator(config) gives "
+            f"{type(annotator).__name__}, not a onereward_jax.annotation.annotator.Annotator"
+        )
+    return annotator
+
+
+def _ask_annotator(
     context: StageContext,
     splits: Mapping[str, Triplets],
     groups: Mapping[str, _Group],
     store: PreferenceStore,
 ) -> None:
-    """Adds the oracle's answers where they are missing.
-
-    Labels of held-out triplets carry no noise: they measure the judge.
-    """
-    from onereward_jax.mini.oracle import Oracle, Triplet, annotate  # extra `mini`
-
-    config, pictures = context.config.annotate, context.output("candidates")
-    oracle, answered = Oracle.mini_world(), {old.triplet_id for old in store.preferences()}
+    """Adds the plug-in's answers where they are missing."""
+    annotator, pictures = _annotator(context), context.output("candidates")
+    answered = {old.triplet_id for old in store.preferences()}
     with (
         progress_bar("annotate", len(groups), initial=len(answered), unit="triplet") as bar,
         stop_points("annotate", alone=True) as stop,
@@ -270,42 +273,22 @@ def _ask_oracle(
             if name in answered:
                 continue
             store.add_candidates(candidates)
-            started = time.time()
-            triplet = Triplet.from_example(splits[split][row])
-            scores = [
-                oracle.scores(np.asarray(Image.open(pictures / one.picture)), triplet)
-                for one in candidates
-            ]
-            rng = generator(context.config.seed, "oracle", name)
-            noise_rate = config.noise_rate if split == "train" else 0.0
-            answers = annotate(scores, rng, noise_rate, config.margin)
+            started, task = time.time(), TASKS[splits[split].tasks[row]]
+            shown = [np.asarray(Image.open(pictures / one.picture)) for one in candidates]
+            answers = annotator.answer(Asked(name, split, task, splits[split][row], shown))
             finished = time.time()
             store.add_preferences(
-                _preferences(answers, name, triplet.task, candidates, finished, finished - started)
+                Preference(
+                    triplet_id=name,
+                    task=task,
+                    dimension=dimension,
+                    winner=None if pair is None else candidates[pair[0]].index,
+                    loser=None if pair is None else candidates[pair[1]].index,
+                    annotator=annotator.name,
+                    answered_at=finished,
+                    seconds=(finished - started) / len(answers),
+                )
+                for dimension, pair in answers.items()
             )
             bar.update()
             stop.if_asked(f"at {bar.n} of {len(groups)} triplets")
-
-
-def _preferences(
-    answers: Mapping[Dimension, tuple[int, int] | None],
-    name: str,
-    task: Task,
-    candidates: Sequence[Candidate],
-    finished: float,
-    seconds: float,
-) -> list[Preference]:
-    """The oracle's answers about a triplet, as the store has them."""
-    return [
-        Preference(
-            triplet_id=name,
-            task=task,
-            dimension=dimension,
-            winner=None if pair is None else candidates[pair[0]].index,
-            loser=None if pair is None else candidates[pair[1]].index,
-            annotator=ORACLE,
-            answered_at=finished,
-            seconds=seconds / len(answers),
-        )
-        for dimension, pair in answers.items()
-    ]

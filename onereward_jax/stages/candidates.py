@@ -11,6 +11,7 @@ import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from jax.experimental import multihost_utils
@@ -24,18 +25,35 @@ from onereward_jax.common.atomic_file import atomic_file
 from onereward_jax.common.rng import generator
 from onereward_jax.data.pipeline import TripletSequence
 from onereward_jax.data.triplets import Triplets
-from onereward_jax.mini.colour_noise import disturbed
 from onereward_jax.parallel import is_writer
 from onereward_jax.parallel.distributed import gather_on_writer, is_multiprocess
 from onereward_jax.parallel.preemption import stop_points
 from onereward_jax.policy import load_policy, open_text_cache, read_policy
 from onereward_jax.stages.data import open_triplets
 from onereward_jax.stages.edit_batches import Edit, PictureMaker, Source
+from onereward_jax.stages.models_made_here import made_by
+from onereward_jax.stages.plugins import check_plugin, maker
 from onereward_jax.stages.preference_stores import open_store
 from onereward_jax.stages.progress import progress_bar
 from onereward_jax.stages.settings import check_batch, compute_dtype, task_probabilities
 from onereward_jax.stages.stage import Results, StageContext
 from onereward_jax.tasks import TASKS, Task
+
+
+class CandidateTransform(Protocol):
+    """Changes finished pictures of candidates; a plug-in of `config.candidates.transform`."""
+
+    def draw(self, rng: np.random.Generator, split: str, name: str) -> float:
+        """How strongly the next candidate of a triplet is changed; 0: not at all."""
+
+    def apply(
+        self,
+        image: Float32[np.ndarray, "h w 3"],
+        mask: Float32[np.ndarray, "h w 1"],
+        strength: float,
+        seed: int,
+    ) -> Float32[np.ndarray, "h w 3"]:
+        """The changed picture, in [-1, 1]; mask 1: what was painted anew."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,8 +72,9 @@ def check(context: StageContext) -> None:
       FileNotFoundError, ValueError: naming the field.
     """
     check_batch(context.config, "candidates", context.mesh)
+    check_plugin(context.config, "candidates.transform")
     task_probabilities(context.config)
-    if "pretrain" not in context.config.stages:
+    if not made_by(context.config, "models.editor"):
         folder, transformer = context.base_model("editor"), context.base_transformer()
         try:
             read_policy(folder, transformer=transformer)
@@ -71,13 +90,18 @@ def run(context: StageContext) -> Results:
     Every process writes the pictures that its own devices made, and tells process 0, which has the
     store, once they are written.
     """
-    config = context.config.candidates
+    config, transform = context.config.candidates, _transform(context)
     triplets = {split: open_triplets(context, split) for split in ("train", "test")}
     plans = [
         plan
         for split, source in triplets.items()
         for plan in plan_candidates(
-            config, split, source, context.config.seed, task_probabilities(context.config)
+            config,
+            split,
+            source,
+            context.config.seed,
+            task_probabilities(context.config),
+            transform,
         )
     ]
     for split in triplets:
@@ -108,11 +132,17 @@ def run(context: StageContext) -> Results:
     return {"candidates": len(plans)}
 
 
+def _transform(context: StageContext) -> CandidateTransform | None:
+    make = maker(context.config, "candidates.transform")
+    return make(context.config) if make else None
+
+
 def _made(
     context: StageContext, plans: Sequence[Plan], triplets: Mapping[str, Triplets]
 ) -> Iterator[tuple[int, list[tuple[int, dict[str, str]]]]]:
     """Carries out `plans`: see `PictureMaker.make`; what is saved is told by its digests."""
     config, kind = context.config.candidates, compute_dtype(context.config)
+    transform = _transform(context)
     editor, params = load_policy(
         context.base_model("editor"),
         context.mesh,
@@ -136,7 +166,8 @@ def _made(
     ]
 
     def save(number: int, source: Source, pixels: UInt8[np.ndarray, "h w 3"]) -> dict[str, str]:
-        return save_candidate(context.folder, plans[number].candidate, source, pixels)
+        drawn = plans[number].candidate
+        return save_candidate(context.folder, drawn, source, pixels, transform)
 
     cache = open_text_cache(context.output("embed") / "prompts")
     maker = PictureMaker(editor, context.mesh, cache, config.batch_size, max(config.num_steps))
@@ -149,6 +180,7 @@ def plan_candidates(
     triplets: Triplets,
     seed: int,
     probabilities: Mapping[Task, float],
+    transform: CandidateTransform | None = None,
 ) -> Iterator[Plan]:
     """The candidates of a split, settings drawn as in the paper.
 
@@ -158,10 +190,10 @@ def plan_candidates(
       split, triplets: which triplets there are.
       seed: settings depend on (seed, split, name of the triplet, index) only.
       probabilities: p_k.
+      transform: of finished pictures.
     """
     ids = triplets.column("id")
     for row in choose_rows(triplets, ids, config[split], config.tasks, probabilities, seed):
-        disturbs = generator(seed, "disturb", split, ids[row]).random() < config.disturbed
         for index in range(config.count):
             rng = generator(seed, "candidate", split, ids[row], index)
             candidate = Candidate(
@@ -174,7 +206,7 @@ def plan_candidates(
                 negative_prompt=str(rng.choice(config.negative_prompts)),
                 noise_strength=float(rng.uniform(*config.strength)),
                 noise_seed=int(rng.integers(2**31)),
-                disturbance=float(disturbs * rng.uniform(*config.disturbance)),
+                disturbance=transform.draw(rng, split, ids[row]) if transform else 0.0,
             )
             if config.guided_by == "either":
                 left_out = str(rng.choice(["guidance_scale", "true_cfg_scale"]))
@@ -251,19 +283,24 @@ def _missing(plans: Sequence[Plan], store: PreferenceStore | None, folder: Path)
 
 
 def save_candidate(
-    folder: Path, drawn: Candidate, source: Source, pixels: UInt8[np.ndarray, "h w 3"]
+    folder: Path,
+    drawn: Candidate,
+    source: Source,
+    pixels: UInt8[np.ndarray, "h w 3"],
+    transform: CandidateTransform | None = None,
 ) -> dict[str, str]:
-    """Writes the picture of a candidate, disturbed as drawn; returns the digests that bind it.
+    """Writes the picture of a candidate, transformed as drawn; returns the digests that bind it.
 
     Args:
       folder: of the stage.
       drawn: the candidate.
       source: what it was made of.
       pixels: what was made.
+      transform: of the picture.
     """
-    if drawn.disturbance:
+    if transform and drawn.disturbance:
         image, mask = np.float32(pixels) / 127.5 - 1.0, np.float32(source.mask >= 128)
-        pixels = to_uint8(disturbed(image, mask, drawn.disturbance, drawn.noise_seed))
+        pixels = to_uint8(transform.apply(image, mask, drawn.disturbance, drawn.noise_seed))
     with atomic_file(folder / drawn.picture, sync=True) as draft:  # the store says it is there
         Image.fromarray(pixels).save(draft)
     return {

@@ -41,6 +41,7 @@ from onereward_jax.stages.staleness import (
     compare,
     identity,
     input_effects,
+    reads_of,
     require_sections,
     stage_inputs,
 )
@@ -130,7 +131,9 @@ class _Chain:
 
     def upstream(self, stage: Stage) -> list[Stage]:
         """The stages of this config that `stage` reads."""
-        return [self.table[name] for name in stage.reads if name in self.config.stages]
+        return [
+            self.table[name] for name in reads_of(stage, self.config) if name in self.config.stages
+        ]
 
     def record(self, stage: Stage) -> StageRecord | None:
         """What `stage.json` says at the moment."""
@@ -166,7 +169,7 @@ class _Chain:
         running = [stage for stage in chosen if self.has_to_run(stage, known)]
         made = {stage.name for stage in chosen}
         for stage in running:
-            self.folders.fetch_here(one for one in stage.reads if one not in made)
+            self.folders.fetch_here(one for one in reads_of(stage, self.config) if one not in made)
         check_stages((stage, self.context(stage)) for stage in running)
         return ""
 
@@ -239,7 +242,7 @@ class _Chain:
             announce(f"{stage.name}: complete and unchanged; remove {where} to run it again")
             return Outcome(stage.name, False, record)
         start, results = time.monotonic(), None
-        self.folders.fetch(stage.reads, stage.name, alone=stage.alone)
+        self.folders.fetch(reads_of(stage, self.config), stage.name, alone=stage.alone)
         context = self.context(stage, inputs)
         with self.folders.kept_up(stage.name, lambda: save_lines(context)):
             if is_writer() or not stage.alone:

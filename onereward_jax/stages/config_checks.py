@@ -8,6 +8,7 @@ from ml_collections import FrozenConfigDict
 
 from onereward_jax.stages.command_file import overridden
 from onereward_jax.stages.config_rules import RULES
+from onereward_jax.stages.plugins import fields_of
 from onereward_jax.stages.stage import Stage, StageContext
 from onereward_jax.stages.staleness import leaves, readers, unread
 
@@ -26,15 +27,23 @@ def check_config(
       ValueError: naming all fields that are out of range or missing from a section that is read, or
         that are set and read by nobody.
     """
+    own = {
+        name: rule
+        for stage in stages
+        for rules in (stage.rules, *(fields_of(config, field) for field in stage.plugins))
+        for name, rule in rules.items()
+    }
+    rules = RULES | own
     read = {leaf for stage in stages for leaf in readers(stage, config)}
-    values, sections = leaves(config), {leaf.partition(".")[0] for leaf in read}
+    values = leaves(config)
+    sections = {leaf.partition(".")[0] for leaf in (*read, *own)}
     complaints = [
         f"config.{leaf} is missing: {rule.expected}"
-        for leaf, rule in RULES.items()
+        for leaf, rule in rules.items()
         if leaf not in values and leaf.partition(".")[0] in sections
     ]
     for leaf, value in values.items():
-        rule = RULES.get(leaf)
+        rule = rules.get(leaf)
         if rule is not None and not rule.holds(value):
             complaints.append(f"config.{leaf} is {value!r}: {rule.expected}")
         elif rule is None and leaf in read:

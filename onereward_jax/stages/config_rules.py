@@ -127,7 +127,8 @@ def _optimizer(section: str) -> dict[str, Rule]:
     return {f"{section}.optimizer.{name}": rule for name, rule in rules.items()}
 
 
-def _jitter(section: str) -> dict[str, Rule]:
+def jitter(section: str) -> dict[str, Rule]:
+    """Rules of a section `jitter`, see `reward.jitter`."""
     rules = {"noise": number(0.0), "shift": whole(0), "negative": SHARE}
     return {f"{section}.jitter.{name}": rule for name, rule in rules.items()}
 
@@ -138,24 +139,17 @@ def _training(section: str) -> dict[str, Rule]:
     rules = {f"{section}.{name}": whole(1) for name in names}
     rules[f"{section}.max_refused"] = whole(0)
     rules[f"{section}.vocabulary"] = VOCABULARY
-    return rules | _optimizer(section) | _jitter(section)
+    return rules | _optimizer(section) | jitter(section)
 
 
-def _per_task(section: str, rule: Rule) -> dict[str, Rule]:
+def per_task(section: str, rule: Rule) -> dict[str, Rule]:
+    """The same rule for a field of each task."""
     return {f"{section}.{task.value}": rule for task in TASKS}
 
 
 def _card(section: str) -> dict[str, Rule]:
     names = ("base_model", "license", "license_name", "license_link")
     return {f"{section}.{name}": TEXT for name in names}
-
-
-def _pretrained(section: str) -> dict[str, Rule]:
-    """Of one model of the stage `pretrain`."""
-    rules = {name: whole(1) for name in ("steps", "batch_size")}
-    rules |= {"learning_rate": number(0.0, above=True), "clip_norm": number(0.0, above=True)}
-    rules |= {"warmup_steps": whole(0), "final_fraction": SHARE, "weight_decay": number(0.0)}
-    return {f"{section}.{name}": rule for name, rule in rules.items()}
 
 
 RULES: dict[str, Rule] = {
@@ -174,13 +168,11 @@ RULES: dict[str, Rule] = {
     "models.paste_back": FLAG,
     "models.dtype": DTYPE,
     "models.remat": choice("none", *POLICIES),
-    "data.source": choice("mini", "folder", "tfds"),
+    "data.source": NAMED,
     "data.path": TEXT,
     "data.image_size": SIDE,
     "data.aspect_ratios": each(number(0.0, above=True)),
     "data.small_pictures": choice("upscale", "refuse"),
-    **_per_task("data.train", whole(0)),
-    **_per_task("data.test", whole(0)),
     "guidance.guidance_scale": number(0.0),
     "guidance.true_cfg_scale": number(0.0),
     "guidance.negative_prompt": TEXT,
@@ -195,15 +187,12 @@ RULES: dict[str, Rule] = {
     "candidates.negative_prompts": each(TEXT),
     "candidates.guidance_scale": between(0.0),
     "candidates.true_cfg_scale": between(0.0),
-    "candidates.disturbed": SHARE,
-    "candidates.disturbance": between(0.0),
+    "candidates.transform": TEXT,
     "candidates.strength": between(0.0, 1.0),
     "candidates.guided_by": choice("either", "both"),
-    "annotate.by": choice("oracle", "people"),
+    "annotate.by": NAMED,
     "annotate.path": TEXT,
     "annotate.enough": SHARE,
-    "annotate.noise_rate": SHARE,
-    "annotate.margin": number(0.0),
     **_training("reward"),
     "reward.between": FLAG,
     "reward.mirror": SHARE,
@@ -229,18 +218,18 @@ RULES: dict[str, Rule] = {
     "rl.prediction_true_cfg_scale": or_none(number(0.0)),
     "rl.reference_true_cfg_scale": or_none(number(0.0)),
     "rl.negative_prompt": or_none(TEXT),
-    **_per_task("rl.task_probabilities", number(0.0)),
+    **per_task("rl.task_probabilities", number(0.0)),
     **{f"rl.dimension_weights.{one.value}": number(0.0) for one in Dimension},
     "rl.task_per": choice("sample", "iteration"),
     "rl.flow_matching_weight": number(0.0),
     "rl.sample_every": whole(1),
-    **_per_task("evaluate.triplets", whole(0)),
+    **per_task("evaluate.triplets", whole(0)),
     "evaluate.batch_size": whole(1),
     "evaluate.num_steps": whole(1),
     "evaluate.guidance_scale": or_none(number(0.0)),
     "evaluate.true_cfg_scale": or_none(number(0.0)),
     "evaluate.negative_prompt": or_none(TEXT),
-    "evaluate.same_margin": number(0.0),
+    "evaluate.oracle": TEXT,
     "evaluate.judge_same_margin": SHARE,
     "evaluate.judge": TEXT,
     "evaluate.questions": whole(0),
@@ -253,27 +242,5 @@ RULES: dict[str, Rule] = {
     "export.shard_gb": number(0.0, above=True),
     **_card("export.editor_card"),
     **_card("export.judge_card"),
-    "pretrain.image_size": SIDE,
-    "pretrain.checkpoint_every": whole(1),
-    "pretrain.log_every": whole(1),
-    **_pretrained("pretrain.vae"),
-    "pretrain.vae.ema_decay": SHARE,
-    "pretrain.vae.kl_weight": number(0.0),
-    "pretrain.vae.squared_weight": number(0.0),
-    **_pretrained("pretrain.editor"),
-    "pretrain.editor.ema_decay": SHARE,
-    "pretrain.editor.scenes": whole(1),
-    **_per_task("pretrain.editor.shares", SHARE),
-    "pretrain.editor.faint": SHARE,
-    "pretrain.editor.opacity": between(0.0, 1.0),
-    "pretrain.editor.drop_prompt": SHARE,
-    **_pretrained("pretrain.judge"),
-    "pretrain.judge.pairs": whole(1),
-    "pretrain.judge.words_weight": number(0.0),
-    **_jitter("pretrain.judge"),
-    **_pretrained("pretrain.judge_refined"),
-    "pretrain.judge_refined.pairs": whole(1),
-    "pretrain.judge_refined.words_weight": number(0.0),
-    **_jitter("pretrain.judge_refined"),
 }
 """Dotted name, without "config." -> rule."""

@@ -13,17 +13,16 @@ from onereward_jax.data.example import SPLITS
 from onereward_jax.data.folder_source import FolderSource, small_rows
 from onereward_jax.data.index import write_index
 from onereward_jax.data.metadata import Row, read_rows, refuse_rows
-from onereward_jax.data.shard_writer import TripletSource, write_triplets
+from onereward_jax.data.shard_writer import write_triplets
+from onereward_jax.data.source import TripletSource
 from onereward_jax.data.splits import check_splits
 from onereward_jax.data.triplets import MissingFeatures, Triplets, check_data_set
-from onereward_jax.mini.source import MiniWorldSource
 from onereward_jax.parallel.preemption import stop_points
+from onereward_jax.stages.plugins import check_plugin, maker
 from onereward_jax.stages.progress import announce, progress_bar
 from onereward_jax.stages.stage import Results, StageContext
 from onereward_jax.storage import local_path
 from onereward_jax.tasks import TASKS
-
-SOURCES = ("mini", "folder", "tfds")
 
 
 def check(context: StageContext) -> None:
@@ -34,8 +33,6 @@ def check(context: StageContext) -> None:
       ValueError: a field of `config.data` is wrong, or rows are, all at once.
     """
     data = context.config.data
-    if data.source not in SOURCES:
-        raise ValueError(f"config.data.source is {data.source!r}: choose mini, folder or tfds")
     if data.source == "tfds":
         check_data_set(data_folder(context.config))
         return
@@ -49,7 +46,8 @@ def check(context: StageContext) -> None:
             refuse_rows(folder, small_rows(rows, sizes))
         check_splits(folder, rows)
     else:
-        _mini_world(context.config)
+        check_plugin(context.config, "data.source")
+        _own_source(context.config)
 
 
 def run(context: StageContext) -> Results:
@@ -68,8 +66,8 @@ def run(context: StageContext) -> Results:
         )
         for note in source.notes(_write(context, source)):
             announce(f"data: {note}")
-    elif data.source == "mini":
-        _write(context, _mini_world(context.config))
+    elif data.source != "tfds":
+        _write(context, _own_source(context.config))
     triplets = {split: open_triplets(context, split) for split in SPLITS}
     for split, found in triplets.items():
         if found.scanned:
@@ -155,22 +153,19 @@ def _write(context: StageContext, source: TripletSource) -> Mapping[int, int]:
         stop_points("data", alone=True) as stop,
     ):
 
-        def watch(done: int, total: int) -> None:
+        def told(done: int, total: int) -> None:
             bar.update(done - bar.n)
             stop.if_asked(f"at {done} of {total} triplets")
 
-        return write_triplets(context.folder, source, watch=watch).repeated
+        return write_triplets(context.folder, source, progress=told).repeated
 
 
-def _mini_world(config: FrozenConfigDict) -> TripletSource:
-    data = config.data
-    if tuple(data.aspect_ratios) != (1.0,):
-        raise ValueError("config.data.aspect_ratios is for folders: mini scenes are squares")
-    counts = {
-        split: {task: data[split][task.value] for task in TASKS if data[split][task.value]}
-        for split in SPLITS
-    }
-    for split, found in counts.items():
-        if not found:
-            raise ValueError(f"config.data.{split}: no triplet of any task is asked for")
-    return MiniWorldSource(counts, data.image_size, config.seed)
+def _own_source(config: FrozenConfigDict) -> TripletSource:
+    """The source that the plug-in of `config.data.source` makes."""
+    source = maker(config, "data.source")(config)
+    if not isinstance(source, TripletSource):
+        raise ValueError(
+            f"config.data.source is {config.data.source!r}: its make_source(config) gives "
+            f"{type(source).__name__}, not a onereward_jax.data.source.TripletSource"
+        )
+    return source

@@ -20,6 +20,7 @@ from onereward_jax.policy import (
 from onereward_jax.policy.text_encoders import check_prompt
 from onereward_jax.stages.data import open_triplets
 from onereward_jax.stages.guidance import negative_prompts
+from onereward_jax.stages.models_made_here import made_by
 from onereward_jax.stages.progress import progress_bar
 from onereward_jax.stages.settings import compute_dtype
 from onereward_jax.stages.stage import Results, StageContext
@@ -34,7 +35,7 @@ def check(context: StageContext) -> None:
     """
     for prompt in negative_prompts(context.config):
         check_prompt(prompt)
-    if "pretrain" not in context.config.stages:
+    if not made_by(context.config, "models.editor"):
         folder = context.base_model("editor")
         try:
             read_text_configs(folder)

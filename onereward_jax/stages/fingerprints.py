@@ -21,6 +21,7 @@ from onereward_jax.annotation.answers import what_is_said
 from onereward_jax.common.atomic_file import atomic_file
 from onereward_jax.convert import hub_commit, resolve_folder
 from onereward_jax.data.metadata import METADATA, metadata_lines
+from onereward_jax.stages.models_made_here import MODELS, made_by
 from onereward_jax.stages.progress import announce
 from onereward_jax.stages.staleness import Digest
 from onereward_jax.storage import local_path, states_below
@@ -34,7 +35,7 @@ MODEL_FILES = (".safetensors", ".json", ".txt", ".jinja", ".model")
 """What is read of a model's folder."""
 
 NONE = "none"
-PRETRAINED = "of the stage pretrain"
+MADE_HERE = "made by an earlier stage"
 
 DIGESTS = "picture_digests.json"
 """In the work folder: digests of a data folder's files, so that each is read once."""
@@ -65,12 +66,11 @@ def of_model(folder: pathlib.Path) -> str:
 
 
 def model(field: str) -> Digest:
-    """Of the model that `field` names, a folder or the hub's; the run's own pretraining is one."""
+    """Of the model that `field` names, a folder or the hub's."""
 
     def digest(config: FrozenConfigDict, workdir: pathlib.Path) -> str:
-        if field in ("models.editor", "models.judge", "models.transformer"):
-            if "pretrain" in config.stages:
-                return PRETRAINED
+        if field in MODELS and made_by(config, field):
+            return MADE_HERE  # what it depends on are inputs of that stage
         name = _value(config, field)
         if not name:
             return NONE

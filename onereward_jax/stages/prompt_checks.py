@@ -17,6 +17,7 @@ from onereward_jax.data.triplets import Triplets
 from onereward_jax.reward import QueryTokenizer
 from onereward_jax.reward.load_reward_model import judge_template
 from onereward_jax.stages.data import data_folder, folder_rows, open_triplets
+from onereward_jax.stages.models_made_here import made_by
 from onereward_jax.stages.progress import announce
 from onereward_jax.stages.settings import query_options, query_template
 from onereward_jax.stages.stage import StageContext
@@ -36,7 +37,7 @@ def check_prompts(context: StageContext) -> None:
       ValueError: prompts do not fit and are not to be cut, or no question fits at all.
     """
     config = context.config
-    if "pretrain" in config.stages:  # which makes a judge for its own prompts
+    if made_by(config, "models.judge"):  # for the prompts of this run
         return
     if "reward" in config.stages:
         folder = context.base_model("judge")

@@ -5,14 +5,15 @@ The fields of each stage say when it runs again: see `staleness.Effect`.
 
 from __future__ import annotations
 
+import copy
 import importlib
 import pathlib
 from typing import Any
 
-from ml_collections import FrozenConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
 from onereward_jax.reward import TEMPLATE_VERSION
-from onereward_jax.stages import fingerprints
+from onereward_jax.stages import fingerprints, plugins
 from onereward_jax.stages.guidance import evaluate_guidance, rl_guidance
 from onereward_jax.stages.settings import query_template, task_probabilities
 from onereward_jax.stages.stage import Results, Stage, StageContext
@@ -24,6 +25,7 @@ from onereward_jax.stages.staleness import (
     content,
     grows,
     how,
+    leaves,
     output,
     updates,
 )
@@ -31,11 +33,9 @@ from onereward_jax.storage import local_path
 
 OUTPUT, UPDATES, ADDS = Effect.OUTPUT, Effect.UPDATES, Effect.ADDS
 
-MINI = {"data.source": ("mini",)}
-MINI_OR_FOLDER = {"data.source": ("mini", "folder")}
 FOLDER = {"data.source": ("folder",)}
 TFDS = {"data.source": ("tfds",)}
-ORACLE = {"annotate.by": ("oracle",)}
+FOLDER_OR_TFDS = {"data.source": ("folder", "tfds")}
 PEOPLE = {"annotate.by": ("people",)}
 
 QUERY = {"query_template": TEMPLATE_VERSION}
@@ -76,10 +76,17 @@ def _template_version(config: FrozenConfigDict, workdir: pathlib.Path) -> str:
     return template.version if template else fingerprints.NONE
 
 
-def _reward_file(config: FrozenConfigDict, workdir: pathlib.Path) -> str:
-    """The name of the reward; of a file, what is in it."""
-    path = local_path(config.rl.reward)
-    return fingerprints.of_file(path) if path.suffix == ".py" and path.is_file() else str(path)
+def _plugin(name: str, *, effect: Effect = OUTPUT) -> Fields:
+    """A field that may name a plug-in: the name counts, and of a file what is in it."""
+
+    def digest(config: FrozenConfigDict, workdir: pathlib.Path) -> str:
+        value = leaves(config)[name]
+        if not value.endswith(".py"):
+            return value
+        path = local_path(value)
+        return fingerprints.of_file(path) if path.is_file() else value
+
+    return content(name, digest, effect=effect)
 
 
 def _trained(section: str) -> tuple[Fields, ...]:
@@ -103,28 +110,17 @@ STAGES: tuple[Stage, ...] = (
         run=_run_module,
         check=_check_module,
         fields=(
-            output("data.source"),
-            output("data.image_size", "data.aspect_ratios", when=MINI_OR_FOLDER),
+            _plugin("data.source"),
+            output("data.image_size", "data.aspect_ratios", unless=TFDS),
             Fields(ADDS, ("data.small_pictures",), FOLDER),
-            output("seed", "data.train", "data.test", when=MINI),
+            output("seed", unless=FOLDER_OR_TFDS),
             content("data.path", fingerprints.pictures("data.path"), when=FOLDER),
             content("data.path", fingerprints.folder("data.path"), when=TFDS),
         ),
+        plugins={"data.source": OUTPUT},
         resumes=True,
         alone=True,
         format=3,
-    ),
-    Stage(
-        name="pretrain",
-        summary="train base editor and judge from nothing (mini models only)",
-        run=_run_module,
-        check=_check_module,
-        fields=(
-            output("seed", "pretrain"),
-            how("pretrain.checkpoint_every", "pretrain.log_every"),
-        ),
-        versions=QUERY,
-        resumes=True,
     ),
     Stage(
         name="embed",
@@ -138,7 +134,7 @@ STAGES: tuple[Stage, ...] = (
             adds("rl.negative_prompt", "evaluate.negative_prompt"),
             how("embed.batch_size"),
         ),
-        reads={"data": ADDS, "pretrain": OUTPUT},
+        reads={"data": ADDS},
         resumes=True,
     ),
     Stage(
@@ -152,9 +148,10 @@ STAGES: tuple[Stage, ...] = (
             updates("candidates.train", "candidates.test"),
             comes_to("candidates.tasks", _shares, effect=UPDATES),
             how("candidates.batch_size"),
-            how("candidates.disturbance", when={"candidates.disturbed": (0.0,)}),
+            _plugin("candidates.transform"),
         ),
-        reads={"data": UPDATES, "pretrain": OUTPUT, "embed": OUTPUT},
+        plugins={"candidates.transform": OUTPUT},
+        reads={"data": UPDATES, "embed": OUTPUT},
         resumes=True,
         format=3,
     ),
@@ -164,9 +161,9 @@ STAGES: tuple[Stage, ...] = (
         run=_run_module,
         check=_check_module,
         fields=(
-            output("annotate.by"),
+            _plugin("annotate.by"),
             how("annotate.enough", when=PEOPLE),
-            output("seed", "annotate.noise_rate", "annotate.margin", when=ORACLE),
+            output("seed", unless=PEOPLE),
             content(
                 "annotate.path",
                 fingerprints.answers("annotate.path", in_place="questions/questions.jsonl"),
@@ -174,6 +171,7 @@ STAGES: tuple[Stage, ...] = (
                 when=PEOPLE,
             ),
         ),
+        plugins={"annotate.by": OUTPUT},
         reads={"data": OUTPUT, "candidates": OUTPUT},
         resumes=True,
         format=2,
@@ -192,7 +190,7 @@ STAGES: tuple[Stage, ...] = (
             how("reward.suffix_length", when={"reward.unfit_prompts": ("refuse",)}),
             how("reward.evaluate_every"),
         ),
-        reads={"data": OUTPUT, "pretrain": OUTPUT, "candidates": OUTPUT, "annotate": OUTPUT},
+        reads={"data": OUTPUT, "candidates": OUTPUT, "annotate": OUTPUT},
         versions=QUERY,
         resumes=True,
     ),
@@ -205,7 +203,7 @@ STAGES: tuple[Stage, ...] = (
             *_trained("rl"),
             output("models.paste_back"),
             *EDITOR,
-            content("rl.reward", _reward_file),
+            _plugin("rl.reward"),
             how("guidance"),
             comes_to("rl.guidance_scale", lambda c: rl_guidance(c)["policy"].guidance_scale),
             comes_to("rl.negative_prompt", lambda c: rl_guidance(c)["policy"].negative_prompt),
@@ -220,7 +218,8 @@ STAGES: tuple[Stage, ...] = (
             how("rl.sample_every", *QUESTIONS),
             how("rl.lora.alpha", "rl.lora.targets", when={"rl.lora.rank": (0,)}),
         ),
-        reads={"data": OUTPUT, "pretrain": OUTPUT, "embed": OUTPUT, "reward": OUTPUT},
+        plugins={"rl.reward": OUTPUT},
+        reads={"data": OUTPUT, "embed": OUTPUT, "reward": OUTPUT},
         versions=QUERY,
         resumes=True,
     ),
@@ -241,17 +240,16 @@ STAGES: tuple[Stage, ...] = (
             ),
             content("evaluate.judge", fingerprints.model("evaluate.judge"), effect=Effect.UPDATES),
             updates("rl.vocabulary", "rl.judge_int8"),
-            how("evaluate.same_margin"),
-            updates("evaluate.same_margin", when=MINI),
+            _plugin("evaluate.oracle", effect=UPDATES),
             how("guidance"),
             comes_to("evaluate.guidance_scale", lambda c: evaluate_guidance(c).guidance_scale),
             comes_to("evaluate.true_cfg_scale", lambda c: evaluate_guidance(c).true_cfg_scale),
             comes_to("evaluate.negative_prompt", lambda c: evaluate_guidance(c).negative_prompt),
             how("evaluate.batch_size", "models.remat", *QUESTIONS),
         ),
+        plugins={"evaluate.oracle": UPDATES},
         reads={
             "data": OUTPUT,
-            "pretrain": OUTPUT,
             "embed": OUTPUT,
             "annotate": UPDATES,
             "reward": UPDATES,
@@ -268,10 +266,37 @@ STAGES: tuple[Stage, ...] = (
         fields=(updates("export"), *EDITOR),
         reads={
             "data": OUTPUT,
-            "pretrain": OUTPUT,
             "reward": OUTPUT,
             "rl": OUTPUT,
             "evaluate": UPDATES,
         },
     ),
 )
+
+
+def stages_of(config: ConfigDict) -> tuple[ConfigDict, tuple[Stage, ...]]:
+    """The config with its stages by their names, and all stages there are, in order.
+
+    `config.stages` may name a stage of your own: a module, or a .py file, that has `STAGE`. It
+    comes behind the stage that is named before it.
+
+    Raises:
+      ValueError, FileNotFoundError: an entry is neither a stage nor such a module.
+    """
+    stages, names, position = list(STAGES), [], 0
+    for entry in config.stages:
+        known = [stage.name for stage in stages]
+        if entry not in known:
+            if "." not in entry:
+                raise ValueError(f"config.stages: no stage {entry!r}; there are {', '.join(known)}")
+            stage = getattr(plugins.load(entry, "stages"), "STAGE", None)
+            if not isinstance(stage, Stage):
+                raise ValueError(f"config.stages: {entry!r} has no STAGE")
+            stages.insert(position, stage)
+            known.insert(position, stage.name)
+            entry = stage.name
+        position = max(position, known.index(entry) + 1)
+        names.append(entry)
+    config = copy.deepcopy(config)
+    config.stages = tuple(names)
+    return config, tuple(stages)

@@ -76,7 +76,7 @@ def check(context: StageContext) -> None:
     reward_settings(config)
     reward_options(config)
     check_batch(config, "reward", context.mesh)
-    if "pretrain" not in config.stages:
+    if not made_by(config, "models.judge"):
         size = (config.data.image_size, config.data.image_size)
         read_reward_model(context.base_model("judge"), size, **reward_options(config))
     check_prompts(context)

@@ -39,10 +39,12 @@ from onereward_jax.stages.candidates import to_uint8
 from onereward_jax.stages.data import open_triplets
 from onereward_jax.stages.guidance import guidance_apart, rl_guidance
 from onereward_jax.stages.logging_setup import training_logs
+from onereward_jax.stages.models_made_here import made_by
+from onereward_jax.stages.plugins import check_plugin
 from onereward_jax.stages.progress import announce
 from onereward_jax.stages.prompt_checks import check_prompts, prompts_of, settle_prompts
 from onereward_jax.stages.resume import restored_or_first
-from onereward_jax.stages.reward_plugin import find_reward, make_reward, needs_judge
+from onereward_jax.stages.reward_plugin import needs_judge, reward_of
 from onereward_jax.stages.settings import (
     check_batch,
     editor_options,
@@ -90,8 +92,8 @@ def check(context: StageContext) -> None:
             )
         check_prompts(context)
     else:
-        find_reward(config.rl.reward)
-    if settings.lora is not None and "pretrain" not in config.stages:
+        check_plugin(config, "rl.reward")
+    if settings.lora is not None and not made_by(config, "models.editor"):
         editor = read_policy(context.base_model("editor"), transformer=context.base_transformer())
         try:
             abstract_adapter(editor, settings.lora, context.mesh)
@@ -112,7 +114,7 @@ def run(context: StageContext) -> Results:
     triplets = open_triplets(context, "train")
     check_targets(context, triplets)
     chances = available_tasks(task_probabilities(context.config), triplets)
-    sizes, reward = sizes_of(triplets), make_reward(context)
+    sizes, reward = sizes_of(triplets), reward_of(context)
     queries = {size: reward.queries(size) for size in sizes} if reward.queries else None
     if needs_judge(context.config):
         settle_prompts(context, queries[sizes[0]], prompts_of({"train": triplets}))

@@ -13,6 +13,8 @@ from jax.sharding import Mesh
 from ml_collections import FrozenConfigDict
 
 from onereward_jax.convert import resolve_folder
+from onereward_jax.stages.config_rules import Rule
+from onereward_jax.stages.models_made_here import made_by, made_folder
 from onereward_jax.stages.output_folders import OutputFolders
 from onereward_jax.stages.staleness import Effect, Fields
 
@@ -69,14 +71,14 @@ class StageContext:
     def base_model(self, name: str) -> pathlib.Path:
         """The folder of the model the run starts from: "editor" or "judge".
 
-        The run's own `pretrain` stage comes first where the config has it. Otherwise it is
-        `config.models.<name>`, see `convert.resolve_folder`.
+        `config.models.<name>`: see `convert.resolve_folder`, or "stage:pretrain/editor" for what an
+        earlier stage of the run makes.
 
         Raises:
           FileNotFoundError: there is no such folder.
         """
-        if "pretrain" in self.config.stages:
-            return self.output("pretrain") / name
+        if made_by(self.config, f"models.{name}"):
+            return made_folder(self.config, f"models.{name}", self.workdir)
         return resolve_folder(self.config.models[name], f"config.models.{name}")
 
     def base_transformer(self) -> pathlib.Path:
@@ -87,7 +89,7 @@ class StageContext:
         Raises:
           FileNotFoundError: there is no such folder.
         """
-        if "pretrain" in self.config.stages or not self.config.models.transformer:
+        if not self.config.models.transformer:
             return self.base_model("editor") / "transformer"
         return resolve_folder(self.config.models.transformer, "config.models.transformer")
 
@@ -112,6 +114,9 @@ class Stage:
       versions: of other things in the code that the output depends on, such as a query template.
       fields: every field of the config that it reads, and what a change of it means. Of two
         entries with the same field the later one counts.
+      rules: of fields that only this stage has, by dotted name.
+      plugins: fields of the config that may name a plug-in (`plugins.FUNCTIONS`), and what a change
+        of the fields that the plug-in reads means.
       reads: earlier stages whose output it reads, and what a change of it means; those that
         `config.stages` leaves out are not waited for.
       resumes: it goes on from its own output, half-finished or of fewer steps. Otherwise such
@@ -126,6 +131,8 @@ class Stage:
     format: int = 1
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
     fields: tuple[Fields, ...] = ()
+    rules: Mapping[str, Rule] = dataclasses.field(default_factory=dict)
+    plugins: Mapping[str, Effect] = dataclasses.field(default_factory=dict)
     reads: Mapping[str, Effect] = dataclasses.field(default_factory=dict)
     resumes: bool = False
     alone: bool = False

@@ -12,12 +12,14 @@ import enum
 import hashlib
 import json
 import pathlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from onereward_jax.common.config import flatten_config
+from onereward_jax.stages.models_made_here import MODELS, made_by
+from onereward_jax.stages.plugins import fields_of
 
 if TYPE_CHECKING:
     from onereward_jax.stages.stage import Stage
@@ -50,6 +52,7 @@ class Fields:
       effect: of a change.
       names: dotted, without "config."; a section stands for all of its fields.
       when: field -> its values with which these fields are read; empty: always.
+      unless: field -> its values with which they are not read.
       digest: of the file or folder that the field names: its content counts, not its path.
       value: of the config, what the field comes to: that counts, not how it is spelled.
     """
@@ -57,6 +60,7 @@ class Fields:
     effect: Effect
     names: tuple[str, ...]
     when: Mapping[str, tuple[Any, ...]] = dataclasses.field(default_factory=dict)
+    unless: Mapping[str, tuple[Any, ...]] = dataclasses.field(default_factory=dict)
     digest: Digest | None = None
     value: Callable[[FrozenConfigDict], Any] | None = None
 
@@ -66,12 +70,18 @@ class Fields:
 
     def apply(self, values: Mapping[str, Any]) -> bool:
         """Whether the fields are read under these settings."""
-        return all(values.get(field) in wanted for field, wanted in self.when.items())
+        return all(values.get(field) in wanted for field, wanted in self.when.items()) and not any(
+            values.get(field) in unwanted for field, unwanted in self.unless.items()
+        )
 
 
-def output(*names: str, when: Mapping[str, tuple[Any, ...]] | None = None) -> Fields:
+def output(
+    *names: str,
+    when: Mapping[str, tuple[Any, ...]] | None = None,
+    unless: Mapping[str, tuple[Any, ...]] | None = None,
+) -> Fields:
     """Fields with `Effect.OUTPUT`."""
-    return Fields(Effect.OUTPUT, names, when or {})
+    return Fields(Effect.OUTPUT, names, when or {}, unless or {})
 
 
 def grows(*names: str) -> Fields:
@@ -102,7 +112,7 @@ def content(
     when: Mapping[str, tuple[Any, ...]] | None = None,
 ) -> Fields:
     """A field that names a file or folder whose content counts."""
-    return Fields(effect, (name,), when or {}, digest)
+    return Fields(effect, (name,), when or {}, digest=digest)
 
 
 def comes_to(
@@ -148,11 +158,24 @@ def readers(stage: Stage, config: FrozenConfigDict) -> dict[str, Fields]:
     """Each field that `stage` reads under this config, and the entry that says how."""
     values = leaves(config)
     found: dict[str, Fields] = {}
-    for entry in stage.fields:
+    for entry in (*stage.fields, *_plugin_fields(stage, config)):
         if not entry.apply(values):
             continue
         found |= {leaf: entry for leaf in values if entry.cover(leaf)}
     return found
+
+
+def _plugin_fields(stage: Stage, config: FrozenConfigDict) -> Iterator[Fields]:
+    """What the plug-ins of a stage read."""
+    for field, effect in stage.plugins.items():
+        if names := tuple(fields_of(config, field)):
+            yield Fields(effect, names)
+
+
+def reads_of(stage: Stage, config: FrozenConfigDict) -> dict[str, Effect]:
+    """Earlier stages that `stage` reads, those that make a model for it included."""
+    makers = (made_by(config, leaf) for leaf in readers(stage, config) if leaf in MODELS)
+    return {name: Effect.OUTPUT for name in makers if name} | dict(stage.reads)
 
 
 def stage_inputs(
@@ -291,12 +314,12 @@ def leaves(config: ConfigDict) -> dict[str, Any]:
 
 def input_effects(stage: Stage, config: FrozenConfigDict) -> Callable[[str], Effect]:
     """Input name -> what its change means."""
-    read = readers(stage, config)
+    read, reads = readers(stage, config), reads_of(stage, config)
 
     def effect(name: str) -> Effect:
         kind, _, rest = name.partition(".")
         if kind == "stage":
-            return stage.reads.get(rest, Effect.OUTPUT)
+            return reads.get(rest, Effect.OUTPUT)
         if kind in ("config", "content") and rest in read:
             return read[rest].effect
         return Effect.OUTPUT

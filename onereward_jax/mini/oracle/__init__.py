@@ -1,21 +1,17 @@
-"""The oracle annotator: scores results of the mini world from the truth of its scenes."""
+"""The oracle: scores results of the mini world from the truth of its scenes."""
 
-from onereward_jax.mini.oracle.annotator import (
-    DEFAULT_MARGIN,
-    VERDICT_THRESHOLD,
-    annotate,
-    verdict,
-)
-from onereward_jax.mini.oracle.oracle import Oracle
+from onereward_jax.mini.oracle.answers_by_scores import annotate
+from onereward_jax.mini.oracle.evaluation_oracle import FIELDS, check, make_oracle
 from onereward_jax.mini.oracle.reading import WordReader
+from onereward_jax.mini.oracle.scene_oracle import SceneOracle
 from onereward_jax.mini.oracle.triplet import Triplet
 
 __all__ = [
-    "DEFAULT_MARGIN",
-    "VERDICT_THRESHOLD",
-    "Oracle",
+    "FIELDS",
+    "SceneOracle",
     "Triplet",
     "WordReader",
     "annotate",
-    "verdict",
+    "check",
+    "make_oracle",
 ]

@@ -1,5 +1,5 @@
 """Stage `pretrain`: the mini world's base editor and judge, trained from nothing."""
 
-from onereward_jax.mini.pretrain.all_models import run
+from onereward_jax.mini.pretrain.stage_definition import STAGE
 
-__all__ = ["run"]
+__all__ = ["STAGE"]

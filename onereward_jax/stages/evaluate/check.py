@@ -5,6 +5,7 @@ from __future__ import annotations
 from onereward_jax.parallel import local_rows
 from onereward_jax.stages.evaluate.judge_verdicts import HELD_OUT, held_out_folder, open_judge
 from onereward_jax.stages.evaluate.people_verdicts import check_people
+from onereward_jax.stages.plugins import check_plugin
 from onereward_jax.stages.settings import judge_options
 from onereward_jax.stages.stage import StageContext
 
@@ -20,6 +21,7 @@ def check(context: StageContext) -> None:
     """
     config = context.config.evaluate
     check_people(context)
+    check_plugin(context.config, "evaluate.oracle")
     if not any(config.triplets.values()):
         raise ValueError("config.evaluate.triplets is 0 for every task: nothing is compared")
     try:
@@ -27,7 +29,7 @@ def check(context: StageContext) -> None:
     except ValueError as error:
         raise ValueError(f"config.evaluate.batch_size: {error}") from error
     own = "reward" in context.config.stages or (context.output("reward") / "judge").is_dir()
-    if not own and not config.judge and context.config.data.source != "mini":
+    if not own and not config.judge and not config.oracle:
         raise ValueError(
             "config.evaluate.judge is empty: a run that trains no judge needs one to compare by"
         )

@@ -20,13 +20,13 @@ WEIGHTS = {"policy": "its last weights", "ema": "the moving average of its weigh
 
 def about(context: StageContext) -> dict[str, str]:
     """Name -> value, as they stand at the top of the report."""
-    config, own = context.config, "pretrain" in context.config.stages
-    transformer = "" if own else config.models.transformer
+    config = context.config
+    transformer = config.models.transformer
     lora = f", LoRA of rank {config.rl.lora.rank}" if config.rl.lora.rank else ""
-    judge = "the run's own of stage pretrain" if own else config.models.judge
-    data = config.data.source + (f": {config.data.path}" if config.data.source != "mini" else "")
+    judge = config.models.judge
+    data = config.data.source + (f": {config.data.path}" if config.data.path else "")
     told = {
-        "base": "the run's own editor of stage pretrain" if own else config.models.editor,
+        "base": config.models.editor,
         "policy": (
             f"{WEIGHTS[config.evaluate.weights]} after {_steps(context)} steps of rl "
             f"({config.rl.algorithm} reference{lora})"

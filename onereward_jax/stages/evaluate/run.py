@@ -15,6 +15,11 @@ from onereward_jax.stages.evaluate.judge_verdicts import (
     judge_preferences,
     preferred,
 )
+from onereward_jax.stages.evaluate.oracle_verdicts import (
+    ask_oracle,
+    make_oracle,
+    oracle_verdicts,
+)
 from onereward_jax.stages.evaluate.people_verdicts import ask_people
 from onereward_jax.stages.evaluate.provenance import about, read_agreement
 from onereward_jax.stages.evaluate.report_contents import (
@@ -44,7 +49,7 @@ def run(context: StageContext) -> Results:
     """Generates, compares, reports; returns Good - Bad in % per task, by the best who can tell.
 
     Pictures that are there already are not made again. Those of whom the report tells: people, as
-    far as they have answered, the oracle in the mini world, the judges.
+    far as they have answered, an oracle where there is one, the judges.
     """
     config, seed = context.config.evaluate, context.config.seed
     triplets = open_triplets(context, "test")
@@ -69,15 +74,10 @@ def run(context: StageContext) -> Results:
     people = ask_people(context, triplets, rows, base, policy)
     verdicts: dict[str, dict[int, Verdict]] = {}
     scores, letters = {}, {"base": {}, "policy": {}}
-    if context.config.data.source == "mini":  # only there is the truth of a scene known
-        from onereward_jax.stages.evaluate import oracle
-
-        scores = oracle.oracle_scores(triplets, rows, base, policy)
-        verdicts[BY_ORACLE] = oracle.oracle_verdicts(scores, config.same_margin)
-        letters = {
-            "base": oracle.word_accuracies(triplets, rows, base),
-            "policy": oracle.word_accuracies(triplets, rows, policy),
-        }
+    oracle = make_oracle(context)
+    if oracle is not None:
+        scores, letters = ask_oracle(oracle, triplets, rows, base, policy)
+        verdicts[BY_ORACLE] = oracle_verdicts(scores, oracle.same_margin)
     for by, found in preferences.items():
         verdicts[by] = {row: preferred(one, config.judge_same_margin) for row, one in found.items()}
     gsb = {}

@@ -36,11 +36,17 @@ from onereward_jax.reward.load_reward_model import (
 )
 from onereward_jax.stages.data import open_triplets
 from onereward_jax.stages.export.model_card import DataFacts, Origin, editor_card, judge_card
+from onereward_jax.stages.plugins import described
 from onereward_jax.stages.settings import DTYPES, plain
 from onereward_jax.stages.stage import Results, StageContext
 from onereward_jax.tasks import TASKS
 
 WEIGHTS = ("policy", "ema")
+SOURCES = {
+    "folder": "a folder of images with masks and prompts",
+    "tfds": "a ready TFDS data set",
+}
+"""config.data.source, in words."""
 EDITORS = {"pipeline": "editor", "transformer": "transformer"}
 """config.export.editor -> the folder that is written."""
 
@@ -126,12 +132,14 @@ def _data_facts(context: StageContext) -> DataFacts:
     for split in ("train", "test"):
         triplets = open_triplets(context, split)
         counts[split] = {task: len(triplets.with_task(task)) for task in TASKS}
+    config = context.config
     return DataFacts(
-        source=context.config.data.source,
-        image_size=context.config.data.image_size,
+        triplets=SOURCES.get(config.data.source) or described(config, "data.source"),
+        image_size=config.data.image_size,
         counts=counts,
-        annotator=context.config.annotate.by,
-        noise_rate=context.config.annotate.noise_rate,
+        preferences="people"
+        if config.annotate.by == "people"
+        else described(config, "annotate.by"),
     )
 
 

@@ -14,15 +14,6 @@ from onereward_jax.reward.load_reward_model import judge_template
 from onereward_jax.tasks import Dimension, Task
 
 TEMPLATES = Path(__file__).parent
-SOURCES = {
-    "mini": "composed scenes of the mini world: photographs with sprites and words put into them",
-    "folder": "a folder of images with masks and prompts",
-    "tfds": "a ready TFDS data set",
-}
-ANNOTATORS = {
-    "oracle": "an oracle that knows how each scene was composed",
-    "people": "people",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,31 +48,16 @@ class DataFacts:
     """What a run learnt from.
 
     Attributes:
-      source: "mini", "folder" or "tfds".
+      triplets: what kind of pictures they are, in words.
       image_size: height and width in pixels.
       counts: split -> task -> triplets.
-      annotator: "oracle" or "people".
-      noise_rate: how often an oracle names a pair the wrong way round.
+      preferences: who chose between two pictures, in words.
     """
 
-    source: str
+    triplets: str
     image_size: int
     counts: Mapping[str, Mapping[Task, int]]
-    annotator: str
-    noise_rate: float
-
-    @property
-    def triplets(self) -> str:
-        """What kind of pictures they are."""
-        return SOURCES[self.source]
-
-    @property
-    def preferences(self) -> str:
-        """Who chose between two pictures."""
-        who = ANNOTATORS[self.annotator]
-        if self.annotator == "oracle" and self.noise_rate:
-            who += f", made to err in {self.noise_rate:.0%} of the pairs"
-        return who
+    preferences: str
 
 
 def editor_card(

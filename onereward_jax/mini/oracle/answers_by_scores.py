@@ -1,4 +1,4 @@
-"""Turns oracle scores into what people give: (winner, loser) or ∅ per dimension, Good/Same/Bad."""
+"""Turns oracle scores into what people give: (winner, loser) or ∅ per dimension."""
 
 from __future__ import annotations
 
@@ -6,21 +6,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from onereward_jax.evaluation.gsb import Verdict, verdict_of
 from onereward_jax.tasks import Dimension
-
-DEFAULT_MARGIN = 0.04
-"""Scores closer than this do not differ to an annotator."""
-
-VERDICT_THRESHOLD = 0.03
-"""Mean score difference below which two results are the Same."""
 
 
 def annotate(
     candidate_scores: Sequence[Mapping[Dimension, float]],
     rng: np.random.Generator,
     noise_rate: float,
-    margin: float = DEFAULT_MARGIN,
+    margin: float,
 ) -> dict[Dimension, tuple[int, int] | None]:
     """Best and worst candidate per dimension, each dimension independently (stage 1 of the paper).
 
@@ -50,20 +43,3 @@ def annotate(
         else:
             answers[dimension] = (loser, winner) if swapped else (winner, loser)
     return answers
-
-
-def verdict(
-    scores: Mapping[Dimension, float],
-    other: Mapping[Dimension, float],
-    threshold: float = VERDICT_THRESHOLD,
-) -> Verdict:
-    """Good when the mean over dimensions of `scores` exceeds that of `other` by more than
-    `threshold`, Bad when it falls short by more, Same otherwise. Antisymmetric.
-
-    Raises:
-      ValueError: the two were scored in different dimensions.
-    """
-    if scores.keys() != other.keys():
-        raise ValueError(f"dimensions differ: {sorted(scores)} and {sorted(other)}")
-    difference = float(np.mean([scores[dimension] - other[dimension] for dimension in scores]))
-    return verdict_of(difference, threshold)

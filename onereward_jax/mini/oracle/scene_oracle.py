@@ -29,7 +29,7 @@ from onereward_jax.tasks import DIMENSIONS, Dimension
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Oracle:
+class SceneOracle:
     """Scores in [0, 1], higher is better, without noise; the truth scores about 1.
 
     `sprites` are the named objects that could have been drawn, `words` reads written words.
@@ -39,7 +39,7 @@ class Oracle:
     words: WordJudge
 
     @classmethod
-    def mini_world(cls, ocr: bool = True) -> Oracle:
+    def mini_world(cls, ocr: bool = True) -> SceneOracle:
         """The oracle of the mini world's sprites and words. Without `ocr` words are judged by
         stroke correlation alone, at a fraction of the time."""
         return cls(

@@ -1,0 +1,1 @@
+"""Experiments: one file each, and what they share in `common`."""

@@ -1,0 +1,13 @@
+"""The mini world: a small method run whose truth is known. Nothing outside this folder imports it.
+
+It plugs in by the names that your own code would use, see `stages.plugins`:
+
+source         make_source: composed scenes
+annotator      make_annotator: answers from their truth
+oracle         make_oracle: scores from their truth
+colour_noise   make_transform: candidates with colour noise
+pretrain       STAGE: the base editor and judge, from nothing
+models         what `pretrain` made, in the layouts of diffusers and transformers
+world          the scenes themselves
+tokenizers     small tokenizers for their prompts
+"""

@@ -1,0 +1,66 @@
+"""The mini world's annotator: answers by the oracle's scores, with a stated rate of mistakes.
+
+`config.annotate.by = "onereward_jax.mini.annotator"`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from ml_collections import FrozenConfigDict
+
+from onereward_jax.annotation.annotator import Answers, Asked
+from onereward_jax.common.rng import generator
+from onereward_jax.mini.oracle import SceneOracle, Triplet, annotate
+from onereward_jax.mini.source import require_scenes
+from onereward_jax.stages.config_rules import SHARE, number
+
+FIELDS = {"mini.noise_rate": SHARE, "mini.margin": number(0.0)}
+
+
+@dataclasses.dataclass(frozen=True)
+class OracleAnnotator:
+    """Answers as `oracle.annotate`.
+
+    Attributes:
+      oracle: scores the candidates.
+      seed: of the mistakes.
+      noise_rate: how often best and worst are swapped. Never for test triplets: their answers
+        measure the judge.
+      margin: scores that differ by less are ∅.
+      name: of the annotator.
+    """
+
+    oracle: SceneOracle
+    seed: int
+    noise_rate: float
+    margin: float
+    name: str = "oracle"
+
+    def answer(self, asked: Asked) -> Answers:
+        """See `annotation.annotator.Annotator`."""
+        triplet = Triplet.from_example(asked.example)
+        scores = [self.oracle.scores(picture, triplet) for picture in asked.pictures]
+        rng = generator(self.seed, "oracle", asked.name)
+        noise_rate = self.noise_rate if asked.split == "train" else 0.0
+        return annotate(scores, rng, noise_rate, self.margin)
+
+
+def check(config: FrozenConfigDict) -> None:
+    """Raises ValueError for triplets of another source."""
+    require_scenes(config, "annotate.by")
+
+
+def make_annotator(config: FrozenConfigDict) -> OracleAnnotator:
+    """The annotator of `config.mini`."""
+    section = config.mini
+    return OracleAnnotator(
+        SceneOracle.mini_world(), config.seed, section.noise_rate, section.margin
+    )
+
+
+def describe(config: FrozenConfigDict) -> str:
+    """For a model card."""
+    rate = config.mini.noise_rate
+    erring = f", made to err in {rate:.0%} of the pairs" if rate else ""
+    return f"an oracle that knows how each scene was composed{erring}"

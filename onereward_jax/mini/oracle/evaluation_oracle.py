@@ -1,0 +1,51 @@
+"""The oracle for the stage `evaluate`: `config.evaluate.oracle = "onereward_jax.mini.oracle"`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+from ml_collections import FrozenConfigDict
+
+from onereward_jax.mini.oracle.reading import WordReader, letters_read
+from onereward_jax.mini.oracle.scene_oracle import SceneOracle
+from onereward_jax.mini.oracle.triplet import Triplet
+from onereward_jax.mini.source import require_scenes
+from onereward_jax.stages.config_rules import number
+from onereward_jax.tasks import Dimension
+
+FIELDS = {"mini.same_margin": number(0.0)}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class EvaluationOracle:
+    """See `evaluation.oracle.Oracle`."""
+
+    oracle: SceneOracle
+    reader: WordReader
+    same_margin: float
+
+    def scores(
+        self, picture: UInt8[np.ndarray, "h w 3"], example: Mapping[str, Any]
+    ) -> dict[Dimension, float]:
+        """In [0, 1]."""
+        return self.oracle.scores(picture, Triplet.from_example(example))
+
+    def letters_read(
+        self, picture: UInt8[np.ndarray, "h w 3"], example: Mapping[str, Any]
+    ) -> float | None:
+        """By OCR."""
+        return letters_read(picture, Triplet.from_example(example), self.reader)
+
+
+def check(config: FrozenConfigDict) -> None:
+    """Raises ValueError for triplets of another source."""
+    require_scenes(config, "evaluate.oracle")
+
+
+def make_oracle(config: FrozenConfigDict) -> EvaluationOracle:
+    """The oracle of `config.mini`."""
+    return EvaluationOracle(SceneOracle.mini_world(), WordReader(), config.mini.same_margin)

@@ -1,0 +1,64 @@
+"""The stage `pretrain` as `config.stages` names it: "onereward_jax.mini.pretrain"."""
+
+from __future__ import annotations
+
+from onereward_jax.mini.pretrain.all_models import run
+from onereward_jax.reward import TEMPLATE_VERSION
+from onereward_jax.stages.config_rules import (
+    SHARE,
+    SIDE,
+    Rule,
+    between,
+    jitter,
+    number,
+    per_task,
+    whole,
+)
+from onereward_jax.stages.stage import Stage
+from onereward_jax.stages.staleness import how, output
+
+
+def _model(section: str) -> dict[str, Rule]:
+    """What the trainings of all models have in common."""
+    rules = {name: whole(1) for name in ("steps", "batch_size")}
+    rules |= {"learning_rate": number(0.0, above=True), "clip_norm": number(0.0, above=True)}
+    rules |= {"warmup_steps": whole(0), "final_fraction": SHARE, "weight_decay": number(0.0)}
+    return {f"{section}.{name}": rule for name, rule in rules.items()}
+
+
+def _judge(section: str) -> dict[str, Rule]:
+    own = {f"{section}.pairs": whole(1), f"{section}.words_weight": number(0.0)}
+    return _model(section) | own | jitter(section)
+
+
+RULES: dict[str, Rule] = {
+    "pretrain.image_size": SIDE,
+    "pretrain.checkpoint_every": whole(1),
+    "pretrain.log_every": whole(1),
+    **_model("pretrain.vae"),
+    "pretrain.vae.ema_decay": SHARE,
+    "pretrain.vae.kl_weight": number(0.0),
+    "pretrain.vae.squared_weight": number(0.0),
+    **_model("pretrain.editor"),
+    "pretrain.editor.ema_decay": SHARE,
+    "pretrain.editor.scenes": whole(1),
+    **per_task("pretrain.editor.shares", SHARE),
+    "pretrain.editor.faint": SHARE,
+    "pretrain.editor.opacity": between(0.0, 1.0),
+    "pretrain.editor.drop_prompt": SHARE,
+    **_judge("pretrain.judge"),
+    **_judge("pretrain.judge_refined"),
+}
+
+STAGE = Stage(
+    name="pretrain",
+    summary="train the mini world's base editor and judge from nothing",
+    run=run,
+    fields=(
+        output("seed", "pretrain"),
+        how("pretrain.checkpoint_every", "pretrain.log_every"),
+    ),
+    rules=RULES,
+    versions={"query_template": TEMPLATE_VERSION},
+    resumes=True,
+)

@@ -1,0 +1,73 @@
+"""Good/Same/Bad by an oracle, for triplets whose truth is known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from onereward_jax.data.triplets import Triplets
+from onereward_jax.evaluation.gains import ByDimension
+from onereward_jax.evaluation.gsb import Verdict, verdict_of
+from onereward_jax.evaluation.oracle import Oracle
+from onereward_jax.stages.evaluate.compared_edits import Pictures
+from onereward_jax.stages.plugins import maker
+from onereward_jax.stages.progress import progress_bar
+from onereward_jax.stages.stage import StageContext
+
+Scores = dict[int, tuple[ByDimension, ByDimension]]
+"""Row -> scores of the policy's and of the base's result."""
+
+Letters = dict[str, dict[int, float | None]]
+"""Editor -> row -> share of the asked word's letters that can be read."""
+
+
+def make_oracle(context: StageContext) -> Oracle | None:
+    """The oracle that `config.evaluate.oracle` names; None where it names none.
+
+    Raises:
+      FileNotFoundError, ValueError: as `plugins.maker`, or it makes something else.
+    """
+    make = maker(context.config, "evaluate.oracle")
+    oracle = make(context.config) if make else None
+    if oracle is not None and not isinstance(oracle, Oracle):
+        raise ValueError(
+            f"config.evaluate.oracle is {context.config.evaluate.oracle!r}: its make_oracle(config)"
+            f" gives {type(oracle).__name__}, not a onereward_jax.evaluation.oracle.Oracle"
+        )
+    return oracle
+
+
+def ask_oracle(
+    oracle: Oracle, triplets: Triplets, rows: Sequence[int], base: Pictures, policy: Pictures
+) -> tuple[Scores, Letters]:
+    """What the oracle says of both editors' results for each triplet."""
+    scores: Scores = {}
+    letters: Letters = {"base": {}, "policy": {}}
+    with progress_bar("oracle", len(rows), unit="triplet") as bar:
+        for row in rows:
+            example = triplets[row]
+            scores[row] = tuple(oracle.scores(made[row], example) for made in (policy, base))
+            for name, made in (("base", base), ("policy", policy)):
+                letters[name][row] = oracle.letters_read(made[row], example)
+            bar.update()
+    return scores, letters
+
+
+def oracle_verdicts(scores: Scores, margin: float) -> dict[int, Verdict]:
+    """Good where the policy's mean score is higher than the base's by more than `margin`."""
+    return {row: verdict(policy, base, margin) for row, (policy, base) in scores.items()}
+
+
+def verdict(policy: ByDimension, base: ByDimension, margin: float) -> Verdict:
+    """Good when the mean over dimensions of `policy` exceeds that of `base` by more than `margin`.
+
+    Bad when it falls short by more, Same otherwise. Antisymmetric.
+
+    Raises:
+      ValueError: the two were scored in different dimensions.
+    """
+    if policy.keys() != base.keys():
+        raise ValueError(f"dimensions differ: {sorted(policy)} and {sorted(base)}")
+    difference = float(np.mean([policy[dimension] - base[dimension] for dimension in policy]))
+    return verdict_of(difference, margin)

@@ -1,0 +1,28 @@
+"""Base models that an earlier stage of the same run makes: `config.models.editor = "stage:..."`."""
+
+from __future__ import annotations
+
+import pathlib
+
+from ml_collections import FrozenConfigDict
+
+MODELS = ("models.editor", "models.judge")
+"""Fields that may name such a model."""
+
+_PREFIX = "stage:"
+
+
+def made_by(config: FrozenConfigDict, field: str) -> str:
+    """The stage that makes the model of a field; "" where it is ready before the run.
+
+    Args:
+      config: the whole config.
+      field: one of `MODELS`.
+    """
+    name = config.models[field.removeprefix("models.")]
+    return name.removeprefix(_PREFIX).split("/")[0] if name.startswith(_PREFIX) else ""
+
+
+def made_folder(config: FrozenConfigDict, field: str, workdir: pathlib.Path) -> pathlib.Path:
+    """Where `made_by` writes the model: "stage:pretrain/editor" is <workdir>/pretrain/editor."""
+    return workdir / config.models[field.removeprefix("models.")].removeprefix(_PREFIX)

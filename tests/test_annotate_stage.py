@@ -241,8 +241,8 @@ def test_answers_without_a_digest_and_a_missing_file_are_refused(tmp_path):
         annotate.run(context_of(tmp_path, path=str(path)))
     for section, message in (
         (dict(path=f"{path}x"), "config.annotate.path: there is neither a file nor a folder"),
-        (dict(by="oracle"), "knows the mini world only: choose people"),
-        (dict(by="me"), "config.annotate.by is 'me': choose oracle or people"),
+        (dict(by="onereward_jax.mini.annotator"), "config.annotate.by knows the mini world only"),
+        (dict(by="me"), "config.annotate.by is 'me': neither 'people' nor a module"),
     ):
         with pytest.raises((ValueError, FileNotFoundError), match=message):
             annotate.check(context_of(tmp_path, **section))

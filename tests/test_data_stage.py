@@ -39,6 +39,7 @@ def write_rows(folder, *rows):
 
 def context_of(workdir, rl=None, **fields):
     config = load_config(f"{ROOT}/configs/mini.py")
+    config.mini.update(fields.pop("mini", {}))
     config.data.update(fields)
     config.rl.update(rl or {})
     mesh = make_mesh(data=jax.device_count(), fsdp=1)
@@ -48,7 +49,7 @@ def context_of(workdir, rl=None, **fields):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"source": "foldr"}, "config.data.source is 'foldr': choose mini, folder or tfds"),
+        ({"source": "foldr"}, "config.data.source is 'foldr': neither 'folder' or 'tfds' nor a module"),
         ({"source": "folder"}, "config.data.path is empty: config.data.source = 'folder' needs"),
         ({"source": "tfds"}, "config.data.path is empty: config.data.source = 'tfds' needs"),
         ({"source": "folder", "path": "none"}, "config.data.path is 'none': there is no such"),
@@ -57,7 +58,7 @@ def context_of(workdir, rl=None, **fields):
         ({"image_size": 40}, "config.data.image_size must be a multiple of 16, found 40"),
         ({"aspect_ratios": (1.0, -1.0)}, "config.data.aspect_ratios: -1.0 is not a positive"),
         ({"aspect_ratios": (1.0, 2.0)}, "config.data.aspect_ratios is for folders"),
-        ({"test": dict.fromkeys(TASKS, 0)}, "config.data.test: no triplet of any task"),
+        ({"mini": {"test": dict.fromkeys(TASKS, 0)}}, "config.mini.test: no triplet of any task"),
     ],
 )
 def test_mistakes_are_found_before_any_stage(folder, monkeypatch, fields, message):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from onereward_jax.mini.colour_noise import disturbed
+from onereward_jax.mini.colour_noise import add_colour_noise
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def mask() -> np.ndarray:
 
 
 def test_only_the_mask_is_changed_and_the_range_is_kept(image, mask) -> None:
-    found = disturbed(image, mask, 0.5, 1)
+    found = add_colour_noise(image, mask, 0.5, 1)
     assert found.dtype == np.float32 and np.abs(found).max() <= 1.0
     changed = (found != image).any(-1)
     np.testing.assert_array_equal(changed, mask[..., 0] > 0.5)
@@ -29,13 +29,13 @@ def test_only_the_mask_is_changed_and_the_range_is_kept(image, mask) -> None:
 
 def test_strength_is_the_standard_deviation(image, mask) -> None:
     inside = mask[..., 0] > 0.5
-    tints = np.stack([(disturbed(image, mask, 0.1, s) - image)[inside] for s in range(200)])
+    tints = np.stack([(add_colour_noise(image, mask, 0.1, s) - image)[inside] for s in range(200)])
     assert tints.std() == pytest.approx(0.1, rel=0.25)
     # as often to one side as to the other, pixel by pixel
     assert abs(tints.mean()) < 0.01
-    assert np.array_equal(disturbed(image, mask, 0.0, 1), image)
+    assert np.array_equal(add_colour_noise(image, mask, 0.0, 1), image)
 
 
 def test_the_same_seed_gives_the_same_picture(image, mask) -> None:
-    first, again, other = (disturbed(image, mask, 0.2, seed) for seed in (5, 5, 6))
+    first, again, other = (add_colour_noise(image, mask, 0.2, seed) for seed in (5, 5, 6))
     assert np.array_equal(first, again) and not np.array_equal(first, other)

@@ -28,18 +28,18 @@ LETTERS = {Verdict.UNCHANGED: ".", Verdict.GOES_ON: "+", Verdict.STARTS_OVER: "!
 EXPECTED = {
     "!+!!!!!!": "seed",
     "!++!!!!!": """data.image_size data.aspect_ratios
-        data.train.fill data.train.extend_with_prompt data.train.extend_without_prompt
-        data.train.removal data.test.fill data.test.extend_with_prompt
-        data.test.extend_without_prompt data.test.removal""",
+        mini.train.fill mini.train.extend_with_prompt mini.train.extend_without_prompt
+        mini.train.removal mini.test.fill mini.test.extend_with_prompt
+        mini.test.extend_without_prompt mini.test.removal""",
     ".!!!!!!!": "models.dtype embed.max_length",
     ".+!!!!!!": "candidates.negative_prompts",
     ".+...!!!": "guidance.negative_prompt rl.negative_prompt",
     ".+....!+": "evaluate.negative_prompt",
     "..!!!!!!": """models.paste_back candidates.count candidates.num_steps candidates.strength
         candidates.guidance_scale candidates.true_cfg_scale candidates.guided_by
-        candidates.disturbed candidates.disturbance""",
+        mini.disturbed mini.disturbance""",
     "..+!!!!!": "candidates.tasks candidates.train candidates.test",
-    "...!!!!!": "annotate.noise_rate annotate.margin",
+    "...!!!!!": "mini.noise_rate mini.margin",
     "....!!!!": """reward.batch_size reward.between reward.mirror reward.tasks reward.vocabulary
         reward.unfit_prompts
         reward.jitter.noise reward.jitter.shift reward.jitter.negative
@@ -67,7 +67,7 @@ EXPECTED = {
         evaluate.weights""",
     "......++": """evaluate.triplets.fill evaluate.triplets.extend_with_prompt
         evaluate.triplets.extend_without_prompt evaluate.triplets.removal evaluate.pictures
-        evaluate.same_margin evaluate.judge_same_margin evaluate.questions""",
+        mini.same_margin evaluate.judge_same_margin evaluate.questions""",
     ".......+": """export.weights export.dtype export.editor export.shard_gb
         export.editor_card.base_model export.editor_card.license export.editor_card.license_name
         export.editor_card.license_link export.judge_card.base_model export.judge_card.license
@@ -83,6 +83,7 @@ EXPECTED = {
 """Verdict -> the fields of configs/mini.py whose change leads to it."""
 
 ELSEWHERE = """stages data.source data.path annotate.by annotate.path models.editor
+    candidates.transform evaluate.oracle
     models.transformer models.judge evaluate.judge evaluate.answers reward.query_template"""
 """Fields that name files or choose what is read: their tests follow."""
 

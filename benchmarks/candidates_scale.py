@@ -104,7 +104,7 @@ def make_editor(mesh):
     from onereward_jax.models.flux import FluxConfig, FluxTransformer
     from onereward_jax.models.vae import AutoencoderKL, VaeConfig
     from onereward_jax.policy import FillPolicy, NoiseSchedule
-    from onereward_jax.policy.load_policy import init_params
+    from onereward_jax.policy.policy_loader import init_params
 
     small = ARGUMENTS.editor == "small"
     kind = {"dtype": jnp.float32 if small else jnp.bfloat16}

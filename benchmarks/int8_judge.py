@@ -20,7 +20,7 @@ from ml_collections import FrozenConfigDict
 
 from onereward_jax.common.config import load_config
 from onereward_jax.parallel import gather, make_mesh, replicate
-from onereward_jax.reward.load_reward_model import load_reward_params, read_reward_model
+from onereward_jax.reward.judge_loader import load_reward_params, read_reward_model
 from onereward_jax.stages.data import open_triplets
 from onereward_jax.stages.reward import PairSource
 from onereward_jax.stages.settings import judge_options

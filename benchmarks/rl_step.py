@@ -42,7 +42,7 @@ from onereward_jax.models.vae import AutoencoderKL
 from onereward_jax.parallel import make_mesh, mesh_jit, shard_batch
 from onereward_jax.parallel.cpu_threads import set_cpu_threads
 from onereward_jax.policy import FillPolicy, NoiseSchedule
-from onereward_jax.policy.load_policy import init_params as init_editor
+from onereward_jax.policy.policy_loader import init_params as init_editor
 from onereward_jax.reward import ImageProcessor, QueryTokenizer, Scorer, packaged_template
 from onereward_jax.tasks import MAX_DIMENSIONS, TASKS, Task
 from onereward_jax.training.apply_gradients import apply_gradients

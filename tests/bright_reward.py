@@ -18,6 +18,6 @@ class Bright:
         return jax.nn.log_sigmoid(better), jax.nn.log_sigmoid(-better)
 
 
-def make(config, mesh):
+def make_reward(config, mesh):
     """The reward; its one weight shows that weights arrive."""
     return Reward(scorer=lambda size: Bright(), params={"scale": jnp.float32(10.0)})

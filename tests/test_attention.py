@@ -85,9 +85,7 @@ def test_what_is_added_for_cudnn_changes_nothing(queries, keys, given):
     assert_same(found, value_and_gradients(plain, (q, k, v), cotangent))
 
 
-def test_on_gpus_cudnn_is_asked_for_even_numbers_where_there_is_a_mask(
-    monkeypatch, cudnn_to_trace
-):
+def test_on_gpus_cudnn_is_asked_for_even_numbers_where_there_is_a_mask(monkeypatch, cudnn_to_trace):
     monkeypatch.setattr("onereward_jax.models.attention.dispatch._platform", lambda: "cuda")
     queries = jax.ShapeDtypeStruct((1, 137, 4, 64), jnp.bfloat16)
     keys = jax.ShapeDtypeStruct((1, 2913, 2, 64), jnp.bfloat16)

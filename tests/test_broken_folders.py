@@ -29,7 +29,7 @@ from onereward_jax.convert.hub import PACKAGE, wanted_files
 from onereward_jax.models.vae import AutoencoderKL, VaeConfig
 from onereward_jax.parallel import make_mesh
 from onereward_jax.policy import load_policy, read_policy
-from onereward_jax.reward.load_reward_model import read_reward_model
+from onereward_jax.reward.judge_loader import read_reward_model
 
 EDITOR, JUDGE = PACKAGE / "mini" / "models" / "editor", PACKAGE / "mini" / "models" / "judge"
 WEIGHTS = "diffusion_pytorch_model.safetensors"

@@ -26,7 +26,7 @@ from onereward_jax.data.pipeline import eval_batches, sizes_of, train_batches
 from onereward_jax.data.shard_writer import write_triplets
 from onereward_jax.data.triplets import Triplets
 from onereward_jax.parallel import make_mesh
-from onereward_jax.reward.load_reward_model import read_reward_model
+from onereward_jax.reward.judge_loader import read_reward_model
 from onereward_jax.stages import annotate
 from onereward_jax.stages.candidates import plan_candidates
 from onereward_jax.stages.preference_stores import STORE

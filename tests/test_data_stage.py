@@ -49,7 +49,10 @@ def context_of(workdir, rl=None, **fields):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"source": "foldr"}, "config.data.source is 'foldr': neither 'folder' or 'tfds' nor a module"),
+        (
+            {"source": "foldr"},
+            "config.data.source is 'foldr': neither 'folder' or 'tfds' nor a module",
+        ),
         ({"source": "folder"}, "config.data.path is empty: config.data.source = 'folder' needs"),
         ({"source": "tfds"}, "config.data.path is empty: config.data.source = 'tfds' needs"),
         ({"source": "folder", "path": "none"}, "config.data.path is 'none': there is no such"),

@@ -29,7 +29,7 @@ from onereward_jax.mini.source import MiniWorldSource
 from onereward_jax.parallel import make_mesh
 from onereward_jax.policy import embed_prompts, load_policy, load_text_encoder
 from onereward_jax.reward import QueryBatch, packaged_template
-from onereward_jax.reward.load_reward_model import (
+from onereward_jax.reward.judge_loader import (
     load_reward_params,
     read_reward_model,
     write_judge_template,

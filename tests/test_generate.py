@@ -18,7 +18,7 @@ from onereward_jax.models.flux import FluxTransformer
 from onereward_jax.parallel import batch_sharding, make_mesh, mesh_jit
 from onereward_jax.policy import FillPolicy, PolicyParams, PromptEmbeds, euler_step, sigma_table
 from onereward_jax.policy.generate import EditBatch, edited, make_generate, to_pixels
-from onereward_jax.policy.load_policy import abstract_params
+from onereward_jax.policy.policy_loader import abstract_params
 from onereward_jax.stages.candidates import to_uint8
 from onereward_jax.training.jaxpr_flops import Assumptions, function_flops
 

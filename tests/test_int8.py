@@ -11,7 +11,7 @@ from onereward_jax.convert.hub import PACKAGE
 from onereward_jax.models.int8 import Quantized, abstract_quantized, quantize
 from onereward_jax.parallel import make_mesh
 from onereward_jax.reward import QueryBatch
-from onereward_jax.reward.load_reward_model import (
+from onereward_jax.reward.judge_loader import (
     abstract_reward_params,
     load_reward_params,
     read_reward_model,

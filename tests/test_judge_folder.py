@@ -18,7 +18,7 @@ from onereward_jax.convert import Weights, preprocessor_config, write_judge_fold
 from onereward_jax.models.qwen2_5_vl import init_params
 from onereward_jax.parallel import make_mesh, mesh_jit
 from onereward_jax.reward import TEMPLATE_VERSION, QueryBatch, packaged_template
-from onereward_jax.reward.load_reward_model import (
+from onereward_jax.reward.judge_loader import (
     QUERY_FILE,
     load_reward_params,
     read_reward_model,

@@ -15,10 +15,11 @@ import onereward_jax
 from onereward_jax.common.config import check_overrides, check_tuples, flatten_config, load_config
 from onereward_jax.common.user_errors import full_disk_message
 from onereward_jax.parallel import make_mesh
-from onereward_jax.stages import STAGES, Stage, StageContext, config_rules
+from onereward_jax.stages import STAGES, Stage, StageContext, config_rules, plugins
 from onereward_jax.stages.config_checks import check_config
+from onereward_jax.stages.registry import stages_of
 from onereward_jax.stages.settings import model_kinds
-from onereward_jax.stages.staleness import leaves, require_sections
+from onereward_jax.stages.staleness import OF_THE_RUN, leaves, readers, require_sections
 
 ROOT = pathlib.Path(onereward_jax.__file__).parents[1]
 SHARED = ("__init__.py", "common.py")
@@ -29,15 +30,15 @@ def get_config(name: str) -> ConfigDict:
     return load_config(str(ROOT / "configs" / f"{name}.py"))
 
 
-def test_base_models_come_from_pretraining_a_path_or_the_package(tmp_path):
-    def find(model: str, stages: tuple[str, ...] = ("rl",)) -> pathlib.Path:
-        config = ConfigDict({"stages": stages, "models": {"judge": model}})
+def test_base_models_come_from_an_earlier_stage_a_path_or_the_package(tmp_path):
+    def find(model: str) -> pathlib.Path:
+        config = ConfigDict({"stages": ("rl",), "models": {"judge": model}})
         mesh = make_mesh(data=jax.device_count(), fsdp=1)
         return StageContext("rl", FrozenConfigDict(config), tmp_path, mesh).base_model("judge")
 
     assert find(str(tmp_path)) == tmp_path
     assert find("models") == ROOT / "onereward_jax" / "models"
-    assert find("models", stages=("pretrain", "rl")) == tmp_path / "pretrain" / "judge"
+    assert find("stage:pretrain/judge") == tmp_path / "pretrain" / "judge"
     with pytest.raises(FileNotFoundError, match=r"config\.models\.judge: .*nowhere"):
         find(str(tmp_path / "nowhere"))
 
@@ -79,8 +80,8 @@ def test_dtypes_are_those_that_models_have():
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_configs_serve_the_stages_they_name(path):
-    config = get_config(path.stem)
-    table = {stage.name: stage for stage in STAGES}
+    config, stages = stages_of(get_config(path.stem))
+    table = {stage.name: stage for stage in stages}
     assert list(config.stages) == [name for name in table if name in config.stages]
     present = [table[name] for name in config.stages]
     for stage in present:
@@ -90,10 +91,13 @@ def test_configs_serve_the_stages_they_name(path):
         name
         for name in leaves(config)
         if any(entry.cover(name) for stage in present for entry in stage.fields)
-        or name.partition(".")[0] in ("seed", "stages", "mesh", "logging")
+        or any(name in readers(stage, FrozenConfigDict(config)) for stage in present)
+        or name.partition(".")[0] in OF_THE_RUN
     ]
     assert set(covered) == set(leaves(config)), "fields that no stage reads in any mode"
-    assert set(leaves(config)) <= set(config_rules.RULES)
+    rules = {rule for stage in present for rule in stage.rules}
+    rules |= {name for field in plugins.FUNCTIONS for name in plugins.fields_of(FrozenConfigDict(config), field)}
+    assert set(leaves(config)) <= rules | set(config_rules.RULES)
     json.dumps(flatten_config(config))
 
 
@@ -116,7 +120,9 @@ def test_every_config_field_is_explained_on_its_line(name):
     explained, _, _ = (ROOT / "configs" / f"{name}.py").read_text().partition("def smoke")
     fields = re.findall(r"^ +\w+\.\w+ = (.*)$", explained, re.MULTILINE)
     # A value that ends in a bracket is a section; its own fields are looked at.
-    unexplained = [value for value in fields if "  # " not in value and not value.endswith(")")]
+    unexplained = [
+        value for value in fields if "  # " not in value and not value.endswith((")", "("))
+    ]
     assert fields and not unexplained
 
 

@@ -9,9 +9,10 @@ from scipy import ndimage
 
 from onereward_jax.evaluation.gsb import Verdict
 from onereward_jax.evaluation.ssim import ssim_map
-from onereward_jax.mini.oracle import SceneOracle, Triplet, WordReader, annotate, verdict
+from onereward_jax.mini.oracle import SceneOracle, Triplet, WordReader, annotate
 from onereward_jax.mini.oracle.reading import likeness
 from onereward_jax.mini.world import WORDS, make_scene, named_pictures
+from onereward_jax.stages.evaluate.oracle_verdicts import verdict
 from onereward_jax.tasks import Dimension, Task
 
 STRUCTURE, CONSISTENCY, TEXT, AESTHETICS, REMOVAL = Dimension
@@ -279,7 +280,9 @@ def test_annotate_picks_best_and_worst_per_dimension():
 def test_annotate_swaps_at_the_noise_rate():
     rng = np.random.default_rng(0)
     candidates = [_row(0.0, 0.5), _row(1.0, 0.5)]
-    answers = [annotate(candidates, rng, noise_rate=0.2)[STRUCTURE] for _ in range(2000)]
+    answers = [
+        annotate(candidates, rng, noise_rate=0.2, margin=0.04)[STRUCTURE] for _ in range(2000)
+    ]
     assert np.mean([answer == (0, 1) for answer in answers]) == pytest.approx(0.2, abs=0.03)
 
 

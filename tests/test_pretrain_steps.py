@@ -21,7 +21,7 @@ from onereward_jax.models.clip import ClipTextConfig, ClipTextModel
 from onereward_jax.models.t5 import T5Config, T5Encoder
 from onereward_jax.parallel import abstract_arrays, make_mesh, shard_batch
 from onereward_jax.policy import TextEncoder, TextParams
-from onereward_jax.policy.load_policy import abstract_params
+from onereward_jax.policy.policy_loader import abstract_params
 from onereward_jax.policy.text_encoders import TokenIds
 from onereward_jax.training.metrics import scalars
 from onereward_jax.training.optimizer import OptimizerConfig, make_optimizer

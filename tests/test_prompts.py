@@ -8,7 +8,7 @@ from ml_collections import FrozenConfigDict
 from test_main import get_config
 
 from onereward_jax.parallel import make_mesh
-from onereward_jax.reward.load_reward_model import read_reward_model
+from onereward_jax.reward.judge_loader import read_reward_model
 from onereward_jax.stages import reward, rl
 from onereward_jax.stages.prompt_checks import check_prompts, settle_prompts
 from onereward_jax.stages.settings import reward_options

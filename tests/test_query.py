@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase, Qwen2VLImageProcessor
 
 from onereward_jax.mini.tokenizers import qwen_tokenizer
 from onereward_jax.reward import TEMPLATE_VERSION, QueryTokenizer, packaged_template
-from onereward_jax.reward.load_reward_model import COUNTS_FILE, read_counts
+from onereward_jax.reward.judge_loader import COUNTS_FILE, read_counts
 from onereward_jax.reward.query_template import IMAGE_TOKEN
 from onereward_jax.tasks import DIMENSIONS, MAX_DIMENSIONS, TASKS, Dimension, Task
 

@@ -12,7 +12,7 @@ from compilations import compilations
 
 from onereward_jax.parallel import make_mesh, shard_batch
 from onereward_jax.reward import Jitter, QueryBatch
-from onereward_jax.reward.load_reward_model import abstract_reward_params
+from onereward_jax.reward.judge_loader import abstract_reward_params
 from onereward_jax.tasks import DIMENSIONS, TASKS, Dimension, Task
 from onereward_jax.training.metrics import scalars
 from onereward_jax.training.optimizer import OptimizerConfig

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_models
-from bright_reward import Bright, make
+from bright_reward import Bright, make_reward
 from compilations import compilations
 from ml_collections import FrozenConfigDict
 from test_main import ROOT, get_config
@@ -16,7 +16,7 @@ from test_rl_step import KEY, OPTIMIZER, first_state, mesh_of
 
 from onereward_jax.parallel import shard_batch
 from onereward_jax.reward import PairScorer
-from onereward_jax.stages.reward_plugin import find_reward, make_reward, trained_judge
+from onereward_jax.stages.reward_plugin import reward_of
 from onereward_jax.stages.stage import StageContext
 from onereward_jax.tasks import DIMENSIONS, TASKS
 from onereward_jax.training.metrics import scalars
@@ -39,7 +39,7 @@ def test_the_step_learns_through_any_differentiable_reward():
         prediction_true_cfg_scale=1.0,
         optimizer=OPTIMIZER,
     )
-    reward = make(None, mesh)
+    reward = make_reward(None, mesh)
     models = RLModels(tiny_models.models().editor, reward.scorer((tiny_models.SIDE,) * 2), False)
     assert isinstance(models.scorer, PairScorer)
     step = make_rl_step(models, config, mesh)
@@ -66,10 +66,8 @@ def context_of(name, tmp_path):
 
 
 def test_a_reward_is_found_by_name_module_and_file(tmp_path):
-    assert find_reward("judge") is trained_judge
-    assert find_reward("bright_reward") is make
     for name in ("bright_reward", str(FILE)):
-        reward = make_reward(context_of(name, tmp_path))
+        reward = reward_of(context_of(name, tmp_path))
         assert type(reward.scorer((64, 64))).__name__ == Bright.__name__
         assert reward.queries is None and float(reward.params["scale"]) == 10.0
 
@@ -78,11 +76,11 @@ def test_a_make_that_takes_the_work_folder_is_given_it(tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(
         "from onereward_jax.reward import Reward\n"
-        "def make(config, mesh, workdir):\n"
+        "def make_reward(config, mesh, workdir):\n"
         "    given = (config.rl.reward, str(workdir), mesh.size)\n"
         "    return Reward(scorer=lambda size: None, params=given)\n"
     )
-    reward = make_reward(context_of(str(file), tmp_path))
+    reward = reward_of(context_of(str(file), tmp_path))
     assert reward.params == (str(file), str(tmp_path), 1)
 
 
@@ -90,9 +88,13 @@ def test_a_make_that_takes_the_work_folder_is_given_it(tmp_path):
     ("name", "content", "message"),
     [
         ("nowhere.py", None, "nowhere.py': there is no such file"),
-        ("no.such.module", None, "neither judge nor a module or a .py file that there is"),
-        ("mine.py", "x = 1", "mine.py': it has no function make(config, mesh)"),
-        ("mine.py", "def make(config, mesh): return 3", "gives int, not onereward_jax.reward.Re"),
+        ("no.such.module", None, "neither 'judge' nor a module or a .py file that there is"),
+        ("mine.py", "x = 1", "mine.py': it has no function make_reward"),
+        (
+            "mine.py",
+            "def make_reward(config, mesh): return 3",
+            "gives int, not onereward_jax.reward.Re",
+        ),
     ],
 )
 def test_what_is_no_reward_is_named_in_one_sentence(name, content, message, tmp_path):
@@ -101,7 +103,7 @@ def test_what_is_no_reward_is_named_in_one_sentence(name, content, message, tmp_
         if content is not None:
             Path(name).write_text(content)
     with pytest.raises((ValueError, FileNotFoundError)) as found:
-        make_reward(context_of(name, tmp_path))
+        reward_of(context_of(name, tmp_path))
     assert str(found.value).startswith(f"config.rl.reward is {name!r}: ")
     assert message in str(found.value) and "\n" not in str(found.value)
 

@@ -24,8 +24,8 @@ from onereward_jax.models.lora import (
     product,
     uniform_adapter,
 )
-from onereward_jax.policy.load_policy import abstract_params
 from onereward_jax.policy.lora_adapters import abstract_adapter, init_adapter, load_trained
+from onereward_jax.policy.policy_loader import abstract_params
 from onereward_jax.training.metrics import scalars
 from onereward_jax.training.rl_config import Frozen
 from onereward_jax.training.rl_step import first_rl_state, make_rl_step

@@ -10,7 +10,7 @@ from onereward_jax.convert import FLUX, load_params
 from onereward_jax.convert.hub import PACKAGE
 from onereward_jax.parallel import make_mesh
 from onereward_jax.policy import read_policy
-from onereward_jax.policy.load_policy import abstract_params
+from onereward_jax.policy.policy_loader import abstract_params
 from onereward_jax.training.rl_config import RLConfig, RLModels
 from onereward_jax.training.rl_weights import abstract_reference, first_reference
 

@@ -16,7 +16,7 @@ from compilations import compilations
 
 from onereward_jax.common.rng import stream
 from onereward_jax.parallel import make_mesh, shard_batch
-from onereward_jax.policy.load_policy import abstract_params
+from onereward_jax.policy.policy_loader import abstract_params
 from onereward_jax.reward import Jitter, QueryBatch, jitter_pairs
 from onereward_jax.tasks import DIMENSIONS, TASKS, Task
 from onereward_jax.training.metrics import scalars

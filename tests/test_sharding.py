@@ -16,8 +16,8 @@ import onereward_jax
 from onereward_jax.common.config import load_config
 from onereward_jax.parallel import make_mesh
 from onereward_jax.policy import read_policy
-from onereward_jax.policy.load_policy import abstract_params
-from onereward_jax.reward.load_reward_model import abstract_reward_params, read_scorer
+from onereward_jax.policy.policy_loader import abstract_params
+from onereward_jax.reward.judge_loader import abstract_reward_params, read_scorer
 from onereward_jax.stages.settings import rl_settings
 from onereward_jax.train_compile.hlo import collective_traffic
 from onereward_jax.train_compile.programs import ARCHITECTURES

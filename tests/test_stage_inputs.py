@@ -48,7 +48,7 @@ EXPECTED = {
         reward.optimizer.eps reward.optimizer.weight_decay reward.optimizer.clip_norm
         reward.optimizer.moments""",
     "....+!!!": "reward.steps",
-    ".....!!!": """rl.algorithm rl.reward rl.batch_size rl.lora.rank rl.reward_upper_bound
+    ".....!!!": """rl.algorithm rl.batch_size rl.lora.rank rl.reward_upper_bound
         rl.vocabulary
         rl.judge_int8 rl.ema_decay rl.num_steps rl.t1 rl.t2 rl.guidance_scale
         rl.policy_true_cfg_scale
@@ -83,7 +83,7 @@ EXPECTED = {
 """Verdict -> the fields of configs/mini.py whose change leads to it."""
 
 ELSEWHERE = """stages data.source data.path annotate.by annotate.path models.editor
-    candidates.transform evaluate.oracle
+    candidates.transform evaluate.oracle rl.reward
     models.transformer models.judge evaluate.judge evaluate.answers reward.query_template"""
 """Fields that name files or choose what is read: their tests follow."""
 
@@ -175,9 +175,9 @@ def test_values_count_not_how_they_are_spelled(tmp_path):
     then = inputs(config, tmp_path)
     same = changed(config, rl__policy_true_cfg_scale=2.0, evaluate__true_cfg_scale=2.0)
     assert verdicts(then, same, tmp_path) == "." * 8
-    apart = changed(config, guidance__true_cfg=3.0, rl__policy_true_cfg_scale=2.0)
+    apart = changed(config, guidance__true_cfg_scale=3.0, rl__policy_true_cfg_scale=2.0)
     assert verdicts(then, apart, tmp_path) == ".....!!!"
-    used = changed(same, guidance__true_cfg=3.0)  # the prediction and the reference follow
+    used = changed(same, guidance__true_cfg_scale=3.0)  # the prediction and the reference follow
     assert verdicts(inputs(same, tmp_path), used, tmp_path) == ".....!!!"
 
     template, path = json.loads(PACKAGED.read_text()), tmp_path / "template.json"

@@ -14,7 +14,7 @@ from onereward_jax.models.qwen2_5_vl import Qwen2_5_VLConfig
 from onereward_jax.models.vae import VaeConfig
 from onereward_jax.parallel import make_mesh
 from onereward_jax.policy import read_policy
-from onereward_jax.reward.load_reward_model import read_scorer
+from onereward_jax.reward.judge_loader import read_scorer
 from onereward_jax.tasks import MAX_DIMENSIONS
 from onereward_jax.train_compile.programs import ARCHITECTURES, make_programs
 from onereward_jax.train_compile.saving import held, saving_of

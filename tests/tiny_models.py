@@ -17,7 +17,7 @@ from onereward_jax.models.qwen2_5_vl import (
 )
 from onereward_jax.models.vae import AutoencoderKL, VaeConfig
 from onereward_jax.policy import FillPolicy, NoiseSchedule
-from onereward_jax.policy import load_policy as editor_loading
+from onereward_jax.policy import policy_loader as editor_loading
 from onereward_jax.reward import ImageProcessor, QueryTokenizer, Scorer, packaged_template
 from onereward_jax.tasks import TASKS, Task
 from onereward_jax.training.rl_config import Frozen, RLModels

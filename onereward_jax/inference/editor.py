@@ -120,7 +120,7 @@ class Editor:
         encoder, text_params = policy.load_text_encoder(folder, mesh, **kinds)
         length = max_sequence_length or min(encoder.tokenizers.t5.model_max_length, LONGEST_PROMPT)
         encoder = dataclasses.replace(encoder, max_sequence_length=length)
-        functions, params = policy.load_policy(folder, mesh, transformer=transformer, **kinds)
+        functions, params = policy.policy_loader(folder, mesh, transformer=transformer, **kinds)
         if loras:
             merged = merge_into(params.transformer, factors, mesh)
             params = params._replace(transformer=merged)

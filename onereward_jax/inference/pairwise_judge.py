@@ -22,7 +22,7 @@ from onereward_jax.inference.batch_padding import compute_dtype, pad_batch
 from onereward_jax.inference.picture_io import Picture, pixels_of
 from onereward_jax.parallel import MeshFunction, batch_sharding, make_mesh, mesh_jit
 from onereward_jax.reward import QueryTokenizer
-from onereward_jax.reward.load_reward_model import load_reward_params, read_reward_model
+from onereward_jax.reward.judge_loader import load_reward_params, read_reward_model
 from onereward_jax.tasks import DIMENSIONS, Dimension, Task, task_named
 
 ANY_SIZE = (56, 56)
@@ -65,7 +65,7 @@ class Judge:
 
         Raises:
           FileNotFoundError, ValueError: as `convert.resolve_folder`,
-            `reward.load_reward_model.read_reward_model` and `load_reward_params`.
+            `reward.judge_loader.read_reward_model` and `load_reward_params`.
         """
         kind = compute_dtype(dtype)
         options = {

@@ -31,7 +31,7 @@ from onereward_jax.common.user_errors import (
     WaitingForPeople,
 )
 from onereward_jax.parallel.jax_internals import detect_cluster, key_value_store, process_count
-from onereward_jax.parallel.rendezvous import PeerLost, rendezvous, names_of
+from onereward_jax.parallel.rendezvous import PeerLost, names_of, rendezvous
 
 SILENCE_SECONDS = 120.0
 """A process not heard of for so long is taken for dead, and all others are ended. Four processes

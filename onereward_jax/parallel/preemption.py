@@ -22,7 +22,7 @@ from typing import NoReturn
 import jax
 
 from onereward_jax.common.user_errors import TRY_AGAIN, Stopped
-from onereward_jax.parallel.distributed import KEYS, exit_now, raise_peer_failure, is_multiprocess
+from onereward_jax.parallel.distributed import KEYS, exit_now, is_multiprocess, raise_peer_failure
 from onereward_jax.parallel.jax_internals import key_value_store
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)

@@ -1,14 +1,6 @@
 """The policy: FLUX Fill as a pure function of parameters, latents, condition and prompt."""
 
 from onereward_jax.policy.fill_policy import FillPolicy, PolicyParams
-from onereward_jax.policy.load_policy import (
-    abstract_params,
-    init_params,
-    load_policy,
-    load_text_encoder,
-    read_policy,
-    read_text_configs,
-)
 from onereward_jax.policy.model_inputs import Condition, PromptEmbeds
 from onereward_jax.policy.noise_schedule import (
     NoiseSchedule,
@@ -17,6 +9,14 @@ from onereward_jax.policy.noise_schedule import (
     predict_x0,
     sigma_table,
     velocity_target,
+)
+from onereward_jax.policy.policy_loader import (
+    abstract_params,
+    init_params,
+    load_policy,
+    load_text_encoder,
+    read_policy,
+    read_text_configs,
 )
 from onereward_jax.policy.sampler import denoise, euler_step, guided, trajectory
 from onereward_jax.policy.text_cache import (

@@ -20,7 +20,7 @@ from onereward_jax.models.lora import (
 )
 from onereward_jax.parallel import mesh_jit
 from onereward_jax.policy.fill_policy import FillPolicy
-from onereward_jax.policy.load_policy import abstract_params
+from onereward_jax.policy.policy_loader import abstract_params
 
 
 def abstract_adapter(editor: FillPolicy, config: LoraConfig, mesh: Mesh) -> Factors:

@@ -78,7 +78,7 @@ class QueryTokenCounts:
     """How long the template's texts are in the tokens of one tokenizer, without any prompt.
 
     Enough to know a `QueryLayout` where there is no tokenizer, and stored as such
-    (`load_reward_model.COUNTS_FILE`).
+    (`judge_loader.COUNTS_FILE`).
 
     Attributes:
       head: before the first image.

@@ -12,7 +12,7 @@ of your own is a file with the same fields, named by `config.reward.query_templa
     words        what {words} says, likewise; of text alignment with {prompt}, of no other
     answers      yes and no; each has to be one token of the judge's tokenizer
 
-The wording is part of a trained judge, so the judge's folder carries it (`load_reward_model`).
+The wording is part of a trained judge, so the judge's folder carries it (`judge_loader`).
 """
 
 from __future__ import annotations

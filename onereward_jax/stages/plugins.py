@@ -139,4 +139,4 @@ def _load_file(path: pathlib.Path, changed: int) -> ModuleType:
 def _name(config: FrozenConfigDict, field: str) -> str | None:
     section, name = field.split(".")
     value = config.get(section, {}).get(name, "")
-    return None if value in BUILT_IN[field] or not value else value
+    return None if value in BUILT_IN[field] or not value else str(value)

@@ -15,7 +15,7 @@ from onereward_jax.convert.tokenizers import load_tokenizer
 from onereward_jax.data.metadata import METADATA
 from onereward_jax.data.triplets import Triplets
 from onereward_jax.reward import QueryTokenizer
-from onereward_jax.reward.load_reward_model import judge_template
+from onereward_jax.reward.judge_loader import judge_template
 from onereward_jax.stages.data import data_folder, folder_rows, open_triplets
 from onereward_jax.stages.models_made_here import made_by
 from onereward_jax.stages.progress import announce

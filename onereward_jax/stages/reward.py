@@ -38,7 +38,7 @@ from onereward_jax.parallel import (
     shard_batch,
 )
 from onereward_jax.reward import QueryTokenizer
-from onereward_jax.reward.load_reward_model import (
+from onereward_jax.reward.judge_loader import (
     load_reward_params,
     read_reward_model,
     write_judge_template,

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from ml_collections import FrozenConfigDict
 
 from onereward_jax.reward.interface import Reward, Size
-from onereward_jax.reward.load_reward_model import (
+from onereward_jax.reward.judge_loader import (
     RewardModel,
     load_reward_params,
     read_reward_model,

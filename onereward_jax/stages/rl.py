@@ -31,8 +31,8 @@ from onereward_jax.data.triplets import Triplets
 from onereward_jax.models.lora import uniform_adapter
 from onereward_jax.parallel import gather, is_writer, local_rows, replicate, shard_batch
 from onereward_jax.policy import TextCache, open_text_cache, read_policy
-from onereward_jax.policy.load_policy import abstract_params
 from onereward_jax.policy.lora_adapters import abstract_adapter, init_adapter
+from onereward_jax.policy.policy_loader import abstract_params
 from onereward_jax.reward import Questions
 from onereward_jax.reward.interface import dimension_mask
 from onereward_jax.stages.candidates import to_uint8

@@ -40,6 +40,9 @@ class Effect(enum.Enum):
     """How it is computed or watched: nothing runs again."""
 
 
+OF_THE_RUN = ("seed", "stages", "mesh", "logging", "compilation_cache")
+"""Sections and fields of a config that are not of any stage."""
+
 Digest = Callable[[FrozenConfigDict, pathlib.Path], str]
 """(config, work folder) -> a fingerprint of what a field names."""
 
@@ -283,13 +286,7 @@ def unread(
     reasons = {}
     for field in overrides:
         leaf = field.removeprefix("config.")
-        if leaf in read or leaf.partition(".")[0] in (
-            "seed",
-            "stages",
-            "mesh",
-            "logging",
-            "compilation_cache",
-        ):
+        if leaf in read or leaf.partition(".")[0] in OF_THE_RUN:
             continue
         conditions = [
             " and ".join(

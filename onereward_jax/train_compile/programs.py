@@ -25,8 +25,8 @@ from onereward_jax.data.buckets import Size, bucket_sizes
 from onereward_jax.parallel import MeshFunction, batch_sharding, mesh_jit
 from onereward_jax.policy import read_policy
 from onereward_jax.policy.generate import make_generate
-from onereward_jax.policy.load_policy import abstract_params
-from onereward_jax.reward.load_reward_model import abstract_reward_params, read_scorer
+from onereward_jax.policy.policy_loader import abstract_params
+from onereward_jax.reward.judge_loader import abstract_reward_params, read_scorer
 from onereward_jax.stages.reward_plugin import needs_judge
 from onereward_jax.stages.settings import (
     check_batch,

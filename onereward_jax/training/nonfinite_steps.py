@@ -27,18 +27,28 @@ class RefusedSteps:
         self._refused: list[tuple[int, jax.Array]] = []
 
     def add(self, step: int, samples: jax.Array, refused: Mean) -> None:
+        """Note a step that is under way; asks about the one before.
+
+        Args:
+          step: its number.
+          samples: of its batch.
+          refused: as the step measures it.
+        """
         self._open.append((step, samples, refused))
         while len(self._open) > 1:
             self._ask()
 
     def settle(self) -> None:
+        """Ask about all that is left."""
         while self._open:
             self._ask()
 
     def too_many(self) -> bool:
+        """Whether more were refused than are allowed."""
         return len(self._refused) > self._allowed
 
     def message(self, name: str) -> str:
+        """What is said when there are too many; `name` is that of the stage."""
         batches = "; ".join(
             f"step {step}: samples {', '.join(map(str, np.ravel(gather(samples))))}"
             for step, samples in self._refused

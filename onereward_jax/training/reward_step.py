@@ -24,7 +24,7 @@ from onereward_jax.parallel import (
     replicated,
 )
 from onereward_jax.reward import Jitter, QueryBatch, Scorer, jitter_pairs
-from onereward_jax.reward.load_reward_model import abstract_reward_params
+from onereward_jax.reward.judge_loader import abstract_reward_params
 from onereward_jax.tasks import MAX_DIMENSIONS, QUOTES_PROMPT
 from onereward_jax.training.apply_gradients import apply_gradients
 from onereward_jax.training.gradient_accumulation import sum_over_microbatches

@@ -17,8 +17,8 @@ from jaxtyping import Array, Float32, PyTree
 
 from onereward_jax.models.lora import Adapted, difference, product_norm, scale_factors
 from onereward_jax.parallel import mesh_jit
-from onereward_jax.policy.load_policy import abstract_params
 from onereward_jax.policy.lora_adapters import abstract_adapter
+from onereward_jax.policy.policy_loader import abstract_params
 from onereward_jax.training.ema import relative_distance
 from onereward_jax.training.mixed_precision import cast_params
 from onereward_jax.training.rl_config import Frozen, RLConfig, RLModels

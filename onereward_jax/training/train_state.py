@@ -57,7 +57,7 @@ def abstract_state(
 
     Args:
       abstract_params: shapes and shardings of the parameters (arrays or `jax.ShapeDtypeStruct`),
-        e.g. from `policy.load_policy.abstract_params`. Moments and average lie where their
+        e.g. from `policy.policy_loader.abstract_params`. Moments and average lie where their
         parameters lie, counters everywhere; axes along which a moment has one element only are
         not split.
       optimizer: decides what `opt_state` holds.

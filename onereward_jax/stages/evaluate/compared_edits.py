@@ -20,8 +20,8 @@ from onereward_jax.parallel import is_writer
 from onereward_jax.parallel.distributed import is_multiprocess
 from onereward_jax.parallel.preemption import stop_points
 from onereward_jax.policy import PolicyParams, open_text_cache
-from onereward_jax.policy.load_policy import abstract_params, read_policy
 from onereward_jax.policy.lora_adapters import load_trained
+from onereward_jax.policy.policy_loader import abstract_params, read_policy
 from onereward_jax.stages.edit_batches import Edit, PictureMaker, Source
 from onereward_jax.stages.guidance import evaluate_guidance
 from onereward_jax.stages.progress import progress_bar

@@ -23,7 +23,7 @@ from onereward_jax.parallel import (
     shard_batch,
 )
 from onereward_jax.parallel.distributed import gather_on_writer
-from onereward_jax.reward.load_reward_model import (
+from onereward_jax.reward.judge_loader import (
     RewardModel,
     load_reward_params,
     read_reward_model,

@@ -28,7 +28,7 @@ from onereward_jax.data.pipeline import sizes_of
 from onereward_jax.parallel import is_writer
 from onereward_jax.policy import read_policy
 from onereward_jax.policy.lora_adapters import load_trained
-from onereward_jax.reward.load_reward_model import (
+from onereward_jax.reward.judge_loader import (
     judge_template,
     load_reward_params,
     read_reward_model,

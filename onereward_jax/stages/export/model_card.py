@@ -10,7 +10,7 @@ from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
-from onereward_jax.reward.load_reward_model import judge_template
+from onereward_jax.reward.judge_loader import judge_template
 from onereward_jax.tasks import Dimension, Task
 
 TEMPLATES = Path(__file__).parent

@@ -97,6 +97,14 @@ setup(
             "reward/templates/*.json",
         ]
     },
+    entry_points={
+        "console_scripts": [
+            "onereward = onereward_jax.main:cli",
+            "onereward-edit = onereward_jax.edit:cli",
+            "onereward-judge = onereward_jax.judge:cli",
+            "onereward-compile = onereward_jax.train_compile.__main__:cli",
+        ]
+    },
     install_requires=RUNTIME,
     extras_require={
         "tpu": ["jax[tpu]>=0.10.2,<0.13"],

@@ -56,7 +56,12 @@ def main(argv: list[str] | None = None) -> None:
     run_command(parser(), run, argv)
 
 
-if __name__ == "__main__":
+def cli() -> None:
+    """The command `onereward-judge`."""
     use_compilation_cache()
     set_cpu_threads()
     main()
+
+
+if __name__ == "__main__":
+    cli()

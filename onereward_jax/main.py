@@ -17,6 +17,7 @@ from ml_collections import config_flags
 from rich.console import Console
 from rich.table import Table
 
+from onereward_jax.common.absl_help import print_help
 from onereward_jax.common.config import check_overrides, check_tuples, load_config
 from onereward_jax.common.user_errors import (
     TRY_AGAIN,
@@ -164,7 +165,7 @@ def print_outcomes(outcomes: Sequence[Outcome]) -> None:
 def parse_flags(argv: list[str]) -> list[str]:
     """absl's parser, with one sentence for every mistake, and typos in config fields named."""
     if "--help" in argv[1:]:
-        app.usage(shorthelp=True, writeto_stdout=True, exitcode=0)
+        print_help(__doc__, "workdir")
     # jax, orbax and TFDS tell a lot at the level of info; --verbosity=0 brings it back. Set as a
     # value, not as a default, which app.run would replace by the level of info.
     flags.FLAGS.verbosity = logging.WARNING
@@ -200,5 +201,10 @@ def _with_former_flags(argv: list[str]) -> list[str]:
     return [*argv[:place], *former.flags(), *argv[place + 1 :]]
 
 
-if __name__ == "__main__":
+def cli() -> None:
+    """The command `onereward`."""
     app.run(main, flags_parser=parse_flags)
+
+
+if __name__ == "__main__":
+    cli()

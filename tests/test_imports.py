@@ -16,8 +16,8 @@ ROOT = PACKAGE.parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = (
-    "rehearsal",
     "mini",
+    "rehearsal",
     "main",
     "train_compile",
     "edit",
@@ -42,7 +42,7 @@ LAYERS = (
 FOREIGN = ("torch", "diffusers", "tensorflow")
 """Needed by tests and benchmarks, never by the package."""
 
-MINI_WORLD = ("onereward_jax.mini.world", "onereward_jax.mini.oracle")
+MINI_WORLD = "onereward_jax.mini"
 """What alone may use the extra `mini`."""
 
 PRIVATE = "onereward_jax.parallel.jax_internals"
@@ -105,6 +105,17 @@ def test_imports_point_down_the_layers():
             if other in LAYERS and LAYERS.index(other) < LAYERS.index(own):
                 upward.append(f"{path.relative_to(ROOT)} imports {name}")
     assert not upward, "\n".join(upward)
+
+
+def test_nothing_outside_the_mini_world_imports_it():
+    """Configs name its plug-ins, as they would name yours."""
+    importers = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in MODULES
+        for name in imported_names(path)
+        if name.startswith(MINI_WORLD) and not dotted_name(path).startswith(MINI_WORLD)
+    ]
+    assert not importers, "\n".join(importers)
 
 
 def test_no_file_of_the_package_names_torch_or_tensorflow():

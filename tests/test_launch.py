@@ -43,6 +43,7 @@ quickstart.sh /runs/mini --config.rl.steps=5
 make_mini.sh /runs/made
 test.sh tests/test_main.py -n 0
 docs.sh -E
+wheel.sh
 rehearse.sh /runs/rehearsal --processes=4 --devices=1
 """.strip().splitlines()
 

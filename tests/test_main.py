@@ -96,7 +96,11 @@ def test_configs_serve_the_stages_they_name(path):
     ]
     assert set(covered) == set(leaves(config)), "fields that no stage reads in any mode"
     rules = {rule for stage in present for rule in stage.rules}
-    rules |= {name for field in plugins.FUNCTIONS for name in plugins.fields_of(FrozenConfigDict(config), field)}
+    rules |= {
+        name
+        for field in plugins.FUNCTIONS
+        for name in plugins.fields_of(FrozenConfigDict(config), field)
+    }
     assert set(leaves(config)) <= rules | set(config_rules.RULES)
     json.dumps(flatten_config(config))
 

@@ -22,6 +22,7 @@ from absl import app, flags
 from ml_collections import config_flags
 from rich.console import Console
 
+from onereward_jax.common.absl_help import print_help
 from onereward_jax.common.config import check_overrides, load_config
 from onereward_jax.parallel import make_mesh
 from onereward_jax.train_compile.chips import CHIPS
@@ -112,7 +113,7 @@ def suggest(topology: Topology) -> bool:
 def parse_flags(argv: list[str]) -> list[str]:
     """absl's parser, with typos in config fields named."""
     if "--help" in argv[1:]:
-        app.usage(shorthelp=True, writeto_stdout=True, exitcode=0)
+        print_help(__doc__, "topology")
     flags.FLAGS.set_default("verbosity", logging.WARNING)
     try:
         for argument in argv[1:]:
@@ -133,7 +134,12 @@ def exit_with(error: Exception) -> None:
     sys.exit(USER_ERROR)
 
 
-if __name__ == "__main__":
-    # The devices to compile for are only described: nothing of this machine but its CPU is used.
+def cli() -> None:
+    """The command `onereward-compile`."""
+    # Devices are only described: nothing of this machine but its CPU is used.
     jax.config.update("jax_platforms", "cpu")
     app.run(main, flags_parser=parse_flags)
+
+
+if __name__ == "__main__":
+    cli()

@@ -230,12 +230,17 @@ def test_names_of_topologies_are_checked(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "package", "extra"),
-    [("v5e:2x2", "libtpu", "tpu"), ("h100:1x8", "jax_cuda12_plugin", "cuda")],
+    ("name", "packages", "extra"),
+    [
+        ("v5e:2x2", ["libtpu"], "tpu"),
+        ("h100:1x8", ["jax_cuda12_plugin", "jax_cuda13_plugin"], "cuda"),
+    ],
 )
-def test_without_the_compiler_one_sentence_says_so(monkeypatch, name, package, extra):
-    monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ModuleNotFoundError, match=rf"needs the package {package}.*\[{extra}\]"):
+def test_without_the_compiler_one_sentence_says_so(monkeypatch, name, packages, extra):
+    for package in packages:
+        monkeypatch.setitem(sys.modules, package, None)
+    wanted = rf"needs the package {' or '.join(packages)};.*\[{extra}\]"
+    with pytest.raises(ModuleNotFoundError, match=wanted):
         Topology.named(name).devices()
 
 

@@ -27,8 +27,8 @@ ENVIRONMENT = {
 }
 """What libtpu would ask the metadata server of a TPU machine for, and leave for several runs."""
 
-EXTRAS = {"tpu": ("libtpu", "TPUs", "tpu"), "cuda": ("jax_cuda12_plugin", "GPUs", "cuda")}
-"""Platform -> the package that compiles for it, what it is called, and the extra that brings it."""
+COMPILERS = {"tpu": ("libtpu",), "cuda": ("jax_cuda12_plugin", "jax_cuda13_plugin")}
+"""Platform -> the packages that compile for it; the extra of that name brings the first."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,17 +87,19 @@ class Topology:
           ModuleNotFoundError: the compiler for them is not installed.
           ValueError: it does not know the topology.
         """
-        package, kind, extra = EXTRAS[self.chip.platform]
-        if importlib.util.find_spec(package) is None:
+        platform = self.chip.platform
+        packages = [name for name in COMPILERS[platform] if importlib.util.find_spec(name)]
+        if not packages:
             raise ModuleNotFoundError(
-                f"compiling for {kind} needs the package {package}; the extra brings it: "
-                f"pip install -e '.[{extra}]'"
+                f"--topology {self.name!r} needs the package {' or '.join(COMPILERS[platform])}; "
+                f"the extra brings it: pip install -e '.[{platform}]'"
             )
         try:
             return topologies.get_topology_desc(**self._description()).devices
         except jax.errors.JaxRuntimeError as error:
             raise ValueError(
-                f"--topology {self.name!r} is not known to {package}: {str(error).splitlines()[0]}"
+                f"--topology {self.name!r} is not known to {packages[0]}: "
+                f"{str(error).splitlines()[0]}"
             ) from error
 
     def _description(self) -> dict[str, Any]:

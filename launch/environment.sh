@@ -11,7 +11,7 @@
 #   waits_for_people <code>              whether the run has ended until people answer; says so
 #
 # PYTHON   interpreter to make the environment with (3.11 or newer); default python3
-# VENV     folder of the environment; default .venv in the repository
+# VENV     folder of the environment; default .venv in the repository. One folder has one Python.
 set -euo pipefail
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -29,6 +29,16 @@ activate_environment() {
     echo "source $folder/bin/activate"
     echo "python -m pip install --editable '$package'"
     return
+  fi
+  if [[ -x $folder/bin/python && -n ${PYTHON:-} ]]; then
+    local version='import sys; print("%d.%d" % sys.version_info[:2])' has asked
+    has=$("$folder/bin/python" -c "$version")
+    asked=$("$PYTHON" -c "$version")
+    if [[ $has != "$asked" ]]; then
+      echo "error: $folder has Python $has, PYTHON is $asked; name another folder, as in" \
+        "VENV=.venv-$asked" >&2
+      exit 2
+    fi
   fi
   if [[ ! -x $folder/bin/python ]]; then
     if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then

@@ -77,12 +77,12 @@ case $action in
     do_it rm "$archive"
     [[ -z ${PREPARE:-} ]] || everywhere "$PREPARE"
     everywhere "mkdir -p onereward_jax && tar -xzf onereward_jax.tar.gz -C onereward_jax &&\
- onereward_jax/launch/host.sh ${EXTRAS:-tpu} --install --python=${PYTHON:-python3}"
+ onereward_jax/launch/host.sh ${EXTRAS:-tpu} --install${PYTHON:+ --python=$PYTHON}"
     ;;
   run)
     require workdir
     printf -v call '%q ' onereward_jax/launch/host.sh "${EXTRAS:-tpu}" "$WORKDIR" \
-      "--config=${CONFIG:-configs/flux_fill_dev.py}" "--python=${PYTHON:-python3}" \
+      "--config=${CONFIG:-configs/flux_fill_dev.py}" ${PYTHON:+"--python=$PYTHON"} \
       ${rest[@]+"${rest[@]}"}
     # Its own session, so that it outlives the connection.
     everywhere "setsid nohup ${call}>>onereward_jax.log 2>&1 </dev/null & echo \$! >onereward_jax.pid"

@@ -6,6 +6,7 @@ After a change on purpose: GOLDEN=write python -m pytest tests/test_launch.py
 import os
 import pathlib
 import subprocess
+import sys
 
 import pytest
 
@@ -137,6 +138,18 @@ def test_a_run_that_waits_for_people_is_neither_restarted_nor_called_a_failure(
     assert "restart" not in outcome.stderr and "error" not in outcome.stderr
     started = calls.read_text().count("onereward_jax.main")
     assert started == (2 if "multiprocess" in command else 1)
+
+
+def test_an_environment_of_another_python_is_not_taken_for_the_one_asked_for(tmp_path):
+    python = tmp_path / "venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text("#!/bin/sh\necho 3.9\n")
+    python.chmod(0o755)
+    outcome = launch("test.sh", PYTHON=sys.executable, VENV=str(tmp_path / "venv"))
+    ours = "{}.{}".format(*sys.version_info)
+    assert outcome.returncode == 2 and outcome.stderr.count("\n") == 1
+    assert f"venv has Python 3.9, PYTHON is {ours};" in outcome.stderr
+    assert f"VENV=.venv-{ours}" in outcome.stderr
 
 
 def test_shellcheck_is_content():

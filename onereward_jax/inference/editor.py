@@ -103,7 +103,7 @@ class Editor:
             512 as in FLUX.
 
         Raises:
-          FileNotFoundError, ValueError: as `convert.resolve_folder`, `policy.load_editor` and
+          FileNotFoundError, ValueError: as `convert.resolve_folder`, `policy.load_policy` and
             `policy.load_text_encoder`; an adapter that does not fit, or given as `transformer`.
         """
         folder = resolve_folder(path, "model")

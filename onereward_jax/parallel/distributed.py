@@ -196,7 +196,7 @@ def broadcast_from_writer(make: Callable[[], str]) -> str:
     """
     if not is_multiprocess():
         return make()
-    key = f"{KEYS}/from_writer/{next(_broadcasts)}"
+    key = f"{KEYS}/broadcast/{next(_broadcasts)}"
     if is_writer():
         key_value_store().key_value_set(key, make())
     barrier("a decision of process 0", seconds=None)
@@ -213,7 +213,7 @@ def gather_on_writer(text: str) -> list[str]:
     """
     if not is_multiprocess():
         return [text]
-    client, place = key_value_store(), f"{KEYS}/to_writer/{next(_gathers)}/"
+    client, place = key_value_store(), f"{KEYS}/gather/{next(_gathers)}/"
     client.key_value_set(f"{place}{jax.process_index()}", text)
     if not is_writer():
         return []

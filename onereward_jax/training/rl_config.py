@@ -33,7 +33,7 @@ class RLConfig:
         `tasks.Dimension`; only their proportions within a task count.
       ema_decay: τ.
       num_steps: Euler steps of the sampling grid, for policy and reference.
-      first_index, last_index: t1 and t2, both included: the policy takes t steps without gradient,
+      t1, t2: both included: the policy takes t steps without gradient,
         t drawn evenly from [t1, t2], and predicts x'_0 from noise level sigmas[t].
       guidance_scale: embedded guidance, for all forwards.
       reference_true_cfg_scale: true guidance of the reference rollout; 1.0 leaves it out.
@@ -74,8 +74,8 @@ class RLConfig:
             raise ValueError(f"algorithm {self.algorithm!r}: choose one of {', '.join(ALGORITHMS)}")
         if not 0 <= self.t1 <= self.t2 < self.num_steps:
             raise ValueError(
-                f"first_index {self.t1} and last_index {self.t2} must satisfy "
-                f"0 <= first_index <= last_index < num_steps {self.num_steps}"
+                f"t1 {self.t1} and t2 {self.t2} must satisfy "
+                f"0 <= t1 <= t2 < num_steps {self.num_steps}"
             )
         weights = dict(zip(Dimension, self.dimension_weights, strict=True))
         for dimension, weight in weights.items():

@@ -16,8 +16,7 @@ from configs import mini
 
 def get_config() -> ConfigDict:
     """The experiment."""
-    config = mini.get_config("smoke")
-    mini.folder(config)
+    config = mini.get_config("smoke,folder")
     config.mesh.update(data=2, fsdp=1, tensor=2)  # two processes with two devices each
     config.embed.batch_size = 8
     config.candidates.update(count=3, batch_size=8)

@@ -14,6 +14,7 @@ import tiny_models
 from compilations import compilations
 from flax.traverse_util import flatten_dict
 
+from onereward_jax.common.config import load_config
 from onereward_jax.convert import FLUX, is_adapter, load_params, save_adapter, save_params
 from onereward_jax.models.lora import (
     FACTOR_A,
@@ -33,7 +34,7 @@ from onereward_jax.training.rl_weights import check_frozen
 from onereward_jax.training.train_state import shardings_of
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
-TARGETS = LORA_TARGETS
+TARGETS = load_config(str(CONFIGS / "mini.py")).rl.lora.targets
 EVERYTHING = LoraConfig(rank=3, alpha=6.0, targets=".*")
 CONFIG = dataclasses.replace(test_rl_step.CONFIG, lora=EVERYTHING)
 DYNAMIC = dataclasses.replace(CONFIG, algorithm="dynamic")

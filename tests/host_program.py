@@ -19,8 +19,8 @@ from onereward_jax.common.user_errors import (
 )
 from onereward_jax.data.pipeline import batches_of_rows
 from onereward_jax.parallel import (
-    distributed,
     barrier,
+    distributed,
     host_local_rows,
     local_rows,
     make_mesh,

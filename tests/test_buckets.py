@@ -308,11 +308,14 @@ def test_a_folder_of_several_shapes_goes_through_the_whole_method(tmp_path):
     def run(*flags, code=0):
         done = subprocess.run(
             [
-                *(sys.executable, "-m", "onereward_jax.main", "--config=configs/mini.py:smoke"),
+                *(
+                    sys.executable,
+                    "-m",
+                    "onereward_jax.main",
+                    "--config=configs/mini.py:smoke,folder",
+                ),
                 *(f"--workdir={workdir}", f"--config.data.path={pictures}"),
-                *("--config.data.source=folder", "--config.annotate.by=people"),
                 f"--config.data.aspect_ratios={RATIOS}",
-                "--config.rl.flow_matching_weight=0.0",
                 *flags,
             ],
             cwd=ROOT,

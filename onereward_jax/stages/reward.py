@@ -43,9 +43,9 @@ from onereward_jax.reward.judge_loader import (
     read_reward_model,
     write_judge_template,
 )
-from onereward_jax.stages.models_made_here import made_by
 from onereward_jax.stages.data import open_triplets
 from onereward_jax.stages.logging_setup import training_logs
+from onereward_jax.stages.models_made_here import made_by
 from onereward_jax.stages.preference_stores import read_store
 from onereward_jax.stages.prompt_checks import check_prompts, prompts_of, settle_prompts
 from onereward_jax.stages.resume import restored_or_first

@@ -6,7 +6,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
 if [[ ${1:-} == --help || ${1:-} == -h ]]; then
   cat <<'TEXT'
-launch/wheel.sh
+launch/wheel.sh [--dry-run]
 
 Builds dist/onereward_jax-<version>-py3-none-any.whl, installs it into a new environment, and runs
 --help of every command from an empty folder.
@@ -17,6 +17,7 @@ TEXT
 fi
 
 parse_options "" "$@"
+unset PYTHONPATH # nothing but the wheel is to be found
 python=${PYTHON:-python3}
 do_it cd "$repository"
 do_it rm -rf build dist

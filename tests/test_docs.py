@@ -15,8 +15,9 @@ from onereward_jax.mini.world.photos import PHOTOS
 from onereward_jax.stages import STAGES
 
 ROOT = pathlib.Path(onereward_jax.__file__).parents[1]
+PACKAGE = ROOT / "onereward_jax"
 README = (ROOT / "README.md").read_text()
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("[!_]*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("[!_]*.md"))]
 SCRIPTS = sorted(path for path in (ROOT / "launch").glob("*.sh") if path.name != "environment.sh")
 
 
@@ -30,9 +31,22 @@ def test_every_path_a_page_names_exists(page):
     assert not [path for path in paths if not path.exists()]
 
 
+def test_every_file_of_the_quiz_exists():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    rows = re.findall(r"^\| .+\? \| (.+) \|$", text, re.MULTILINE)
+    paths = [path for row in rows for path in re.findall(r"`([\w/.]+)`", row)]
+    assert len(rows) >= 20
+    known = [ROOT / path if path.startswith("configs/") else PACKAGE / path for path in paths]
+    assert not [path for path in known if not path.exists()]
+
+
 def test_the_readme_leads_to_every_page():
     linked = set(re.findall(r"\]\(docs/([\w/.-]+)(?:#[\w-]+)?\)", README))
-    pages = {path.name for path in (ROOT / "docs").glob("*.md")} - {"index.md", "changelog.md"}
+    pages = {path.name for path in (ROOT / "docs").glob("*.md")} - {
+        "index.md",
+        "changelog.md",
+        "contributing.md",
+    }
     assert "launch/quickstart.sh" in README and pages <= linked
 
 
@@ -64,8 +78,7 @@ def test_the_pages_list_the_stages_as_the_table_has_them():
     rows = re.findall(r"^\| `(\w+)` \| (?:.+?) \| (.+) \|$", start, re.MULTILINE)
     assert [name for name, _ in rows] == [stage.name for stage in STAGES]
     for (_, reads), stage in zip(rows, STAGES, strict=True):
-        # Only a mini run has `pretrain`, and the table need not say it in every row.
-        known = set(stage.reads) - {"pretrain"}
+        known = set(stage.reads)
         assert set(re.findall(r"`(\w+)`", reads)) == known, stage.name
 
 

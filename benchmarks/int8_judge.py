@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from ml_collections import FrozenConfigDict
 
-from onereward_jax.common.config import load_config
+from onereward_jax.common.config_files import load_config
 from onereward_jax.parallel import gather, make_mesh, replicate
 from onereward_jax.reward.judge_loader import load_reward_params, read_reward_model
 from onereward_jax.stages.data import open_triplets

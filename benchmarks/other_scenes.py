@@ -15,7 +15,7 @@ from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-from onereward_jax.common.config import load_config
+from onereward_jax.common.config_files import load_config
 from onereward_jax.parallel import make_mesh
 from onereward_jax.stages.chain import run_chain
 from onereward_jax.stages.registry import STAGES

@@ -31,10 +31,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from onereward_jax.mini.mini_tokenizers import qwen_tokenizer
 from onereward_jax.mini.pretrain.autoencoder import VAE_CONFIG
 from onereward_jax.mini.pretrain.base_editor import FLUX_CONFIG, PROMPT_TOKENS, SCHEDULER
 from onereward_jax.mini.pretrain.starting_judge import PIXELS, SUFFIX_TOKENS, judge_config
-from onereward_jax.mini.tokenizers import qwen_tokenizer
 from onereward_jax.mini.world import prompts
 from onereward_jax.models.flux import FluxTransformer
 from onereward_jax.models.qwen2_5_vl import Qwen2_5_VL, Qwen2_5_VLConfig, init_params

@@ -32,8 +32,8 @@ def get_config(variant: str = "") -> ConfigDict:
         dtype="float32",
         remat="dots",
     )
-    config.data.update(source=f"{MINI}.source", image_size=64)
-    config.annotate.by = f"{MINI}.annotator"
+    config.data.update(source=f"{MINI}.scene_source", image_size=64)
+    config.annotate.by = f"{MINI}.oracle_annotator"
     config.mini = mini = ConfigDict()
     mini.train = per_task(2000, 500, 500, 1000)  # scenes to learn from
     mini.test = per_task(200, 200, 200, 200)  # scenes of photos never learnt from

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from onereward_jax.common.absl_help import print_help
-from onereward_jax.common.config import check_overrides, check_tuples, load_config
+from onereward_jax.common.config_files import check_overrides, check_tuples, load_config
 from onereward_jax.common.user_errors import (
     TRY_AGAIN,
     WAITING,

@@ -17,7 +17,7 @@ from PIL import Image
 import onereward_jax
 from onereward_jax.annotation import Candidate, PreferenceStore
 from onereward_jax.annotation.binding import pixel_digest
-from onereward_jax.common.config import load_config
+from onereward_jax.common.config_files import load_config
 from onereward_jax.common.user_errors import WAITING, WaitingForPeople
 from onereward_jax.data.folder_source import FolderSource
 from onereward_jax.data.shard_writer import write_triplets
@@ -241,7 +241,10 @@ def test_answers_without_a_digest_and_a_missing_file_are_refused(tmp_path):
         annotate.run(context_of(tmp_path, path=str(path)))
     for section, message in (
         (dict(path=f"{path}x"), "config.annotate.path: there is neither a file nor a folder"),
-        (dict(by="onereward_jax.mini.annotator"), "config.annotate.by knows the mini world only"),
+        (
+            dict(by="onereward_jax.mini.oracle_annotator"),
+            "config.annotate.by knows the mini world only",
+        ),
         (dict(by="me"), "config.annotate.by is 'me': neither 'people' nor a module"),
     ):
         with pytest.raises((ValueError, FileNotFoundError), match=message):

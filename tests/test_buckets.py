@@ -16,7 +16,7 @@ from PIL import Image
 import onereward_jax
 from onereward_jax.annotation import Candidate, PreferenceStore
 from onereward_jax.annotation.binding import pixel_digest
-from onereward_jax.common.config import load_config
+from onereward_jax.common.config_files import load_config
 from onereward_jax.common.user_errors import WAITING, WaitingForPeople
 from onereward_jax.data.buckets import bucket_sizes, nearest_bucket
 from onereward_jax.data.folder_source import FolderSource

@@ -16,7 +16,7 @@ from torch_pipeline import WIDTH, whole_pipeline
 import onereward_jax
 from onereward_jax.annotation import PreferenceStore
 from onereward_jax.annotation.binding import pixel_digest, source_digest
-from onereward_jax.common.config import load_config
+from onereward_jax.common.config_files import load_config
 from onereward_jax.data.folder_source import FolderSource
 from onereward_jax.data.shard_writer import write_triplets
 from onereward_jax.data.triplets import Triplets

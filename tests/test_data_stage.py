@@ -9,7 +9,7 @@ from ml_collections import FrozenConfigDict
 from PIL import Image
 
 import onereward_jax
-from onereward_jax.common.config import load_config
+from onereward_jax.common.config_files import load_config
 from onereward_jax.parallel import make_mesh
 from onereward_jax.stages import data, target_checks
 from onereward_jax.stages.stage import StageContext

@@ -12,7 +12,7 @@ from onereward_jax.data.pipeline import eval_batches, train_batches
 from onereward_jax.data.shard_writer import write_triplets
 from onereward_jax.data.tfds_record import FIELDS
 from onereward_jax.data.triplets import Triplets
-from onereward_jax.mini.source import MiniWorldSource
+from onereward_jax.mini.scene_source import MiniWorldSource
 from onereward_jax.tasks import SAMPLING_PROBABILITIES, TASKS, Task
 
 COUNTS = {

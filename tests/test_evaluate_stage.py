@@ -12,7 +12,7 @@ from ml_collections import FrozenConfigDict
 from PIL import Image
 
 import onereward_jax
-from onereward_jax.common.config import load_config
+from onereward_jax.common.config_files import load_config
 from onereward_jax.data.folder_source import FolderSource
 from onereward_jax.data.shard_writer import write_triplets
 from onereward_jax.data.triplets import Triplets

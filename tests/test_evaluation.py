@@ -17,7 +17,7 @@ from onereward_jax.evaluation import (
 )
 from onereward_jax.evaluation.image_metrics import MAX_PSNR
 from onereward_jax.evaluation.intervals import FEW, wilson
-from onereward_jax.mini.oracle import Triplet
+from onereward_jax.mini.oracle import SceneTruth
 from onereward_jax.mini.oracle.reading import letters_read
 from onereward_jax.mini.world import make_scene
 from onereward_jax.tasks import Dimension, Task
@@ -117,7 +117,7 @@ def test_what_is_no_probability_is_refused():
 @pytest.fixture(scope="module")
 def word():
     scene = make_scene(np.random.default_rng(3), Task.FILL, "test", kind="word")
-    return Triplet.from_example(dataclasses.asdict(scene))
+    return SceneTruth.from_example(dataclasses.asdict(scene))
 
 
 def _damaged(rgb):

@@ -19,13 +19,13 @@ from safetensors.numpy import load_file, save_file
 from transformers import AutoImageProcessor, AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
 from onereward_jax import edit
-from onereward_jax.common.config import check_overrides, load_config
+from onereward_jax.common.config_files import check_overrides, load_config
 from onereward_jax.convert.hub import PACKAGE
 from onereward_jax.data.shard_writer import write_triplets
 from onereward_jax.evaluation.gsb import GoodSameBad
 from onereward_jax.evaluation.report import ReportInputs
 from onereward_jax.evaluation.report.summary import summarize
-from onereward_jax.mini.source import MiniWorldSource
+from onereward_jax.mini.scene_source import MiniWorldSource
 from onereward_jax.parallel import make_mesh
 from onereward_jax.policy import embed_prompts, load_policy, load_text_encoder
 from onereward_jax.reward import QueryBatch, packaged_template

@@ -13,7 +13,7 @@ import transformers
 from PIL import Image
 
 from onereward_jax import Judge
-from onereward_jax.mini.tokenizers import qwen_tokenizer
+from onereward_jax.mini.mini_tokenizers import qwen_tokenizer
 from onereward_jax.parallel import make_mesh
 from onereward_jax.reward import packaged_template
 from onereward_jax.reward.query_template import IMAGE, IMAGE_TOKEN

@@ -12,7 +12,12 @@ import pytest
 from ml_collections import ConfigDict, FrozenConfigDict
 
 import onereward_jax
-from onereward_jax.common.config import check_overrides, check_tuples, flatten_config, load_config
+from onereward_jax.common.config_files import (
+    check_overrides,
+    check_tuples,
+    flatten_config,
+    load_config,
+)
 from onereward_jax.common.user_errors import full_disk_message
 from onereward_jax.parallel import make_mesh
 from onereward_jax.stages import STAGES, Stage, StageContext, config_rules, plugins

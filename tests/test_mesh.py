@@ -8,7 +8,7 @@ import pathlib
 import pytest
 
 import onereward_jax
-from onereward_jax.common.config import load_config
+from onereward_jax.common.config_files import load_config
 from onereward_jax.parallel import make_mesh
 from onereward_jax.train_compile.topology import Topology
 

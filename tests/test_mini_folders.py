@@ -35,7 +35,7 @@ from onereward_jax.convert import (
     write_editor_folder,
     write_judge_folder,
 )
-from onereward_jax.mini.tokenizers import (
+from onereward_jax.mini.mini_tokenizers import (
     QWEN_SPECIAL_TOKENS,
     clip_tokenizer,
     qwen_tokenizer,

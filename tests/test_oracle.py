@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from onereward_jax.evaluation.gsb import Verdict
 from onereward_jax.evaluation.ssim import ssim_map
-from onereward_jax.mini.oracle import SceneOracle, Triplet, WordReader, annotate
+from onereward_jax.mini.oracle import SceneOracle, SceneTruth, WordReader, annotate
 from onereward_jax.mini.oracle.reading import likeness
 from onereward_jax.mini.world import WORDS, make_scene, named_pictures
 from onereward_jax.stages.evaluate.oracle_verdicts import verdict
@@ -39,7 +39,7 @@ def triplets():
     for task, kind in KINDS:
         for _ in range(SCENES_EACH):
             scene = make_scene(rng, task, "test", kind=kind)
-            triplet = Triplet.from_example(dataclasses.asdict(scene))
+            triplet = SceneTruth.from_example(dataclasses.asdict(scene))
             found.setdefault((task, scene.kind), []).append(triplet)
     return found
 
@@ -239,7 +239,7 @@ def test_scores_stay_in_range_and_take_both_pixel_formats(oracle, triplets):
 
 def test_larger_scenes_are_measured_alike(oracle):
     scene = make_scene(np.random.default_rng(2), Task.FILL, "test", kind="object", size=128)
-    triplet = Triplet.from_example(dataclasses.asdict(scene))
+    triplet = SceneTruth.from_example(dataclasses.asdict(scene))
     drops = _drops(oracle, [triplet], _tint(0.12))
     assert drops[CONSISTENCY] > 0.3
     assert drops[STRUCTURE] < 0.1

@@ -13,7 +13,7 @@ import torch
 import transformers
 from diffusers import AutoencoderKL, FluxFillPipeline
 
-from onereward_jax.mini.tokenizers import clip_tokenizer, t5_tokenizer
+from onereward_jax.mini.mini_tokenizers import clip_tokenizer, t5_tokenizer
 from onereward_jax.parallel import make_mesh
 from onereward_jax.policy import (
     PromptEmbeds,

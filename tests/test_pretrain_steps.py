@@ -14,9 +14,9 @@ from compilations import compilations
 
 from onereward_jax.common.rng import stream
 from onereward_jax.convert import EditorTokenizers
+from onereward_jax.mini.mini_tokenizers import clip_tokenizer, t5_tokenizer
 from onereward_jax.mini.pretrain.flow_step import make_flow_step
 from onereward_jax.mini.pretrain.vae_step import VaeLoss, make_vae_step, vae_loss
-from onereward_jax.mini.tokenizers import clip_tokenizer, t5_tokenizer
 from onereward_jax.models.clip import ClipTextConfig, ClipTextModel
 from onereward_jax.models.t5 import T5Config, T5Encoder
 from onereward_jax.parallel import abstract_arrays, make_mesh, shard_batch

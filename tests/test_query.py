@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from transformers import PreTrainedTokenizerBase, Qwen2VLImageProcessor
 
-from onereward_jax.mini.tokenizers import qwen_tokenizer
+from onereward_jax.mini.mini_tokenizers import qwen_tokenizer
 from onereward_jax.reward import TEMPLATE_VERSION, QueryTokenizer, packaged_template
 from onereward_jax.reward.judge_loader import COUNTS_FILE, read_counts
 from onereward_jax.reward.query_template import IMAGE_TOKEN

@@ -17,7 +17,7 @@ from onereward_jax.tasks import DIMENSIONS, TASKS, Dimension, Task
 from onereward_jax.training.metrics import scalars
 from onereward_jax.training.optimizer import OptimizerConfig
 from onereward_jax.training.reward_step import (
-    Answers,
+    PairAnswers,
     RewardConfig,
     first_reward_state,
     make_answers,
@@ -82,7 +82,7 @@ def history():
 
 def test_eq_3_by_hand():
     """-½ (log P(Yes | w, l) + log P(No | l, w)): other answers do not matter."""
-    answers = Answers(
+    answers = PairAnswers(
         yes=jnp.log(jnp.array([[0.7, 0.4], [0.5, 0.1]])),
         no=jnp.log(jnp.array([[0.2, 0.5], [0.5, 0.9]])),
     )
@@ -92,7 +92,7 @@ def test_eq_3_by_hand():
 
 def test_measures_of_answers_that_are_known():
     """A judge that always says Yes a little: right together, half right alone, biased."""
-    answers = Answers(
+    answers = PairAnswers(
         yes=jnp.log(jnp.array([[0.8, 0.6], [0.1, 0.4]])),
         no=jnp.log(jnp.array([[0.2, 0.4], [0.4, 0.1]])),
     )

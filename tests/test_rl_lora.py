@@ -14,7 +14,7 @@ import tiny_models
 from compilations import compilations
 from flax.traverse_util import flatten_dict
 
-from onereward_jax.common.config import load_config
+from onereward_jax.common.config_files import load_config
 from onereward_jax.convert import FLUX, is_adapter, load_params, save_adapter, save_params
 from onereward_jax.models.lora import (
     FACTOR_A,

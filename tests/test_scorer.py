@@ -12,7 +12,7 @@ import torch
 import transformers
 
 from onereward_jax.convert import QWEN2_5_VL, load_params
-from onereward_jax.mini.tokenizers import qwen_tokenizer
+from onereward_jax.mini.mini_tokenizers import qwen_tokenizer
 from onereward_jax.models.qwen2_5_vl import Qwen2_5_VL, Qwen2_5_VLConfig, init_params
 from onereward_jax.reward import (
     ImageProcessor,

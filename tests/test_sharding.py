@@ -13,7 +13,7 @@ import tiny_models
 from ml_collections import FrozenConfigDict
 
 import onereward_jax
-from onereward_jax.common.config import load_config
+from onereward_jax.common.config_files import load_config
 from onereward_jax.parallel import make_mesh
 from onereward_jax.policy import read_policy
 from onereward_jax.policy.policy_loader import abstract_params

@@ -15,14 +15,14 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from PIL import Image
 
 import onereward_jax
-from onereward_jax.common.config import load_config
+from onereward_jax.common.config_files import load_config
 from onereward_jax.reward.query_template import PACKAGED
 from onereward_jax.stages import STAGES, fingerprints
-from onereward_jax.stages.staleness import Verdict, compare, identity, leaves, stage_inputs
+from onereward_jax.stages.staleness import Action, compare, identity, leaves, stage_inputs
 
 ROOT = pathlib.Path(onereward_jax.__file__).parents[1]
 TABLE = {stage.name: stage for stage in STAGES}
-LETTERS = {Verdict.UNCHANGED: ".", Verdict.GOES_ON: "+", Verdict.STARTS_OVER: "!"}
+LETTERS = {Action.UNCHANGED: ".", Action.GOES_ON: "+", Action.STARTS_OVER: "!"}
 
 # data embed candidates annotate reward rl evaluate export
 EXPECTED = {
@@ -80,7 +80,7 @@ EXPECTED = {
         rl.checkpoint_every rl.sample_every rl.log_every rl.max_refused rl.lora.alpha
         rl.lora.targets evaluate.batch_size annotate.enough""",
 }
-"""Verdict -> the fields of configs/mini.py whose change leads to it."""
+"""Action -> the fields of configs/mini.py whose change leads to it."""
 
 ELSEWHERE = """stages data.source data.path annotate.by annotate.path models.editor
     candidates.transform evaluate.oracle rl.reward
@@ -132,7 +132,7 @@ def inputs(config: ConfigDict, workdir: pathlib.Path) -> dict[str, dict]:
 def verdicts(then: dict[str, dict], config: ConfigDict, workdir: pathlib.Path) -> str:
     now, frozen = inputs(config, workdir), FrozenConfigDict(config)
     return "".join(
-        LETTERS[compare(TABLE[name], frozen, then[name], now[name]).verdict] for name in now
+        LETTERS[compare(TABLE[name], frozen, then[name], now[name]).action] for name in now
     )
 
 

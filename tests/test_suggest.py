@@ -10,21 +10,21 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import onereward_jax
-from onereward_jax.common.config import load_config
+from onereward_jax.common.config_files import load_config
 from onereward_jax.parallel import make_mesh, mesh_jit
 from onereward_jax.train_compile import suggest
 from onereward_jax.train_compile.device_memory import Shortage
 from onereward_jax.train_compile.estimate import WHOLE_STEP, Estimate, estimate
 from onereward_jax.train_compile.programs import Job, Main
 from onereward_jax.train_compile.report import Report
-from onereward_jax.train_compile.search_space import MOST_TENSOR, Candidate, candidates
+from onereward_jax.train_compile.search_space import MOST_TENSOR, RunLayout, candidates
 from onereward_jax.train_compile.topology import Topology
 from onereward_jax.training.jaxpr_flops import Assumptions
 from onereward_jax.training.train_state import TrainState
 
 CONFIGS = pathlib.Path(onereward_jax.__file__).parents[1] / "configs"
 V5P = Topology.named("v5p:2x2x4")
-PLAIN = Candidate(1, 8, 2, "full", samples=1, microbatches=1, moments="float32")
+PLAIN = RunLayout(1, 8, 2, "full", samples=1, microbatches=1, moments="float32")
 
 
 def config_of(name):

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import pytest
 
 import onereward_jax
-from onereward_jax.common.config import load_config
+from onereward_jax.common.config_files import load_config
 from onereward_jax.models.attention.splash import splash_attention
 from onereward_jax.parallel import make_mesh, mesh_jit
 from onereward_jax.train_compile.device_memory import SHOWN_BUFFERS, Shortage, shortage_of

@@ -8,7 +8,7 @@ import jax
 import pytest
 
 import onereward_jax
-from onereward_jax.common.config import load_config
+from onereward_jax.common.config_files import load_config
 from onereward_jax.models.flux import FluxConfig
 from onereward_jax.models.qwen2_5_vl import Qwen2_5_VLConfig
 from onereward_jax.models.vae import VaeConfig

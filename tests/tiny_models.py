@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from onereward_jax.mini.tokenizers import qwen_tokenizer
+from onereward_jax.mini.mini_tokenizers import qwen_tokenizer
 from onereward_jax.models.flux import FluxConfig, FluxTransformer
 from onereward_jax.models.qwen2_5_vl import (
     Qwen2_5_VL,

@@ -14,7 +14,7 @@ from diffusers import (
     FluxTransformer2DModel,
 )
 
-from onereward_jax.mini.tokenizers import clip_tokenizer, t5_tokenizer
+from onereward_jax.mini.mini_tokenizers import clip_tokenizer, t5_tokenizer
 
 WORDS = (
     "a red apple on the table",

@@ -19,7 +19,7 @@ class Asked(NamedTuple):
 
     Attributes:
       name: of the triplet, "<split>/<id>"; random draws should depend on it.
-      split: "train" or "test". Answers about test triplets measure the judge.
+      split: "train" or "test". BestAndWorst about test triplets measure the judge.
       task: of the triplet.
       example: the triplet, as `data.triplets.Triplets` gives it.
       pictures: of the candidates, in [0, 255].
@@ -32,13 +32,13 @@ class Asked(NamedTuple):
     pictures: Sequence[UInt8[np.ndarray, "h w 3"]]
 
 
-Answers = Mapping[Dimension, tuple[int, int] | None]
+BestAndWorst = Mapping[Dimension, tuple[int, int] | None]
 """Dimension -> (best, worst) by their place among the candidates; None: they do not differ (∅)."""
 
 
 @runtime_checkable
 class Annotator(Protocol):
-    """Answers for every dimension of a task.
+    """BestAndWorst for every dimension of a task.
 
     Attributes:
       name: as the preferences call it.
@@ -46,5 +46,5 @@ class Annotator(Protocol):
 
     name: str
 
-    def answer(self, asked: Asked) -> Answers:
+    def answer(self, asked: Asked) -> BestAndWorst:
         """Best and worst candidate of a triplet, dimension by dimension."""

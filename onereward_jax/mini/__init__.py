@@ -2,12 +2,12 @@
 
 It plugs in by the names that your own code would use, see `stages.plugins`:
 
-source         make_source: composed scenes
-annotator      make_annotator: answers from their truth
-oracle         make_oracle: scores from their truth
-colour_noise   make_transform: candidates with colour noise
-pretrain       STAGE: the base editor and judge, from nothing
-models         what `pretrain` made, in the layouts of diffusers and transformers
-world          the scenes themselves
-tokenizers     small tokenizers for their prompts
+scene_source       make_source: composed scenes
+oracle_annotator   make_annotator: answers from their truth
+oracle             make_oracle: scores from their truth
+colour_noise       make_transform: candidates with colour noise
+pretrain           STAGE: the base editor and judge, from nothing
+models             what `pretrain` made, in the layouts of diffusers and transformers
+world              the scenes themselves
+mini_tokenizers    small tokenizers for their prompts
 """

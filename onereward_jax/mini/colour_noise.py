@@ -18,7 +18,7 @@ from ml_collections import FrozenConfigDict
 from PIL import Image
 
 from onereward_jax.common.rng import generator
-from onereward_jax.mini.source import require_scenes
+from onereward_jax.mini.scene_source import require_scenes
 from onereward_jax.stages.config_rules import SHARE, between
 
 FIELDS = {"mini.disturbed": SHARE, "mini.disturbance": between(0.0)}

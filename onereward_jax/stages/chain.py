@@ -35,9 +35,9 @@ from onereward_jax.stages.stage_record import (
     read_record,
 )
 from onereward_jax.stages.staleness import (
-    Comparison,
+    Action,
+    Change,
     Effect,
-    Verdict,
     compare,
     identity,
     input_effects,
@@ -179,13 +179,11 @@ class _Chain:
         return (
             record is None
             or record.status != COMPLETE
-            or self.comparison(stage, record, self.inputs(stage, known)).verdict
-            is not Verdict.UNCHANGED
+            or self.comparison(stage, record, self.inputs(stage, known)).action
+            is not Action.UNCHANGED
         )
 
-    def comparison(
-        self, stage: Stage, record: StageRecord, inputs: Mapping[str, Any]
-    ) -> Comparison:
+    def comparison(self, stage: Stage, record: StageRecord, inputs: Mapping[str, Any]) -> Change:
         """The inputs of a record beside those of now."""
         return compare(stage, self.config, record.inputs, inputs)
 
@@ -215,7 +213,7 @@ class _Chain:
                     f"--stage={earlier.name} first, or leave --stage out"
                 )
             found = self.comparison(earlier, record, self.inputs(earlier, known))
-            if found.verdict is Verdict.UNCHANGED:
+            if found.action is Action.UNCHANGED:
                 continue
             if found.only_settings:
                 advice = (
@@ -276,9 +274,9 @@ class _Chain:
         inputs = self.inputs(stage, known)
         record = self.record(stage)
         found = self.comparison(stage, record, inputs) if record else None
-        starts_over = found is None or found.verdict is Verdict.STARTS_OVER
+        starts_over = found is None or found.action is Action.STARTS_OVER
         former = None
-        if starts_over or found.verdict is Verdict.GOES_ON:
+        if starts_over or found.action is Action.GOES_ON:
             # What is finished already need not be gone on to.
             former = self.former_output(stage, inputs, complete=not starts_over)
         if starts_over or former:
@@ -294,10 +292,10 @@ class _Chain:
                 found = self.comparison(stage, record, inputs)
                 why = "to go on from" if found.differing else "it was made from these inputs"
                 announce(f"{stage.name}: {self.folders.place(former)} is taken back: {why}")
-        unchanged = found is not None and found.verdict is Verdict.UNCHANGED
+        unchanged = found is not None and found.action is Action.UNCHANGED
         if unchanged and record is not None and record.status == COMPLETE:
             return None
-        kept_output = found is not None and found.verdict is not Verdict.STARTS_OVER
+        kept_output = found is not None and found.action is not Action.STARTS_OVER
         if kept_output and not stage.resumes:
             self.folders.remove(stage.name)
         going_on = kept_output and stage.resumes and self.folders.has_output(stage.name)
@@ -327,9 +325,9 @@ class _Chain:
                 continue
             if record is None:
                 continue
-            verdict = self.comparison(stage, record, inputs).verdict
-            same, finished = verdict is Verdict.UNCHANGED, record.status == COMPLETE
-            goes_on = stage.resumes and not complete and verdict is not Verdict.STARTS_OVER
+            action = self.comparison(stage, record, inputs).action
+            same, finished = action is Action.UNCHANGED, record.status == COMPLETE
+            goes_on = stage.resumes and not complete and action is not Action.STARTS_OVER
             if (same and finished) or goes_on:
                 found.append((same, finished, record.finished, folder))
         return max(found)[3] if found else None

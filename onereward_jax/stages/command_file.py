@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from ml_collections import ConfigDict
 
 from onereward_jax.common.atomic_file import atomic_file
-from onereward_jax.common.config import flatten_config
+from onereward_jax.common.config_files import flatten_config
 from onereward_jax.storage import local_path
 
 FILE = "command.json"

@@ -80,7 +80,7 @@ def _plugin(name: str, *, effect: Effect = OUTPUT) -> Fields:
     """A field that may name a plug-in: the name counts, and of a file what is in it."""
 
     def digest(config: FrozenConfigDict, workdir: pathlib.Path) -> str:
-        value = leaves(config)[name]
+        value = str(leaves(config)[name])
         if not value.endswith(".py"):
             return value
         path = local_path(value)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from onereward_jax.common.config import flatten_config
+from onereward_jax.common.config_files import flatten_config
 from onereward_jax.stages.models_made_here import MODELS, made_by
 from onereward_jax.stages.plugins import fields_of
 
@@ -125,7 +125,7 @@ def comes_to(
     return Fields(effect, (name,), value=value)
 
 
-class Verdict(enum.Enum):
+class Action(enum.Enum):
     """What a stage has to do."""
 
     UNCHANGED = "unchanged"
@@ -134,15 +134,15 @@ class Verdict(enum.Enum):
 
 
 @dataclasses.dataclass(frozen=True)
-class Comparison:
+class Change:
     """The inputs that a stage's output was made from, beside those of now.
 
     Attributes:
-      verdict: what has to be done.
+      action: what has to be done.
       differing: name -> (then, now) of the inputs that led to it.
     """
 
-    verdict: Verdict
+    action: Action
     differing: Mapping[str, tuple[Any, Any]]
 
     @property
@@ -247,14 +247,14 @@ def _as_floats(value: Any) -> Any:
 
 def compare(
     stage: Stage, config: FrozenConfigDict, then: Mapping[str, Any], now: Mapping[str, Any]
-) -> Comparison:
+) -> Change:
     """What has to be done about output made from the inputs `then`.
 
     Inputs that are no longer read do not count: the field that decides so is an input itself.
     """
     effects = input_effects(stage, config)
     absent = "(none)"
-    verdict, differing = Verdict.UNCHANGED, {}
+    action, differing = Action.UNCHANGED, {}
     # What was known before comes first: it tells more than what a new mode reads in addition.
     for name in sorted(now, key=lambda name: (name not in then, name)):
         before, after = then.get(name, absent), now[name]
@@ -264,11 +264,11 @@ def compare(
         grown = effect is Effect.GROWS and before != absent and after > before
         goes_on = grown or effect in (Effect.UPDATES, Effect.ADDS)
         if not goes_on:
-            verdict = Verdict.STARTS_OVER
-        elif verdict is Verdict.UNCHANGED:
-            verdict = Verdict.GOES_ON
+            action = Action.STARTS_OVER
+        elif action is Action.UNCHANGED:
+            action = Action.GOES_ON
         differing[name] = (before, after)
-    return Comparison(verdict, differing)
+    return Change(action, differing)
 
 
 def unread(

@@ -23,7 +23,7 @@ from ml_collections import config_flags
 from rich.console import Console
 
 from onereward_jax.common.absl_help import print_help
-from onereward_jax.common.config import check_overrides, load_config
+from onereward_jax.common.config_files import check_overrides, load_config
 from onereward_jax.parallel import make_mesh
 from onereward_jax.train_compile.chips import CHIPS
 from onereward_jax.train_compile.programs import JOBS, make_programs

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from onereward_jax.train_compile.programs import Job
-from onereward_jax.train_compile.search_space import Candidate
+from onereward_jax.train_compile.search_space import RunLayout
 from onereward_jax.train_compile.topology import Topology
 
 REPEATED = {"none": 0.0, "dots": 0.2, "full": 1.0}
@@ -39,7 +39,7 @@ class Estimate:
     sample_seconds: float
 
 
-def estimate(job: Job, candidate: Candidate, topology: Topology) -> Estimate:
+def estimate(job: Job, candidate: RunLayout, topology: Topology) -> Estimate:
     """Reckons.
 
     Args:

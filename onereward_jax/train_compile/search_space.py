@@ -22,7 +22,7 @@ REMAT = ("none", "dots", "full")
 
 
 @dataclasses.dataclass(frozen=True)
-class Candidate:
+class RunLayout:
     """One way.
 
     Attributes:
@@ -71,7 +71,7 @@ class Candidate:
         changed.update_from_flattened_dict(self.fields(stage))
         return changed
 
-    def needs_no_less(self, other: Candidate) -> bool:
+    def needs_no_less(self, other: RunLayout) -> bool:
         """Whether it surely takes as much memory as `other`: same mesh, nothing smaller."""
         return (
             (self.data, self.fsdp, self.tensor) == (other.data, other.fsdp, other.tensor)
@@ -81,7 +81,7 @@ class Candidate:
         )
 
 
-def candidates(config: ConfigDict, stage: str, devices: int, slices: int) -> Iterator[Candidate]:
+def candidates(config: ConfigDict, stage: str, devices: int, slices: int) -> Iterator[RunLayout]:
     """All ways worth a thought.
 
     Steps that learn have the batch of the config, or one sample per data-parallel device where
@@ -101,10 +101,10 @@ def candidates(config: ConfigDict, stage: str, devices: int, slices: int) -> Ite
             microbatches = math.ceil(section.batch_size / at_a_time) if learns else 0
             if learns and samples > 1 and at_a_time > section.batch_size:
                 continue
-            yield Candidate(data, fsdp, tensor, policy, samples, microbatches, kept)
+            yield RunLayout(data, fsdp, tensor, policy, samples, microbatches, kept)
 
 
-def _moments_rank(way: Candidate) -> int:
+def _moments_rank(way: RunLayout) -> int:
     return MOMENTS.index(way.moments or MOMENTS[0])
 
 

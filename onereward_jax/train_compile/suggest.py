@@ -22,7 +22,7 @@ from onereward_jax.train_compile.device_memory import gib
 from onereward_jax.train_compile.estimate import Estimate, estimate
 from onereward_jax.train_compile.programs import make_program, make_programs
 from onereward_jax.train_compile.report import Report, compile_report
-from onereward_jax.train_compile.search_space import Candidate, candidates
+from onereward_jax.train_compile.search_space import RunLayout, candidates
 from onereward_jax.train_compile.topology import Topology
 
 MOST_COMPILED = 10
@@ -43,7 +43,7 @@ class Trial:
       batches: config fields with the batches of these.
     """
 
-    candidate: Candidate
+    candidate: RunLayout
     estimate: Estimate
     report: Report
     others: tuple[Report, ...] = ()
@@ -55,7 +55,7 @@ class Trial:
         return self.report.fits and all(one.fits for one in self.others)
 
 
-def ranked(config: ConfigDict, stage: str, topology: Topology) -> list[tuple[Candidate, Estimate]]:
+def ranked(config: ConfigDict, stage: str, topology: Topology) -> list[tuple[RunLayout, Estimate]]:
     """Candidates that may fit, the fastest first; of equally fast ones the smallest.
 
     Raises:
@@ -93,7 +93,7 @@ def search(config: ConfigDict, stage: str, topology: Topology) -> list[Trial]:
 
 
 def compile_candidate(
-    candidate: Candidate, config: ConfigDict, stage: str, topology: Topology
+    candidate: RunLayout, config: ConfigDict, stage: str, topology: Topology
 ) -> Report:
     """As `train_compile` reports `config` with the candidate's fields."""
     changed = candidate.config(config, stage)
@@ -104,7 +104,7 @@ def compile_candidate(
 
 
 def compile_others(
-    candidate: Candidate, config: ConfigDict, stage: str, topology: Topology
+    candidate: RunLayout, config: ConfigDict, stage: str, topology: Topology
 ) -> tuple[list[Report], dict[str, int]]:
     """What else of a run has to fit on the candidate's mesh, as far as it does.
 

@@ -58,7 +58,7 @@ class RewardConfig:
     seed: int = 0
 
 
-class Answers(NamedTuple):
+class PairAnswers(NamedTuple):
     """Log-probabilities for both orders of each pair.
 
     Attributes:
@@ -71,7 +71,7 @@ class Answers(NamedTuple):
 
 def answer_both_orders(
     scorer: Scorer, params: PyTree, pairs: Pairs
-) -> tuple[Answers, Float32[Array, "b"]]:
+) -> tuple[PairAnswers, Float32[Array, "b"]]:
     """Asks about (winner, loser) and (loser, winner).
 
     Returns:
@@ -81,15 +81,15 @@ def answer_both_orders(
     yes, no, words = scorer.score_both_orders_and_words(
         params, pairs["winner"], pairs["loser"], queries
     )
-    return Answers(yes[..., 0], no[..., 0]), jnp.mean(words, axis=1)
+    return PairAnswers(yes[..., 0], no[..., 0]), jnp.mean(words, axis=1)
 
 
-def preference_loss(answers: Answers) -> Float32[Array, "b"]:
+def preference_loss(answers: PairAnswers) -> Float32[Array, "b"]:
     """Eq. 3, pair by pair."""
     return -0.5 * (answers.yes[:, 0] + answers.no[:, 1])
 
 
-def preference_metrics(answers: Answers, pairs: Pairs) -> Metrics:
+def preference_metrics(answers: PairAnswers, pairs: Pairs) -> Metrics:
     """How the judge does, each as a table of task x dimension.
 
     Returns:
@@ -163,7 +163,7 @@ def jittered(config: RewardConfig, step: Int32[Array, ""], pairs: Pairs) -> Pair
 
 
 def make_answers(scorer: Scorer, mesh: Mesh) -> MeshFunction:
-    """The jitted function (params, pairs) -> `Answers`, for held-out pairs."""
+    """The jitted function (params, pairs) -> `PairAnswers`, for held-out pairs."""
     return mesh_jit(
         lambda params, pairs: answer_both_orders(scorer, params, pairs)[0],
         mesh,

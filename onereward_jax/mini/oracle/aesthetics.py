@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float32
 
 from onereward_jax.evaluation.picture_features import Picture
 from onereward_jax.mini.oracle.closeness import closeness, log_ratio, mean_over, weighted
-from onereward_jax.mini.oracle.triplet import Triplet
+from onereward_jax.mini.oracle.triplet import SceneTruth
 
 WEIGHTS = {"sharpness": 0.35, "saturation": 0.25, "contrast": 0.1, "cleanness": 0.3}
 
@@ -39,7 +39,7 @@ NOISE_SCALE = 1.5
 """L* per pixel of detail in areas that are flat in the truth at which cleanness is 0.37."""
 
 
-def parts(result: Picture, triplet: Triplet) -> dict[str, float]:
+def parts(result: Picture, triplet: SceneTruth) -> dict[str, float]:
     """Parts of aesthetics, each in [0, 1].
 
     sharpness: fine detail against the truth's; only a lack counts. saturation: mean chroma beyond
@@ -60,7 +60,7 @@ def parts(result: Picture, triplet: Triplet) -> dict[str, float]:
     }
 
 
-def score(result: Picture, triplet: Triplet) -> float:
+def score(result: Picture, triplet: SceneTruth) -> float:
     """Aesthetics in [0, 1]; 1 for the truth."""
     return weighted(parts(result, triplet), WEIGHTS)
 
@@ -96,7 +96,7 @@ def _figures(picture: Picture) -> _Figures:
 
 
 @functools.lru_cache(maxsize=64)
-def _limits(triplet: Triplet) -> _Limits:
+def _limits(triplet: SceneTruth) -> _Limits:
     """Kept for the next candidates of the same triplet."""
     truth = triplet.target
     broad_detail = truth.smooth(truth.detail, 2.0)

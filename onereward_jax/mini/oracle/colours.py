@@ -8,7 +8,7 @@ from jaxtyping import Float
 from onereward_jax.common.cielab import rgb_to_lab
 from onereward_jax.evaluation.picture_features import Picture
 from onereward_jax.mini.oracle.closeness import closeness, weighted
-from onereward_jax.mini.oracle.triplet import Triplet
+from onereward_jax.mini.oracle.triplet import SceneTruth
 from onereward_jax.mini.world.colour_words import NAMED_COLOURS
 from onereward_jax.mini.world.prompts import prompt_colour
 
@@ -21,7 +21,7 @@ _NAMES = tuple(NAMED_COLOURS)
 _VALUES = np.array([*NAMED_COLOURS.values()])
 
 
-def parts(result: Picture, triplet: Triplet) -> dict[str, float]:
+def parts(result: Picture, triplet: SceneTruth) -> dict[str, float]:
     """Parts of text alignment of a scene, each in [0, 1], from the mean colour of the mask.
 
     name: no other colour and lightness ("dark blue") fits better than the asked one.
@@ -43,12 +43,12 @@ def parts(result: Picture, triplet: Triplet) -> dict[str, float]:
     }
 
 
-def score(result: Picture, triplet: Triplet) -> float:
+def score(result: Picture, triplet: SceneTruth) -> float:
     """Text alignment in [0, 1]; 1 for the truth."""
     return weighted(parts(result, triplet), WEIGHTS)
 
 
-def _distances(picture: Picture, triplet: Triplet) -> Float[np.ndarray, " names"]:
+def _distances(picture: Picture, triplet: SceneTruth) -> Float[np.ndarray, " names"]:
     """ΔE of the mask's mean colour to every colour that a prompt can name."""
     mean = picture.rgb[triplet.mask].mean(0, dtype=np.float64)
     return np.linalg.norm(_VALUES - rgb_to_lab(mean), axis=-1)

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float32
 
 from onereward_jax.evaluation.picture_features import Picture
 from onereward_jax.mini.oracle.closeness import closeness, log_ratio, mean_over, weighted
-from onereward_jax.mini.oracle.triplet import Triplet
+from onereward_jax.mini.oracle.triplet import SceneTruth
 
 WEIGHTS = {"seam": 0.4, "tone": 0.2, "texture": 0.15, "drift": 0.25}
 
@@ -26,7 +26,7 @@ TEXTURE_FLOOR = 1.0
 """L* per pixel: texture weaker than about this counts as flat."""
 
 
-def parts(result: Picture, triplet: Triplet) -> dict[str, float]:
+def parts(result: Picture, triplet: SceneTruth) -> dict[str, float]:
     """Parts of consistency, each in [0, 1], each relative to what the truth shows at that place.
 
     seam: step of colour across the mask boundary. tone: usual colour of the filling against the
@@ -44,7 +44,7 @@ def parts(result: Picture, triplet: Triplet) -> dict[str, float]:
     }
 
 
-def score(result: Picture, triplet: Triplet) -> float:
+def score(result: Picture, triplet: SceneTruth) -> float:
     """Consistency in [0, 1]; 1 for the truth."""
     return weighted(parts(result, triplet), WEIGHTS)
 
@@ -63,7 +63,7 @@ class _Blend:
     """ln of the filling's fine detail over that of the surroundings."""
 
 
-def _blend(picture: Picture, triplet: Triplet) -> _Blend:
+def _blend(picture: Picture, triplet: SceneTruth) -> _Blend:
     filling, surroundings = triplet.filling, triplet.surroundings
     inside = _local_mean(picture, filling)
     outside = _local_mean(picture, ~triplet.mask)
@@ -80,12 +80,12 @@ def _blend(picture: Picture, triplet: Triplet) -> _Blend:
 
 
 @functools.lru_cache(maxsize=64)
-def _truth_blend(triplet: Triplet) -> _Blend:
+def _truth_blend(triplet: SceneTruth) -> _Blend:
     """The truth's own blend, kept for the next candidates of the same triplet."""
     return _blend(triplet.target, triplet)
 
 
-def _drift(result: Picture, triplet: Triplet) -> float:
+def _drift(result: Picture, triplet: SceneTruth) -> float:
     """Mean ΔE between result and source of local mean colours: unmasked pixels of an 8×8 tiling.
 
     Local means, because noise and displaced details are no drift of colour.

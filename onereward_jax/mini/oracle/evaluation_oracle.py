@@ -12,8 +12,8 @@ from ml_collections import FrozenConfigDict
 
 from onereward_jax.mini.oracle.reading import WordReader, letters_read
 from onereward_jax.mini.oracle.scene_oracle import SceneOracle
-from onereward_jax.mini.oracle.triplet import Triplet
-from onereward_jax.mini.source import require_scenes
+from onereward_jax.mini.oracle.triplet import SceneTruth
+from onereward_jax.mini.scene_source import require_scenes
 from onereward_jax.stages.config_rules import number
 from onereward_jax.tasks import Dimension
 
@@ -32,13 +32,13 @@ class EvaluationOracle:
         self, picture: UInt8[np.ndarray, "h w 3"], example: Mapping[str, Any]
     ) -> dict[Dimension, float]:
         """In [0, 1]."""
-        return self.oracle.scores(picture, Triplet.from_example(example))
+        return self.oracle.scores(picture, SceneTruth.from_example(example))
 
     def letters_read(
         self, picture: UInt8[np.ndarray, "h w 3"], example: Mapping[str, Any]
     ) -> float | None:
         """By OCR."""
-        return letters_read(picture, Triplet.from_example(example), self.reader)
+        return letters_read(picture, SceneTruth.from_example(example), self.reader)
 
 
 def check(config: FrozenConfigDict) -> None:

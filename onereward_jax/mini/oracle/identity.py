@@ -13,7 +13,7 @@ from PIL import Image
 from onereward_jax.common.cielab import rgb_to_lab
 from onereward_jax.evaluation.picture_features import Picture
 from onereward_jax.mini.oracle.closeness import weighted
-from onereward_jax.mini.oracle.triplet import Triplet
+from onereward_jax.mini.oracle.triplet import SceneTruth
 from onereward_jax.mini.oracle.windows import GRID, sample_windows, square
 
 WEIGHTS = {"recognition": 0.5, "shape": 0.25, "colour": 0.25}
@@ -43,7 +43,7 @@ class SpriteTemplates:
         lab, alpha = zip(*grids)
         return cls(tuple(sprites), np.stack(lab), np.stack(alpha))
 
-    def parts(self, result: Picture, triplet: Triplet) -> dict[str, float]:
+    def parts(self, result: Picture, triplet: SceneTruth) -> dict[str, float]:
         """Text alignment of a fill with an object, parts in [0, 1].
 
         recognition: probability of the right name among all names. shape: correlation with the
@@ -68,14 +68,14 @@ class SpriteTemplates:
             "colour": float(colour[label]),
         }
 
-    def score(self, result: Picture, triplet: Triplet) -> float:
+    def score(self, result: Picture, triplet: SceneTruth) -> float:
         """Text alignment in [0, 1], about 1 for the right sprite drawn sharply."""
         return weighted(self.parts(result, triplet), WEIGHTS)
 
 
 @functools.lru_cache(maxsize=64)
 def _over_background(
-    sprites: SpriteTemplates, triplet: Triplet
+    sprites: SpriteTemplates, triplet: SceneTruth
 ) -> Float32[np.ndarray, "n grid grid 3"]:
     """Every sprite laid over the triplet's background; kept for its next candidates."""
     windows = sample_windows(triplet.background.lab, square(triplet.box), GRID, GRID)

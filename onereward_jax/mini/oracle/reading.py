@@ -13,7 +13,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 
 from onereward_jax.evaluation.picture_features import Picture
-from onereward_jax.mini.oracle.triplet import Triplet
+from onereward_jax.mini.oracle.triplet import SceneTruth
 
 Reader = Callable[[UInt8[np.ndarray, "h w 3"], tuple[int, int, int, int]], str]
 """(picture [h, w, 3] uint8, box) -> the letters read."""
@@ -51,7 +51,7 @@ class WordReader:
 
 def letters_read(
     result: UInt8[np.ndarray, "h w 3"] | Float[np.ndarray, "h w 3"],
-    triplet: Triplet,
+    triplet: SceneTruth,
     reader: Reader,
 ) -> float | None:
     """Share of the asked word's letters that OCR reads in `result`, in [0, 1].

@@ -17,13 +17,13 @@ from onereward_jax.mini.oracle import (
     aesthetics,
     colours,
     consistency,
-    removal,
+    removal_score,
     structure,
 )
 from onereward_jax.mini.oracle.identity import SpriteTemplates
 from onereward_jax.mini.oracle.reading import WordReader
-from onereward_jax.mini.oracle.triplet import Triplet
-from onereward_jax.mini.oracle.words import WordJudge
+from onereward_jax.mini.oracle.triplet import SceneTruth
+from onereward_jax.mini.oracle.written_words import WordJudge
 from onereward_jax.mini.world.sprites import named_pictures
 from onereward_jax.tasks import DIMENSIONS, Dimension
 
@@ -47,7 +47,7 @@ class SceneOracle:
         )
 
     def scores(
-        self, result: UInt8[np.ndarray, "h w 3"] | Float[np.ndarray, "h w 3"], triplet: Triplet
+        self, result: UInt8[np.ndarray, "h w 3"] | Float[np.ndarray, "h w 3"], triplet: SceneTruth
     ) -> dict[Dimension, float]:
         """Score of `result` (uint8 [0, 255] or float [-1, 1]) per dimension of the triplet's task.
 
@@ -61,7 +61,7 @@ class SceneOracle:
         }
 
     def parts(
-        self, result: UInt8[np.ndarray, "h w 3"] | Float[np.ndarray, "h w 3"], triplet: Triplet
+        self, result: UInt8[np.ndarray, "h w 3"] | Float[np.ndarray, "h w 3"], triplet: SceneTruth
     ) -> dict[Dimension, dict[str, float]]:
         """What each score is made of: named parts in [0, 1]. Arguments, errors as `scores`."""
         picture = _checked(result, triplet)
@@ -71,7 +71,7 @@ class SceneOracle:
         }
 
     def _judge(
-        self, dimension: Dimension, triplet: Triplet
+        self, dimension: Dimension, triplet: SceneTruth
     ) -> types.ModuleType | SpriteTemplates | WordJudge:
         """Whatever has `parts` and `score` for this dimension and kind of triplet."""
         if dimension is Dimension.TEXT_ALIGNMENT:
@@ -83,11 +83,11 @@ _JUDGES = {
     Dimension.STRUCTURE: structure,
     Dimension.CONSISTENCY: consistency,
     Dimension.AESTHETICS: aesthetics,
-    Dimension.REMOVAL_QUALITY: removal,
+    Dimension.REMOVAL_QUALITY: removal_score,
 }
 
 
-def _checked(result: np.ndarray, triplet: Triplet) -> Picture:
+def _checked(result: np.ndarray, triplet: SceneTruth) -> Picture:
     if result.shape[:2] != triplet.mask.shape:
         raise ValueError(f"the result is {result.shape[:2]}, the triplet {triplet.mask.shape}")
     if not np.isfinite(result).all():

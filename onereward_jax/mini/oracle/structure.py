@@ -15,7 +15,7 @@ from onereward_jax.mini.oracle.closeness import (
     mean_over,
     weighted,
 )
-from onereward_jax.mini.oracle.triplet import Triplet
+from onereward_jax.mini.oracle.triplet import SceneTruth
 
 WEIGHTS = {"layout": 0.4, "continuity": 0.3, "form": 0.3}
 
@@ -29,7 +29,7 @@ OUTLINE_QUANTILE = 0.85
 """Of gradient strength in the mask: an outline covers about this last part of it."""
 
 
-def parts(result: Picture, triplet: Triplet) -> dict[str, float]:
+def parts(result: Picture, triplet: SceneTruth) -> dict[str, float]:
     """Parts of structure, each in [0, 1].
 
     layout: gradients (orientation and strength) of the unmasked area agree with the source's.
@@ -52,12 +52,12 @@ def parts(result: Picture, triplet: Triplet) -> dict[str, float]:
     }
 
 
-def score(result: Picture, triplet: Triplet) -> float:
+def score(result: Picture, triplet: SceneTruth) -> float:
     """Structure in [0, 1]; 1 for the truth."""
     return weighted(parts(result, triplet), WEIGHTS)
 
 
-def _scene_form(result: Picture, triplet: Triplet) -> float:
+def _scene_form(result: Picture, triplet: SceneTruth) -> float:
     strengths = [
         mean_over(np.linalg.norm(picture.gradient, axis=-1), triplet.mask)
         for picture in (result, triplet.target)
@@ -65,7 +65,7 @@ def _scene_form(result: Picture, triplet: Triplet) -> float:
     return closeness(abs(log_ratio(*strengths, GRADIENT_FLOOR)), 1.0)
 
 
-def _form(result: Picture, triplet: Triplet) -> float:
+def _form(result: Picture, triplet: SceneTruth) -> float:
     """Outline times wholeness, each against the truth's and capped at 1."""
     outline, wholeness = _shape(result, triplet)
     true_outline, true_wholeness = _true_shape(triplet)
@@ -74,7 +74,7 @@ def _form(result: Picture, triplet: Triplet) -> float:
     )
 
 
-def _shape(picture: Picture, triplet: Triplet) -> tuple[float, float]:
+def _shape(picture: Picture, triplet: SceneTruth) -> tuple[float, float]:
     """(outline, wholeness): how strong the strongest gradients in the mask are, in L* per pixel,
     and how much of the foreground is in its largest connected piece, in [0, 1]."""
     strength = np.linalg.norm(picture.gradient[triplet.mask], axis=-1)
@@ -86,6 +86,6 @@ def _shape(picture: Picture, triplet: Triplet) -> tuple[float, float]:
 
 
 @functools.lru_cache(maxsize=64)
-def _true_shape(triplet: Triplet) -> tuple[float, float]:
+def _true_shape(triplet: SceneTruth) -> tuple[float, float]:
     """The truth's own, kept for the next candidates of the same triplet."""
     return _shape(triplet.target, triplet)

@@ -28,7 +28,7 @@ MIN_FREE_SHARE = 0.1
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Triplet:
+class SceneTruth:
     """(I_src, M, P) and what is known about it. Build one with `from_example`.
 
     `target` is what a perfect edit looks like, `background` what is behind the object or word,
@@ -47,7 +47,7 @@ class Triplet:
     box: tuple[int, int, int, int]
 
     @classmethod
-    def from_example(cls, example: Mapping[str, Any]) -> Triplet:
+    def from_example(cls, example: Mapping[str, Any]) -> SceneTruth:
         """From a data set example: uint8 arrays image, mask [h,w] or [h,w,1] 0/255, target,
         background; task, kind, label, prompt as str or bytes; box of four integers.
 

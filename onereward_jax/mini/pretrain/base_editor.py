@@ -15,11 +15,11 @@ from jaxtyping import PyTree
 
 from onereward_jax.common.rng import stream
 from onereward_jax.convert import EditorTokenizers, Weights, write_editor_folder
+from onereward_jax.mini.mini_tokenizers import clip_tokenizer, t5_tokenizer
 from onereward_jax.mini.pretrain.autoencoder import read_autoencoder
 from onereward_jax.mini.pretrain.flow_step import make_flow_step
 from onereward_jax.mini.pretrain.latents import scene_latents
 from onereward_jax.mini.pretrain.train import optimizer_config, run_training
-from onereward_jax.mini.tokenizers import clip_tokenizer, t5_tokenizer
 from onereward_jax.mini.world import prompts as all_prompts
 from onereward_jax.models.clip import ClipTextConfig, ClipTextModel
 from onereward_jax.models.flux import FluxConfig, FluxTransformer

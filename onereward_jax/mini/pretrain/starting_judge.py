@@ -19,10 +19,10 @@ from transformers import PreTrainedTokenizerBase
 
 from onereward_jax.common.rng import stream
 from onereward_jax.convert import Weights, preprocessor_config, write_judge_folder
+from onereward_jax.mini.mini_tokenizers import qwen_tokenizer
 from onereward_jax.mini.pretrain.autoencoder import read_autoencoder
 from onereward_jax.mini.pretrain.damage import Reconstruct, pair_table
 from onereward_jax.mini.pretrain.train import optimizer_config, run_training
-from onereward_jax.mini.tokenizers import qwen_tokenizer
 from onereward_jax.mini.world import prompts
 from onereward_jax.models.qwen2_5_vl import Qwen2_5_VL, Qwen2_5_VLConfig, init_params
 from onereward_jax.parallel import logical_shardings, mesh_jit, shard_batch

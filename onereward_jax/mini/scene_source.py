@@ -1,6 +1,6 @@
 """Triplets of the mini world: composed scenes, as many of each task as the config asks for.
 
-`config.data.source = "onereward_jax.mini.source"`.
+`config.data.source = "onereward_jax.mini.scene_source"`.
 """
 
 from __future__ import annotations

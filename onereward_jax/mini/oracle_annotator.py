@@ -1,6 +1,6 @@
 """The mini world's annotator: answers by the oracle's scores, with a stated rate of mistakes.
 
-`config.annotate.by = "onereward_jax.mini.annotator"`.
+`config.annotate.by = "onereward_jax.mini.oracle_annotator"`.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ import dataclasses
 
 from ml_collections import FrozenConfigDict
 
-from onereward_jax.annotation.annotator import Answers, Asked
+from onereward_jax.annotation.annotator import Asked, BestAndWorst
 from onereward_jax.common.rng import generator
-from onereward_jax.mini.oracle import SceneOracle, Triplet, annotate
-from onereward_jax.mini.source import require_scenes
+from onereward_jax.mini.oracle import SceneOracle, SceneTruth, annotate
+from onereward_jax.mini.scene_source import require_scenes
 from onereward_jax.stages.config_rules import SHARE, number
 
 FIELDS = {"mini.noise_rate": SHARE, "mini.margin": number(0.0)}
@@ -20,7 +20,7 @@ FIELDS = {"mini.noise_rate": SHARE, "mini.margin": number(0.0)}
 
 @dataclasses.dataclass(frozen=True)
 class OracleAnnotator:
-    """Answers as `oracle.annotate`.
+    """BestAndWorst as `oracle.annotate`.
 
     Attributes:
       oracle: scores the candidates.
@@ -37,9 +37,9 @@ class OracleAnnotator:
     margin: float
     name: str = "oracle"
 
-    def answer(self, asked: Asked) -> Answers:
+    def answer(self, asked: Asked) -> BestAndWorst:
         """See `annotation.annotator.Annotator`."""
-        triplet = Triplet.from_example(asked.example)
+        triplet = SceneTruth.from_example(asked.example)
         scores = [self.oracle.scores(picture, triplet) for picture in asked.pictures]
         rng = generator(self.seed, "oracle", asked.name)
         noise_rate = self.noise_rate if asked.split == "train" else 0.0

@@ -12,7 +12,7 @@ from scipy import ndimage
 from onereward_jax.evaluation.picture_features import Picture
 from onereward_jax.mini.oracle.closeness import weighted
 from onereward_jax.mini.oracle.reading import Reader, likeness
-from onereward_jax.mini.oracle.triplet import Triplet
+from onereward_jax.mini.oracle.triplet import SceneTruth
 from onereward_jax.mini.oracle.windows import sample_windows
 from onereward_jax.mini.world.words import FACES, WORDS, word_picture
 
@@ -32,7 +32,7 @@ class WordJudge:
 
     reader: Reader | None
 
-    def parts(self, result: Picture, triplet: Triplet) -> dict[str, float]:
+    def parts(self, result: Picture, triplet: SceneTruth) -> dict[str, float]:
         """Parts in [0, 1].
 
         reading: share of the letters that OCR reads. recognition: probability of the right word
@@ -63,7 +63,7 @@ class WordJudge:
             parts["reading"] = likeness(self.reader(pixels, box), triplet.label)
         return parts
 
-    def score(self, result: Picture, triplet: Triplet) -> float:
+    def score(self, result: Picture, triplet: SceneTruth) -> float:
         """Text alignment in [0, 1], about 1 for the truth when OCR can read it."""
         parts = self.parts(result, triplet)
         return weighted(parts, {name: WEIGHTS[name] for name in parts})

@@ -8,7 +8,7 @@ from scipy import ndimage
 from onereward_jax.evaluation.picture_features import Picture
 from onereward_jax.evaluation.ssim import ssim_map
 from onereward_jax.mini.oracle.closeness import closeness, mean_over, weighted
-from onereward_jax.mini.oracle.triplet import Triplet
+from onereward_jax.mini.oracle.triplet import SceneTruth
 
 WEIGHTS = {"likeness": 0.3, "colour": 0.3, "absence": 0.2, "plainness": 0.2}
 
@@ -19,7 +19,7 @@ EDGE_SCALE = 4.0
 """Invented gradient, in L* per pixel over the mask, at which plainness has fallen to 0.37."""
 
 
-def parts(result: Picture, triplet: Triplet) -> dict[str, float]:
+def parts(result: Picture, triplet: SceneTruth) -> dict[str, float]:
     """Parts of removal quality, each in [0, 1].
 
     likeness: SSIM to the true background inside the mask. colour: ΔE of blurred colours to it.
@@ -48,6 +48,6 @@ def parts(result: Picture, triplet: Triplet) -> dict[str, float]:
     }
 
 
-def score(result: Picture, triplet: Triplet) -> float:
+def score(result: Picture, triplet: SceneTruth) -> float:
     """Removal quality in [0, 1]; 1 for the true background."""
     return weighted(parts(result, triplet), WEIGHTS)

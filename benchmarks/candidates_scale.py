@@ -186,7 +186,7 @@ def measure(folder: pathlib.Path) -> None:
     from onereward_jax.stages import edit_batches as machinery
     from onereward_jax.stages.candidates import save_candidate
     from onereward_jax.stages.edit_batches import Edit, PictureMaker
-    from onereward_jax.stages.overlapped_io import overlapped
+    from onereward_jax.stages.io_pipeline import overlapped
 
     mesh = make_mesh(data=jax.device_count(), fsdp=1)
     editor, params = make_editor(mesh)

@@ -19,9 +19,9 @@ from typing import Any
 from file_events import FileEvents
 from same_runs import differences
 
+from onereward_jax.chain.stage_record import COMPLETE, FILE, read_record
 from onereward_jax.common.user_errors import TRY_AGAIN, USER_ERROR, WAITING
 from onereward_jax.rehearsal import ROOT, Run, answer, draw_pictures, write_folder
-from onereward_jax.stages.stage_record import COMPLETE, FILE, read_record
 
 LATER_STAGES = ("embed", "candidates", "annotate", "reward", "rl", "evaluate", "export")
 STAGES = {

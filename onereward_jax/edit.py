@@ -19,6 +19,7 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
+from onereward_jax.chain.progress import announce, progress_bar
 from onereward_jax.common.user_errors import CommandParser, run_command
 from onereward_jax.inference import Editor, paste_back
 from onereward_jax.inference.edit_requests import Request, read_folder, read_request
@@ -28,7 +29,6 @@ from onereward_jax.parallel.compilation_cache import use_compilation_cache
 from onereward_jax.parallel.cpu_threads import set_cpu_threads
 from onereward_jax.policy.noise_schedule import first_step
 from onereward_jax.policy.text_encoders import check_prompt
-from onereward_jax.stages.progress import announce, progress_bar
 from onereward_jax.tasks import COMMAND_TASKS, Task
 
 DTYPES = ("float32", "bfloat16")

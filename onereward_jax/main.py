@@ -17,6 +17,8 @@ from ml_collections import config_flags
 from rich.console import Console
 from rich.table import Table
 
+from onereward_jax.chain import Outcome, run_chain
+from onereward_jax.chain.saved_command import given_command, last_flags, read_command
 from onereward_jax.common.absl_help import print_help
 from onereward_jax.common.config_files import check_overrides, check_tuples, load_config
 from onereward_jax.common.user_errors import (
@@ -34,8 +36,7 @@ from onereward_jax.parallel import distributed, is_writer, make_mesh
 from onereward_jax.parallel.cpu_threads import set_cpu_threads
 from onereward_jax.parallel.preemption import hearing_signals
 from onereward_jax.parallel.rendezvous import PeerLost
-from onereward_jax.stages import STAGES, Outcome, run_chain
-from onereward_jax.stages.command_file import given_command, last_flags, read_command
+from onereward_jax.stages import STAGES
 from onereward_jax.stages.logging_setup import prepare_logging
 from onereward_jax.stages.registry import stages_of
 from onereward_jax.training.nonfinite_steps import TooManyRefusedSteps

@@ -28,8 +28,8 @@ import numpy as np
 from etils import epath
 from PIL import Image, ImageDraw, ImageFilter
 
+from onereward_jax.chain.stage_record import COMPLETE, FILE, StageRecord, read_record
 from onereward_jax.common.user_errors import WAITING, exit_with
-from onereward_jax.stages.stage_record import COMPLETE, FILE, StageRecord, read_record
 from onereward_jax.storage import is_bucket, local_path
 from onereward_jax.storage.cache_folder import VARIABLE
 from onereward_jax.tasks import FIXED_PROMPTS, Task

@@ -12,11 +12,11 @@ import jax
 from ml_collections import ConfigDict
 
 from onereward_jax.annotation import Candidate
+from onereward_jax.chain import Stage, StageContext, run_chain
+from onereward_jax.chain.staleness import Effect
 from onereward_jax.parallel import distributed, make_mesh
 from onereward_jax.parallel.distributed import gather_on_writer
-from onereward_jax.stages import Stage, StageContext, run_chain
 from onereward_jax.stages.preference_stores import open_store, read_store
-from onereward_jax.stages.staleness import Effect
 
 
 def made(context: StageContext) -> dict[str, int]:

@@ -16,16 +16,17 @@ from PIL import Image
 
 import onereward_jax
 from onereward_jax.annotation import Candidate, PreferenceStore
-from onereward_jax.annotation.binding import pixel_digest
+from onereward_jax.annotation.picture_digests import pixel_digest
+from onereward_jax.chain import run_chain
+from onereward_jax.chain.stage import StageContext
 from onereward_jax.common.config_files import load_config
 from onereward_jax.common.user_errors import WAITING, WaitingForPeople
 from onereward_jax.data.folder_source import FolderSource
 from onereward_jax.data.shard_writer import write_triplets
 from onereward_jax.data.triplets import Triplets
 from onereward_jax.parallel import make_mesh
-from onereward_jax.stages import STAGES, annotate, run_chain
+from onereward_jax.stages import STAGES, annotate
 from onereward_jax.stages.preference_stores import STORE
-from onereward_jax.stages.stage import StageContext
 
 ROOT = pathlib.Path(onereward_jax.__file__).parents[1]
 SIZE, COUNT = 32, 2

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from onereward_jax.annotation.answers import LISTED, read_answers
-from onereward_jax.annotation.binding import pixel_digest, question_digest
+from onereward_jax.annotation.picture_digests import pixel_digest, question_digest
 from onereward_jax.annotation.questions import Question, add_questions
 from onereward_jax.tasks import DIMENSIONS, Task
 

@@ -20,13 +20,13 @@ from gcs_server import gcs_server
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from onereward_jax.annotation import PreferenceStore
+from onereward_jax.chain import Stage, StageContext, config_rules, run_chain
+from onereward_jax.chain.config_rules import Rule, whole
+from onereward_jax.chain.output_folders import open_workdir
+from onereward_jax.chain.staleness import Effect, how, output
+from onereward_jax.chain.workdir_lock import WorkdirLock, WorkdirLocked
 from onereward_jax.parallel import make_mesh
-from onereward_jax.stages import Stage, StageContext, config_rules, run_chain
-from onereward_jax.stages.config_rules import Rule, whole
-from onereward_jax.stages.lock import WorkdirLock, WorkdirLocked
-from onereward_jax.stages.output_folders import open_workdir
 from onereward_jax.stages.preference_stores import LINES, STORE, open_store, read_store, save_lines
-from onereward_jax.stages.staleness import Effect, how, output
 from onereward_jax.storage import BucketFolder
 from onereward_jax.training.checkpoint import About, Checkpointer
 from onereward_jax.training.train_state import TrainState
@@ -132,7 +132,7 @@ def test_one_run_at_a_time_holds_a_bucket(bucket, monkeypatch):
         with pytest.raises(WorkdirLocked, match=rf"{bucket} is in use by process {os.getpid()}"):
             WorkdirLock(bucket).__enter__()
         # Seen from another host it lives while its beat moves on; one that is dead is followed.
-        monkeypatch.setattr("onereward_jax.stages.lock.system_name", lambda: "another")
+        monkeypatch.setattr("onereward_jax.chain.workdir_lock.system_name", lambda: "another")
         with pytest.raises(WorkdirLocked, match="is in use by"):
             WorkdirLock(bucket, beat_seconds=0.3).__enter__()
         held._ended.set()
@@ -175,7 +175,7 @@ def test_answers_are_rebuilt_on_another_host_from_their_lines(bucket, host):
 def test_on_a_mount_the_database_stays_on_this_host(tmp_path, host, monkeypatch):
     mounts = tmp_path / "mounts"
     mounts.write_text(f"team {tmp_path}/mounted fuse.gcsfuse rw 0 0\n")
-    monkeypatch.setattr("onereward_jax.stages.output_folders.MOUNTS", mounts)
+    monkeypatch.setattr("onereward_jax.chain.output_folders.MOUNTS", mounts)
     folders = open_workdir(tmp_path / "mounted" / "run")
     assert "fuse.gcsfuse mount of team: databases stay" in folders.check_mount()
     with pytest.MonkeyPatch.context() as patch:

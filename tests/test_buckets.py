@@ -15,10 +15,11 @@ from PIL import Image
 
 import onereward_jax
 from onereward_jax.annotation import Candidate, PreferenceStore
-from onereward_jax.annotation.binding import pixel_digest
+from onereward_jax.annotation.picture_digests import pixel_digest
+from onereward_jax.chain.stage import StageContext
 from onereward_jax.common.config_files import load_config
 from onereward_jax.common.user_errors import WAITING, WaitingForPeople
-from onereward_jax.data.buckets import bucket_sizes, nearest_bucket
+from onereward_jax.data.aspect_buckets import bucket_sizes, nearest_bucket
 from onereward_jax.data.folder_source import FolderSource
 from onereward_jax.data.metadata import METADATA
 from onereward_jax.data.mixing import Mixing, mixed_rows
@@ -31,7 +32,6 @@ from onereward_jax.stages import annotate
 from onereward_jax.stages.candidates import plan_candidates
 from onereward_jax.stages.preference_stores import STORE
 from onereward_jax.stages.reward import PAIRS, PairSource, task_shares
-from onereward_jax.stages.stage import StageContext
 from onereward_jax.tasks import SAMPLING_PROBABILITIES, TASKS, Task
 
 ROOT = pathlib.Path(onereward_jax.__file__).parents[1]

@@ -15,12 +15,13 @@ from torch_pipeline import WIDTH, whole_pipeline
 
 import onereward_jax
 from onereward_jax.annotation import PreferenceStore
-from onereward_jax.annotation.binding import pixel_digest, source_digest
+from onereward_jax.annotation.picture_digests import pixel_digest, source_digest
+from onereward_jax.chain.stage import StageContext
 from onereward_jax.common.config_files import load_config
 from onereward_jax.data.folder_source import FolderSource
 from onereward_jax.data.shard_writer import write_triplets
 from onereward_jax.data.triplets import Triplets
-from onereward_jax.mini.colour_noise import disturbed
+from onereward_jax.mini.colour_noise import add_colour_noise, make_transform
 from onereward_jax.parallel import batch_sharding, host_local_rows, make_mesh, replicate
 from onereward_jax.policy import (
     PromptEmbeds,
@@ -33,7 +34,6 @@ from onereward_jax.policy.generate import EditBatch
 from onereward_jax.stages import candidates, edit_batches
 from onereward_jax.stages.preference_stores import STORE
 from onereward_jax.stages.settings import compute_dtype
-from onereward_jax.stages.stage import StageContext
 
 ROOT = pathlib.Path(onereward_jax.__file__).parents[1]
 SIZE, ROWS, COUNT, BATCH = 64, 3, 3, 8
@@ -86,7 +86,7 @@ def context(tmp_path_factory):
     config.data.source = "folder"
     config.models.editor = str(workdir / "editor")
     config.candidates.update(
-        count=COUNT, batch_size=BATCH, train=2 * ROWS, test=ROWS, num_steps=STEPS, disturbed=0.5
+        count=COUNT, batch_size=BATCH, train=2 * ROWS, test=ROWS, num_steps=STEPS
     )
     config.candidates.guided_by = "either"
     rng = np.random.default_rng(1)
@@ -138,6 +138,7 @@ def batches(context):
             source,
             context.config.seed,
             candidates.task_probabilities(context.config),
+            make_transform(context.config),
         )
     ]
     plans.sort(key=lambda drawn: drawn.num_inference_steps)
@@ -201,7 +202,7 @@ def test_pictures_are_those_of_one_batch_after_the_other_bit_for_bit(context, un
             if drawn.disturbance:
                 disturbances += 1
                 image, mask = np.float32(expected) / 127.5 - 1, np.float32(source["mask"] >= 128)
-                image = disturbed(image, mask, drawn.disturbance, drawn.noise_seed)
+                image = add_colour_noise(image, mask, drawn.disturbance, drawn.noise_seed)
                 expected = candidates.to_uint8(image)
             key = drawn.triplet_id, drawn.index
             np.testing.assert_array_equal(pixels[key], expected)

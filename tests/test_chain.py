@@ -17,10 +17,10 @@ import pytest
 from safetensors.numpy import load_file
 
 import onereward_jax
+from onereward_jax.chain.stage_record import COMPLETE, STARTED, read_record
 from onereward_jax.common.user_errors import TRY_AGAIN
-from onereward_jax.stages.stage_record import COMPLETE, STARTED, read_record
 from onereward_jax.tasks import TASKS
-from onereward_jax.training.metrics_writer import read_metrics
+from onereward_jax.training.metrics_jsonl import read_metrics
 
 ROOT = pathlib.Path(onereward_jax.__file__).parents[1]
 STEPS, CHECKPOINT_EVERY = 12, 3

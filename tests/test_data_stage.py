@@ -9,10 +9,10 @@ from ml_collections import FrozenConfigDict
 from PIL import Image
 
 import onereward_jax
+from onereward_jax.chain.stage import StageContext
 from onereward_jax.common.config_files import load_config
 from onereward_jax.parallel import make_mesh
-from onereward_jax.stages import data, target_checks
-from onereward_jax.stages.stage import StageContext
+from onereward_jax.stages import data, flow_matching_targets
 from onereward_jax.tasks import TASKS
 
 ROOT = pathlib.Path(onereward_jax.__file__).parents[1]
@@ -88,15 +88,15 @@ def test_the_anchor_is_refused_where_no_row_to_learn_from_has_a_target(folder):
 
     message = "config.rl.flow_matching_weight is 0.5, but no training triplet has a target"
     with pytest.raises(ValueError, match=message):
-        target_checks.check_targets_ahead(context())
-    target_checks.check_targets_ahead(context(flow_matching_weight=0.0))
+        flow_matching_targets.check_targets_ahead(context())
+    flow_matching_targets.check_targets_ahead(context(flow_matching_weight=0.0))
     a, b = {"image": "a.png", "target": "b.png"}, {"image": "b.png", "target": "a.png"}
     write_rows(folder, {"image": "a.png", "split": "train"}, b | {"split": "test"})
     with pytest.raises(ValueError, match=message):
-        target_checks.check_targets_ahead(context())
+        flow_matching_targets.check_targets_ahead(context())
     write_rows(folder, a, b)
-    target_checks.check_targets_ahead(context())
-    target_checks.check_targets_ahead(context_of(folder.parent))
+    flow_matching_targets.check_targets_ahead(context())
+    flow_matching_targets.check_targets_ahead(context_of(folder.parent))
 
 
 def test_what_is_there_and_what_is_missing_is_said(folder, capsys):
@@ -107,7 +107,7 @@ def test_what_is_there_and_what_is_missing_is_said(folder, capsys):
     context.folder.mkdir()
     assert data.run(context) == {"train": 2, "test": 1}
     train = data.open_triplets(context, "train")
-    target_checks.check_targets(context, train)
+    flow_matching_targets.check_targets(context, train)
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if line.startswith(("data: ", "rl: "))] == [
         f"data: {folder}/metadata.jsonl: left out, because the triplet is there already: line 4 "
@@ -118,7 +118,7 @@ def test_what_is_there_and_what_is_missing_is_said(folder, capsys):
         "rl: the flow-matching term learns from the 1 of 2 training triplets that have a target",
     ]
     with pytest.raises(ValueError, match="but no training triplet has a target"):
-        target_checks.check_targets(context, data.open_triplets(context, "test"))
+        flow_matching_targets.check_targets(context, data.open_triplets(context, "test"))
     # a data set of an earlier version
     (features,) = context.folder.rglob("features.json")
     known = json.loads(features.read_text())

@@ -9,10 +9,10 @@ from ml_collections import FrozenConfigDict
 from PIL import Image
 from test_evaluate_stage import context, written  # noqa: F401
 
+from onereward_jax.chain.stage import StageContext
 from onereward_jax.data.triplets import Triplets
 from onereward_jax.evaluation.gsb import Verdict, good_same_bad
 from onereward_jax.stages.evaluate.people_verdicts import ask_people, check_people
-from onereward_jax.stages.stage import StageContext
 from onereward_jax.tasks import Task
 
 BASE, POLICY = 40, 200

@@ -12,16 +12,16 @@ from ml_collections import FrozenConfigDict
 from PIL import Image
 
 import onereward_jax
+from onereward_jax.chain.stage import StageContext
 from onereward_jax.common.config_files import load_config
 from onereward_jax.data.folder_source import FolderSource
 from onereward_jax.data.shard_writer import write_triplets
 from onereward_jax.data.triplets import Triplets
 from onereward_jax.parallel import make_mesh
-from onereward_jax.stages.evaluate import check
+from onereward_jax.stages.evaluate import evaluate_check
 from onereward_jax.stages.evaluate.compared_edits import Pictures, make_edits
 from onereward_jax.stages.evaluate.judge_verdicts import judge_preferences
 from onereward_jax.stages.evaluate.report_contents import picture_grids, task_metrics
-from onereward_jax.stages.stage import StageContext
 from onereward_jax.tasks import DIMENSIONS, TASKS, Task
 
 ROOT = pathlib.Path(onereward_jax.__file__).parents[1]
@@ -141,17 +141,17 @@ def changed(context, **fields):
 
 
 def test_what_cannot_be_evaluated_is_found_before_anything_runs(context, tmp_path):
-    check(context)
+    evaluate_check.check(context)
     judge = ROOT / "onereward_jax" / "mini" / "models" / "judge"
-    check(changed(context, **{"evaluate.judge": str(judge)}))
+    evaluate_check.check(changed(context, **{"evaluate.judge": str(judge)}))
 
     with pytest.raises(FileNotFoundError, match=r"config\.evaluate\.judge: there is no folder"):
-        check(changed(context, **{"evaluate.judge": str(tmp_path / "none")}))
+        evaluate_check.check(changed(context, **{"evaluate.judge": str(tmp_path / "none")}))
     editor = str(judge.with_name("editor"))
     with pytest.raises((ValueError, FileNotFoundError), match=r"config\.evaluate\.judge: "):
-        check(changed(context, **{"evaluate.judge": editor}))
+        evaluate_check.check(changed(context, **{"evaluate.judge": editor}))
     with pytest.raises(ValueError, match=r"config\.evaluate\.batch_size: batch size 6 is not"):
-        check(changed(context, **{"evaluate.batch_size": 6}))
+        evaluate_check.check(changed(context, **{"evaluate.batch_size": 6}))
     none = {f"evaluate.triplets.{task.value}": 0 for task in TASKS}
     with pytest.raises(ValueError, match=r"config\.evaluate\.triplets is 0 for every task"):
-        check(changed(context, **none))
+        evaluate_check.check(changed(context, **none))

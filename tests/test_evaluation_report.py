@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from onereward_jax.evaluation import Comparison, ImageMetrics, JudgeAccuracy, Verdict, good_same_bad
-from onereward_jax.evaluation.gains import Gain, gains
+from onereward_jax.evaluation.gains_by_dimension import Gain, gains
 from onereward_jax.evaluation.report import (
     Agreed,
     Curve,

@@ -19,6 +19,7 @@ from safetensors.numpy import load_file, save_file
 from transformers import AutoImageProcessor, AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
 from onereward_jax import edit
+from onereward_jax.chain import StageContext
 from onereward_jax.common.config_files import check_overrides, load_config
 from onereward_jax.convert.hub import PACKAGE
 from onereward_jax.data.shard_writer import write_triplets
@@ -34,7 +35,6 @@ from onereward_jax.reward.judge_loader import (
     read_reward_model,
     write_judge_template,
 )
-from onereward_jax.stages import StageContext
 from onereward_jax.stages.export import run
 from onereward_jax.tasks import DIMENSIONS, Dimension, Task
 

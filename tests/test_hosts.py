@@ -15,7 +15,7 @@ from onereward_jax.parallel import make_mesh, shard_batch
 from onereward_jax.parallel.distributed import find_cluster_config
 from onereward_jax.parallel.rendezvous import PeerLost, names_of, rendezvous
 from onereward_jax.training.checkpoint import Checkpointer
-from onereward_jax.training.metrics_writer import read_metrics
+from onereward_jax.training.metrics_jsonl import read_metrics
 
 COUNT, SILENCE, STEPS = 2, 30, 12
 PATIENCE = 600

@@ -23,6 +23,7 @@ LAYERS = (
     "edit",
     "judge",
     "stages",
+    "chain",
     "annotation",
     "evaluation",
     "training",

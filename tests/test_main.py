@@ -12,6 +12,9 @@ import pytest
 from ml_collections import ConfigDict, FrozenConfigDict
 
 import onereward_jax
+from onereward_jax.chain import Stage, StageContext, config_rules, plugins
+from onereward_jax.chain.preflight import check_config
+from onereward_jax.chain.staleness import OF_THE_RUN, leaves, readers, require_sections
 from onereward_jax.common.config_files import (
     check_overrides,
     check_tuples,
@@ -20,11 +23,9 @@ from onereward_jax.common.config_files import (
 )
 from onereward_jax.common.user_errors import full_disk_message
 from onereward_jax.parallel import make_mesh
-from onereward_jax.stages import STAGES, Stage, StageContext, config_rules, plugins
-from onereward_jax.stages.config_checks import check_config
+from onereward_jax.stages import STAGES
 from onereward_jax.stages.registry import stages_of
 from onereward_jax.stages.settings import model_kinds
-from onereward_jax.stages.staleness import OF_THE_RUN, leaves, readers, require_sections
 
 ROOT = pathlib.Path(onereward_jax.__file__).parents[1]
 SHARED = ("__init__.py", "common.py")

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from onereward_jax.stages.overlapped_io import overlapped
+from onereward_jax.stages.io_pipeline import overlapped
 
 BATCHES = [[1, 2, 3], [4], [5, 6], [7, 8, 9], [10], [11, 12]]
 

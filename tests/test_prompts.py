@@ -7,12 +7,12 @@ import pytest
 from ml_collections import FrozenConfigDict
 from test_main import get_config
 
+from onereward_jax.chain.stage import StageContext
 from onereward_jax.parallel import make_mesh
 from onereward_jax.reward.judge_loader import read_reward_model
 from onereward_jax.stages import reward, rl
 from onereward_jax.stages.prompt_checks import check_prompts, settle_prompts
 from onereward_jax.stages.settings import reward_options
-from onereward_jax.stages.stage import StageContext
 from onereward_jax.tasks import Task
 
 CLOCK = "a clock face twelve-thirty"

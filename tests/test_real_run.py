@@ -16,7 +16,7 @@ from PIL import Image
 
 from onereward_jax.common.user_errors import WAITING
 from onereward_jax.rehearsal import Run, answer, go_further, to_the_export, write_folder
-from onereward_jax.training.metrics_writer import read_metrics
+from onereward_jax.training.metrics_jsonl import read_metrics
 
 RUNTIME_ONLY = ("tests/runtime_only.py", "onereward_jax.main")
 MEASURED_TIMES = ("seconds", "goodput", "memory", "wait")

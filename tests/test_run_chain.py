@@ -13,12 +13,12 @@ import pytest
 from ml_collections import ConfigDict
 
 import onereward_jax
+from onereward_jax.chain import Stage, StageContext, config_rules, run_chain
+from onereward_jax.chain.config_rules import FLAG, TEXT, Rule, each, whole
+from onereward_jax.chain.saved_command import Command, read_command
+from onereward_jax.chain.stage_record import read_record
+from onereward_jax.chain.staleness import Effect, adds, grows, how, output, updates
 from onereward_jax.parallel import make_mesh
-from onereward_jax.stages import Stage, StageContext, config_rules, run_chain
-from onereward_jax.stages.command_file import Command, read_command
-from onereward_jax.stages.config_rules import FLAG, TEXT, Rule, each, whole
-from onereward_jax.stages.stage_record import read_record
-from onereward_jax.stages.staleness import Effect, adds, grows, how, output, updates
 
 ROOT = pathlib.Path(onereward_jax.__file__).parents[1]
 
@@ -345,8 +345,8 @@ import jax
 from ml_collections import ConfigDict
 from onereward_jax.parallel import make_mesh
 from onereward_jax.parallel.distributed import find_cluster_config, initialize
-from onereward_jax.stages import Stage, run_chain
-from onereward_jax.stages.staleness import Effect
+from onereward_jax.chain import Stage, run_chain
+from onereward_jax.chain.staleness import Effect
 
 def write(context):
     (context.folder / f"part-{jax.process_index()}").write_text("")

@@ -8,7 +8,11 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from test_main import get_config
 from test_pairs_drawn import Many
 
-from onereward_jax.stages.guidance import evaluate_guidance, guidance_apart, negative_prompts
+from onereward_jax.stages.guidance_settings import (
+    evaluate_guidance,
+    guidance_apart,
+    negative_prompts,
+)
 from onereward_jax.stages.rl import available_tasks
 from onereward_jax.stages.settings import (
     judge_options,

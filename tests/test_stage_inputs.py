@@ -15,10 +15,11 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from PIL import Image
 
 import onereward_jax
+from onereward_jax.chain import fingerprints
+from onereward_jax.chain.staleness import Action, compare, identity, leaves, stage_inputs
 from onereward_jax.common.config_files import load_config
 from onereward_jax.reward.query_template import PACKAGED
-from onereward_jax.stages import STAGES, fingerprints
-from onereward_jax.stages.staleness import Action, compare, identity, leaves, stage_inputs
+from onereward_jax.stages import STAGES
 
 ROOT = pathlib.Path(onereward_jax.__file__).parents[1]
 TABLE = {stage.name: stage for stage in STAGES}

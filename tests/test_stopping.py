@@ -14,10 +14,10 @@ import pytest
 from processes import ROOT
 from test_run_chain import CHAIN, EVERYTHING, config, rules, run  # noqa: F401
 
+from onereward_jax.chain import StageContext
+from onereward_jax.chain.stage_record import STARTED, read_record
 from onereward_jax.common.user_errors import TRY_AGAIN, Stopped
 from onereward_jax.parallel.preemption import hearing_signals, stop_points
-from onereward_jax.stages import StageContext
-from onereward_jax.stages.stage_record import STARTED, read_record
 
 
 def started(scenario):

@@ -9,8 +9,8 @@ import pytest
 from gcs_server import gcs_server
 from ml_collections import FrozenConfigDict
 
+from onereward_jax.chain import fingerprints
 from onereward_jax.common.user_errors import Unreachable
-from onereward_jax.stages import fingerprints
 from onereward_jax.storage import BucketFolder, WorkingCopy, fetch, local_path, mount_of
 
 

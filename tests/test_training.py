@@ -8,7 +8,6 @@ import pytest
 
 from onereward_jax.tasks import TASKS, Task
 from onereward_jax.training.apply_gradients import apply_gradients
-from onereward_jax.training.cheating_signs import cheating_signs, edge_density, saturation
 from onereward_jax.training.ema import moving_average, relative_distance
 from onereward_jax.training.metrics import Mean, add, by_task, mean_of, scalars
 from onereward_jax.training.mixed_precision import cast_params
@@ -18,6 +17,7 @@ from onereward_jax.training.optimizer import (
     make_optimizer,
     make_schedule,
 )
+from onereward_jax.training.reward_hacking import cheating_signs, edge_density, saturation
 from onereward_jax.training.train_state import create_state
 
 PARAMS = {"dense": {"kernel": jnp.full((2, 3, 4), 2.0), "bias": jnp.ones((2, 4))}}

@@ -25,7 +25,7 @@ from onereward_jax.training.checkpoint import (
     restore_params,
 )
 from onereward_jax.training.metrics import mean_of
-from onereward_jax.training.metrics_writer import MetricsWriter, read_metrics
+from onereward_jax.training.metrics_jsonl import MetricsWriter, read_metrics
 from onereward_jax.training.nonfinite_steps import TooManyRefusedSteps
 from onereward_jax.training.optimizer import OptimizerConfig, make_optimizer
 from onereward_jax.training.train_loop import LoopConfig, Periodic, train

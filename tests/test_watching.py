@@ -18,14 +18,14 @@ from ml_collections import FrozenConfigDict
 from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
+from onereward_jax.chain import StageContext
 from onereward_jax.parallel import make_mesh
-from onereward_jax.parallel.hardware import PEAK_FLOPS, peak_flops
-from onereward_jax.stages import StageContext
+from onereward_jax.parallel.peak_flops import PEAK_FLOPS, peak_flops
 from onereward_jax.stages.logging_setup import prepare_logging, training_logs
 from onereward_jax.training import loggers
 from onereward_jax.training.loggers import TensorBoard, WeightsAndBiases
 from onereward_jax.training.metrics import mean_of
-from onereward_jax.training.metrics_writer import METRICS, MetricsWriter, read_metrics
+from onereward_jax.training.metrics_jsonl import METRICS, MetricsWriter, read_metrics
 from onereward_jax.training.profiler import StepTrace
 from onereward_jax.training.throughput import Throughput, format_row
 

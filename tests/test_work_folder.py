@@ -13,20 +13,20 @@ import pytest
 from ml_collections import ConfigDict
 
 import onereward_jax
-from onereward_jax.stages.command_file import (
+from onereward_jax.chain.lock_backends import FILE
+from onereward_jax.chain.saved_command import (
     Command,
     given_command,
     last_flags,
     read_command,
     write_command,
 )
-from onereward_jax.stages.lock import WorkdirLock, WorkdirLocked
-from onereward_jax.stages.lock_file import FILE
+from onereward_jax.chain.workdir_lock import WorkdirLock, WorkdirLocked
 
 ROOT = pathlib.Path(onereward_jax.__file__).parents[1]
 HOLD = """
 import pathlib, sys, time
-from onereward_jax.stages.lock import WorkdirLock
+from onereward_jax.chain.workdir_lock import WorkdirLock
 with WorkdirLock(pathlib.Path(sys.argv[1]), beat_seconds=0.1):
     print("held", flush=True)
     time.sleep(600)

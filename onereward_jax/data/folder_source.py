@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Bool
 from PIL import ExifTags, Image, ImageOps
 
+from onereward_jax.data.aspect_buckets import Size, bucket_sizes, nearest_bucket
 from onereward_jax.data.boxes import bounding_box
-from onereward_jax.data.buckets import Size, bucket_sizes, nearest_bucket
 from onereward_jax.data.example import Example, RowError, Split
 from onereward_jax.data.jpeg import encode_jpeg, tables_of, without_metadata
 from onereward_jax.data.metadata import (

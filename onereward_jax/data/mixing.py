@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Int64, Integer
 
 from onereward_jax.common.rng import generator
-from onereward_jax.data.buckets import Size
+from onereward_jax.data.aspect_buckets import Size
 from onereward_jax.tasks import SAMPLING_PROBABILITIES, TASKS, Task
 
 ENDLESS = 2**48

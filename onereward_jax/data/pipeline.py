@@ -13,7 +13,7 @@ import grain
 import numpy as np
 from jaxtyping import Int32, Integer
 
-from onereward_jax.data.buckets import Size
+from onereward_jax.data.aspect_buckets import Size
 from onereward_jax.data.mixing import AS_PUBLISHED, ENDLESS, Mixing, mixed_rows
 from onereward_jax.tasks import Task
 

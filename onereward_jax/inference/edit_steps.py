@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Float32, Int
 
 from onereward_jax import policy
-from onereward_jax.data.buckets import Size
+from onereward_jax.data.aspect_buckets import Size
 from onereward_jax.parallel import MeshFunction, batch_sharding, mesh_jit
 from onereward_jax.policy.generate import seeded_noise
 

@@ -24,7 +24,7 @@ from PIL import Image
 
 from onereward_jax import policy
 from onereward_jax.convert import is_adapter, resolve_adapter, resolve_folder
-from onereward_jax.data.buckets import Size
+from onereward_jax.data.aspect_buckets import Size
 from onereward_jax.inference.batch_padding import compute_dtype, pad_batch
 from onereward_jax.inference.edit_steps import make_steps
 from onereward_jax.inference.picture_io import (

@@ -18,7 +18,7 @@ from absl import logging
 from jaxtyping import Float32
 from PIL import Image, ImageOps
 
-from onereward_jax.data.buckets import Size
+from onereward_jax.data.aspect_buckets import Size
 
 Picture = Image.Image | str | os.PathLike[str]
 """An opened picture, or the path of a file that PIL reads."""

@@ -10,10 +10,10 @@ import dataclasses
 from ml_collections import FrozenConfigDict
 
 from onereward_jax.annotation.annotator import Asked, BestAndWorst
+from onereward_jax.chain.config_rules import SHARE, number
 from onereward_jax.common.rng import generator
 from onereward_jax.mini.oracle import SceneOracle, SceneTruth, annotate
 from onereward_jax.mini.scene_source import require_scenes
-from onereward_jax.stages.config_rules import SHARE, number
 
 FIELDS = {"mini.noise_rate": SHARE, "mini.margin": number(0.0)}
 

@@ -12,10 +12,10 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from ml_collections import FrozenConfigDict
 
-from onereward_jax.data.buckets import Size
+from onereward_jax.chain.config_rules import per_task, whole
+from onereward_jax.data.aspect_buckets import Size
 from onereward_jax.data.example import SPLITS, Example, RowError, Split
-from onereward_jax.mini.world.scenes import make_scene
-from onereward_jax.stages.config_rules import per_task, whole
+from onereward_jax.mini.world.make_scene import make_scene
 from onereward_jax.tasks import TASKS, Task
 
 FIELDS = per_task("mini.train", whole(0)) | per_task("mini.test", whole(0))

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Int, PRNGKeyArray
 
-from onereward_jax.data.buckets import Size
+from onereward_jax.data.aspect_buckets import Size
 from onereward_jax.models.flux import FluxTransformer
 from onereward_jax.models.lora import variables
 from onereward_jax.models.vae import AutoencoderKL

@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Float32, Int, UInt8
 
-from onereward_jax.data.buckets import Size
+from onereward_jax.data.aspect_buckets import Size
 from onereward_jax.parallel import MeshFunction, batch_sharding, mesh_jit
 from onereward_jax.policy.fill_policy import FillPolicy, PolicyParams
 from onereward_jax.policy.model_inputs import PromptEmbeds

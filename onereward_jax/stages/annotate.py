@@ -24,18 +24,18 @@ from onereward_jax.annotation import Candidate, Preference, PreferenceStore
 from onereward_jax.annotation.agreement import Agreement, agreement_by_dimension, overall_agreement
 from onereward_jax.annotation.annotator import Annotator, Asked
 from onereward_jax.annotation.answers import Answers, read_answers
-from onereward_jax.annotation.binding import question_digest
+from onereward_jax.annotation.picture_digests import question_digest
 from onereward_jax.annotation.questions import FILE, Question
+from onereward_jax.chain.plugins import check_plugin, maker
+from onereward_jax.chain.progress import announce, progress_bar
+from onereward_jax.chain.stage import Results, StageContext
 from onereward_jax.common.user_errors import WaitingForPeople
 from onereward_jax.data.triplets import Triplets
 from onereward_jax.parallel.preemption import stop_points
+from onereward_jax.stages.ask_people import answers_path, ask
 from onereward_jax.stages.data import open_triplets
-from onereward_jax.stages.plugins import check_plugin, maker
 from onereward_jax.stages.preference_stores import new_store, open_store, read_store
-from onereward_jax.stages.progress import announce, progress_bar
 from onereward_jax.stages.question_pictures import question_paths, save_question_pictures
-from onereward_jax.stages.questions_to_people import answers_path, ask
-from onereward_jax.stages.stage import Results, StageContext
 from onereward_jax.tasks import DIMENSIONS, TASKS, Dimension
 
 PEOPLE = "people"

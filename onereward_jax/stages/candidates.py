@@ -11,7 +11,7 @@ import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jax.experimental import multihost_utils
@@ -20,7 +20,11 @@ from ml_collections import FrozenConfigDict
 from PIL import Image
 
 from onereward_jax.annotation import Candidate, PreferenceStore
-from onereward_jax.annotation.binding import pixel_digest, source_digest
+from onereward_jax.annotation.picture_digests import pixel_digest, source_digest
+from onereward_jax.chain.base_models import made_by
+from onereward_jax.chain.plugins import check_plugin, maker
+from onereward_jax.chain.progress import progress_bar
+from onereward_jax.chain.stage import Results, StageContext
 from onereward_jax.common.atomic_file import atomic_file
 from onereward_jax.common.rng import generator
 from onereward_jax.data.pipeline import TripletSequence
@@ -31,15 +35,12 @@ from onereward_jax.parallel.preemption import stop_points
 from onereward_jax.policy import load_policy, open_text_cache, read_policy
 from onereward_jax.stages.data import open_triplets
 from onereward_jax.stages.edit_batches import Edit, PictureMaker, Source
-from onereward_jax.stages.models_made_here import made_by
-from onereward_jax.stages.plugins import check_plugin, maker
 from onereward_jax.stages.preference_stores import open_store
-from onereward_jax.stages.progress import progress_bar
 from onereward_jax.stages.settings import check_batch, compute_dtype, task_probabilities
-from onereward_jax.stages.stage import Results, StageContext
 from onereward_jax.tasks import TASKS, Task
 
 
+@runtime_checkable
 class CandidateTransform(Protocol):
     """Changes finished pictures of candidates; a plug-in of `config.candidates.transform`."""
 

@@ -8,7 +8,10 @@ from pathlib import Path
 import numpy as np
 from ml_collections import FrozenConfigDict
 
-from onereward_jax.data.buckets import bucket_sizes
+from onereward_jax.chain.plugins import check_plugin, maker
+from onereward_jax.chain.progress import announce, progress_bar
+from onereward_jax.chain.stage import Results, StageContext
+from onereward_jax.data.aspect_buckets import bucket_sizes
 from onereward_jax.data.example import SPLITS
 from onereward_jax.data.folder_source import FolderSource, small_rows
 from onereward_jax.data.index import write_index
@@ -18,9 +21,6 @@ from onereward_jax.data.source import TripletSource
 from onereward_jax.data.splits import check_splits
 from onereward_jax.data.triplets import MissingFeatures, Triplets, check_data_set
 from onereward_jax.parallel.preemption import stop_points
-from onereward_jax.stages.plugins import check_plugin, maker
-from onereward_jax.stages.progress import announce, progress_bar
-from onereward_jax.stages.stage import Results, StageContext
 from onereward_jax.storage import local_path
 from onereward_jax.tasks import TASKS
 

@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import UInt8
 
-from onereward_jax.data.buckets import Size
+from onereward_jax.data.aspect_buckets import Size
 from onereward_jax.data.pipeline import same_size_parts
 from onereward_jax.data.triplets import Triplets
 from onereward_jax.parallel import (
@@ -26,7 +26,7 @@ from onereward_jax.parallel import (
 )
 from onereward_jax.policy import FillPolicy, PolicyParams, PromptEmbeds, TextCache, sigma_table
 from onereward_jax.policy.generate import EditBatch, make_generate
-from onereward_jax.stages.overlapped_io import overlapped
+from onereward_jax.stages.io_pipeline import overlapped
 
 Saved = TypeVar("Saved")
 TripletKey = tuple[int, int]

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from onereward_jax.chain.base_models import made_by
+from onereward_jax.chain.progress import progress_bar
+from onereward_jax.chain.stage import Results, StageContext
 from onereward_jax.parallel.preemption import stop_points
 from onereward_jax.policy import (
     PromptEmbeds,
@@ -19,11 +22,8 @@ from onereward_jax.policy import (
 )
 from onereward_jax.policy.text_encoders import check_prompt
 from onereward_jax.stages.data import open_triplets
-from onereward_jax.stages.guidance import negative_prompts
-from onereward_jax.stages.models_made_here import made_by
-from onereward_jax.stages.progress import progress_bar
+from onereward_jax.stages.guidance_settings import negative_prompts
 from onereward_jax.stages.settings import compute_dtype
-from onereward_jax.stages.stage import Results, StageContext
 from onereward_jax.tasks import FIXED_PROMPTS
 
 

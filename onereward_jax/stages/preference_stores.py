@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from onereward_jax.annotation import PreferenceStore
-from onereward_jax.stages.stage import StageContext
+from onereward_jax.chain.stage import StageContext
 
 STORE = "preferences.sqlite"
 LINES = "preferences.jsonl"

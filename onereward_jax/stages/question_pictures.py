@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from onereward_jax.annotation.binding import source_digest
+from onereward_jax.annotation.picture_digests import source_digest
 from onereward_jax.common.atomic_file import atomic_file
 
 SHOWN_DIGITS = 8

@@ -12,12 +12,9 @@ from typing import Any
 
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from onereward_jax.reward import TEMPLATE_VERSION
-from onereward_jax.stages import fingerprints, plugins
-from onereward_jax.stages.guidance import evaluate_guidance, rl_guidance
-from onereward_jax.stages.settings import query_template, task_probabilities
-from onereward_jax.stages.stage import Results, Stage, StageContext
-from onereward_jax.stages.staleness import (
+from onereward_jax.chain import fingerprints, plugins
+from onereward_jax.chain.stage import Results, Stage, StageContext
+from onereward_jax.chain.staleness import (
     Effect,
     Fields,
     adds,
@@ -29,6 +26,10 @@ from onereward_jax.stages.staleness import (
     output,
     updates,
 )
+from onereward_jax.reward import TEMPLATE_VERSION
+from onereward_jax.stages.guidance_settings import evaluate_guidance, rl_guidance
+from onereward_jax.stages.preference_stores import save_lines
+from onereward_jax.stages.settings import query_template, task_probabilities
 from onereward_jax.storage import local_path
 
 OUTPUT, UPDATES, ADDS = Effect.OUTPUT, Effect.UPDATES, Effect.ADDS
@@ -153,6 +154,7 @@ STAGES: tuple[Stage, ...] = (
         plugins={"candidates.transform": OUTPUT},
         reads={"data": UPDATES, "embed": OUTPUT},
         resumes=True,
+        before_publishing=save_lines,
         format=3,
     ),
     Stage(
@@ -174,6 +176,7 @@ STAGES: tuple[Stage, ...] = (
         plugins={"annotate.by": OUTPUT},
         reads={"data": OUTPUT, "candidates": OUTPUT},
         resumes=True,
+        before_publishing=save_lines,
         format=2,
         alone=True,
     ),

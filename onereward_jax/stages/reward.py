@@ -21,9 +21,11 @@ from jaxtyping import Array, Integer
 from PIL import Image
 
 from onereward_jax.annotation import Preference, PreferenceStore
+from onereward_jax.chain.base_models import made_by
+from onereward_jax.chain.stage import Results, StageContext
 from onereward_jax.common.atomic_file import atomic_file
 from onereward_jax.convert import Weights, read_config, read_preprocessor, write_judge_folder
-from onereward_jax.data.buckets import Size
+from onereward_jax.data.aspect_buckets import Size
 from onereward_jax.data.mixing import Mixing, mixed_rows
 from onereward_jax.data.pipeline import batches_of_rows, same_size_parts, sizes_of
 from onereward_jax.data.triplets import Triplets
@@ -45,15 +47,13 @@ from onereward_jax.reward.judge_loader import (
 )
 from onereward_jax.stages.data import open_triplets
 from onereward_jax.stages.logging_setup import training_logs
-from onereward_jax.stages.models_made_here import made_by
 from onereward_jax.stages.preference_stores import read_store
 from onereward_jax.stages.prompt_checks import check_prompts, prompts_of, settle_prompts
 from onereward_jax.stages.resume import restored_or_first
 from onereward_jax.stages.settings import check_batch, plain, reward_options, reward_settings
-from onereward_jax.stages.stage import Results, StageContext
 from onereward_jax.tasks import DIMENSIONS, TASKS, Dimension, Task
 from onereward_jax.training.checkpoint import About, Checkpointer
-from onereward_jax.training.jaxpr_flops import Assumptions
+from onereward_jax.training.flop_counter import Assumptions
 from onereward_jax.training.model_flops import full_attention_share, reward_model_flops
 from onereward_jax.training.reward_step import (
     abstract_reward_state,

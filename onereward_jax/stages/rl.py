@@ -16,6 +16,10 @@ import jax
 import numpy as np
 from PIL import Image
 
+from onereward_jax.chain.base_models import made_by
+from onereward_jax.chain.plugins import check_plugin
+from onereward_jax.chain.progress import announce
+from onereward_jax.chain.stage import Results, StageContext
 from onereward_jax.convert import (
     FLUX,
     VAE,
@@ -24,7 +28,7 @@ from onereward_jax.convert import (
     save_adapter,
     save_params,
 )
-from onereward_jax.data.buckets import Size
+from onereward_jax.data.aspect_buckets import Size
 from onereward_jax.data.mixing import Mixing
 from onereward_jax.data.pipeline import TripletSequence, eval_batches, sizes_of, train_batches
 from onereward_jax.data.triplets import Triplets
@@ -37,11 +41,9 @@ from onereward_jax.reward import Questions
 from onereward_jax.reward.interface import dimension_mask
 from onereward_jax.stages.candidates import to_uint8
 from onereward_jax.stages.data import open_triplets
-from onereward_jax.stages.guidance import guidance_apart, rl_guidance
+from onereward_jax.stages.flow_matching_targets import check_targets, check_targets_ahead
+from onereward_jax.stages.guidance_settings import guidance_apart, rl_guidance
 from onereward_jax.stages.logging_setup import training_logs
-from onereward_jax.stages.models_made_here import made_by
-from onereward_jax.stages.plugins import check_plugin
-from onereward_jax.stages.progress import announce
 from onereward_jax.stages.prompt_checks import check_prompts, prompts_of, settle_prompts
 from onereward_jax.stages.resume import restored_or_first
 from onereward_jax.stages.reward_plugin import needs_judge, reward_of
@@ -53,12 +55,10 @@ from onereward_jax.stages.settings import (
     rl_settings,
     task_probabilities,
 )
-from onereward_jax.stages.stage import Results, StageContext
-from onereward_jax.stages.target_checks import check_targets, check_targets_ahead
 from onereward_jax.tasks import TASKS, Task
 from onereward_jax.training.checkpoint import About, Checkpointer
-from onereward_jax.training.jaxpr_flops import Assumptions
-from onereward_jax.training.metrics_writer import MetricsWriter
+from onereward_jax.training.flop_counter import Assumptions
+from onereward_jax.training.metrics_jsonl import MetricsWriter
 from onereward_jax.training.model_flops import full_attention_share, rl_model_flops
 from onereward_jax.training.rl_config import Frozen, RLModels
 from onereward_jax.training.rl_step import (

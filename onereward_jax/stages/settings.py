@@ -11,7 +11,7 @@ from ml_collections import FrozenConfigDict
 from onereward_jax.models.lora import LoraConfig
 from onereward_jax.parallel import check_microbatches
 from onereward_jax.reward import Jitter, QueryTemplate, read_template
-from onereward_jax.stages.guidance import rl_guidance
+from onereward_jax.stages.guidance_settings import rl_guidance
 from onereward_jax.storage import local_path
 from onereward_jax.tasks import SAMPLING_PROBABILITIES, Dimension, Task
 from onereward_jax.training.optimizer import OptimizerConfig

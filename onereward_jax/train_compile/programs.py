@@ -21,7 +21,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from onereward_jax.convert import FLUX, QWEN2_5_VL, read_config
 from onereward_jax.convert.hub import PACKAGE
 from onereward_jax.convert.layouts import Layout
-from onereward_jax.data.buckets import Size, bucket_sizes
+from onereward_jax.data.aspect_buckets import Size, bucket_sizes
 from onereward_jax.parallel import MeshFunction, batch_sharding, mesh_jit
 from onereward_jax.policy import read_policy
 from onereward_jax.policy.generate import make_generate
@@ -44,7 +44,7 @@ from onereward_jax.training.abstract_batches import (
     abstract_questions,
     abstract_rl_batch,
 )
-from onereward_jax.training.jaxpr_flops import Assumptions
+from onereward_jax.training.flop_counter import Assumptions
 from onereward_jax.training.model_flops import (
     edit_model_flops,
     full_attention_share,

@@ -25,7 +25,7 @@ from onereward_jax.train_compile.programs import Job
 from onereward_jax.train_compile.saving import Saving, held, saving_of
 from onereward_jax.train_compile.topology import Topology
 from onereward_jax.train_compile.traced_arrays import largest_arrays_of
-from onereward_jax.training.jaxpr_flops import count_flops
+from onereward_jax.training.flop_counter import count_flops
 
 EFFORT = {"exec_time_optimization_effort": -1.0}
 """Skips the search for the fastest code, which takes most of a compilation and changes neither

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from onereward_jax.data.buckets import Size
+from onereward_jax.data.aspect_buckets import Size
 from onereward_jax.models.flux import FluxConfig
 from onereward_jax.parallel import batch_sharding
 from onereward_jax.policy import PromptEmbeds

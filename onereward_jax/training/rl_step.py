@@ -21,10 +21,10 @@ from onereward_jax.parallel import (
     replicated,
 )
 from onereward_jax.training.apply_gradients import apply_gradients
-from onereward_jax.training.cheating_signs import cheating_signs
 from onereward_jax.training.gradient_accumulation import sum_over_microbatches
 from onereward_jax.training.metrics import Mean, Metrics, by_task, mean_of, once
 from onereward_jax.training.optimizer import make_optimizer
+from onereward_jax.training.reward_hacking import cheating_signs
 from onereward_jax.training.rl_config import Frozen, RLConfig, RLModels
 from onereward_jax.training.rl_loss import (
     Judged,

@@ -16,7 +16,7 @@ from onereward_jax.parallel.preemption import stop_points
 from onereward_jax.training import metrics as measures
 from onereward_jax.training.checkpoint import Checkpointer
 from onereward_jax.training.metrics import Metrics
-from onereward_jax.training.metrics_writer import MetricsWriter
+from onereward_jax.training.metrics_jsonl import MetricsWriter
 from onereward_jax.training.nonfinite_steps import RefusedSteps, TooManyRefusedSteps
 from onereward_jax.training.throughput import Throughput, format_row
 from onereward_jax.training.train_state import TrainState

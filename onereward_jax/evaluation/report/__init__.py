@@ -1,7 +1,7 @@
 """One HTML page, and one JSON file, with everything a run has shown."""
 
 from onereward_jax.evaluation.report.html_page import write_report
-from onereward_jax.evaluation.report.remarks import remarks
 from onereward_jax.evaluation.report.report_data import Agreed, Curve, GridRow, ReportInputs
+from onereward_jax.evaluation.report.warnings import remarks
 
 __all__ = ["Agreed", "Curve", "GridRow", "ReportInputs", "remarks", "write_report"]

@@ -28,9 +28,9 @@ from onereward_jax.evaluation.report.charts import (
     window,
 )
 from onereward_jax.evaluation.report.picture_sheet import picture_sheet, shown_columns
-from onereward_jax.evaluation.report.remarks import remarks
 from onereward_jax.evaluation.report.report_data import ReportInputs
 from onereward_jax.evaluation.report.summary import summarize, summarize_curve
+from onereward_jax.evaluation.report.warnings import remarks
 from onereward_jax.tasks import DIMENSIONS, TASKS, Dimension, Task
 
 METRIC_COLUMNS = {

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Num, UInt8
 
-from onereward_jax.evaluation.gains import Gain
+from onereward_jax.evaluation.gains_by_dimension import Gain
 from onereward_jax.evaluation.gsb import GoodSameBad
 from onereward_jax.evaluation.image_metrics import ImageMetrics
 from onereward_jax.evaluation.judge_accuracy import JudgeAccuracy

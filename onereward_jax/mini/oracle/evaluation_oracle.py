@@ -10,11 +10,11 @@ import numpy as np
 from jaxtyping import UInt8
 from ml_collections import FrozenConfigDict
 
+from onereward_jax.chain.config_rules import number
 from onereward_jax.mini.oracle.reading import WordReader, letters_read
 from onereward_jax.mini.oracle.scene_oracle import SceneOracle
 from onereward_jax.mini.oracle.triplet import SceneTruth
 from onereward_jax.mini.scene_source import require_scenes
-from onereward_jax.stages.config_rules import number
 from onereward_jax.tasks import Dimension
 
 FIELDS = {"mini.same_margin": number(0.0)}

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import jax
 
+from onereward_jax.chain.stage import Results, StageContext
 from onereward_jax.mini.pretrain.autoencoder import train_autoencoder
 from onereward_jax.mini.pretrain.base_editor import train_editor
 from onereward_jax.mini.pretrain.starting_judge import train_judge
-from onereward_jax.stages.stage import Results, StageContext
 
 
 def run(context: StageContext) -> Results:

@@ -13,6 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float32, PyTree
 
+from onereward_jax.chain.stage import Results, StageContext
 from onereward_jax.common.rng import stream
 from onereward_jax.convert import VAE, load_params, read_config, save_params
 from onereward_jax.mini.pretrain.train import optimizer_config, run_training
@@ -20,7 +21,6 @@ from onereward_jax.mini.pretrain.vae_step import VaeLoss, make_vae_step
 from onereward_jax.mini.world import make_scene
 from onereward_jax.models.vae import AutoencoderKL, VaeConfig
 from onereward_jax.parallel import abstract_arrays, mesh_jit
-from onereward_jax.stages.stage import Results, StageContext
 from onereward_jax.tasks import Task
 from onereward_jax.training.optimizer import make_optimizer
 from onereward_jax.training.train_state import abstract_state, place_state, shardings_of

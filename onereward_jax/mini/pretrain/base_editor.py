@@ -13,6 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import PyTree
 
+from onereward_jax.chain.stage import Results, StageContext
 from onereward_jax.common.rng import stream
 from onereward_jax.convert import EditorTokenizers, Weights, write_editor_folder
 from onereward_jax.mini.mini_tokenizers import clip_tokenizer, t5_tokenizer
@@ -26,7 +27,6 @@ from onereward_jax.models.flux import FluxConfig, FluxTransformer
 from onereward_jax.models.t5 import T5Config, T5Encoder
 from onereward_jax.parallel import abstract_arrays, mesh_jit
 from onereward_jax.policy import FillPolicy, NoiseSchedule, TextEncoder
-from onereward_jax.stages.stage import Results, StageContext
 from onereward_jax.tasks import NEGATIVE_PROMPTS
 from onereward_jax.training.optimizer import make_optimizer
 from onereward_jax.training.train_state import abstract_state, place_state, shardings_of

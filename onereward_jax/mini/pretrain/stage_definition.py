@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from onereward_jax.mini.pretrain.all_models import run
-from onereward_jax.reward import TEMPLATE_VERSION
-from onereward_jax.stages.config_rules import (
+from onereward_jax.chain.config_rules import (
     SHARE,
     SIDE,
     Rule,
@@ -14,8 +12,10 @@ from onereward_jax.stages.config_rules import (
     per_task,
     whole,
 )
-from onereward_jax.stages.stage import Stage
-from onereward_jax.stages.staleness import how, output
+from onereward_jax.chain.stage import Stage
+from onereward_jax.chain.staleness import how, output
+from onereward_jax.mini.pretrain.all_models import run
+from onereward_jax.reward import TEMPLATE_VERSION
 
 
 def _model(section: str) -> dict[str, Rule]:

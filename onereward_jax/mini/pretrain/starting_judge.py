@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 from jaxtyping import PyTree
 from transformers import PreTrainedTokenizerBase
 
+from onereward_jax.chain.stage import Results, StageContext
 from onereward_jax.common.rng import stream
 from onereward_jax.convert import Weights, preprocessor_config, write_judge_folder
 from onereward_jax.mini.mini_tokenizers import qwen_tokenizer
@@ -28,7 +29,6 @@ from onereward_jax.models.qwen2_5_vl import Qwen2_5_VL, Qwen2_5_VLConfig, init_p
 from onereward_jax.parallel import logical_shardings, mesh_jit, shard_batch
 from onereward_jax.reward import ImageProcessor, Jitter, QueryTokenizer, Scorer, packaged_template
 from onereward_jax.stages.settings import plain
-from onereward_jax.stages.stage import Results, StageContext
 from onereward_jax.tasks import DIMENSIONS, TASKS
 from onereward_jax.training.metrics import scalars
 from onereward_jax.training.reward_step import (

@@ -8,11 +8,11 @@ from pathlib import Path
 import grain
 from ml_collections import FrozenConfigDict
 
+from onereward_jax.chain.stage import StageContext
 from onereward_jax.parallel import MeshFunction, shard_batch
 from onereward_jax.stages.logging_setup import training_logs
 from onereward_jax.stages.resume import restored_or_first
 from onereward_jax.stages.settings import plain
-from onereward_jax.stages.stage import StageContext
 from onereward_jax.training.checkpoint import About, Checkpointer
 from onereward_jax.training.optimizer import OptimizerConfig
 from onereward_jax.training.train_loop import LoopConfig, train

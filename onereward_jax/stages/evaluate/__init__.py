@@ -6,7 +6,7 @@ report/summary.json                 every figure of it
 report/pictures.png                 its pictures
 """
 
-from onereward_jax.stages.evaluate.check import check
-from onereward_jax.stages.evaluate.run import run
+from onereward_jax.stages.evaluate.evaluate_check import check
+from onereward_jax.stages.evaluate.evaluate_run import run
 
 __all__ = ["check", "run"]

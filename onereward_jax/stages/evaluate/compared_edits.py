@@ -12,6 +12,8 @@ from jax.experimental import multihost_utils
 from jaxtyping import UInt8
 from PIL import Image
 
+from onereward_jax.chain.progress import progress_bar
+from onereward_jax.chain.stage import StageContext
 from onereward_jax.common.atomic_file import atomic_file
 from onereward_jax.common.rng import generator
 from onereward_jax.convert import VAE, load_params
@@ -23,10 +25,8 @@ from onereward_jax.policy import PolicyParams, open_text_cache
 from onereward_jax.policy.lora_adapters import load_trained
 from onereward_jax.policy.policy_loader import abstract_params, read_policy
 from onereward_jax.stages.edit_batches import Edit, PictureMaker, Source
-from onereward_jax.stages.guidance import evaluate_guidance
-from onereward_jax.stages.progress import progress_bar
+from onereward_jax.stages.guidance_settings import evaluate_guidance
 from onereward_jax.stages.settings import compute_dtype
-from onereward_jax.stages.stage import StageContext
 
 PICTURES = "pictures"
 """Folder of the stage with the pictures of both editors."""

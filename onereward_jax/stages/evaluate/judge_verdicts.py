@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from onereward_jax.chain.progress import progress_bar
+from onereward_jax.chain.stage import StageContext
 from onereward_jax.convert import resolve_folder
 from onereward_jax.data.pipeline import same_size_parts, sizes_of
 from onereward_jax.data.triplets import Triplets
-from onereward_jax.evaluation.gains import ByDimension
+from onereward_jax.evaluation.gains_by_dimension import ByDimension
 from onereward_jax.evaluation.gsb import Verdict, verdict_of
 from onereward_jax.parallel import (
     HostLocalRow,
@@ -29,10 +31,8 @@ from onereward_jax.reward.judge_loader import (
     read_reward_model,
 )
 from onereward_jax.stages.evaluate.compared_edits import Pictures
-from onereward_jax.stages.overlapped_io import overlapped
-from onereward_jax.stages.progress import progress_bar
+from onereward_jax.stages.io_pipeline import overlapped
 from onereward_jax.stages.settings import judge_options
-from onereward_jax.stages.stage import StageContext
 from onereward_jax.tasks import DIMENSIONS, TASKS
 
 HELD_OUT = "config.evaluate.judge"

@@ -14,6 +14,8 @@ from pathlib import Path
 from huggingface_hub import ModelCard
 from ml_collections import FrozenConfigDict
 
+from onereward_jax.chain.plugins import described
+from onereward_jax.chain.stage import Results, StageContext
 from onereward_jax.convert import (
     FLUX,
     Weights,
@@ -36,9 +38,7 @@ from onereward_jax.reward.judge_loader import (
 )
 from onereward_jax.stages.data import open_triplets
 from onereward_jax.stages.export.model_card import DataFacts, Origin, editor_card, judge_card
-from onereward_jax.stages.plugins import described
 from onereward_jax.stages.settings import DTYPES, plain
-from onereward_jax.stages.stage import Results, StageContext
 from onereward_jax.tasks import TASKS
 
 WEIGHTS = ("policy", "ema")

@@ -14,27 +14,21 @@ from typing import Any
 from jax.sharding import Mesh
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from onereward_jax.common.user_errors import Stopped
-from onereward_jax.parallel import barrier, is_writer
-from onereward_jax.parallel.distributed import broadcast_from_writer
-from onereward_jax.parallel.preemption import now_at, stop_requested
-from onereward_jax.stages.command_file import FILE as COMMAND
-from onereward_jax.stages.command_file import Command, write_command
-from onereward_jax.stages.config_checks import check_config, check_stages
-from onereward_jax.stages.fingerprints import DIGESTS
-from onereward_jax.stages.lock import WorkdirLock
-from onereward_jax.stages.output_folders import OutputFolders, open_workdir
-from onereward_jax.stages.preference_stores import save_lines
-from onereward_jax.stages.progress import announce
-from onereward_jax.stages.stage import Stage, StageContext
-from onereward_jax.stages.stage_record import (
+from onereward_jax.chain.fingerprints import DIGESTS
+from onereward_jax.chain.output_folders import OutputFolders, open_workdir
+from onereward_jax.chain.preflight import check_config, check_stages
+from onereward_jax.chain.progress import announce
+from onereward_jax.chain.saved_command import FILE as COMMAND
+from onereward_jax.chain.saved_command import Command, write_command
+from onereward_jax.chain.stage import Stage, StageContext
+from onereward_jax.chain.stage_record import (
     COMPLETE,
     FILE,
     STARTED,
     StageRecord,
     read_record,
 )
-from onereward_jax.stages.staleness import (
+from onereward_jax.chain.staleness import (
     Action,
     Change,
     Effect,
@@ -45,6 +39,11 @@ from onereward_jax.stages.staleness import (
     require_sections,
     stage_inputs,
 )
+from onereward_jax.chain.workdir_lock import WorkdirLock
+from onereward_jax.common.user_errors import Stopped
+from onereward_jax.parallel import barrier, is_writer
+from onereward_jax.parallel.distributed import broadcast_from_writer
+from onereward_jax.parallel.preemption import now_at, stop_requested
 
 
 @dataclasses.dataclass(frozen=True)
@@ -242,7 +241,7 @@ class _Chain:
         start, results = time.monotonic(), None
         self.folders.fetch(reads_of(stage, self.config), stage.name, alone=stage.alone)
         context = self.context(stage, inputs)
-        with self.folders.kept_up(stage.name, lambda: save_lines(context)):
+        with self.folders.kept_up(stage.name, lambda: stage.before_publishing(context)):
             if is_writer() or not stage.alone:
                 results = stage.run(context)
             # However long the writer may take: a dead one is noticed by the runtime.

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from onereward_jax.annotation.questions import FILE, Question, add_questions, with_questions
-from onereward_jax.stages.stage import StageContext
+from onereward_jax.chain.stage import StageContext
 from onereward_jax.storage import local_path
 
 

@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from onereward_jax.annotation.questions import FILE as QUESTIONS
-from onereward_jax.common.background import call_periodically
+from onereward_jax.chain.stage_record import FILE, StageRecord, read_record, write_record
+from onereward_jax.chain.workdir_lock import system_name
+from onereward_jax.common.periodic_thread import call_periodically
 from onereward_jax.parallel import barrier, is_writer
 from onereward_jax.parallel.distributed import first_on_host
-from onereward_jax.stages.lock import system_name
-from onereward_jax.stages.stage_record import FILE, StageRecord, read_record, write_record
 from onereward_jax.storage import BucketFolder, WorkingCopy, copies_folder, is_bucket, mount_of
 
 MOUNTS = Path("/proc/mounts")

@@ -18,9 +18,9 @@ import time
 import types
 import uuid
 
+from onereward_jax.chain.lock_backends import BucketLockFile, LocalLockFile
 from onereward_jax.common.user_errors import TRY_AGAIN
 from onereward_jax.parallel.preemption import before_leaving
-from onereward_jax.stages.lock_file import BucketLockFile, LocalLockFile
 from onereward_jax.storage import BucketFolder
 
 BEAT_SECONDS = 10.0

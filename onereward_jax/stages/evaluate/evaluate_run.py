@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from onereward_jax.evaluation.gains import gains
+from onereward_jax.chain.progress import announce
+from onereward_jax.chain.stage import Results, StageContext
+from onereward_jax.evaluation.gains_by_dimension import gains
 from onereward_jax.evaluation.gsb import Comparison, Verdict, good_same_bad
 from onereward_jax.evaluation.intervals import counted
 from onereward_jax.evaluation.report import ReportInputs, remarks, write_report
@@ -28,10 +30,8 @@ from onereward_jax.stages.evaluate.report_contents import (
     read_judge_table,
     task_metrics,
 )
-from onereward_jax.stages.progress import announce
 from onereward_jax.stages.reward_plugin import needs_judge
 from onereward_jax.stages.settings import plain
-from onereward_jax.stages.stage import Results, StageContext
 from onereward_jax.tasks import TASKS
 
 BY_PEOPLE = "by people"

@@ -25,7 +25,7 @@ from typing import Any
 
 from ml_collections import FrozenConfigDict
 
-from onereward_jax.stages.config_rules import Rule
+from onereward_jax.chain.config_rules import Rule
 from onereward_jax.storage import local_path
 
 FUNCTIONS = {

@@ -6,11 +6,11 @@ from collections.abc import Collection, Iterable, Sequence
 
 from ml_collections import FrozenConfigDict
 
-from onereward_jax.stages.command_file import overridden
-from onereward_jax.stages.config_rules import RULES
-from onereward_jax.stages.plugins import fields_of
-from onereward_jax.stages.stage import Stage, StageContext
-from onereward_jax.stages.staleness import leaves, readers, unread
+from onereward_jax.chain.config_rules import RULES
+from onereward_jax.chain.plugins import fields_of
+from onereward_jax.chain.saved_command import overridden
+from onereward_jax.chain.stage import Stage, StageContext
+from onereward_jax.chain.staleness import leaves, readers, unread
 
 
 def check_config(

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from ml_collections import ConfigDict, FrozenConfigDict
 
+from onereward_jax.chain.base_models import MODELS, made_by
+from onereward_jax.chain.plugins import fields_of
 from onereward_jax.common.config_files import flatten_config
-from onereward_jax.stages.models_made_here import MODELS, made_by
-from onereward_jax.stages.plugins import fields_of
 
 if TYPE_CHECKING:
-    from onereward_jax.stages.stage import Stage
+    from onereward_jax.chain.stage import Stage
 
 
 class Effect(enum.Enum):

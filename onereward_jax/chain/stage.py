@@ -12,11 +12,11 @@ from etils import epath
 from jax.sharding import Mesh
 from ml_collections import FrozenConfigDict
 
+from onereward_jax.chain.base_models import made_by, made_folder
+from onereward_jax.chain.config_rules import Rule
+from onereward_jax.chain.output_folders import OutputFolders
+from onereward_jax.chain.staleness import Effect, Fields
 from onereward_jax.convert import resolve_folder
-from onereward_jax.stages.config_rules import Rule
-from onereward_jax.stages.models_made_here import made_by, made_folder
-from onereward_jax.stages.output_folders import OutputFolders
-from onereward_jax.stages.staleness import Effect, Fields
 
 Results = Mapping[str, str | int | float]
 """Headline figures of a stage, for the closing table of a run."""
@@ -94,8 +94,8 @@ class StageContext:
         return resolve_folder(self.config.models.transformer, "config.models.transformer")
 
 
-def no_check(context: StageContext) -> None:
-    """For stages with nothing to check beyond the rules of their fields."""
+def nothing(context: StageContext) -> None:
+    """For stages with nothing to check, or to write down, of their own."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,13 +121,15 @@ class Stage:
         `config.stages` leaves out are not waited for.
       resumes: it goes on from its own output, half-finished or of fewer steps. Otherwise such
         output is removed before the stage starts again.
+      before_publishing: writes into `context.folder` what is kept elsewhere while the stage runs,
+        such as a database; called on process 0 now and then, in any thread, and at the end.
       alone: process 0 runs it while the others wait; it uses no device of theirs.
     """
 
     name: str
     summary: str
     run: Callable[[StageContext], Results | None]
-    check: Callable[[StageContext], None] = no_check
+    check: Callable[[StageContext], None] = nothing
     format: int = 1
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
     fields: tuple[Fields, ...] = ()
@@ -135,4 +137,5 @@ class Stage:
     plugins: Mapping[str, Effect] = dataclasses.field(default_factory=dict)
     reads: Mapping[str, Effect] = dataclasses.field(default_factory=dict)
     resumes: bool = False
+    before_publishing: Callable[[StageContext], None] = nothing
     alone: bool = False

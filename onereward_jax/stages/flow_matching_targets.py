@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 
+from onereward_jax.chain.progress import announce
+from onereward_jax.chain.stage import StageContext
 from onereward_jax.data.triplets import Triplets
 from onereward_jax.stages.data import folder_rows, open_triplets
-from onereward_jax.stages.progress import announce
-from onereward_jax.stages.stage import StageContext
 
 
 def check_targets_ahead(context: StageContext) -> None:

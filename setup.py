@@ -91,9 +91,9 @@ setup(
     package_data={
         "onereward_jax": [
             "mini/models/**/*",
-            "architectures/**/*",
+            "published_configs/**/*",
             "**/*.html",
-            "stages/export/*.md",
+            "stages/export/card_templates/*.md",
             "reward/templates/*.json",
         ]
     },

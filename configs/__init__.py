@@ -1,1 +1,1 @@
-"""Experiments: one file each, and what they share in `common`."""
+"""Experiments: one file each, and what they share in `defaults`."""

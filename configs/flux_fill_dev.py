@@ -1,6 +1,6 @@
 """The paper's setting: FLUX.1-Fill-dev as the editor, Qwen2.5-VL-7B-Instruct as the judge.
 
-Algorithm 1 at 1024x1024; batch sizes, learning rates, guidance and N are the paper's (common.py),
+Algorithm 1 at 1024x1024; batch sizes, learning rates, guidance and N are the paper's (defaults.py),
 what it leaves open is our reading.
 
     python -m onereward_jax.main --config=configs/flux_fill_dev.py --workdir=gs://bucket/run \\
@@ -14,7 +14,7 @@ Result: not run yet.
 
 from ml_collections import ConfigDict
 
-from configs.common import card, experiment
+from configs.defaults import card, experiment
 
 FLUX_LICENSE = (
     "other",

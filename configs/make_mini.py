@@ -12,7 +12,7 @@ Result: the models of onereward_jax/mini/models.
 
 from ml_collections import ConfigDict
 
-from configs.common import experiment, jitter
+from configs.defaults import experiment, jitter
 
 
 def get_config(variant: str = "") -> ConfigDict:

@@ -16,7 +16,7 @@ the oracle +9.5 / +4 / +1.5 / +28 % (fill / extend with / without prompt / remov
 
 from ml_collections import ConfigDict
 
-from configs.common import experiment, optimizer
+from configs.defaults import experiment, optimizer
 
 MINI = "onereward_jax.mini"
 """The plug-ins of the mini world; see its docstring."""

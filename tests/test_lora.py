@@ -25,12 +25,11 @@ from onereward_jax.models.lora import (
     combine,
     difference,
     first_factors,
-    merge,
     product_norm,
     uniform_adapter,
-    unmerge,
     variables,
 )
+from onereward_jax.models.lora_merge import merge, unmerge
 from onereward_jax.parallel import logical_shardings, make_mesh
 
 SECOND_BLOCKS = r"(single_)?transformer_blocks\.1\.(attn\.to_q|ff\.net\.2|proj_out)"

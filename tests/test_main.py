@@ -28,7 +28,7 @@ from onereward_jax.stages.registry import stages_of
 from onereward_jax.stages.settings import model_kinds
 
 ROOT = pathlib.Path(onereward_jax.__file__).parents[1]
-SHARED = ("__init__.py", "common.py")
+SHARED = ("__init__.py", "defaults.py")
 CONFIGS = sorted(p for p in (ROOT / "configs").glob("*.py") if p.name not in SHARED)
 
 
@@ -125,7 +125,7 @@ def test_fields_that_are_missing_or_of_another_kind_are_named():
     assert wrong.startswith("config.candidates.true_cfg_scale is 3.0: two numbers from 0 expected")
 
 
-@pytest.mark.parametrize("name", ["common", "make_mini"])
+@pytest.mark.parametrize("name", ["defaults", "make_mini"])
 def test_every_config_field_is_explained_on_its_line(name):
     explained, _, _ = (ROOT / "configs" / f"{name}.py").read_text().partition("def smoke")
     fields = re.findall(r"^ +\w+\.\w+ = (.*)$", explained, re.MULTILINE)

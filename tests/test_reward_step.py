@@ -16,14 +16,12 @@ from onereward_jax.reward.judge_loader import abstract_reward_params
 from onereward_jax.tasks import DIMENSIONS, TASKS, Dimension, Task
 from onereward_jax.training.metrics import scalars
 from onereward_jax.training.optimizer import OptimizerConfig
+from onereward_jax.training.preference_loss import PairAnswers, preference_loss, preference_metrics
 from onereward_jax.training.reward_step import (
-    PairAnswers,
     RewardConfig,
     first_reward_state,
     make_answers,
     make_reward_step,
-    preference_loss,
-    preference_metrics,
 )
 from onereward_jax.training.train_state import shardings_of
 

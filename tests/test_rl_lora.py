@@ -21,10 +21,10 @@ from onereward_jax.models.lora import (
     FACTOR_B,
     LoraConfig,
     combine,
-    merge,
     product,
     uniform_adapter,
 )
+from onereward_jax.models.lora_merge import merge
 from onereward_jax.policy.lora_adapters import abstract_adapter, init_adapter, load_trained
 from onereward_jax.policy.policy_loader import abstract_params
 from onereward_jax.training.metrics import scalars

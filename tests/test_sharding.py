@@ -20,7 +20,7 @@ from onereward_jax.policy.policy_loader import abstract_params
 from onereward_jax.reward.judge_loader import abstract_reward_params, read_scorer
 from onereward_jax.stages.settings import rl_settings
 from onereward_jax.train_compile.hlo import collective_traffic
-from onereward_jax.train_compile.programs import ARCHITECTURES
+from onereward_jax.train_compile.programs import PUBLISHED
 from onereward_jax.training.reward_step import (
     RewardConfig,
     abstract_reward_state,
@@ -49,9 +49,9 @@ def mesh():
 @functools.cache
 def full_size() -> RLModels:
     judge = read_scorer(
-        ARCHITECTURES / "Qwen2.5-VL-7B-Instruct", (1024, 1024), param_dtype=jnp.bfloat16
+        PUBLISHED / "Qwen2.5-VL-7B-Instruct", (1024, 1024), param_dtype=jnp.bfloat16
     )
-    return RLModels(read_policy(ARCHITECTURES / "FLUX.1-Fill-dev", dtype=jnp.bfloat16), judge)
+    return RLModels(read_policy(PUBLISHED / "FLUX.1-Fill-dev", dtype=jnp.bfloat16), judge)
 
 
 def too_whole(tree, large=8, middling=4):

@@ -16,7 +16,7 @@ from onereward_jax.parallel import make_mesh
 from onereward_jax.policy import read_policy
 from onereward_jax.reward.judge_loader import read_scorer
 from onereward_jax.tasks import MAX_DIMENSIONS
-from onereward_jax.train_compile.programs import ARCHITECTURES, make_programs
+from onereward_jax.train_compile.programs import PUBLISHED, make_programs
 from onereward_jax.train_compile.saving import held, saving_of
 
 BRANCHES = 2
@@ -51,11 +51,11 @@ def forward_operations():
 
 
 def test_the_architectures_are_those_of_the_published_models():
-    editor = read_policy(ARCHITECTURES / "FLUX.1-Fill-dev")
+    editor = read_policy(PUBLISHED / "FLUX.1-Fill-dev")
     fill = FluxConfig(in_channels=384, out_channels=64, guidance_embeds=True)
     assert editor.transformer.config == fill and editor.vae.config == VaeConfig()
     assert editor.schedule.use_dynamic_shifting and editor.schedule.shift == 3.0
-    scorer = read_scorer(ARCHITECTURES / "Qwen2.5-VL-7B-Instruct", (1024, 1024))
+    scorer = read_scorer(PUBLISHED / "Qwen2.5-VL-7B-Instruct", (1024, 1024))
     assert scorer.model.config == Qwen2_5_VLConfig()
     assert scorer.layout.tokens_per_image == 37 * 37
 

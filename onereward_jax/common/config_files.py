@@ -35,7 +35,7 @@ def load_config(path: str) -> ConfigDict:
 
 
 def make_importable(file: str) -> None:
-    """Let a config file import `configs.common`: beside it, or in the checkout of this package."""
+    """Let a config file import `configs.defaults`, beside it or in the package's checkout."""
     for folder in (
         pathlib.Path(file).resolve().parent,
         pathlib.Path(__file__).parents[2] / "configs",

@@ -19,7 +19,7 @@ class Layout:
 
     Attributes:
       architecture: class name that `config.json` states (diffusers' `_class_name`, transformers'
-        `architectures`).
+        `published_configs`).
       basename: of the weight files that the original's `from_pretrained` looks for.
       model_type: transformers' name of the family; None for a diffusers model.
       stacks: dotted names of the layer lists that our modules may scan over; the leaves below

@@ -196,28 +196,6 @@ def difference(factors: Factors, others: Factors) -> Factors:
     return unflatten_dict(result)
 
 
-def merge(params: PyTree, factors: Factors) -> PyTree:
-    """Parameters with A B added to the kernels, in float32; each kernel keeps its dtype.
-
-    The given parameters stay: they are what to go back to. Where they are gone, `unmerge`.
-
-    Raises:
-      KeyError: a module of `factors` is not in `params`.
-    """
-    flat, found = flatten_dict(params), flatten_dict(factors)
-    for *module, name in found:
-        if name == FACTOR_A:
-            kernel = flat[*module, "kernel"]
-            wide = kernel.astype(jnp.float32) + product(found, tuple(module))
-            flat[*module, "kernel"] = wide.astype(kernel.dtype)
-    return unflatten_dict(flat)
-
-
-def unmerge(params: PyTree, factors: Factors) -> PyTree:
-    """The parameters before `merge`, up to the rounding of the kernels' dtype."""
-    return merge(params, scale_factors(factors, -1.0))
-
-
 def product(flat: Mapping[Path, Float[Array, "..."]], module: Path) -> Float32[Array, "..."]:
     """A B of one module of flattened factors."""
     a, b = (flat[*module, name].astype(jnp.float32) for name in (FACTOR_A, FACTOR_B))

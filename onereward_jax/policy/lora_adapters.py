@@ -10,14 +10,8 @@ from jax.sharding import Mesh
 from jaxtyping import PRNGKeyArray, PyTree
 
 from onereward_jax.convert import FLUX, find_targets, is_adapter, load_adapter, load_params
-from onereward_jax.models.lora import (
-    Factors,
-    LoraConfig,
-    abstract_factors,
-    combine,
-    first_factors,
-    merge,
-)
+from onereward_jax.models.lora import Factors, LoraConfig, abstract_factors, combine, first_factors
+from onereward_jax.models.lora_merge import merge
 from onereward_jax.parallel import mesh_jit
 from onereward_jax.policy.fill_policy import FillPolicy
 from onereward_jax.policy.policy_loader import abstract_params

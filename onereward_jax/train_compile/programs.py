@@ -63,7 +63,7 @@ from onereward_jax.training.rl_weights import abstract_reference
 Jobs = dict[str, "Job"]
 """Jobs of a stage by what they are called."""
 
-ARCHITECTURES = PACKAGE / "architectures"
+PUBLISHED = PACKAGE / "published_configs"
 """Configuration files of the published models, without weights."""
 
 
@@ -138,10 +138,10 @@ def model_folder(name: str, field: str) -> pathlib.Path:
       FileNotFoundError: neither is there.
     """
     given = pathlib.Path(name).expanduser()
-    for folder in (given, PACKAGE / given, ARCHITECTURES / given.name):
+    for folder in (given, PACKAGE / given, PUBLISHED / given.name):
         if folder.is_dir():
             return folder
-    known = ", ".join(sorted(path.name for path in ARCHITECTURES.iterdir()))
+    known = ", ".join(sorted(path.name for path in PUBLISHED.iterdir()))
     raise FileNotFoundError(
         f"{field}: there is no folder {given}, nor an architecture among {known}"
     )

@@ -31,13 +31,13 @@ from onereward_jax.reward import ImageProcessor, Jitter, QueryTokenizer, Scorer,
 from onereward_jax.stages.settings import plain
 from onereward_jax.tasks import DIMENSIONS, TASKS
 from onereward_jax.training.metrics import scalars
+from onereward_jax.training.preference_loss import preference_metrics
 from onereward_jax.training.reward_step import (
     RewardConfig,
     abstract_reward_state,
     first_reward_state,
     make_answers,
     make_reward_step,
-    preference_metrics,
 )
 
 PIXELS = 112 * 112

@@ -13,7 +13,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from onereward_jax.reward.judge_loader import judge_template
 from onereward_jax.tasks import Dimension, Task
 
-TEMPLATES = Path(__file__).parent
+TEMPLATES = Path(__file__).parent / "card_templates"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -54,8 +54,7 @@ def context(tmp_path):
     write_folder(tmp_path / "photos")
     workdir = tmp_path / "run"
     write_triplets(workdir / "data", FolderSource(tmp_path / "photos", SIZE))
-    config = load_config(f"{ROOT}/configs/mini.py:smoke")
-    config.data.source = "folder"
+    config = load_config(f"{ROOT}/configs/mini.py:smoke,folder")
     mesh = make_mesh(data=jax.device_count(), fsdp=1)
     return StageContext("evaluate", FrozenConfigDict(config), workdir, mesh)
 

@@ -37,7 +37,7 @@ SURVIVES = 2.0
 """Seconds at most that the other process works on after a kill."""
 STARTING_SHARE, STARTING_SECONDS = 0.06, 6.0
 """So many kills come so soon that no stage may have gone on."""
-ANSWERS = {"TERM": (TRY_AGAIN, "as asked"), "FULL": (USER_ERROR, "error: a disk is full (")}
+ANSWERS = {"TERM": (TRY_AGAIN, "as requested"), "FULL": (USER_ERROR, "error: a disk is full (")}
 BALLAST, DISK_BYTES = "ballast", 1 << 30
 LAST_PID = pathlib.Path("/proc/sys/kernel/ns_last_pid")
 OWN_NUMBERS = "ONEREWARD_KILLS_OWN_NUMBERS"

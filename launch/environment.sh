@@ -7,7 +7,7 @@
 #   require <names>                      an error unless each has a value
 #   name_experiment <config> [flags]     --config into `experiment`; nothing where flags have --resume
 #   do_it <command>                      run it, or print it in a dry run
-#   may_restart <code>                   whether the same command goes on after this exit code
+#   may_restart <code>                   whether to run the same command again after this exit code
 #   waits_for_people <code>              whether the run has ended until people answer; says so
 #
 # PYTHON   interpreter to make the environment with (3.11 or newer); default python3
@@ -147,10 +147,10 @@ do_it() {
 
 waits_for_people() {
   [[ $1 == 10 ]] || return 1
-  echo "People are waited for, nothing has failed: start this again when they have answered."
+  echo "Waiting for answers from people; nothing has failed. Start this again once they have answered."
 }
 
-# 75: stopped as asked, or a peer was lost; 134, 137, 143: ended by the runtime or by a signal. Any
+# 75: stopped as requested, or a peer was lost; 134, 137, 143: ended by the runtime or by a signal. Any
 # other code is a mistake or a bug, which would come again.
 may_restart() {
   [[ " 75 134 137 143 " == *" $1 "* ]]

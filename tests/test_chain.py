@@ -134,7 +134,7 @@ def test_asked_to_stop_it_saves_and_says_how_to_go_on(finished, environment, tmp
     process.send_signal(signal.SIGTERM)
     assert process.wait() == TRY_AGAIN
     errors = (workdir / "errors.txt").read_text()
-    assert "as asked; the same command goes on from there" in errors
+    assert "as requested; run the same command to resume" in errors
     assert read_record(workdir / "rl").status == STARTED
     assert not (workdir / "rl" / "policy").exists()
 

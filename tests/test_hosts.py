@@ -114,7 +114,7 @@ def test_sigterm_to_one_process_stops_what_another_does_alone(tmp_path):
     assert codes(processes, PATIENCE) == [75, 75], said(tmp_path, 0)
     units = 1 + int((tmp_path / "0").read_text())
     for index in (0, 1):
-        assert f"data: stopped at {units} triplets, as asked" in said(tmp_path, index)
+        assert f"data: stopped at {units} triplets, as requested" in said(tmp_path, index)
 
 
 def test_sigterm_to_one_process_ends_all_in_the_midst_of_one_long_piece(tmp_path):
@@ -123,7 +123,7 @@ def test_sigterm_to_one_process_ends_all_in_the_midst_of_one_long_piece(tmp_path
         wait_until((tmp_path / index).exists, tmp_path, processes)
     processes[1].send_signal(signal.SIGTERM)
     assert codes(processes, PATIENCE) == [75, 75], said(tmp_path, 0)
-    assert "stopped as asked; the same command goes on" in said(tmp_path, 0)
+    assert "stopped as requested; run the same command to resume" in said(tmp_path, 0)
 
 
 @pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.slow)])
@@ -144,7 +144,7 @@ def test_a_process_that_does_not_come_is_named(tmp_path):
     found = run_all("late", tmp_path)
     assert found[0] == 75 and found[1] != 0
     assert "process 1 (" in said(tmp_path, 0)
-    assert "did not come to 'dinner' within 2 s" in said(tmp_path, 0)
+    assert "did not reach 'dinner' within 2 s" in said(tmp_path, 0)
     assert all("answered by process 0" in said(tmp_path, index) for index in (0, 1))
     # Each sample is written by one process, as process 0 is told by all.
     assert "own rows: ['[0, 1, 2, 3]', '[4, 5, 6, 7]']" in said(tmp_path, 0)
@@ -156,7 +156,7 @@ def test_the_mistake_of_one_process_ends_all_with_its_sentence(tmp_path):
     assert run_all("mistaken", tmp_path) == [2, 2], said(tmp_path, 0)
     sentence = "config.data.path: there is no folder photos"
     assert said(tmp_path, 1).strip().endswith(f"error: {sentence}")
-    assert f"has failed: {sentence}" in said(tmp_path, 0)
+    assert f"failed: {sentence}" in said(tmp_path, 0)
 
 
 def test_when_one_process_waits_for_people_all_end_and_none_calls_it_an_error(tmp_path):
@@ -191,7 +191,7 @@ def test_the_roll_call_names_who_is_missing():
 @pytest.mark.parametrize(
     ("given", "environment", "message"),
     [
-        ((None, None, None), {}, "neither Cloud TPU, GKE nor Slurm is found here; give --coord"),
+        ((None, None, None), {}, "found neither Cloud TPU, GKE nor Slurm; set --coordinator="),
         (("host:1", None, 0), {}, "--coordinator, --process_index without --process_count"),
         (("host", 2, 0), {}, "--coordinator is 'host': host:port expected"),
         (("host:1", 2, 2), {}, "--process_index is 2: --process_count is 2, so 0 ... 1 expected"),
@@ -199,7 +199,7 @@ def test_the_roll_call_names_who_is_missing():
         (
             (None,) * 3,
             {"JAX_COORDINATOR_ADDRESS": "h:1", "JAX_NUM_PROCESSES": "x", "JAX_PROCESS_ID": "0"},
-            "JAX_NUM_PROCESSES is 'x': a whole number expected",
+            "JAX_NUM_PROCESSES is 'x': an integer expected",
         ),
     ],
 )

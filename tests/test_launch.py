@@ -134,7 +134,7 @@ def test_a_run_that_waits_for_people_is_neither_restarted_nor_called_a_failure(
     (python.parent / "activate").write_text(f"PATH={python.parent}:$PATH\n")
     outcome = launch(command.format(runs=tmp_path / "runs"), VENV=str(tmp_path / "venv"))
     assert outcome.returncode == code, outcome.stderr
-    assert "People are waited for, nothing has failed" in outcome.stdout
+    assert "Waiting for answers from people; nothing has failed" in outcome.stdout
     assert "restart" not in outcome.stderr and "error" not in outcome.stderr
     started = calls.read_text().count("onereward_jax.main")
     assert started == (2 if "multiprocess" in command else 1)

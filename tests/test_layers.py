@@ -70,6 +70,6 @@ def test_a_device_needs_its_part_of_a_layer_or_a_piece_of_all(dtype, monkeypatch
 
 
 def test_split_layers_are_refused():
-    with pytest.raises(ValueError, match="the layers of a leaf are split over"):
+    with pytest.raises(ValueError, match="the layer axis of a leaf is sharded over"):
         next(layers_on_writer(jax.device_put(np.zeros((8, 8)), NamedSharding(
             make_mesh(1, 8, 1), P("fsdp"))), True, np.float32))  # fmt: skip

@@ -121,7 +121,7 @@ def test_fields_that_are_missing_or_of_another_kind_are_named():
     with pytest.raises(ValueError) as said:
         check_config(FrozenConfigDict(config), present, ())
     missing, wrong = str(said.value).split("\n")
-    assert missing == "config.rl.t1 is missing: a whole number from 0 expected"
+    assert missing == "config.rl.t1 is missing: an integer from 0 expected"
     assert wrong.startswith("config.candidates.true_cfg_scale is 3.0: two numbers from 0 expected")
 
 

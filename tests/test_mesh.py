@@ -97,9 +97,9 @@ def test_slices_of_tpus_lie_along_data_and_nothing_else_crosses_them():
     for x, y in (group for block in mesh.devices for group in block):
         # neighbours on the torus
         assert sum(abs(a - b) for a, b in zip(x.coords, y.coords)) == 1
-    with pytest.raises(ValueError, match=r"^config.mesh.data is 1: it spans the 2 TPU slices"):
+    with pytest.raises(ValueError, match=r"^config.mesh.data is 1: it spans 2 TPU slices"):
         make_mesh(1, -1, 2, devices=tpu_slices(2))
-    with pytest.raises(ValueError, match=r"^config.mesh: the TPU slices have 8, 4 devices"):
+    with pytest.raises(ValueError, match=r"^config.mesh: TPU slices have 8, 4 devices"):
         uneven = [one for one in tpu_slices(2) if not (one.slice_index and one.coords[1] > 1)]
         make_mesh(2, -1, 1, devices=uneven)
 
@@ -119,7 +119,7 @@ def test_hosts_of_gpus_lie_along_data_and_tensor_stays_inside(kind):
 
 
 def test_a_tensor_group_is_not_cut_by_the_end_of_a_host():
-    with pytest.raises(ValueError, match=r"^config.mesh.tensor is 6: a host has 8 GPUs, [^\n]+$"):
+    with pytest.raises(ValueError, match=r"^config.mesh.tensor is 6, but a host has 8 GPUs: "):
         make_mesh(1, -1, 6, devices=gpu_hosts(3))
     # as wide as two hosts: asked for, so given
     wide = layout(make_mesh(1, -1, 16, devices=gpu_hosts(4)), lambda gpu: gpu.process_index)

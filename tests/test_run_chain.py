@@ -233,8 +233,8 @@ def test_nothing_is_touched_before_everything_is_checked(config, tmp_path):
     config.count.size = -1
     config.double.steps = 0
     message = (
-        "config.count.size is -1: a whole number from 0 expected\n"
-        "config.double.steps is 0: a whole number from 1 expected"
+        "config.count.size is -1: an integer from 0 expected\n"
+        "config.double.steps is 0: an integer from 1 expected"
     )
     with pytest.raises(ValueError, match=re.escape(message)):
         run(config, tmp_path)

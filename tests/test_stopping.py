@@ -41,7 +41,7 @@ def test_a_loop_stops_between_two_units_and_says_where(number):
     said, errors = process.communicate(timeout=20)
     assert process.returncode == TRY_AGAIN
     done = 1 + int(said.split()[-1])  # the last unit is kept, and no other is begun
-    sentence = f"embed: stopped at {done} of 600 prompts, as asked; the same command goes on from"
+    sentence = f"embed: stopped at {done} of 600 prompts, as requested; run the same command"
     assert sentence in errors and "Traceback" not in errors
     assert "lock released" not in said  # by the thread: the main thread does it on its way out
 
@@ -52,7 +52,7 @@ def test_one_long_piece_ends_at_once():
     said, errors = process.communicate(timeout=20)
     assert process.returncode == TRY_AGAIN and said == "lock released\n"
     assert errors.strip() == (
-        "export: stopped as asked; the same command goes on from what it has finished"
+        "export: stopped as requested; run the same command to resume"
     )
 
 
@@ -64,7 +64,7 @@ def test_asked_twice_a_loop_ends_at_once():
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=20)
     assert process.returncode == TRY_AGAIN
-    assert "stopped at once, as asked twice" in errors
+    assert "stopped at once after a second signal" in errors
 
 
 def test_a_stage_that_is_asked_to_stop_keeps_what_it_has_and_goes_on(config, rules, tmp_path):  # noqa: F811
@@ -81,7 +81,7 @@ def test_a_stage_that_is_asked_to_stop_keeps_what_it_has_and_goes_on(config, rul
                 stop.if_asked(f"at {number}")
 
     chain = (CHAIN[0], dataclasses.replace(CHAIN[1], run=stoppable), CHAIN[2])
-    with hearing_signals(), pytest.raises(Stopped, match="^double: stopped at 1, as asked; the"):
+    with hearing_signals(), pytest.raises(Stopped, match="^double: stopped at 1, as requested"):
         run(config, tmp_path, chain=chain)
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     record, kept = read_record(tmp_path / "double"), tmp_path / "double" / "1"

@@ -187,7 +187,7 @@ def test_a_bucket_that_cannot_be_used_is_told_in_a_sentence(bucket, monkeypatch)
     with pytest.raises(Unreachable, match=f"{bucket} cannot be reached: division by zero"):
         bucket.read("lock.json")
     for url in ("gs://", "gs:///run", "folder"):
-        with pytest.raises(ValueError, match="gs://bucket/path is expected"):
+        with pytest.raises(ValueError, match="expected gs://bucket/path"):
             BucketFolder(url)
 
 

@@ -230,7 +230,9 @@ class _Chain:
         """Run one stage unless there is nothing to do."""
         folder = self.workdir / stage.name
         if stop_requested():
-            raise Stopped(f"stopped before {stage.name}, as asked; the same command goes on there")
+            raise Stopped(
+                f"stopped before {stage.name}, as requested; run the same command to resume"
+            )
         now_at(stage.name)
         inputs = json.loads(broadcast_from_writer(lambda: json.dumps(self.settle(stage))))
         if inputs is None:

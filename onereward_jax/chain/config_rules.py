@@ -46,7 +46,7 @@ def whole(least: int, most: int | float = math.inf) -> Rule:
     """An integer in [least, most]."""
     bounds = f"from {least}" + (f" to {most}" if most < math.inf else "")
     return Rule(
-        f"a whole number {bounds} expected", lambda v: _is_integer(v) and least <= v <= most
+        f"an integer {bounds} expected", lambda v: _is_integer(v) and least <= v <= most
     )
 
 

@@ -1,1 +1,1 @@
-"""Leaf helpers that know nothing of the method."""
+"""Config loading, RNG streams, atomic files, error handling: nothing specific to the method."""

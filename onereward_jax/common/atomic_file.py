@@ -11,20 +11,20 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def atomic_file(path: str | os.PathLike[str], *, sync: bool = False) -> Iterator[Path]:
-    """A hidden sibling to write into, renamed to `path` when the block succeeds.
+    """Yields a hidden temporary file, renamed to `path` when the block succeeds.
 
-    An existing file is replaced, and its permissions kept; when the block raises, it stays as it
-    was and what was written is removed. What a killed process has left gives way to the next one
-    that writes the file, so only one at a time may.
+    An existing file is replaced and keeps its permissions. If the block raises, the existing file
+    is left unchanged and the temporary file is removed. A temporary file left by a killed process
+    is overwritten, so only one process at a time may write a given path.
 
     Args:
-      path: of the file; its folder is made when missing.
-      sync: wait until the content is on the disk, so that it outlives a loss of power.
+      path: the file; its folder is created if missing.
+      sync: fsync before the rename, so that the content survives a power loss.
     """
-    path = Path(os.path.realpath(path))  # a link stays one
+    path = Path(os.path.realpath(path))  # write through symbolic links
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.stem}.draft{path.suffix}")
-    draft.unlink(missing_ok=True)  # which may be a link to another file
+    draft.unlink(missing_ok=True)  # it may be a link to another file
     try:
         yield draft
         if sync:

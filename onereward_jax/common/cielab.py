@@ -1,4 +1,4 @@
-"""CIE L*a*b*: colours as people tell them apart."""
+"""CIE L*a*b*: a perceptually uniform colour space."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Config files, and their fields by dotted names: listing them, catching typos in overrides."""
+"""Loads config files, lists their fields by dotted name, and catches typos in overrides."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _OVERRIDE = re.compile(r"--?(?P<no>no)?config\.(?P<field>[^=\s]+)(=.*)?", re.DOT
 
 
 def load_config(path: str) -> ConfigDict:
-    """The config of `path`, a Python file with :variant where it has some, as it stands there.
+    """Loads the config of `path`, "file.py" or "file.py:variant", without any overrides.
 
     Raises:
-      ValueError: there is no such file, it has no `get_config`, or that knows no such variant.
+      ValueError: the file does not exist, has no `get_config`, or has no such variant.
     """
     file, _, variant = path.partition(":")
     if not pathlib.Path(file).is_file():
@@ -35,7 +35,7 @@ def load_config(path: str) -> ConfigDict:
 
 
 def make_importable(file: str) -> None:
-    """Let a config file import `configs.defaults`, beside it or in the package's checkout."""
+    """Lets a config file import `configs.defaults`, from its own folder or from this checkout."""
     for folder in (
         pathlib.Path(file).resolve().parent,
         pathlib.Path(__file__).parents[2] / "configs",
@@ -71,7 +71,7 @@ def check_overrides(argv: Sequence[str], config: ConfigDict) -> None:
             continue
         if any(known.startswith(field + ".") for known in fields):
             raise ValueError(f"{field} is a section: set one of its fields, as in --{field}.x=1")
-        # Without the prefix, which would make any two names look alike.
+        # Compare without the prefix: it would make any two names look similar.
         names = [known.removeprefix("config.") for known in fields]
         nearest = difflib.get_close_matches(match["field"], names, n=1, cutoff=0.6)
         hint = f"; did you mean config.{nearest[0]}?" if nearest else ""
@@ -79,9 +79,9 @@ def check_overrides(argv: Sequence[str], config: ConfigDict) -> None:
 
 
 def check_tuples(config: ConfigDict, defaults: ConfigDict) -> None:
-    """Check that tuples set on the command line hold what the default holds.
+    """Check that items of tuples set on the command line have the types of the default's items.
 
-    `ml_collections` checks the type of every other field, but takes a tuple of anything.
+    `ml_collections` checks the type of every other field, but not of tuple items.
 
     Raises:
       ValueError: naming the field.
@@ -95,5 +95,5 @@ def check_tuples(config: ConfigDict, defaults: ConfigDict) -> None:
             allowed.add(int)
         for item in value:
             if type(item) not in allowed:
-                kinds = " or ".join(sorted(kind.__name__ for kind in allowed))
-                raise ValueError(f"{field}: {item!r} is not of type {kinds}")
+                types = " or ".join(sorted(one.__name__ for one in allowed))
+                raise ValueError(f"{field}: {item!r} is not of type {types}")

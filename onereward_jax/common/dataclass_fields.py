@@ -1,4 +1,4 @@
-"""Values of configuration files, checked against the dataclass that will hold them."""
+"""Checks the values of a config.json against the dataclass that will hold them."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any
 
 
 def check_fields(where: str, cls: type, values: Mapping[str, Any]) -> None:
-    """Makes sure that `values` are of the kinds that the fields of the dataclass `cls` have.
+    """Checks that `values` have the types of the fields of the dataclass `cls`.
 
-    An integer stands for a float. Integers are sizes and counts, so they are at least 1; those
-    called `*_id` and those in tuples are at least 0.
+    An integer is accepted for a float. Integers are sizes and counts, so they must be at least 1;
+    those named `*_id` and those in tuples must be at least 0.
 
     Args:
-      where: whose values these are, for the message.
-      cls: a dataclass; names in `values` that it does not have are passed over.
+      where: the source of the values, for the message.
+      cls: a dataclass; names in `values` that it does not have are ignored.
 
     Raises:
-      ValueError: naming the first field that does not hold what it should.
+      ValueError: naming the first field with a wrong value.
     """
     kinds = typing.get_type_hints(cls)
     for name, value in values.items():
@@ -52,7 +52,7 @@ def _called(kind: Any, least: int) -> str:
     if typing.get_origin(kind) is tuple:
         return f"a list ({_called(typing.get_args(kind)[0], 0)} each)"
     names = {
-        int: f"a whole number from {least}",
+        int: f"an integer from {least}",
         float: "a number",
         bool: "true or false",
         str: "a text",

@@ -1,4 +1,4 @@
-"""What is done again and again beside the main thread."""
+"""A function called periodically in a background thread."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from collections.abc import Callable, Iterator
 
 @contextlib.contextmanager
 def call_periodically(call: Callable[[], None], seconds: float, name: str) -> Iterator[None]:
-    """Calls `call` in a thread every so many seconds of the block, and once more at its end.
+    """Calls `call` in a background thread every `seconds`, and once more when the block ends.
 
-    What it raises in the thread is printed, since the next time may do better; what it raises at
-    the end is raised, unless the block has raised something itself.
+    Errors in the thread are printed, because the next call may succeed. An error of the last call
+    is raised, unless the block itself raised.
 
     Args:
-      call: never called twice at the same time.
+      call: calls never overlap.
       seconds: between two calls.
-      name: of the thread, and in messages.
+      name: name of the thread, also used in messages.
     """
     ended = threading.Event()
 
-    def again_and_again() -> None:
+    def call_until_ended() -> None:
         while not ended.wait(seconds):
             try:
                 call()
             except Exception as error:  # noqa: BLE001  # see above
-                print(f"{name}: not done now, but later: {error}", file=sys.stderr, flush=True)
+                print(f"{name}: failed, will retry: {error}", file=sys.stderr, flush=True)
 
-    thread = threading.Thread(target=again_and_again, name=name, daemon=True)
+    thread = threading.Thread(target=call_until_ended, name=name, daemon=True)
     thread.start()
     try:
         yield
@@ -38,8 +38,8 @@ def call_periodically(call: Callable[[], None], seconds: float, name: str) -> It
         thread.join()
         try:
             call()
-        except Exception as error:  # noqa: BLE001  # what the block raised tells more
-            print(f"{name}: not done at the end: {error}", file=sys.stderr, flush=True)
+        except Exception as error:  # noqa: BLE001  # the block's own error matters more
+            print(f"{name}: failed at the end: {error}", file=sys.stderr, flush=True)
         raise
     ended.set()
     thread.join()

@@ -1,6 +1,6 @@
 """Named random streams that depend on (seed, name, step) only, never on a carried key.
 
-A resumed run therefore draws exactly what the uninterrupted run would have drawn.
+A resumed run therefore draws the same numbers as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ def stream(
 
     Args:
       seed: an integer seed or an existing key.
-      name: what the numbers are for, e.g. "policy_noise". Different names are independent.
-      step: training step, traced or not; left out for draws made once.
+      name: purpose of the numbers, e.g. "policy_noise". Different names give independent streams.
+      step: training step, traced or not; None for draws made once.
     """
     key = jax.random.key(seed) if isinstance(seed, int) else seed
     key = jax.random.fold_in(key, zlib.crc32(name.encode()))
@@ -30,11 +30,11 @@ def stream(
 
 
 def generator(seed: int, *names: str | int) -> np.random.Generator:
-    """A numpy generator for the host that depends on the seed and the names alone.
+    """A numpy generator that depends on the seed and the names only.
 
     Args:
-      seed: of the run.
-      names: what the numbers are for and about, e.g. "candidate", the name of a triplet, an index.
+      seed: the seed of the run.
+      names: purpose and subject of the numbers, e.g. "candidate", a triplet's name, an index.
     """
     digest = hashlib.sha256(json.dumps([seed, *names]).encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:16]))

@@ -1,7 +1,7 @@
-"""How the commands end when the command line, the config or the material is at fault.
+"""Exit codes, and errors caused by the command line, the config or the input files.
 
-A mistake of the user is one sentence on the error stream and exit code 2; a mistake of this
-package keeps its traceback.
+A user error is printed as one line on stderr and exits with code 2; a bug in this package keeps
+its traceback.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from typing import NoReturn
 from absl import logging
 
 USER_ERROR = 2
-"""Exit code when the command line, the config or the material is at fault."""
+"""Exit code for errors in the command line, the config or the input files."""
 
 TRY_AGAIN = 75
-"""Exit code after SIGTERM or the loss of another process, EX_TEMPFAIL: the same command goes on."""
+"""Exit code after SIGTERM or the loss of a peer (EX_TEMPFAIL): the same command resumes the run."""
 
 WAITING = 10
-"""Exit code while people's answers are waited for: no failure. The same command goes on when they
-are there; to start it again before that is of no use."""
+"""Exit code while the run waits for people's answers: not a failure. The same command resumes the
+run once the answers are there; restarting earlier does nothing."""
 
 _FULL = ("no space left on device", "os error 28", "disk is full", "disk quota exceeded")
 
@@ -32,18 +32,18 @@ PACKAGE = pathlib.Path(__file__).parents[1]
 
 
 class WaitingForPeople(Exception):
-    """The run has asked people and cannot go on before they answer; the message says how far."""
+    """The run needs people's answers to continue; the message says how many there are."""
 
 
 class Unreachable(OSError):
-    """A service of the network does not answer now; the same command goes on when it does."""
+    """A network service does not respond; the same command resumes the run once it does."""
 
 
 class Stopped(Exception):
-    """The run was asked to stop (SIGTERM, Ctrl-C) before its end; what it has done is kept.
+    """The run was asked to stop early (SIGTERM, Ctrl-C); finished work is kept.
 
     Attributes:
-      alone: one of several processes says so while the others wait for it; otherwise all of them
+      alone: only this process raises it, while its peers wait for it; otherwise all processes
         raise it at the same point.
     """
 
@@ -53,10 +53,10 @@ class Stopped(Exception):
 
 
 def is_user_error(error: Exception) -> bool:
-    """Whether the message alone tells a user what to mend.
+    """Whether the message alone tells a user what to fix.
 
-    It does for files that cannot be read, for packages of an extra that is not installed, and
-    for other errors raised in this package. Anything else is a bug and keeps its traceback.
+    True for unreadable files, for packages of an extra that is not installed, and for other errors
+    raised in this package. Anything else is a bug and keeps its traceback.
     """
     if isinstance(error, OSError):
         return error.filename is not None or _raised_here(error)
@@ -66,13 +66,13 @@ def is_user_error(error: Exception) -> bool:
 
 
 def full_disk_message(error: BaseException) -> str:
-    """What an error, or one behind it, says of a full disk or quota; "" if it is of something else.
+    """The message of a full disk or quota in an error or its causes; "" for any other error.
 
-    Libraries that write files raise errors of their own kinds.
+    Matched by text too, because libraries that write files raise errors of their own types.
     """
-    for behind in (error.__cause__, error.__context__):
-        if behind is not None and (told := full_disk_message(behind)):
-            return told
+    for cause in (error.__cause__, error.__context__):
+        if cause is not None and (message := full_disk_message(cause)):
+            return message
     number, text = getattr(error, "errno", None), f"{type(error).__name__}: {error}".lower()
     if number in (errno.ENOSPC, errno.EDQUOT) or any(words in text for words in _FULL):
         return str(error).strip().rpartition("\n")[2]
@@ -80,7 +80,8 @@ def full_disk_message(error: BaseException) -> str:
 
 
 def log_full_disk_once() -> None:
-    """Keeps libraries from logging tracebacks of a full disk, which the run tells in a sentence."""
+    """Keeps libraries from logging tracebacks of a full disk: the run itself reports it in a line.
+    """
 
     def is_other(record: logging.logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
@@ -102,7 +103,7 @@ def exit_with(error: Exception) -> NoReturn:
 
 
 class CommandParser(argparse.ArgumentParser):
-    """A parser whose complaints are one sentence too; options are never abbreviated."""
+    """A parser that reports errors in one line; options are never abbreviated."""
 
     def __init__(self, *, prog: str, description: str) -> None:
         super().__init__(
@@ -121,8 +122,8 @@ class CommandParser(argparse.ArgumentParser):
 def run_command(
     parser: CommandParser, run: Callable[[argparse.Namespace], None], argv: list[str] | None = None
 ) -> None:
-    """Parses the command line (or `argv`) and runs; mistakes of the user end in one sentence."""
-    # as in main: jax tells a lot at the level of info
+    """Parses the command line (or `argv`) and calls `run`; user errors are printed as one line."""
+    # As in main.py: jax is verbose at level info.
     logging.set_verbosity(logging.WARNING)
     options = parser.parse_args(argv)
     try:

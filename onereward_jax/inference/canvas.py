@@ -33,7 +33,7 @@ class Padding(NamedTuple):
         """From "left,top,right,bottom".
 
         Raises:
-          ValueError: not four whole numbers, one is negative, or all are 0.
+          ValueError: not four integers, one is negative, or all are 0.
         """
         parts = text.split(",")
         if len(parts) != 4 or not all(part.strip().isdecimal() for part in parts):

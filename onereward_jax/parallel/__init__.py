@@ -1,4 +1,4 @@
-"""Processes and device meshes, the table of logical axes, batches on the mesh, remat."""
+"""Multi-process runs, the device mesh, logical axis rules, sharded batches, remat."""
 
 from onereward_jax.parallel.batch import (
     HostLocalRow,

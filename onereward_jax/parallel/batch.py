@@ -1,4 +1,4 @@
-"""Batches on the mesh: the first axis over `data` and `fsdp`, everything else whole."""
+"""Batches on the mesh: the first axis is sharded over `data` and `fsdp`, the others are not."""
 
 from __future__ import annotations
 
@@ -12,27 +12,26 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Int64, Shaped
 
 BATCH_AXES = ("data", "fsdp")
-"""Mesh axes over which samples are spread; the table of logical axes says the same."""
+"""Mesh axes over which samples are sharded, as in `sharding_rules.RULES`."""
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Samples spread over the mesh."""
+    """Shards the first axis over the mesh."""
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The same value on every device."""
+    """Replicates over all devices."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def local_rows(batch_size: int, mesh: Mesh) -> Int64[np.ndarray, "n"]:
-    """Which samples of a global batch lie on devices of this process, in ascending order.
+    """Indices of the samples of a global batch on this process's devices, in ascending order.
 
-    Processes among which one part of the batch is shared (their devices differ in the mesh axis
-    `tensor` only) hold the same samples.
+    Processes whose devices differ only in the mesh axis `tensor` hold the same samples.
 
     Raises:
-      ValueError: the samples cannot be dealt evenly to the devices of the mesh.
+      ValueError: `batch_size` is not a multiple of the size of the batch axes.
     """
     parts = mesh.shape["data"] * mesh.shape["fsdp"]
     if batch_size % parts:
@@ -46,15 +45,18 @@ def local_rows(batch_size: int, mesh: Mesh) -> Int64[np.ndarray, "n"]:
 
 
 def shard_batch(batch: Any, mesh: Mesh) -> Any:
-    """Puts this process's samples on its devices, as its part of the global batch.
+    """Makes a global batch from host-local samples.
 
     Args:
-      batch: a tree of arrays with the samples of this process on the first axis, in the order of
+      batch: a pytree of numpy arrays [local b, ...] with this process's samples, in the order of
         `local_rows`.
       mesh: the mesh.
 
+    Returns:
+      The same pytree with global arrays [b, ...].
+
     Raises:
-      ValueError: the samples cannot be dealt evenly to the devices of the mesh.
+      ValueError: the samples do not divide evenly over this process's devices.
     """
     sharding = batch_sharding(mesh)
     parts = mesh.shape["data"] * mesh.shape["fsdp"]
@@ -74,12 +76,12 @@ def shard_batch(batch: Any, mesh: Mesh) -> Any:
 
 
 class HostLocalRow(NamedTuple):
-    """A sample of an array on the mesh that this process alone takes from it.
+    """A sample of a global array that this process, and no other, reads.
 
     Attributes:
-      row: its number in the whole batch.
-      shard: the device's part of the batch that it lies in.
-      offset: its number there.
+      row: index in the global batch.
+      shard: the addressable shard that holds it.
+      offset: index in the shard.
     """
 
     row: int
@@ -87,14 +89,14 @@ class HostLocalRow(NamedTuple):
     offset: int
 
     def fetch(self) -> Shaped[np.ndarray, "..."]:
-        """Its values; waits for the device. Threads may call it."""
+        """Its values [...]. Blocks until the device is done. Thread-safe."""
         return np.asarray(self.shard)[self.offset]
 
 
 def host_local_rows(array: jax.Array) -> Iterator[HostLocalRow]:
-    """The samples of an array [b, ...] on the devices of this process, without waiting for them.
+    """The samples of an array [b, ...] on this process's devices; starts copies, does not block.
 
-    Over all processes every sample comes once, also where several hold it.
+    Over all processes, each sample is yielded once, even if replicated.
     """
     for part in array.addressable_shards:
         if part.replica_id == 0:
@@ -105,15 +107,15 @@ def host_local_rows(array: jax.Array) -> Iterator[HostLocalRow]:
 
 
 def replicate(batch: Any, mesh: Mesh) -> Any:
-    """A tree of arrays [b, ...] that every process has as a whole, spread over the mesh.
+    """Shards a pytree of arrays [b, ...] that every process holds in full.
 
     Raises:
-      ValueError: the samples cannot be dealt evenly to the devices of the mesh.
+      ValueError: b is not a multiple of the size of the batch axes.
     """
     sharding = batch_sharding(mesh)
 
     def place(array: np.ndarray) -> jax.Array:
-        local_rows(array.shape[0], mesh)  # says what is wrong with the size
+        local_rows(array.shape[0], mesh)  # checks the batch size
         array = np.asarray(array)
         return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
@@ -121,7 +123,7 @@ def replicate(batch: Any, mesh: Mesh) -> Any:
 
 
 def gather(tree: Any) -> Any:
-    """Arrays of any sharding as numpy arrays, whole, on every process; all must call it."""
+    """Gathers arrays of any sharding to full numpy arrays on every process; all must call it."""
 
     def whole(array: jax.Array) -> np.ndarray:
         if array.is_fully_addressable or array.is_fully_replicated:
@@ -132,10 +134,10 @@ def gather(tree: Any) -> Any:
 
 
 def check_microbatches(batch_size: int, microbatches: int, mesh: Mesh) -> None:
-    """Makes sure that every device has a sample of every microbatch.
+    """Checks that every device gets samples of every microbatch.
 
     Raises:
-      ValueError: `batch_size` is not a multiple of microbatches x parts of the mesh.
+      ValueError: `batch_size` is not a multiple of microbatches x size of the batch axes.
     """
     parts = mesh.shape["data"] * mesh.shape["fsdp"]
     if batch_size % (microbatches * parts):
@@ -146,10 +148,10 @@ def check_microbatches(batch_size: int, microbatches: int, mesh: Mesh) -> None:
 
 
 def split_microbatches(batch: Any, microbatches: int) -> Any:
-    """Every array [b, ...] as [microbatches, b / microbatches, ...], for `lax.scan`.
+    """Reshapes arrays [b, ...] to [microbatches, b / microbatches, ...], for `lax.scan`.
 
-    Neighbouring samples go to different microbatches, so that a device keeps the samples it
-    has: nothing is sent.
+    Neighbouring samples go to different microbatches, so every device keeps its samples and the
+    reshape needs no communication.
     """
 
     def split(array: jax.Array) -> jax.Array:

@@ -1,16 +1,17 @@
-"""Collectives behind a loop, kept behind it where CPU processes make a run.
+"""Keeps collectives in program order on multi-process CPU runs.
 
-Gloo, which connects CPU processes, pairs the messages of a group of devices by their order alone.
-XLA's CPU runtime gives collectives an order, with one hole: it starts what follows a loop or a
-branch while collectives inside still run, unless it needs their result. A gather of weights behind
-a scan of layers then overtakes those of the layers, at another moment in each process, and a
-process receives what was sent for another collective: "Received data size doesn't match expected
-size". (`WhileThunk` and `ConditionalThunk` return before their collectives end, and the edges
-between collectives are scheduling edges, which do not wait: xla/backends/cpu/runtime.)
+Gloo, which connects CPU processes, matches the messages of a device group by order alone. XLA's
+CPU runtime orders collectives, with one gap: it starts the operations after a loop or branch while
+collectives inside still run, unless it needs their result. An all-gather of weights after a scan
+over layers can then overtake the all-gathers inside the scan, at a different point in each
+process, and a process receives the data of another collective: "Received data size doesn't match
+expected size". (`WhileThunk` and `ConditionalThunk` return before their collectives end, and the
+edges between collectives are scheduling edges, which do not wait: xla/backends/cpu/runtime.)
 
-So the program is made to need the result: `in_order` evaluates each loop as early as possible, all
-else as late as possible, and lets every value that was there before a loop and is used behind it
-pass through a selection by a number that the loop's result gives. The values stay what they are.
+`in_order` adds the missing data dependence. It evaluates each loop as early as possible and
+everything else as late as possible. Every value computed before a loop and used after it passes
+through a `lax.select` whose predicate is computed from the loop's result and always true. Values
+do not change.
 """
 
 from __future__ import annotations
@@ -28,17 +29,17 @@ LOOPS = ("scan", "while", "cond")
 """Primitives whose collectives XLA's CPU runtime does not wait for."""
 
 OPAQUE = ("shard_map",)
-"""Left as they are inside; what follows waits for them as for a loop."""
+"""Not rewritten inside; what follows waits for them as for a loop."""
 
 _Values = list[tuple[Any, int]]
-"""Arrays, each with the number of the latest loop that it needs."""
+"""Arrays, each with the number of the last loop that it depends on."""
 
 
 def in_order(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function`, with whatever follows a loop in need of its result; to be traced by `jax.jit`.
+    """`function`, with everything after a loop depending on its result; wrap it in `jax.jit`.
 
     Args:
-      function: takes and returns pytrees; leaves that are no arrays are static.
+      function: takes and returns pytrees; leaves that are not arrays are static.
     """
 
     def ordered(*args: Any) -> Any:
@@ -63,27 +64,27 @@ class _Loops:
 
     Attributes:
       count: how many.
-      true: a scalar of booleans that always is true, and needs the latest.
+      true: boolean scalar, always true, that depends on the last loop.
     """
 
     count: int = 0
     true: jax.Array | None = None
 
     def passed(self, result: jax.Array | None) -> None:
-        """Counts one more; `result` is what it computed, None where that is nothing to wait for."""
+        """Counts one more loop; `result` is an output of it, None if there is none to wait for."""
         if result is None:
             return
         largest = jnp.max(result).astype(jnp.float32)
         number = lax.bitcast_convert_type(largest, jnp.int32)
         self.count += 1
-        # One of two successive integers is even, and no simplification of XLA's knows it.
+        # n * (n + 1) is always even; XLA does not simplify it away.
         self.true = (number * (number + 1)) & 1 == 0
 
 
 def _flat(closed: ClosedJaxpr) -> ClosedJaxpr:
-    """The same with the loops inside of calls (jitted, rematerialised functions) taken out of them.
+    """Inlines calls (jit, remat) that contain loops.
 
-    XLA has no such calls either, and the loop may need less than the whole call does.
+    XLA inlines them too, and a loop may depend on less than the whole call.
     """
 
     def evaluate(inner: ClosedJaxpr, args: Sequence[Any]) -> list[Any]:
@@ -107,10 +108,10 @@ def _flat(closed: ClosedJaxpr) -> ClosedJaxpr:
 
 
 def _evaluate(closed: ClosedJaxpr, args: Sequence[Any]) -> list[Any]:
-    """The outputs; loops run as early as their inputs allow, all else as late as it is needed.
+    """The outputs. Loops run as early as their inputs allow, everything else as late as possible.
 
-    What XLA could move from before a loop to behind it, a gather that the loop does not need, is
-    so behind it from the start, with inputs that need the loop.
+    An all-gather that a loop does not need, which XLA could move from before the loop to after it,
+    is thus placed after it from the start, with inputs that depend on the loop.
     """
     jaxpr, loops = closed.jaxpr, _Loops()
     makers = {var: index for index, eqn in enumerate(jaxpr.eqns) for var in eqn.outvars}
@@ -128,20 +129,20 @@ def _evaluate(closed: ClosedJaxpr, args: Sequence[Any]) -> list[Any]:
         return values[atom]
 
     def run(last: int) -> None:
-        """Runs an equation after those that it depends on, in the order of the program."""
-        wanted, pending = set(), [last]
+        """Runs an equation after those that it depends on, in program order."""
+        needed, pending = set(), [last]
         while pending:
             index = pending.pop()
-            if index not in done and index not in wanted:
-                wanted.add(index)
+            if index not in done and index not in needed:
+                needed.add(index)
                 atoms = [atom for atom in jaxpr.eqns[index].invars if not isinstance(atom, Literal)]
                 pending.extend(makers[atom] for atom in atoms if atom in makers)
-        for index in sorted(wanted):
+        for index in sorted(needed):
             eqn = jaxpr.eqns[index]
             with eqn.ctx.manager:
                 outputs = _run(eqn, [read(atom) for atom in eqn.invars], loops)
             values.update(zip(eqn.outvars, outputs))
-        done.update(wanted)
+        done.update(needed)
 
     for index, eqn in enumerate(jaxpr.eqns):
         if eqn.effects or _has_loop(eqn):
@@ -179,7 +180,7 @@ def _bind(eqn: JaxprEqn, arrays: Sequence[Any], params: dict[str, Any]) -> Seque
 
 
 def _ordered(closed: ClosedJaxpr) -> ClosedJaxpr:
-    """The body of a loop, in order."""
+    """The body of a loop, with its collectives in order."""
     if not any(map(_has_loop, closed.jaxpr.eqns)):
         return closed
     flat = _flat(closed)
@@ -200,13 +201,13 @@ def _has_loop(eqn: JaxprEqn) -> bool:
 
 
 def _called(params: dict[str, Any]) -> ClosedJaxpr:
-    """What a mere call (of a jitted, rematerialised or custom-gradient function) evaluates."""
+    """The inner jaxpr of a call (jit, remat, custom gradient)."""
     inner = params["jaxpr"] if "jaxpr" in params else params["call_jaxpr"]
     return inner if isinstance(inner, ClosedJaxpr) else ClosedJaxpr(inner, ())
 
 
 def _kept(body: ClosedJaxpr) -> set[int]:
-    """Which outputs a body hands on as they are: nothing has to be waited for to have them."""
+    """Indices of the outputs that a body passes through unchanged: they do not wait for it."""
     inputs = set(body.jaxpr.invars)
     return {
         index
@@ -216,6 +217,6 @@ def _kept(body: ClosedJaxpr) -> set[int]:
 
 
 def _largest(values: Sequence[Any]) -> Any | None:
-    """The largest array of floats, or of other numbers where there is none."""
+    """The largest float array, or the largest other array if there is none."""
     numbers = [v for v in values if not jnp.issubdtype(v.dtype, jax.dtypes.extended) and v.size]
     return max(numbers, key=lambda v: (jnp.issubdtype(v.dtype, jnp.floating), v.size), default=None)

@@ -1,8 +1,8 @@
-"""Several processes, one a host, as one run: starting, waiting for each other, ending together.
+"""Multi-process runs: initialize, barriers, broadcasts, shutdown together.
 
-All of them run the same program on the same global mesh; process 0 alone writes files that are
-not sharded arrays. What the runtime of jax lacks is here: it says who is missing, and it lets no
-process wait for one that has ended with an error.
+All processes (one per host) run the same program on the same global mesh; process 0 alone writes
+files other than sharded arrays. In addition to `jax.distributed`, errors name the missing
+processes, and no process waits for one that has failed.
 """
 
 from __future__ import annotations
@@ -34,36 +34,36 @@ from onereward_jax.parallel.jax_internals import detect_cluster, key_value_store
 from onereward_jax.parallel.rendezvous import PeerLost, names_of, rendezvous
 
 SILENCE_SECONDS = 120.0
-"""A process not heard of for so long is taken for dead, and all others are ended. Four processes
-that compiled at once on two busy cores were silent for more than 60 s, and alive."""
+"""Heartbeat timeout: a process silent for this long counts as dead, and all others are ended. Four
+processes that compiled at once on two busy cores were silent for more than 60 s, but alive."""
 
 START_FACTOR = 3
-"""So many times longer may processes take to start: one host installs faster than another."""
+"""Timeout of the start, as a multiple of the heartbeat timeout: some hosts install more slowly."""
 
 BARRIER_SECONDS = 1800.0
-"""A process that lives, but does not come to where the others wait for it."""
+"""Timeout of a barrier for processes that are alive but do not reach it."""
 
 LINGER_SECONDS = 3.0
-"""Process 0 ends so much later than it fails: without it nobody can read why."""
+"""Delay between a failure of process 0 and its exit: it hosts the store in which peers read why."""
 
 CRASHED = 1
 
 _VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 KEYS = "onereward"
-"""Prefix of what the processes tell each other in the runtime's key-value store."""
+"""Prefix of this package's keys in the runtime's key-value store."""
 _broadcasts = itertools.count(1)
 _gathers = itertools.count(1)
 
 
 @dataclasses.dataclass(frozen=True)
 class ClusterConfig:
-    """Where the processes of a run meet.
+    """Coordinator address, process count and process index of a run.
 
     Attributes:
       address: host:port of process 0.
-      count, index: how many processes there are, and which this is.
-      detected: found in a cluster's own environment, which then also deals devices to the
-        processes of a host. Otherwise each takes all it sees.
+      count, index: number of processes, and index of this one.
+      detected: read from the cluster's environment, which then also assigns devices to the
+        processes of a host. Otherwise each process uses all devices it sees.
     """
 
     address: str
@@ -80,16 +80,18 @@ def find_cluster_config(
     seconds: float = SILENCE_SECONDS,
     environment: Mapping[str, str] = os.environ,
 ) -> ClusterConfig:
-    """Where to meet: as given, else by JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and
-    JAX_PROCESS_ID, else as Cloud TPU, GKE or Slurm say.
+    """The cluster config, from the first of these sources that is set.
+
+    The arguments; then JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID; then Cloud
+    TPU, GKE or Slurm.
 
     Args:
       address, count, index: all or none.
-      seconds: to wait for a name server to know process 0.
-      environment: variables.
+      seconds: to wait until a name server resolves process 0.
+      environment: environment variables.
 
     Raises:
-      ValueError: in one sentence, what is missing or wrong.
+      ValueError: a value is missing or wrong, or no cluster is found.
     """
     given = dict(zip(("--coordinator", "--process_count", "--process_index"),
                      (address, count, index)))  # fmt: skip
@@ -104,39 +106,39 @@ def find_cluster_config(
     try:
         found = detect_cluster(seconds)
     except (OSError, RuntimeError) as error:
-        raise ValueError(f"--distributed: the cluster does not tell: {error}") from error
+        raise ValueError(f"--distributed: cluster detection failed: {error}") from error
     if None in found:
         raise ValueError(
-            "--distributed: neither Cloud TPU, GKE nor Slurm is found here; give --coordinator="
-            "host:port, --process_count and --process_index, or leave --distributed out"
+            "--distributed: found neither Cloud TPU, GKE nor Slurm; set --coordinator=host:port, "
+            "--process_count and --process_index, or leave out --distributed"
         )
-    names = ("the cluster's coordinator", "its process count", "its process number")
+    names = ("the cluster's coordinator", "its process count", "its process index")
     return _checked(dict(zip(names, found)), detected=True)
 
 
 def _checked(given: Mapping[str, Any], *, detected: bool) -> ClusterConfig:
-    """The cluster configuration, if the three values make sense."""
+    """The cluster config, after checking the three values."""
     (at, address), (of, count), (which, index) = given.items()
     host, _, port = str(address).rpartition(":")
     if not host or not port.isdecimal():
         raise ValueError(f"{at} is {address!r}: host:port expected")
     for name, value in ((of, count), (which, index)):
         if not str(value).isdecimal():
-            raise ValueError(f"{name} is {value!r}: a whole number expected")
+            raise ValueError(f"{name} is {value!r}: an integer expected")
     if not int(index) < int(count):
         raise ValueError(f"{which} is {index}: {of} is {count}, so 0 ... {int(count) - 1} expected")
     return ClusterConfig(str(address), int(count), int(index), detected)
 
 
 def initialize(cluster: ClusterConfig, silence: float = SILENCE_SECONDS) -> None:
-    """Becomes one of the processes of the run. To be called before anything else asks for devices.
+    """Joins the run. Call it before anything else queries devices.
 
     Args:
       cluster: see `find_cluster_config`.
-      silence: see `SILENCE_SECONDS`.
+      silence: heartbeat timeout in seconds, see `SILENCE_SECONDS`.
 
     Raises:
-      PeerLost: naming the processes that have not started within `START_FACTOR` times as long.
+      PeerLost: naming the processes that did not start within `START_FACTOR` * `silence` seconds.
       OSError: process 0 cannot listen on its port.
     """
     start = START_FACTOR * silence
@@ -155,15 +157,15 @@ def initialize(cluster: ClusterConfig, silence: float = SILENCE_SECONDS) -> None
 
 
 def barrier(event: str, seconds: float | None = BARRIER_SECONDS) -> None:
-    """Returns when every process has called it for `event`, as often as this one.
+    """Returns once every process has called it for `event`, as many times as this one.
 
     Args:
-      event: what is waited for, without slashes; part of the message.
-      seconds: how long; None: as long as all processes live.
+      event: name of the barrier, without slashes; part of the message.
+      seconds: timeout; None: no timeout while all processes are alive.
 
     Raises:
-      PeerLost: naming the processes that are missing, or the one that has failed.
-      Stopped, WaitingForPeople: another process has ended with it.
+      PeerLost: naming the missing processes, or the one that failed.
+      Stopped, WaitingForPeople: another process ended with it.
     """
     if not is_multiprocess():
         return
@@ -181,18 +183,18 @@ def barrier(event: str, seconds: float | None = BARRIER_SECONDS) -> None:
         waited = time.monotonic() - started
         if seconds is not None and waited > seconds:
             who = names_of(missing, count, dict(enumerate(_hosts(client))))
-            raise PeerLost(f"{who} did not come to {event!r} within {seconds:.0f} s", TRY_AGAIN)
+            raise PeerLost(f"{who} did not reach {event!r} within {seconds:.0f} s", TRY_AGAIN)
         time.sleep(pause)
         pause = min(2.0 * pause, 1.0)
 
 
 def broadcast_from_writer(make: Callable[[], str]) -> str:
-    """What `make` gives on process 0, on every process; all call it equally often.
+    """Broadcasts the result of `make` on process 0; all must call it the same number of times.
 
-    However long it may take: a dead process 0 is noticed by the runtime.
+    There is no timeout: the runtime detects a dead process 0.
 
     Raises:
-      PeerLost: process 0 has failed.
+      PeerLost: process 0 failed.
     """
     if not is_multiprocess():
         return make()
@@ -204,12 +206,12 @@ def broadcast_from_writer(make: Callable[[], str]) -> str:
 
 
 def gather_on_writer(text: str) -> list[str]:
-    """What every process says, in their order, on process 0; nothing on the others.
+    """Gathers a text per process, in process order, on process 0; [] on the others.
 
-    All call it equally often; process 0 waits for the others, they for nobody. No device is asked.
+    All must call it the same number of times. Only process 0 blocks. Uses no device collective.
 
     Raises:
-      PeerLost: on process 0, another process has failed.
+      PeerLost: on process 0, another process failed.
     """
     if not is_multiprocess():
         return [text]
@@ -228,16 +230,17 @@ def gather_on_writer(text: str) -> list[str]:
 
 
 def shared_value(name: str, make: Callable[[], str]) -> str:
-    """What `make` gives on process 0 when it first asks for `name`, the same everywhere.
+    """A value that process 0 makes at its first call with `name`; the same on all processes.
 
-    Unlike `broadcast_from_writer`, processes may ask at different times and any number of times.
+    Unlike `broadcast_from_writer`, processes may call it at different times and any number of
+    times.
 
     Args:
-      name: of the question, without slashes.
-      make: gives the answer; called on process 0 only.
+      name: key of the value, without slashes.
+      make: computes the value; called on process 0 only.
 
     Raises:
-      PeerLost: process 0 has failed.
+      PeerLost: process 0 failed.
     """
     if not is_multiprocess():
         return make()
@@ -254,7 +257,8 @@ def shared_value(name: str, make: Callable[[], str]) -> str:
 
 
 def first_on_host(name: str) -> bool:
-    """Whether this process has the lowest number of all that give the same name; all must ask."""
+    """Whether this process has the lowest index of all that pass the same name; all must call it.
+    """
     if not is_multiprocess():
         return True
     names = multihost_utils.process_allgather(np.array(zlib.crc32(name.encode()), np.uint32))
@@ -262,33 +266,33 @@ def first_on_host(name: str) -> bool:
 
 
 def true_on_all(here: bool) -> bool:
-    """Whether all processes say so; all must ask."""
+    """Logical AND over all processes; all must call it."""
     if not is_multiprocess():
         return here
     return bool(multihost_utils.process_allgather(np.array(here)).all())
 
 
 def is_multiprocess() -> bool:
-    """Whether this is one of several processes; asks no device."""
+    """Whether the run has more than one process; does not initialize devices."""
     return jax.distributed.is_initialized() and process_count() > 1
 
 
 def is_writer() -> bool:
-    """Whether this process writes what is not sharded: files, the log, the progress bar."""
+    """Whether this is process 0, which writes everything not sharded: files, log, progress bar."""
     return jax.process_index() == 0
 
 
 @contextlib.contextmanager
 def shutdown_together(orderly: Container[int], silence: float) -> Iterator[None]:
-    """What a process of several does at its end, in place of waiting for peers that never come.
+    """Ends a multi-process run without waiting for peers that never arrive.
 
-    A failure, or that people are waited for, is told to the others, who learn of it at
-    `barrier`; the process then ends at once. The runtime ends those that wait for it
-    elsewhere, within the silence given to `initialize`.
+    A failing process (or one that waits for people) publishes why and exits at once; the others
+    raise it at their next `barrier`. The runtime ends processes that wait elsewhere, within the
+    heartbeat timeout.
 
     Args:
       orderly: exit codes that all processes end with at the same point.
-      silence: as given to `initialize`.
+      silence: heartbeat timeout in seconds, as passed to `initialize`.
     """
     try:
         yield
@@ -306,7 +310,7 @@ def shutdown_together(orderly: Container[int], silence: float) -> Iterator[None]
         if is_multiprocess():
             traceback.print_exc()
             if isinstance(error, jax.errors.JaxRuntimeError):
-                # Perhaps a peer died in the midst of a collective; then we are ended too.
+                # A peer may have died inside a collective; then the runtime ends this process too.
                 _publish_failure(key_value_store(), CRASHED, _first_line(error))
                 sys.stderr.flush()
                 time.sleep(2.0 * silence)
@@ -317,7 +321,7 @@ def shutdown_together(orderly: Container[int], silence: float) -> Iterator[None]
 
 
 def _shutdown() -> None:
-    """The end of a run that all processes end alike."""
+    """Shuts down when all processes end with the same code."""
     try:
         barrier("the end")
     except PeerLost as lost:
@@ -327,12 +331,12 @@ def _shutdown() -> None:
 
 
 def exit_now(code: int, sentence: str, *, stopped: bool = False) -> NoReturn:
-    """Ends this process now, whatever its threads are doing; tells the others why.
+    """Exits at once, without waiting for threads, and publishes why.
 
     Args:
-      code: its exit code.
-      sentence: what the others say.
-      stopped: it was asked to stop, and so are they; otherwise they call it a failure.
+      code: exit code.
+      sentence: message that the other processes show.
+      stopped: the run was asked to stop; otherwise the others report a failure.
     """
     if is_multiprocess():
         with contextlib.suppress(jax.errors.JaxRuntimeError):  # process 0 has ended
@@ -351,10 +355,14 @@ def _publish_failure(client: Any, code: int, sentence: str, stopped: bool = Fals
 
 
 def raise_peer_failure(client: Any) -> None:
-    """Raises what another process has told of: `PeerLost` for a failure.
+    """Raises the failure published by another process, if any.
 
     Args:
       client: the key-value store.
+
+    Raises:
+      PeerLost: another process failed.
+      Stopped, WaitingForPeople: another process ended with it.
     """
     for key, text in client.key_value_dir_get(f"{KEYS}/failed/"):
         failure, index = json.loads(text), int(key.rpartition("/")[2])
@@ -363,7 +371,7 @@ def raise_peer_failure(client: Any) -> None:
         if failure["stopped"]:
             raise Stopped(failure["sentence"], alone=True)
         who = names_of([index], jax.process_count(), dict(enumerate(_hosts(client))))
-        raise PeerLost(f"{who} has failed: {failure['sentence']}", failure["code"])
+        raise PeerLost(f"{who} failed: {failure['sentence']}", failure["code"])
 
 
 def _hosts(client: Any) -> list[str]:

@@ -1,8 +1,8 @@
-"""Sharded leaves on the host of the process that writes, a layer at a time.
+"""Gathers sharded parameters to host memory of process 0, one layer at a time.
 
-Where one process has all devices, each device cuts its part of the layer out, and the host puts the
-parts together. Otherwise the parts are sent to all devices first, some rows of each at a time: to
-gather a whole layer, compilers take two or three times its room (libtpu 0.0.42.1, float32).
+If one process has all devices, each device slices its shard of the layer and the host assembles
+the shards. Otherwise the shards are all-gathered first, a few rows of each at a time: an
+all-gather of a whole layer takes two or three times its memory (libtpu 0.0.42.1, float32).
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ from onereward_jax.parallel.distributed import is_writer
 from onereward_jax.parallel.jit import MeshFunction, mesh_jit
 
 PIECE_BYTES = 32 << 20
-"""Sent to all devices at a time, at most, if a row of each part is no more."""
+"""Upper bound on one all-gather, unless a single row of each shard is larger."""
 
 Axes = tuple[tuple[str, ...], ...]
-"""For each side of an array the mesh axes that split it, in order."""
+"""For each dimension of an array, the mesh axes that shard it, in order."""
 
 
 def layers_on_writer(leaf: Any, stacked: bool, dtype: Any) -> Iterator[np.ndarray | None]:
-    """The layers of a stacked leaf, or the leaf itself, whole and in `dtype`.
+    """The full layers of a stacked leaf, or the full leaf itself, in `dtype`.
 
-    All processes that share the leaf must go through all layers. Nothing of a layer stays on the
-    devices, nor on the host when the caller drops it.
+    All processes that hold shards of the leaf must iterate over all layers. No layer stays on the
+    devices, nor on the host once the caller drops it.
 
     Args:
-      leaf: an array of JAX or of numpy.
-      stacked: axis 0 runs over layers.
-      dtype: of the result.
+      leaf: a JAX or numpy array.
+      stacked: axis 0 is the layer axis.
+      dtype: dtype of the result.
 
     Yields:
-      What process 0 is to write; None on the others.
+      A numpy array on process 0; None on the others.
 
     Raises:
-      ValueError: the axis of the layers is split.
+      ValueError: the layer axis is sharded.
     """
     if not isinstance(leaf, jax.Array):
         for layer in np.asarray(leaf) if stacked else [np.asarray(leaf)]:
@@ -49,21 +49,21 @@ def layers_on_writer(leaf: Any, stacked: bool, dtype: Any) -> Iterator[np.ndarra
         return
     one = _gathered if not (leaf.is_fully_addressable or leaf.is_fully_replicated) else _fetched
     for number in range(leaf.shape[0] if stacked else 1):
-        # No name for it: it would live on beside the next one.
+        # Not assigned to a variable: it would stay alive while the next layer is gathered.
         yield one(leaf, number, stacked, np.dtype(dtype))
 
 
 def part_function(
     sharding: jax.sharding.Sharding, shape: tuple[int, ...], stacked: bool, dtype: np.dtype
 ) -> MeshFunction | Any:
-    """(leaf, number) -> the layer of that number, spread as the leaf is.
+    """(leaf, index) -> the layer at that index, sharded like the leaf.
 
     Args:
-      sharding, shape: of the leaf.
+      sharding, shape: sharding and shape of the leaf.
       stacked, dtype: see `layers_on_writer`.
 
     Raises:
-      ValueError: the axis of the layers is split.
+      ValueError: the layer axis is sharded.
     """
     return _function(sharding, shape, stacked, dtype, None)
 
@@ -71,17 +71,17 @@ def part_function(
 def piece_function(
     sharding: NamedSharding, shape: tuple[int, ...], stacked: bool, dtype: np.dtype
 ) -> tuple[MeshFunction, int]:
-    """(leaf, number, start) -> some rows of each part of a layer: [parts, rows, ...] everywhere.
+    """(leaf, index, start) -> rows of each shard of a layer, [shards, rows, ...], replicated.
 
     Args:
-      sharding, shape: of the leaf.
+      sharding, shape: sharding and shape of the leaf.
       stacked, dtype: see `layers_on_writer`.
 
     Returns:
-      The function and how many rows of a part it takes, from `start` on.
+      The function, and the number of rows of each shard that it takes from `start`.
 
     Raises:
-      ValueError: the axis of the layers is split.
+      ValueError: the layer axis is sharded.
     """
     part = sharding.shard_shape(shape)[stacked:]
     parts = math.prod(shape[stacked:]) // math.prod(part)
@@ -98,7 +98,7 @@ def _function(
     dtype: np.dtype,
     rows: int | None,
 ) -> MeshFunction | Any:
-    """One for each shape: with several processes, a function's first call waits for all of them."""
+    """Cached by shape: in a multi-process run, the first call of each function is a barrier."""
 
     def part(leaf: jax.Array, number: jax.Array) -> jax.Array:
         picked = jax.lax.dynamic_index_in_dim(leaf, number, 0, keepdims=False) if stacked else leaf
@@ -108,7 +108,7 @@ def _function(
         return jax.jit(part)
     mesh, axes = sharding.mesh, _axes(sharding, len(shape))
     if stacked and axes[0]:
-        raise ValueError(f"the layers of a leaf are split over {axes[0]}")
+        raise ValueError(f"the layer axis of a leaf is sharded over {axes[0]}")
     leaf, number, inner = PartitionSpec(*axes), PartitionSpec(), axes[stacked:]
 
     def piece(leaf: jax.Array, number: jax.Array, start: jax.Array) -> jax.Array:
@@ -125,21 +125,21 @@ def _function(
 
 
 def _fetched(leaf: jax.Array, number: int, stacked: bool, dtype: np.dtype) -> np.ndarray | None:
-    """A layer of which this process has all parts, or the whole."""
+    """A layer of a leaf that is fully addressable or replicated."""
     layer = part_function(leaf.sharding, leaf.shape, stacked, dtype)(leaf, np.int32(number))
     return np.asarray(layer) if is_writer() else None
 
 
 def _gathered(leaf: jax.Array, number: int, stacked: bool, dtype: np.dtype) -> np.ndarray | None:
-    """A layer whose parts belong to several processes."""
+    """A layer whose shards belong to multiple processes."""
     pick, rows = piece_function(leaf.sharding, leaf.shape, stacked, dtype)
     length = leaf.sharding.shard_shape(leaf.shape)[int(stacked)]
     whole = np.empty(leaf.shape[stacked:], dtype) if is_writer() else None
     for start in range(0, length, rows):
-        start = min(start, length - rows)  # the last one may have rows of the one before
+        start = min(start, length - rows)  # the last piece may overlap the one before
         piece = pick(leaf, np.int32(number), np.int32(start))
         if whole is None:
-            jax.block_until_ready(piece)  # else pieces would pile up on the devices
+            jax.block_until_ready(piece)  # otherwise pieces accumulate on the devices
         else:
             fill(whole, np.asarray(piece.addressable_data(0)), start, leaf.sharding, stacked)
         del piece
@@ -149,13 +149,13 @@ def _gathered(leaf: jax.Array, number: int, stacked: bool, dtype: np.dtype) -> n
 def fill(
     layer: np.ndarray, piece: np.ndarray, start: int, sharding: NamedSharding, stacked: bool
 ) -> None:
-    """Puts what `piece_function` gives for `start` where it belongs in `layer`.
+    """Copies the output of `piece_function` for `start` into `layer`.
 
     Args:
-      layer: [*shape of a layer].
-      piece: [parts, rows, ...].
-      start: first of these rows in its part.
-      sharding, stacked: of the leaf.
+      layer: [*shape of a layer], written in place.
+      piece: [shards, rows, ...].
+      start: index of the first of these rows in each shard.
+      sharding, stacked: sharding of the leaf, and whether axis 0 is the layer axis.
     """
     axes = _axes(sharding, layer.ndim + stacked)[stacked:]
     sizes = [[sharding.mesh.shape[name] for name in names] for names in axes]
@@ -167,7 +167,7 @@ def fill(
         at += len(split)
         inside.append(at)
         at += 1
-    # [sizes of the mesh axes, shape of a part]: a view of the layer
+    # [sizes of the mesh axes, shape of a shard]: a view of the layer
     by_part = layer.reshape(apart).transpose([*order, *inside])
     counts = [size for split in sizes for size in split]
     rows = (slice(None),) * len(counts) + (slice(start, start + piece.shape[1]),)

@@ -1,8 +1,8 @@
-"""What runs of several processes need of jax and jax has no public name for; the only such place.
+"""The only uses of private jax names, all for multi-process runs.
 
-In jax 0.10.2 to 0.12.0 `jax.distributed` starts, ends and tells whether it is started, no more.
-`jax.experimental.multihost_utils` talks by collectives, so devices have to be there and free, and a
-peer that has died is waited for. `jax.process_count` asks the devices, too.
+In jax 0.10.2 to 0.12.0, `jax.distributed` only has initialize, shutdown and is_initialized.
+`jax.experimental.multihost_utils` uses device collectives, so it needs free devices and waits for
+dead peers. `jax.process_count` initializes devices.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from jax._src.clusters import ClusterEnv
 
 
 def detect_cluster(seconds: float) -> tuple[str | None, int | None, int | None]:
-    """Address of process 0, count of processes and number of this one on Cloud TPU, GKE or Slurm.
+    """Coordinator address, process count and process index on Cloud TPU, GKE or Slurm.
 
-    `jax.distributed.initialize` finds the same, but only to connect at once.
+    `jax.distributed.initialize` detects the same, but connects at once.
 
     Args:
-      seconds: to wait for a name server to know process 0.
+      seconds: to wait until a name server resolves process 0.
 
     Returns:
-      None three times outside a cluster.
+      (None, None, None) outside a cluster.
 
     Raises:
       OSError, RuntimeError: a metadata or name server does not answer.
@@ -33,10 +33,13 @@ def detect_cluster(seconds: float) -> tuple[str | None, int | None, int | None]:
 
 
 def process_count() -> int:
-    """How many processes the runtime was last started with."""
+    """Number of processes that `jax.distributed` was initialized with."""
     return distributed.global_state.num_processes
 
 
 def key_value_store() -> Any:
-    """The runtime's, that all processes read and write; it has to be started."""
+    """The distributed runtime's key-value store, shared by all processes.
+
+    `jax.distributed` must be initialized.
+    """
     return distributed.global_state.client

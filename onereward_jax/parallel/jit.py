@@ -1,4 +1,4 @@
-"""Functions compiled for a mesh: traced and run under it and under the table of logical axes."""
+"""`jax.jit` for a mesh: functions are traced and run under the mesh and the logical axis rules."""
 
 from __future__ import annotations
 
@@ -16,16 +16,15 @@ from onereward_jax.parallel.distributed import barrier, is_multiprocess
 from onereward_jax.parallel.sharding_rules import RULES
 
 TPU_OPTIONS = {"xla_jf_spmd_threshold_for_windowed_einsum_mib": "1000000"}
-"""Gathers a layer's weights before its product with the activations. By default the compiler turns
-each such product into a loop over the parts of the weights, convolutions included."""
+"""All-gathers a layer's weights before its matmul. By default XLA turns each such matmul (and
+convolution) into a loop over the weight shards, a windowed einsum."""
 
 
 @contextlib.contextmanager
 def logical_axes(mesh: Mesh) -> Iterator[None]:
-    """Gives Linen's logical constraints a meaning.
+    """Sets the mesh and the logical axis rules for Linen's logical constraints.
 
-    `jax.set_mesh` is what makes them count: under the older `with mesh:` Linen drops them
-    without a word.
+    `jax.set_mesh` is required: under the older `with mesh:`, Linen silently ignores them.
     """
     with jax.set_mesh(mesh), nn.logical_axis_rules(RULES):
         yield
@@ -33,10 +32,10 @@ def logical_axes(mesh: Mesh) -> Iterator[None]:
 
 @dataclasses.dataclass(eq=False)
 class MeshFunction:
-    """A jitted function together with the mesh it belongs to.
+    """A jitted function bound to a mesh.
 
     Attributes:
-      jitted: what `jax.jit` returned.
+      jitted: the result of `jax.jit`.
       mesh: the mesh of its shardings.
     """
 
@@ -45,10 +44,10 @@ class MeshFunction:
     _called: bool = dataclasses.field(default=False, init=False, repr=False)
 
     def __call__(self, *args: Any) -> Any:
-        """Runs it, compiling at first.
+        """Runs the function; the first call compiles.
 
-        Of several processes some may find it compiled in a cache, and gloo gives the others half a
-        minute to come. So all wait until it is compiled everywhere.
+        Compile on all hosts before the first collective: gloo times out after 30 s, and some hosts
+        may hit the compilation cache while others compile.
         """
         with logical_axes(self.mesh):
             if is_multiprocess() and not self._called:
@@ -58,12 +57,12 @@ class MeshFunction:
             return self.jitted(*args)
 
     def trace(self, *args: Any) -> jax.stages.Traced:
-        """Traces it for arrays or `jax.ShapeDtypeStruct`s, without compiling."""
+        """Traces the function for arrays or `jax.ShapeDtypeStruct`s, without compiling."""
         with logical_axes(self.mesh):
             return self.jitted.trace(*args)
 
     def lower(self, *args: Any) -> jax.stages.Lowered:
-        """The same, lowered to StableHLO."""
+        """Traces the function and lowers it to StableHLO."""
         with logical_axes(self.mesh):
             return self.jitted.trace(*args).lower()
 

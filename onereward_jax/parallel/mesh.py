@@ -1,10 +1,10 @@
 """The device mesh: axes `data` (batch only), `fsdp` (batch and weights), `tensor` (heads, MLP).
 
-On several TPU slices, `data` runs across slices and everything else stays inside one: gradients
-are summed over the slow network once a step, weights are gathered over the fast one. GPUs have no
-slices but hosts. These stand one after the other along `data`, then `fsdp`; `tensor`, the innermost
-axis, stays inside a host where its size allows. Devices of a description that is compiled for are
-ordered in the same way.
+With multiple TPU slices, `data` spans slices (DCN) and the other axes stay inside one (ICI):
+gradients are all-reduced over the slow network once per step, weights are all-gathered over the
+fast one. GPUs are ordered host by host along `data`, then `fsdp`; `tensor`, the innermost axis,
+stays inside a host if its size allows. Devices of an ahead-of-time topology are ordered the same
+way.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MESH_AXES = ("data", "fsdp", "tensor")
 
 @runtime_checkable
 class Device(Protocol):
-    """What a mesh asks of a device, of this run or of one that is compiled for."""
+    """The attributes of a device that a mesh needs; also those of ahead-of-time topologies."""
 
     id: int
     platform: str
@@ -33,19 +33,19 @@ class Device(Protocol):
 
 
 def slice_index(device: Device) -> int:
-    """The TPU slice a device belongs to; 0 where there are no slices.
+    """The TPU slice of a device; 0 for other platforms.
 
-    XLA numbers the hosts of GPUs by the same attribute.
+    On GPUs, XLA uses the same attribute for the host.
     """
     return getattr(device, "slice_index", 0) if device.platform == "tpu" else 0
 
 
 def host_order(device: Device) -> tuple[int, int, int]:
-    """Sorts GPUs host by host.
+    """Sort key that orders GPUs host by host.
 
-    XLA (pjrt/distributed/topology_util.cc) numbers GPUs process by process, and hosts by their boot
-    id as slices. With one process a GPU, those of a host need not have neighbouring numbers. Where
-    devices are only described, all have slice 0, and the process is the host.
+    XLA (pjrt/distributed/topology_util.cc) numbers GPUs by process, and hosts (by boot id) as
+    slices. With one process per GPU, the GPUs of a host need not have consecutive ids. In an
+    ahead-of-time topology all devices have slice 0, and each process is a host.
     """
     return (getattr(device, "slice_index", 0) or 0, device.process_index, device.id)
 
@@ -57,16 +57,16 @@ def make_mesh(
     *,
     devices: Sequence[Device] | None = None,
 ) -> Mesh:
-    """A mesh over all given devices (default: every device of the run).
+    """A mesh over `devices`.
 
     Args:
-      data, fsdp, tensor: sizes of the axes; at most one may be -1, "whatever is left".
-      devices: the devices to use.
+      data, fsdp, tensor: sizes of the axes; at most one may be -1 (inferred).
+      devices: the devices to use; None: all devices of the run.
 
     Raises:
       ValueError: naming config.mesh: the sizes do not multiply to the number of devices, `data` is
-        not a multiple of the number of TPU slices, these differ in size, or groups of `tensor` GPUs
-        would lie partly on one host, partly on another.
+        not a multiple of the number of TPU slices, slices differ in size, or a `tensor` group of
+        GPUs would straddle hosts.
     """
     devices = jax.devices() if devices is None else list(devices)
     sizes = [data, fsdp, tensor]
@@ -78,8 +78,8 @@ def make_mesh(
         sizes[sizes.index(-1)] = len(devices) // known
     if sizes[0] * sizes[1] * sizes[2] != len(devices):
         raise ValueError(
-            f"{asked}, which does not fit {len(devices)} devices: its axes must multiply to their "
-            "number, and one of them may be -1, whatever is left"
+            f"{asked}, which does not fit {len(devices)} devices: the sizes must multiply to the "
+            "number of devices; one may be -1 (inferred)"
         )
     arranged = _by_host if devices[0].platform == "gpu" else _by_slice
     grid = arranged(devices, (sizes[0], sizes[1], sizes[2]))
@@ -87,15 +87,15 @@ def make_mesh(
 
 
 def _by_slice(devices: Sequence[Device], sizes: tuple[int, int, int]) -> np.ndarray:
-    """TPUs, slice by slice along `data`; inside of one as its network wants it."""
+    """TPUs, slice by slice along `data`; inside a slice in the order of the ICI topology."""
     in_order = sorted(devices, key=slice_index)
     slices = [list(group) for _, group in itertools.groupby(in_order, key=slice_index)]
     if len({len(group) for group in slices}) > 1:
         found = ", ".join(str(len(group)) for group in slices)
-        raise ValueError(f"config.mesh: the TPU slices have {found} devices, but must be all alike")
+        raise ValueError(f"config.mesh: TPU slices have {found} devices; their sizes must be equal")
     if sizes[0] % len(slices):
         raise ValueError(
-            f"config.mesh.data is {sizes[0]}: it spans the {len(slices)} TPU slices, and must be a "
+            f"config.mesh.data is {sizes[0]}: it spans {len(slices)} TPU slices and must be a "
             "multiple of their number"
         )
     inside = (sizes[0] // len(slices), *sizes[1:])
@@ -108,7 +108,7 @@ def _by_slice(devices: Sequence[Device], sizes: tuple[int, int, int]) -> np.ndar
 
 
 def _by_host(devices: Sequence[Device], sizes: tuple[int, int, int]) -> np.ndarray:
-    """GPUs, host after host."""
+    """GPUs, host by host."""
     in_order = sorted(devices, key=host_order)
     hosts = Counter(host_order(device)[0] for device in devices)
     if len(hosts) == 1:
@@ -117,8 +117,8 @@ def _by_host(devices: Sequence[Device], sizes: tuple[int, int, int]) -> np.ndarr
     for count in hosts.values():
         if count % tensor and tensor % count:
             raise ValueError(
-                f"config.mesh.tensor is {tensor}: a host has {count} GPUs, and must hold all of a "
-                "group that shares heads, or several hosts must"
+                f"config.mesh.tensor is {tensor}, but a host has {count} GPUs: one must be a "
+                "multiple of the other"
             )
     grid = np.empty(len(in_order), object)
     grid[:] = in_order

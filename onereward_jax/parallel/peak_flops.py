@@ -1,7 +1,7 @@
-"""What devices could do at most, by the names JAX gives them: the denominator of MFU.
+"""Peak FLOP/s of devices, by `device_kind`: the denominator of MFU.
 
-TPUs: https://docs.cloud.google.com/tpu/docs/v4, v5e, v5p, v6e and tpu7x (a chip of which is two
-devices). GPUs: NVIDIA's data sheets of A100, H100 and H200 in the SXM form, without sparsity.
+TPUs: https://docs.cloud.google.com/tpu/docs/v4, v5e, v5p, v6e and tpu7x (one chip is two devices).
+GPUs: NVIDIA's data sheets of A100, H100 and H200 SXM, without sparsity.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ PEAK_FLOPS = {
     "NVIDIA H100 80GB HBM3": 989e12,
     "NVIDIA H200": 989e12,
 }
-"""`jax.Device.device_kind` -> bfloat16 operations per second, a multiply-add being two."""
+"""`jax.Device.device_kind` -> peak bfloat16 FLOP/s; a multiply-add counts as two."""
 
 
 def peak_flops(mesh: Mesh) -> float | None:
-    """Operations per second of all devices of `mesh`; None where the kind is not in the table."""
+    """Peak bfloat16 FLOP/s of all devices of `mesh`; None if the device kind is not in the table.
+    """
     peak = PEAK_FLOPS.get(mesh.devices.flat[0].device_kind)
     return None if peak is None else peak * mesh.size

@@ -1,10 +1,10 @@
-"""SIGTERM and Ctrl-C: a run stops where it loses nothing, on one process or on several.
+"""SIGTERM and Ctrl-C: stop without losing work, with one process or many.
 
-The first signal is answered at the next stop point, between two units of work: what is done is kept
-and the process ends with code 75, try again. Where there are no stop points (weights are loaded, a
-step is compiled, one long file is written) and at the second signal the process ends at once: any
-file is complete or not there, as after kill -9. A thread listens, since the main thread may be
-inside XLA for minutes.
+After the first signal the run stops at the next stop point, between two units of work: finished
+work is kept and the process exits with code 75 (try again). Where there are no stop points (while
+weights load, a step compiles, one long file is written), and after a second signal, the process
+exits at once: every file is complete or absent, as after kill -9. A thread listens for signals,
+because the main thread may be inside XLA for minutes.
 """
 
 from __future__ import annotations
@@ -27,12 +27,13 @@ from onereward_jax.parallel.jax_internals import key_value_store
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 POLL_SECONDS = 0.5
-"""How often each of several processes looks whether another one was asked to stop."""
+"""In a multi-process run, how often each process checks whether another received a signal."""
 ONE_SECOND = 1.0
-"""Signals so close to the first say the same: Slurm tells a job and its script, a terminal all."""
+"""Signals this close to the first count as one: Slurm signals a job and its script, a terminal all
+processes."""
 
 _ENDING, _LOOK = b"\0", b"\xff"
-"""Beside the numbers of signals in the pipe: the thread's end; that there is something new."""
+"""Bytes in the pipe besides signal numbers: end the thread; check the state again."""
 
 
 class StopPoints:
@@ -46,33 +47,33 @@ class StopPoints:
     def asked(self) -> bool:
         """Whether to stop here.
 
-        From the first question on, the signal is answered at the next one.
+        After the first call, a signal waits for the next call instead of ending the process.
         """
         if self._listener is None:
             return False
         return self._listener.asked(self._alone, waits=True)
 
     def stopped(self, where: str) -> Stopped:
-        """To be raised when all is kept; `where` is such as "at 8 of 72 pictures"."""
+        """The exception to raise once all work is saved; `where` is e.g. "at 8 of 72 images"."""
         return Stopped(
-            f"{self._stage}: stopped {where}, as asked; the same command goes on from there",
+            f"{self._stage}: stopped {where}, as requested; run the same command to resume",
             alone=self._alone,
         )
 
     def if_asked(self, where: str) -> None:
-        """Raises `Stopped` when the run was asked to stop; what is done must be on disk."""
+        """Raises `Stopped` if the run was asked to stop; finished work must be on disk."""
         if self.asked():
             raise self.stopped(where)
 
 
 @contextlib.contextmanager
 def stop_points(stage: str, *, alone: bool = False) -> Iterator[StopPoints]:
-    """To be put around a loop whose units are worth being finished.
+    """Context of a loop that finishes the current unit of work before it stops.
 
     Args:
-      stage: its name, for the sentence.
-      alone: process 0 does this alone. Otherwise all processes ask equally often, and get the same
-        answer at the same question.
+      stage: name of the stage, for the message.
+      alone: only process 0 runs the loop. Otherwise all processes must call `asked` the same number
+        of times; the n-th call returns the same on all of them.
     """
     listener = _Listener.current
     try:
@@ -83,35 +84,35 @@ def stop_points(stage: str, *, alone: bool = False) -> Iterator[StopPoints]:
 
 
 def stop_requested() -> bool:
-    """Whether a process was asked to stop: all get the same answer, at the same call.
+    """Whether the run was asked to stop; the n-th call returns the same on all processes.
 
-    With several processes all must call it equally often.
+    All processes must call it the same number of times.
     """
     return _Listener.current is not None and _Listener.current.asked(alone=False, waits=False)
 
 
 def now_at(stage: str) -> None:
-    """Names what the process is at, for the sentence it ends with."""
+    """Sets the name of the current stage, for the exit message."""
     if _Listener.current is not None:
         _Listener.current.stage = stage
 
 
 def before_leaving(call: Callable[[], None] | None) -> None:
-    """`call` is made in another thread before the process ends at once; None: nothing is."""
+    """Sets a function to call, in the signal thread, before an immediate exit; None: none."""
     if _Listener.current is not None:
         _Listener.current.before_leaving = call
 
 
 @contextlib.contextmanager
 def hearing_signals() -> Iterator[None]:
-    """Hears `SIGNALS` for as long as it lasts; of several processes all must be in it.
+    """Handles `SIGNALS` while the context is open; all processes must enter it.
 
-    Call it in the main thread, after `distributed.initialize`: jax has a handler too. A signal that
-    the process was started to ignore, as with nohup, stays ignored.
+    Enter it in the main thread, after `distributed.initialize`, which installs a handler too.
+    Signals ignored at process start (nohup) stay ignored.
     """
     listener = _Listener()
     heard = [one for one in SIGNALS if signal.getsignal(one) is not signal.SIG_IGN]
-    former = {one: signal.signal(one, listener.wish) for one in heard}
+    former = {one: signal.signal(one, listener.handle) for one in heard}
     former_fd = signal.set_wakeup_fd(listener.write_end, warn_on_full_buffer=False)
     _Listener.current = listener
     thread = threading.Thread(target=listener.listen, name="signals", daemon=True)
@@ -125,16 +126,16 @@ def hearing_signals() -> Iterator[None]:
             signal.signal(one, handler)
         os.write(listener.write_end, _ENDING)
         thread.join(ONE_SECOND)
-        if not thread.is_alive():  # it may wait for a process 0 that has ended
+        if not thread.is_alive():  # it may be waiting for a dead process 0
             listener.close()
 
 
 class _Listener:
-    """What this process knows of the wish that the run stops.
+    """Listens for signals, and agrees with the other processes on where to stop.
 
-    Of several processes each publishes how often it has asked, once it has learnt of the wish, and
-    from then on none passes a question before all have done so: the next question after the
-    highest count is where all stop.
+    Once a process learns of a signal, on any process, it publishes how many times it has called
+    `asked`, and its next call blocks until all have published. All stop at the call after the
+    highest count.
     """
 
     current: _Listener | None = None
@@ -145,7 +146,7 @@ class _Listener:
         self._read_end, self.write_end = os.pipe()
         os.set_blocking(self.write_end, False)
         self._heard_at: float | None = None
-        self._wished = False
+        self._requested = False
         self._lock = threading.Lock()
         self._questions = 0
         self._counting_over = False
@@ -159,24 +160,24 @@ class _Listener:
         os.close(self.write_end)
 
     def asked(self, alone: bool, *, waits: bool) -> bool:
-        """The answer to a stop point; with `waits` the loop wants to get to the next one."""
+        """Whether to stop; with `waits`, a signal waits for the next stop point of the loop."""
         self._waits |= waits
-        answer = self._wished if alone or not is_multiprocess() else self._agreed()
+        answer = self._requested if alone or not is_multiprocess() else self._agreed()
         self._stopping |= answer
         return answer
 
     def between_loops(self) -> None:
-        """From here on there are no stop points; one that is being obeyed is."""
+        """Ends the stop points of a loop: a signal now exits at once."""
         self._waits = False
-        if self._wished:
+        if self._requested:
             os.write(self.write_end, _LOOK)
 
-    def wish(self, *_: object) -> None:
-        """The handler of the signals, in the main thread."""
-        self._wished = True
+    def handle(self, *_: object) -> None:
+        """The signal handler, in the main thread."""
+        self._requested = True
 
     def listen(self) -> None:
-        """Until `_ENDING` is written to the pipe."""
+        """The thread's loop, until `_ENDING` is written to the pipe."""
         while True:
             waiting = POLL_SECONDS if is_multiprocess() else None
             came = b""
@@ -188,23 +189,23 @@ class _Listener:
                 self._hear()
             if is_multiprocess():
                 with contextlib.suppress(jax.errors.JaxRuntimeError):  # process 0 has ended
-                    self._tell_and_learn()
-            elif self._wished and not (self._waits or self._stopping):
-                self._leave("as asked")
+                    self._exchange_state()
+            elif self._requested and not (self._waits or self._stopping):
+                self._leave("as requested")
 
     def _hear(self) -> None:
         now = time.monotonic()
         if self._heard_at is not None:
             if now - self._heard_at > ONE_SECOND:
-                self._leave("at once, as asked twice")
+                self._leave("at once after a second signal")
             return
-        self._heard_at, self._wished = now, True
+        self._heard_at, self._requested = now, True
         if self._waits and not self._stopping:
-            sentence = "asked to stop: after what is under way; asked again: at once"
+            sentence = "stopping after the current unit of work; signal again to stop at once"
             print(f"\n{self.stage}: {sentence}", file=sys.stderr, flush=True)
 
     def _agreed(self) -> bool:
-        """The same answer for all processes at the same question."""
+        """Whether to stop, the same on all processes for the n-th call."""
         with self._lock:
             self._questions += 1
             if not self._counting_over:
@@ -220,19 +221,19 @@ class _Listener:
             pause = min(2.0 * pause, POLL_SECONDS)
         return self._questions >= self._stop_at
 
-    def _tell_and_learn(self) -> None:
-        """One look at what the other processes know."""
+    def _exchange_state(self) -> None:
+        """Publishes this process's state and reads that of the others, once."""
         store, place, index = key_value_store(), f"{KEYS}/stop", jax.process_index()
         if self._heard_at is not None:
             store.key_value_set(f"{place}/asked/{index}", "", allow_overwrite=True)
-        if not self._wished and not store.key_value_dir_get(f"{place}/asked/"):
+        if not self._requested and not store.key_value_dir_get(f"{place}/asked/"):
             return
-        self._wished = True
+        self._requested = True
         if not self._counting_over:
             with self._lock:
                 self._counting_over, count = True, self._questions
             store.key_value_set(f"{place}/questions/{index}", str(count))
-        # At once only where no process has a unit under way.
+        # Exit at once only if no process has a unit under way.
         waits = str(int(self._waits or self._stopping))
         store.key_value_set(f"{place}/waits/{index}", waits, allow_overwrite=True)
         if index == 0:
@@ -240,12 +241,10 @@ class _Listener:
             if found == ["0"] * jax.process_count():
                 store.key_value_set(f"{place}/now/{index}", "", allow_overwrite=True)
         if store.key_value_dir_get(f"{place}/now/"):
-            self._leave("as asked")
+            self._leave("as requested")
 
     def _leave(self, how: str) -> NoReturn:
-        sentence = (
-            f"{self.stage}: stopped {how}; the same command goes on from what it has finished"
-        )
+        sentence = f"{self.stage}: stopped {how}; run the same command to resume"
         if not is_multiprocess() or jax.process_index() == 0:
             print(f"\n{sentence}", file=sys.stderr, flush=True)
         if self.before_leaving is not None:
@@ -254,7 +253,8 @@ class _Listener:
 
 
 def _forget_in_child() -> None:
-    """A forked child shares the pipe: a signal to it must not be taken for one to its parent."""
+    """A forked child shares the pipe: a signal to the child must not reach the parent's listener.
+    """
     if _Listener.current is not None:
         _Listener.current = None
         signal.set_wakeup_fd(-1)

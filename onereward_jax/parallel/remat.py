@@ -1,4 +1,4 @@
-"""Rematerialisation policies of layer stacks, by name."""
+"""Remat policies for layer stacks, by name."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import jax
 from jax.ad_checkpoint import checkpoint_name
 
 ATTENTION = "attention"
-"""Name (`jax.ad_checkpoint.checkpoint_name`) of what attention gives."""
+"""Name (`jax.ad_checkpoint.checkpoint_name`) of attention outputs."""
 
 BLOCK_INPUT = "block_input"
-"""Name of what goes into a block."""
+"""Name of the inputs of a block."""
 
 POLICIES = {
     "full": jax.checkpoint_policies.nothing_saveable,
@@ -33,10 +33,10 @@ def remat(block: type[nn.Module], policy: str, *, scanned: bool = True) -> type[
     Args:
       block: the module class of one layer.
       policy: "none" keeps all activations, "full" keeps only the block's input, "offload" keeps
-        that in the memory of the host, "attention" keeps the input and what attention gave, "dots"
-        the outputs of matrix products with weights.
-      scanned: it is to be given to `nn.scan`. Otherwise the compiler has to be kept from finding
-        out that what is computed again has been computed before.
+        that input in host memory, "attention" keeps the input and the attention output, "dots"
+        keeps the outputs of matmuls with weights.
+      scanned: the block is passed to `nn.scan`. Otherwise CSE must be prevented from undoing the
+        recomputation.
 
     Raises:
       ValueError: unknown policy.
@@ -51,7 +51,7 @@ def remat(block: type[nn.Module], policy: str, *, scanned: bool = True) -> type[
 
 
 def _with_named_input(block: type[nn.Module]) -> type[nn.Module]:
-    """`block` whose first argument bears the name `BLOCK_INPUT`."""
+    """`block` with its first argument named `BLOCK_INPUT`."""
 
     class Named(block):
         def __call__(self, inputs: Any, *rest: Any) -> Any:

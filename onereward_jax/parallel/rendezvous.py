@@ -1,8 +1,8 @@
-"""Before a run of several processes starts: who is there?
+"""Rendezvous before `jax.distributed.initialize`, to report which processes are missing.
 
-The runtime of jax aborts a process whose peers do not appear, and does not say which. So they call
-the roll first, over the port that the runtime uses afterwards: each tells process 0 its number,
-process 0 answers all of them at once.
+The jax runtime aborts a process whose peers do not appear, without naming them. So all processes
+first report to process 0, on the port that the runtime uses afterwards, and process 0 replies to
+all of them once everybody has reported.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 GO = "go"
-"""The answer when everybody is there; any other answer is a sentence that says what is wrong."""
+"""The reply when all processes are there; any other reply is an error message."""
 
 PAUSE = 0.2
 """Seconds between attempts to reach process 0."""
@@ -32,19 +32,19 @@ class PeerLost(RuntimeError):
 
 
 def rendezvous(address: str, count: int, index: int, seconds: float, code: int) -> list[str]:
-    """Returns when all processes are there.
+    """Returns when all processes have reported.
 
     Args:
       address: host:port of process 0; nothing else may use the port.
-      count, index: how many processes there are, and which this is.
-      seconds: how long to wait for the others.
-      code: of `PeerLost`.
+      count, index: number of processes, and index of this one.
+      seconds: timeout.
+      code: exit code of `PeerLost`.
 
     Returns:
-      The host names of all processes, in their order.
+      The host names of all processes, in process order.
 
     Raises:
-      PeerLost: naming missing processes; or process 0 does not answer, or counts differently.
+      PeerLost: naming missing processes; or process 0 does not reply or has a different count.
       OSError: process 0 cannot listen on the port.
     """
     host, _, port = address.rpartition(":")
@@ -59,7 +59,7 @@ def rendezvous(address: str, count: int, index: int, seconds: float, code: int) 
 
 
 def names_of(missing: Sequence[int], count: int, hosts: Mapping[int, str] | None = None) -> str:
-    """Processes in words: "process 3 (host-3) of 4" or "processes 1, 2 of 4"."""
+    """Formats processes as "process 3 (host-3) of 4" or "processes 1, 2 of 4"."""
     hosts = hosts or {}
     named = [f"{one} ({hosts[one]})" if one in hosts else str(one) for one in missing[:8]]
     if len(missing) > len(named):
@@ -68,7 +68,7 @@ def names_of(missing: Sequence[int], count: int, hosts: Mapping[int, str] | None
 
 
 def _collect(port: int, count: int, deadline: float, seconds: float) -> str:
-    """Process 0: listens until all have reported; tells the answer to all that have."""
+    """Process 0: listens until all have reported, then sends its reply to all that have."""
     there: dict[int, tuple[str, socket.socket | None]] = {0: (socket.gethostname(), None)}
     answer = ""
     with _listen(port) as server:
@@ -83,7 +83,7 @@ def _collect(port: int, count: int, deadline: float, seconds: float) -> str:
                     break
                 continue
             except (OSError, ValueError):
-                continue  # not one of ours: a port scanner, a health check
+                continue  # not one of our processes: a port scanner, a health check
             there[said["index"]] = said["host"], connection
             if said["count"] != count:
                 answer = (
@@ -111,10 +111,10 @@ def _listen(port: int) -> socket.socket:
 
 
 def _report(host: str, port: int, count: int, index: int, deadline: float) -> str:
-    """Any other process: reports to process 0 and returns its answer."""
+    """Any other process: reports to process 0 and returns its reply."""
     line = json.dumps({"index": index, "count": count, "host": socket.gethostname()}) + "\n"
-    why = "no time was left"
-    # Process 0 may have been started later, and answers when its own time is over.
+    why = "timed out"
+    # Process 0 may have started later, and replies when its own timeout ends.
     patience = 2 * (deadline - time.monotonic()) + 5.0
     while time.monotonic() < deadline:
         try:
@@ -123,7 +123,7 @@ def _report(host: str, port: int, count: int, index: int, deadline: float) -> st
                 connection.settimeout(patience)
                 if answer := _line(connection):
                     return answer
-                why = "it hung up"
+                why = "it closed the connection"
         except OSError as error:
             why = error.strerror or str(error)
         time.sleep(PAUSE)
@@ -131,6 +131,6 @@ def _report(host: str, port: int, count: int, index: int, deadline: float) -> st
 
 
 def _line(connection: socket.socket) -> str:
-    """What the other side says until it ends the line or hangs up."""
+    """Reads until the end of the line or of the connection."""
     with connection.makefile("r", encoding="utf-8") as file:
         return file.readline().strip()

@@ -1,4 +1,4 @@
-"""The one table from logical axis names to mesh axes, and shardings made from it."""
+"""The table of logical axis rules, and shardings made from it."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ RULES: tuple[tuple[str, tuple[str, ...] | str | None], ...] = (
 def logical_shardings(abstract: Any, mesh: Mesh) -> Any:
     """Shardings of a (boxed) abstract parameter tree by `RULES`, as an unboxed tree.
 
-    A mesh axis whose size does not divide the dimension is dropped for that array, so that odd
-    little arrays (an output convolution with 3 channels) are replicated instead of failing.
+    A mesh axis whose size does not divide the dimension is dropped for that array: small odd
+    dimensions (an output convolution with 3 channels) are replicated instead of failing.
     """
     specs = nn.logical_to_mesh(nn.get_partition_spec(abstract), RULES)
 

@@ -1,4 +1,4 @@
-"""Folders in Google Cloud Storage (`gs://bucket/path`), and what mounted buckets need."""
+"""Folders in Google Cloud Storage (`gs://bucket/path`), their local copies, and mounted buckets."""
 
 from onereward_jax.storage.bucket_folder import BucketFolder, ObjectState, is_bucket
 from onereward_jax.storage.cache_folder import copies_folder

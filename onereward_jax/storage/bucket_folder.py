@@ -1,7 +1,7 @@
-"""A folder of a bucket: its objects by their names in it, many at a time, through gcsfs.
+"""A folder of a bucket: reads and writes its objects by relative name, in parallel, through gcsfs.
 
-An object store has no folders and no renames. An object appears whole or not at all; a folder is
-what its names say, so whoever writes one has to write last what makes it count.
+An object store has no folders and no renames. An object appears whole or not at all. A folder is
+only a name prefix, so its marker object must be written last.
 """
 
 from __future__ import annotations
@@ -21,54 +21,54 @@ from onereward_jax.common.user_errors import Unreachable
 
 SCHEME = "gs://"
 THREADS = 32
-"""Requests under way at the same time."""
+"""Number of concurrent requests."""
 
 TIME = "onereward-mtime"
-"""Of an object that was a file: when that was changed, in nanoseconds."""
+"""Metadata key of an uploaded file's modification time, in nanoseconds."""
 
-# Other hosts change the bucket: what was listed is not remembered, by Orbax's paths neither.
+# Other hosts change the bucket: do not cache listings, here or in Orbax's paths.
 fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
-# With it gcsfs asks another service, of kinds of buckets that need not be told apart here.
+# This makes gcsfs query another service for the bucket type, which is not needed here.
 os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
 
 
 def is_bucket(name: str | os.PathLike[str]) -> bool:
-    """Whether this names a bucket, or a folder or file of one.
+    """Whether `name` is a gs:// URL.
 
     Raises:
-      ValueError: it is the URL of something else.
+      ValueError: it is a URL with another scheme.
     """
     text = str(name)
     if "://" in text and not text.startswith(SCHEME):
-        raise ValueError(f"{text}: of URLs only {SCHEME}... can be used")
+        raise ValueError(f"{text}: only {SCHEME}... URLs are supported")
     return text.startswith(SCHEME)
 
 
 @dataclasses.dataclass(frozen=True)
 class ObjectState:
-    """By what two versions of a file are told apart: size in bytes, time of change in ns."""
+    """Identifies a version of a file: size in bytes, modification time in ns."""
 
     size: int
     changed: int
 
 
 class BucketFolder:
-    """The objects whose names begin with that of the folder."""
+    """The objects whose names begin with the folder's name."""
 
     def __init__(self, url: str) -> None:
-        """Asks nothing yet.
+        """Sends no request.
 
         Args:
           url: gs://bucket/path.
 
         Raises:
-          ValueError: no bucket is named.
+          ValueError: the URL names no bucket.
           ModuleNotFoundError: gcsfs is not installed.
         """
         self._path = url.removeprefix(SCHEME).rstrip("/")
         self.url = f"{SCHEME}{self._path}"
         if not is_bucket(url) or not self._path.partition("/")[0]:
-            raise ValueError(f"{url}: gs://bucket/path is expected")
+            raise ValueError(f"{url}: expected gs://bucket/path")
         try:
             import gcsfs
         except ImportError as error:
@@ -81,47 +81,48 @@ class BucketFolder:
         return self.url
 
     def list(self, under: str = "") -> dict[str, ObjectState]:
-        """The objects below a folder of this one, or that single object, by name.
+        """All objects below a subfolder (recursively), or the single object of that name, by name.
 
         Raises:
-          OSError: there is no such bucket; others as all methods, see `_asked`.
+          OSError: there is no such bucket, or the request is refused.
+          Unreachable: the service does not respond.
         """
         try:
             found = self._asked(lambda: self._files.find(self._full(under), detail=True))
-        except FileNotFoundError as error:  # of an empty folder nothing is found, and nothing wrong
+        except FileNotFoundError as error:  # raised for a missing bucket, not for an empty folder
             bucket = self._path.partition("/")[0]
             raise OSError(f"{self.url}: there is no bucket {bucket}") from error
         start = len(self._path) + 1
         return {name[start:]: _state(about) for name, about in found.items() if name[start:]}
 
     def folders(self) -> list[str]:
-        """Names of the folders right below this one."""
+        """Names of the direct subfolders."""
         return [name for name, kind in self._entries() if kind == "directory"]
 
     def files(self) -> list[str]:
-        """Names of the objects right below this one."""
+        """Names of the objects directly in this folder."""
         return [name for name, kind in self._entries() if kind != "directory"]
 
     def read(self, name: str) -> bytes | None:
-        """The content of an object; None where there is none."""
+        """The content of an object; None if it does not exist."""
         try:
             return self._asked(lambda: self._files.cat_file(self._full(name)))
         except FileNotFoundError:
             return None
 
     def write(self, name: str, content: bytes, changed: int | None = None) -> None:
-        """Writes an object, in place of a former one.
+        """Writes an object, replacing an existing one.
 
         Args:
-          name: of the object.
-          content: all of it.
-          changed: what `list` shall give as the time of change; None: the time of this call.
+          name: name of the object.
+          content: its whole content.
+          changed: modification time in ns, as `list` returns it; None: now.
         """
         about = {} if changed is None else {"metadata": {TIME: str(changed)}}
         self._asked(lambda: self._files.pipe_file(self._full(name), content, **about))
 
     def create(self, name: str, content: bytes) -> bool:
-        """Writes an object unless there is one; of several who try at once one succeeds."""
+        """Writes an object if it does not exist; with concurrent calls exactly one succeeds."""
         try:
             self._asked(lambda: self._files.pipe_file(self._full(name), content, mode="create"))
         except FileExistsError:
@@ -129,12 +130,12 @@ class BucketFolder:
         return True
 
     def edit(self, name: str, change: Callable[[bytes], bytes]) -> bytes:
-        """Changes an object that others may write at the same moment; returns its content.
+        """Read-modify-write of an object with concurrent writers; returns the new content.
 
         Args:
-          name: of the object.
-          change: what was there (b"" where there is nothing) -> what shall be there. Called again
-            when somebody has written meanwhile: what they wrote is never overwritten.
+          name: name of the object.
+          change: old content (b"" if there is no object) -> new content. Called again if another
+            process wrote the object meanwhile: its write is never lost.
         """
         while True:
             generation = self._generation(name)
@@ -144,10 +145,10 @@ class BucketFolder:
                 return after
 
     def upload(self, files: Mapping[str, Path]) -> dict[str, ObjectState]:
-        """Writes local files as objects; returns the state of each file as it was read.
+        """Uploads local files; returns the state of each file at the time it was read.
 
         Args:
-          files: name -> file. One that has gone meanwhile is left out.
+          files: object name -> local file. Files that no longer exist are skipped.
         """
 
         def one(entry: tuple[str, Path]) -> tuple[str, ObjectState] | None:
@@ -163,11 +164,11 @@ class BucketFolder:
         return dict(filter(None, self._each(one, files.items())))
 
     def download(self, names: Mapping[str, ObjectState], local: Path) -> None:
-        """Reads objects into files below `local`, each of which appears whole.
+        """Downloads objects to files below `local`; each file is written atomically.
 
         Args:
-          names: of the objects, with the state that `list` gave; the files get its time.
-          local: the folder that stands for this one.
+          names: object name -> state from `list`; files get its modification time.
+          local: the local copy of this folder.
         """
 
         def one(entry: tuple[str, ObjectState]) -> None:
@@ -185,7 +186,7 @@ class BucketFolder:
         self._each(one, names.items())
 
     def delete(self, names: Iterable[str]) -> None:
-        """Removes objects; those that are gone already do no harm."""
+        """Deletes objects; missing ones are ignored."""
         paths = [self._full(name) for name in names]
 
         def one(path: str) -> None:
@@ -197,21 +198,20 @@ class BucketFolder:
         self._each(one, paths)
 
     def remove(self, folder: str, *, first: str) -> None:
-        """Removes a folder: the object `first` of it, by which it counts, then the rest."""
+        """Deletes a folder: first its marker object `first`, then the rest."""
         names = sorted(self.list(folder), key=lambda name: name != f"{folder}/{first}")
         self.delete(names[:1])
         self.delete(names[1:])
 
     def move(self, source: str, destination: str, *, last: str) -> None:
-        """Renames a folder: copies within the bucket, then deletes.
+        """Renames a subfolder: copies within the bucket, then deletes.
 
-        An object named `last` makes a folder count: in the new place it is written last, in the
-        old one it goes first. Killed at any moment this leaves one folder that counts, or two equal
-        ones.
+        A folder is valid if it has the marker object `last`, which is copied last and deleted
+        first. If killed at any point, one valid folder is left, or two equal ones.
 
         Args:
-          source, destination: names of folders of this one.
-          last: name of an object in them.
+          source, destination: names of subfolders.
+          last: name of the marker object.
         """
         names = [name.removeprefix(f"{source}/") for name in self.list(source)]
 
@@ -226,14 +226,14 @@ class BucketFolder:
             self.delete(f"{source}/{name}" for name in part)
 
     def _generation(self, name: str) -> str:
-        """The version of an object; "" where there is none."""
+        """The generation of an object; "" if it does not exist."""
         try:
             return str(self._asked(lambda: self._files.info(self._full(name)))["generation"])
         except (FileNotFoundError, KeyError):
             return ""
 
     def _replace(self, name: str, content: bytes, generation: str) -> bool:
-        """Whether the object was still of that version, and is replaced now."""
+        """Replaces the object if it still has that generation; returns whether it did."""
         bucket, _, key = self._full(name).partition("/")
         boundary = uuid.uuid4().hex
         parts = (("application/json; charset=UTF-8", json.dumps({"name": key}).encode()),
@@ -251,7 +251,7 @@ class BucketFolder:
                 headers={"Content-Type": f'multipart/related; boundary="{boundary}"'},
                 data=body + f"--{boundary}--".encode(),
             )
-        except FileExistsError:  # what gcsfs makes of a condition that does not hold
+        except FileExistsError:  # gcsfs raises it for a failed precondition
             return False
         return True
 
@@ -270,12 +270,13 @@ class BucketFolder:
             return self._asked(lambda: list(threads.map(call, items)))
 
     def _asked(self, call: Callable[[], Any]) -> Any:
-        """What `call` gives.
+        """Calls `call` and translates its errors.
 
         Raises:
-          FileNotFoundError, FileExistsError: for the caller to understand.
-          OSError: of the local disk; or naming the folder, what the service refuses for good.
-          Unreachable: it does not answer, though it was asked several times.
+          FileNotFoundError, FileExistsError: passed on to the caller.
+          OSError: an error of the local disk; or the service refuses the request (naming the
+            folder).
+          Unreachable: the service does not respond, after retries.
         """
         try:
             return call()
@@ -284,19 +285,19 @@ class BucketFolder:
         except Exception as error:
             if isinstance(error, OSError) and error.filename is not None:
                 raise
-            told = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            message = (str(error).strip().splitlines() or [type(error).__name__])[0]
             if getattr(error, "code", None) in (400, 401, 403, 404):
-                raise OSError(f"{self.url} cannot be used: {told}") from error
-            raise Unreachable(f"{self.url} cannot be reached: {told}") from error
+                raise OSError(f"{self.url} cannot be used: {message}") from error
+            raise Unreachable(f"{self.url} cannot be reached: {message}") from error
 
 
 def state_of(path: Path) -> ObjectState:
-    """Of a local file."""
+    """The state of a local file."""
     found = path.stat()
     return ObjectState(found.st_size, found.st_mtime_ns)
 
 
 def _state(about: Mapping[str, Any]) -> ObjectState:
-    told = (about.get("metadata") or {}).get(TIME)
-    changed = int(told) if told else round(about["mtime"].timestamp() * 1e6) * 1000
+    stored = (about.get("metadata") or {}).get(TIME)
+    changed = int(stored) if stored else round(about["mtime"].timestamp() * 1e6) * 1000
     return ObjectState(int(about["size"]), changed)

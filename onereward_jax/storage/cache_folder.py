@@ -1,4 +1,4 @@
-"""Where this host keeps its copies of what lies in buckets."""
+"""The folder on this host that caches bucket content."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ VARIABLE = "ONEREWARD_COPIES"
 
 
 def copies_folder() -> Path:
-    """The folder that the variable ONEREWARD_COPIES names, else ~/.cache/onereward_jax/copies.
+    """The folder named by ONEREWARD_COPIES; default ~/.cache/onereward_jax/copies.
 
-    It should be on a disk of this host, with room for what the stages read and write.
+    It should be on a local disk with space for everything the stages read and write.
     """
     named = os.environ.get(VARIABLE, "")
     return Path(named or "~/.cache/onereward_jax/copies").expanduser().absolute()

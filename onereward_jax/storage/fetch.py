@@ -1,4 +1,4 @@
-"""Files and folders that a config names: those in a bucket are copied to this host first."""
+"""Files and folders named in a config; those in a bucket are copied to this host first."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from onereward_jax.storage.working_copy import WorkingCopy
 
 
 def local_path(name: str | os.PathLike[str], *, again: bool = True) -> Path:
-    """Where a file or folder is on this host; "~" is the user's home.
+    """The local path of a file or folder; expands "~".
 
-    What a bucket has (`gs://bucket/path`) is brought up to date under `copies_folder()`: only what
-    differs in size or time of change is fetched. Of the processes of a host one does it while the
-    others wait. A copy of something that the bucket has no more is empty: the path does not exist.
+    A `gs://bucket/path` is synced to `copies_folder()`: only objects that differ in size or
+    modification time are fetched. One process per host fetches while the others wait. If the
+    bucket no longer has the object, the returned path does not exist.
 
     Args:
-      name: of the file or folder.
-      again: ask the bucket whether it has changed since this process asked first.
+      name: file or folder, local or gs://.
+      again: check the bucket again; False: only at this process's first call for `name`.
 
     Raises:
       OSError: the bucket cannot be reached.
@@ -40,12 +40,12 @@ def local_path(name: str | os.PathLike[str], *, again: bool = True) -> Path:
 
 
 def states_below(name: str) -> Callable[[str], ObjectState | None]:
-    """Of a folder here or in a bucket: file name -> its state, None where there is no such file.
+    """For a local or bucket folder: a function from file name to state, None for missing files.
 
-    Nothing is fetched. A copy of a file (`local_path`) has the state of what it is the copy of.
+    Nothing is fetched. A copy made by `local_path` has the same state as its original.
 
     Raises:
-      OSError, ModuleNotFoundError: as `local_path`.
+      OSError, ModuleNotFoundError: as in `local_path`.
     """
     if is_bucket(name):
         return BucketFolder(name).list().get

@@ -1,4 +1,4 @@
-"""Mounted buckets and other network folders: what the kernel says of the place of a folder."""
+"""Which file system a folder is on: detects mounted buckets and network folders."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 FUSE = "fuse"
-"""Kinds of file systems begin with it that a program, not the kernel, serves."""
+"""Prefix of the types of user-space file systems."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,9 +15,9 @@ class Mount:
     """A file system of this host.
 
     Attributes:
-      source: what is mounted; of gcsfuse, the bucket.
-      place: where.
-      kind: of file system, such as ext4 or fuse.gcsfuse.
+      source: what is mounted; for gcsfuse, the bucket.
+      place: mount point.
+      kind: type of the file system, e.g. ext4 or fuse.gcsfuse.
     """
 
     source: str
@@ -26,16 +26,16 @@ class Mount:
 
     @property
     def is_fuse(self) -> bool:
-        """Whether a program serves it, as with mounted buckets."""
+        """Whether it is a FUSE mount, as mounted buckets are."""
         return self.kind.startswith(FUSE)
 
 
 def mount_of(path: Path, table: Path = Path("/proc/mounts")) -> Mount | None:
-    """The file system that a path lies in, be it there or not; None where the kernel tells none.
+    """The file system of a path, which need not exist; None if the mount table cannot be read.
 
     Args:
-      path: of a file or folder.
-      table: of mounts, as Linux keeps it.
+      path: file or folder.
+      table: the mount table, in the format of /proc/mounts.
     """
     path, found = Path(os.path.realpath(path)), None
     try:
@@ -44,7 +44,7 @@ def mount_of(path: Path, table: Path = Path("/proc/mounts")) -> Mount | None:
         return None
     for line in lines:
         source, place, kind = (_plain(field) for field in line.split(" ")[:3])
-        # Of two with the same place the later one hides the former.
+        # Of two mounts at the same place, the later one hides the earlier.
         if path.is_relative_to(place) and (
             found is None or len(Path(place).parts) >= len(found.place.parts)
         ):
@@ -53,5 +53,5 @@ def mount_of(path: Path, table: Path = Path("/proc/mounts")) -> Mount | None:
 
 
 def _plain(field: str) -> str:
-    """A field without the kernel's escape of spaces."""
+    """Unescapes spaces in a field of the mount table."""
     return field.replace("\\040", " ")

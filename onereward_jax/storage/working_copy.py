@@ -1,11 +1,12 @@
-"""A folder of a bucket and its copy on this host: what is read is fetched, what is made published.
+"""A bucket folder and its local copy: inputs are fetched, outputs are published.
 
-Programs work on the copy as on any folder. The bucket is the truth: a copy that differs is made
-equal to it, and nothing counts that has not been published. Not copied are checkpoints (folders
-whose name is a number), which Orbax keeps in the bucket itself, databases, whose content travels
-as lines, drafts, and files whose name begins with a dot.
+Programs work on the copy as on any folder. The bucket is the source of truth: a copy that differs
+is overwritten, and unpublished files do not count. Not copied: checkpoints (folders with a numeric
+name), which Orbax writes to the bucket directly; databases, whose content is published as JSON
+lines; drafts; and files whose name begins with a dot.
 
-The `heads` of a folder are the files that tell of it: they are written one by one, on purpose.
+The `heads` of a folder are its marker files (such as stage.json), which are written explicitly, one
+at a time.
 """
 
 from __future__ import annotations
@@ -18,20 +19,20 @@ from pathlib import Path, PurePosixPath
 from onereward_jax.storage.bucket_folder import BucketFolder, ObjectState, state_of
 
 INDEXES = (".json", ".jsonl")
-"""Files that name other files: they are published after these."""
+"""Suffixes of files that name other files: they are published after the files they name."""
 
 
 class WorkingCopy:
-    """A folder of a bucket beside its local copy; of the processes of a host one keeps it."""
+    """A bucket folder with its local copy; one process per host manages it."""
 
     def __init__(self, bucket: BucketFolder, local: Path, *, heads: Sequence[str] = ()) -> None:
-        """Touches neither.
+        """Reads and writes nothing.
 
         Args:
           bucket: the folder.
-          local: the copy, made when something is fetched.
-          heads: names of files right below a folder that tell of it. `fetch_heads` fetches them,
-            `publish` leaves them alone.
+          local: the copy, created at the first fetch.
+          heads: names of the marker files of subfolders. `fetch_heads` fetches them, `publish`
+            skips them.
         """
         self.bucket, self.local, self._heads = bucket, local, tuple(heads)
         self._known: dict[str, ObjectState] = {}
@@ -42,8 +43,9 @@ class WorkingCopy:
 
         Args:
           under: its name.
-          remove: what the bucket does not have; otherwise that stays, to be published.
-          left_out: ends of the names of files that are not wanted here.
+          remove: delete local files that the bucket does not have; otherwise they stay, to be
+            published.
+          left_out: suffixes of file names to skip.
         """
         with self._busy:
             there = {
@@ -61,7 +63,7 @@ class WorkingCopy:
             self._known |= there
 
     def fetch_heads(self) -> None:
-        """Fetches the files right below the folder, and the heads of the folders below it."""
+        """Fetches the files directly in the folder, and the heads of its subfolders."""
         with self._busy:
             names = self.bucket.files()
             folders = self.bucket.folders()
@@ -77,13 +79,14 @@ class WorkingCopy:
             self.bucket.download(differing, self.local)
 
     def publish(self, under: str, *, remove: bool = True) -> None:
-        """Writes to the bucket what has changed in a folder or file of the copy.
+        """Uploads what has changed in a folder or file of the copy.
 
-        Files that others name are there before these say so, whenever this is interrupted.
+        Index files are uploaded after the files they name, so an interruption leaves no dangling
+        names.
 
         Args:
           under: its name.
-          remove: from the bucket what was known of and is gone from the copy.
+          remove: delete from the bucket known files that are gone from the copy.
         """
         with self._busy:
             if not self._below(under) and not remove:
@@ -111,11 +114,11 @@ class WorkingCopy:
                     del self._known[name]
 
     def publish_file(self, name: str) -> None:
-        """Writes one file of the copy to the bucket, whatever it is."""
+        """Uploads one file of the copy, without any filter."""
         self.bucket.upload({name: self.local / name})
 
     def edit(self, name: str, change: Callable[[bytes], bytes]) -> None:
-        """`BucketFolder.edit`, with the copy made equal to what comes of it."""
+        """`BucketFolder.edit`, then writes the new content to the copy."""
         content = self.bucket.edit(name, change)
         path = self.local / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -153,7 +156,7 @@ class WorkingCopy:
 
 
 def copied(name: str) -> bool:
-    """Whether a file of this name travels between the bucket and its copies."""
+    """Whether a file of this name is synced between the bucket and its copies."""
     *folders, file = PurePosixPath(name).parts
     hidden = any(part.startswith(".") for part in (*folders, file))
     checkpoint = any(part.isdecimal() for part in folders)

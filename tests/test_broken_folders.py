@@ -25,7 +25,7 @@ from onereward_jax.convert import (
     resolve_folder,
     save_params,
 )
-from onereward_jax.convert.hub import PACKAGE, wanted_files
+from onereward_jax.convert.hub import PACKAGE, download_patterns
 from onereward_jax.models.vae import AutoencoderKL, VaeConfig
 from onereward_jax.parallel import make_mesh
 from onereward_jax.policy import load_policy, read_policy
@@ -94,7 +94,7 @@ def test_missing_and_truncated_shards(load, many):
     with pytest.raises(ValueError, match=f"many/{first.name} is truncated"):
         load(many)
     lost.unlink()
-    with pytest.raises(FileNotFoundError, match=f"index.json lists {lost.name}: missing there"):
+    with pytest.raises(FileNotFoundError, match=f"lists {lost.name}, which do not exist"):
         load(many)
 
 
@@ -106,20 +106,20 @@ def test_indices_that_are_not_true(load, many):
     wrong = {**weight_map, moved: there, "ghost.weight": there}
     del wrong[dropped]
     (many / INDEX).write_text(json.dumps({**index, "weight_map": wrong}))
-    with pytest.raises(ValueError, match="index.json does not fit its shards") as error:
+    with pytest.raises(ValueError, match="index.json does not match its shards") as error:
         load(many)
     assert str(error.value).splitlines()[1:] == [
-        f"  {moved}: not in {there}, where the index has it",
-        f"  ghost.weight: not in {there}, where the index has it",
+        f"  {moved}: listed in {there}, but not in that file",
+        f"  ghost.weight: listed in {there}, but not in that file",
         f"  {dropped}: in {weight_map[dropped]}, but not in the index",
     ]
     for text, message in (
         ("{", "index.json is not valid JSON"),
         ("[]", "index.json holds a list, not a JSON object"),
-        ("{}", "index.json has no weight_map: it lists no file"),
+        ("{}", "index.json has no weight_map"),
         ('{"weight_map": ["a"]}', "index.json has no weight_map"),
-        ('{"weight_map": {"a": "../b"}}', r"a is said to be in '\.\./b', which is no file name"),
-        ('{"weight_map": {"a": 1}}', "a is said to be in 1, which is no file name"),
+        ('{"weight_map": {"a": "../b"}}', r"the file of a is '\.\./b', which is not a file name"),
+        ('{"weight_map": {"a": 1}}', "the file of a is 1, which is not a file name"),
     ):
         (many / INDEX).write_text(text)
         with pytest.raises(ValueError, match=message):
@@ -159,7 +159,7 @@ def test_another_architecture(written, load, one, tmp_path):
     with pytest.raises(ValueError, match="editor holds a FluxFillPipeline; expected a Qwen2_5_VL"):
         read_reward_model(EDITOR, (64, 64))
     alone = EDITOR / "transformer"
-    with pytest.raises(ValueError, match="holds a FluxTransformer2DModel alone; expected a whole"):
+    with pytest.raises(ValueError, match="holds a FluxTransformer2DModel alone; expected a full"):
         read_policy(alone)
     with pytest.raises(ValueError, match="judge holds a Qwen2_5_VLForConditionalGeneration alone"):
         read_policy(JUDGE)
@@ -181,7 +181,7 @@ def test_missing_and_broken_tokenizers(tmp_path):
         with pytest.raises(ValueError, match=f"no tokenizer can be read from .*{name}: "):
             load_tokenizer(folder)
         (folder / "tokenizer.json").unlink()
-        with pytest.raises(FileNotFoundError, match=f"{name} holds no vocabulary: none of .*"):
+        with pytest.raises(FileNotFoundError, match=f"{name} has no vocabulary: none of .*"):
             load_tokenizer(folder)
 
 
@@ -237,15 +237,16 @@ FLUX_FILL_FILES = {
 
 
 def test_only_what_is_read_is_fetched():
-    found = set(filter_repo_objects(FLUX_FILL_FILES, allow_patterns=wanted_files()))
+    found = set(filter_repo_objects(FLUX_FILL_FILES, allow_patterns=download_patterns()))
     assert found == {name for name, wanted in FLUX_FILL_FILES.items() if wanted}
-    inside = set(filter_repo_objects(FLUX_FILL_FILES, allow_patterns=wanted_files("transformer")))
+    patterns = download_patterns("transformer")
+    inside = set(filter_repo_objects(FLUX_FILL_FILES, allow_patterns=patterns))
     assert inside == {name for name in found if name.startswith("transformer/")}
 
 
 def test_adapters_are_fetched_too():
     files = ["pytorch_lora_weights.safetensors", "adapter_model.safetensors", "lora.ckpt"]
-    assert list(filter_repo_objects(files, allow_patterns=wanted_files())) == files[:2]
+    assert list(filter_repo_objects(files, allow_patterns=download_patterns())) == files[:2]
 
 
 def test_paths_are_never_asked_of_the_hub(tmp_path, monkeypatch):
@@ -324,11 +325,11 @@ def test_values_of_the_wrong_kind_in_an_editor_are_named(tmp_path, file, content
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("config.json", {"text_config": 3}, "text_config is 3, no JSON object"),
+        ("config.json", {"text_config": 3}, "text_config is 3, not a JSON object"),
         ("preprocessor_config.json", {"merge_size": 0}, "merge_size is 0, an integer from 1"),
         ("preprocessor_config.json", {"image_mean": None}, "image_mean is None, a list"),
         ("preprocessor_config.json", {"image_std": [1]}, "image_std is not one number per channel"),
-        ("onereward_query.json", {}, "query template None, whose words are not there"),
+        ("onereward_query.json", {}, "query template None, which is not in the file"),
     ],
 )
 def test_values_of_the_wrong_kind_in_a_judge_are_named(tmp_path, file, content, message):

@@ -182,7 +182,7 @@ def test_a_model_without_a_vocabulary_ends_in_one_sentence(
         {"edit": edit, "judge": judge}[command].main([f"--model={model}", *options[command]])
     assert ending.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: ") and "holds no vocabulary: none of tokenizer.json" in line
+    assert line.startswith("error: ") and "has no vocabulary: none of tokenizer.json" in line
 
 
 @pytest.mark.parametrize("command", ["edit", "judge", "train_compile"])

@@ -126,7 +126,7 @@ def test_a_judge_answers_only_the_template_it_was_trained_with(folder) -> None:
     (folder / QUERY_FILE).write_text(json.dumps({"template_version": TEMPLATE_VERSION}))
     assert read(folder).queries.template == packaged_template()
     (folder / QUERY_FILE).write_text(json.dumps({"template_version": "of last year"}))
-    with pytest.raises(ValueError, match="template 'of last year', whose words are not there"):
+    with pytest.raises(ValueError, match="template 'of last year', which is not in the file"):
         read(folder)
 
 

@@ -51,9 +51,7 @@ def test_one_long_piece_ends_at_once():
     process.send_signal(signal.SIGTERM)
     said, errors = process.communicate(timeout=20)
     assert process.returncode == TRY_AGAIN and said == "lock released\n"
-    assert errors.strip() == (
-        "export: stopped as requested; run the same command to resume"
-    )
+    assert errors.strip() == "export: stopped as requested; run the same command to resume"
 
 
 def test_asked_twice_a_loop_ends_at_once():

@@ -45,9 +45,7 @@ def choice(*values: str) -> Rule:
 def whole(least: int, most: int | float = math.inf) -> Rule:
     """An integer in [least, most]."""
     bounds = f"from {least}" + (f" to {most}" if most < math.inf else "")
-    return Rule(
-        f"an integer {bounds} expected", lambda v: _is_integer(v) and least <= v <= most
-    )
+    return Rule(f"an integer {bounds} expected", lambda v: _is_integer(v) and least <= v <= most)
 
 
 def number(low: float = -math.inf, high: float = math.inf, *, above: bool = False) -> Rule:

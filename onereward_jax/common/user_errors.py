@@ -80,8 +80,7 @@ def full_disk_message(error: BaseException) -> str:
 
 
 def log_full_disk_once() -> None:
-    """Keeps libraries from logging tracebacks of a full disk: the run itself reports it in a line.
-    """
+    """Keeps libraries from logging tracebacks of a full disk, which the run itself reports."""
 
     def is_other(record: logging.logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None

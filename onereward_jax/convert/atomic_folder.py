@@ -1,4 +1,4 @@
-"""Folders that appear complete or not at all."""
+"""Folders that are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from onereward_jax.parallel import is_writer
 
 @contextlib.contextmanager
 def atomic_folder(folder: str | Path) -> Iterator[Path]:
-    """A hidden sibling folder to write into, renamed to `folder` when the block succeeds.
+    """Yields a hidden temporary folder, renamed to `folder` when the block succeeds.
 
-    An existing `folder` is replaced as a whole; when the block raises, it stays as it was and
-    what was written is removed. What a killed process has left is removed first, so only one
-    process at a time may write a folder. Only the writer process touches the disk.
+    An existing `folder` is replaced as a whole. If the block raises, it is left unchanged and the
+    temporary folder is removed. Leftovers of a killed process are removed first, so only one
+    process at a time may write a given folder. Only process 0 touches the disk.
     """
     folder = Path(folder)
-    # Not the process number: a container that is started again has the same ones.
+    # Not the process id: a restarted container has the same ids.
     draft = folder.with_name(f".{folder.name}.draft-{uuid.uuid4().hex}")
     if not is_writer():
         yield draft
@@ -41,12 +41,12 @@ def atomic_folder(folder: str | Path) -> Iterator[Path]:
 
 
 def _former(folder: Path) -> Path:
-    """Where the folder is kept while the new one takes its place."""
+    """Where the old folder is kept while the new one replaces it."""
     return folder.with_name(f".{folder.name}.old")
 
 
 def _clean_up(folder: Path) -> None:
-    """Removes what a process left that was killed while it wrote."""
+    """Removes the leftovers of a process killed while writing."""
     for draft in folder.parent.glob(f".{folder.name}.draft-*"):
         shutil.rmtree(draft, ignore_errors=True)
     old = _former(folder)

@@ -1,4 +1,4 @@
-"""Where a model comes from: a local folder, one of the package, or the Hugging Face hub."""
+"""Resolves a model name to a local folder: a path, a package folder, or the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ WEIGHTS = tuple(
     for shard in ("", "-*-of-*")
     for folder in ("", "*/")
 )
-"""Weight files under the names that are read here. Repositories hold more: FLUX.1-Fill-dev has its
-24 GB a second time, in one file of another layout at its top."""
+"""Names of the weight files that are read. Repositories have more: FLUX.1-Fill-dev also has its
+24 GB as a single file of another layout at the top level."""
 
-WANTED = (*WEIGHTS, ADAPTER_FILE, PEFT_FILE, "*.json", "*.txt", "*.jinja", "*.model", "*.md")
-"""What is fetched from the hub: no pickles, no code."""
+DOWNLOADED = (*WEIGHTS, ADAPTER_FILE, PEFT_FILE, "*.json", "*.txt", "*.jinja", "*.model", "*.md")
+"""Patterns of the files downloaded from the hub: no pickles, no code."""
 
 
 _PART = r"[\w-][\w.-]*"
@@ -46,20 +46,21 @@ _ON_THE_HUB = re.compile(
 def resolve_folder(name: str | Path, what: str) -> Path:
     """The local folder of a model.
 
+    Tried in order: a path, a path relative to the package, a repository on the hub. Downloads go
+    to the hub's cache (HF_HOME) and are found there offline. One process per cache downloads while
+    the others wait.
+
     Args:
-      name: the path of a folder; one of a bucket (`gs://bucket/path`), which is copied to this
-        host; one relative to the package (`mini/models/editor`); or
-        `owner/repository` on the Hugging Face hub, with a folder of it where the model is not at
-        its top (`owner/repository/folder`). The first that exists is taken. A commit, tag or branch
-        may be named (`owner/repository@revision/folder`); otherwise it is the newest commit, the
-        same in all processes of a run (see `hub_commit`). What the hub sends is kept in its cache
-        (the environment's HF_HOME), and is found there without a network. Of the processes that
-        share a cache one downloads while the others wait.
-      what: names the setting in errors, such as "config.models.editor" or "--model".
+      name: the path of a folder; a bucket folder (`gs://bucket/path`), which is copied to this
+        host; a path relative to the package (`mini/models/editor`); or `owner/repository` on the
+        Hugging Face hub, or a subfolder of it (`owner/repository/folder`). A commit, tag or branch
+        may be given (`owner/repository@revision/folder`); the default is the newest commit, the
+        same on all processes (see `hub_commit`).
+      what: name of the setting in errors, e.g. "config.models.editor" or "--model".
 
     Raises:
-      FileNotFoundError: none of the three exists, the hub has no such revision or wants a log-in,
-        or it cannot be reached.
+      FileNotFoundError: nothing of that name exists, the hub has no such revision or requires a
+        login, or the hub cannot be reached.
     """
     if is_bucket(name):
         folder = local_path(name, again=False)
@@ -82,7 +83,7 @@ def resolve_folder(name: str | Path, what: str) -> Path:
 
 
 def hub_commit(folder: Path) -> str | None:
-    """The commit that a folder of the hub's cache holds; None for any other folder."""
+    """The commit of a folder in the hub's cache; None for any other folder."""
     try:
         inside = folder.resolve().relative_to(Path(constants.HF_HUB_CACHE).resolve()).parts
     except ValueError:
@@ -91,35 +92,35 @@ def hub_commit(folder: Path) -> str | None:
 
 
 def resolve_adapter(name: str | Path, what: str) -> Path:
-    """The file of an adapter, or the local folder that holds it; else as `resolve_folder`."""
+    """An adapter's file, if `name` is a file; otherwise as `resolve_folder`."""
     given = local_path(name)
     return given if given.is_file() else resolve_folder(name, what)
 
 
-def wanted_files(inside: str = "") -> list[str]:
-    """Patterns of the files that are fetched, of one folder of a repository or of all of it."""
-    return [f"{inside}/{pattern}" if inside else pattern for pattern in WANTED]
+def download_patterns(inside: str = "") -> list[str]:
+    """Patterns of the files to download, in one folder of a repository or in all of it."""
+    return [f"{inside}/{pattern}" if inside else pattern for pattern in DOWNLOADED]
 
 
 def _starts_here(given: Path) -> bool:
-    """Whether the start of a path that does not exist does exist: it is not meant as the hub's."""
+    """Whether the first part of a missing path exists locally: then it is not a hub name."""
     first = given.parts[0]
     return Path(first).exists() or (PACKAGE / first).exists()
 
 
 def _fetch(repository: str, revision: str | None, inside: str, missing: str) -> Path:
-    """The folder in the cache, complete."""
+    """Downloads a repository; returns its folder in the hub's cache."""
 
     def commit() -> str:
         return HfApi().resolve_revision(repository, revision=revision).resolved
 
     place = f"https://huggingface.co/{repository}"
     try:
-        # Of a branch that moves meanwhile no two processes may read two commits.
+        # All processes must read the same commit, even if the branch moves meanwhile.
         at = shared_value(f"commit of {repository}@{revision or ''}".replace("/", " "), commit)
         with _one_at_a_time(repository):
             return Path(
-                snapshot_download(repository, revision=at, allow_patterns=wanted_files(inside))
+                snapshot_download(repository, revision=at, allow_patterns=download_patterns(inside))
             )
     except GatedRepoError as error:
         raise FileNotFoundError(
@@ -129,7 +130,7 @@ def _fetch(repository: str, revision: str | None, inside: str, missing: str) -> 
     except RepositoryNotFoundError as error:
         raise FileNotFoundError(
             f"{missing}, and the Hugging Face hub has no repository {repository} that you may read "
-            "(a private one wants HF_TOKEN set on every host)"
+            "(a private one needs HF_TOKEN set on every host)"
         ) from error
     except RevisionNotFoundError as error:
         raise FileNotFoundError(
@@ -144,10 +145,10 @@ def _fetch(repository: str, revision: str | None, inside: str, missing: str) -> 
 
 @contextlib.contextmanager
 def _one_at_a_time(repository: str) -> Iterator[None]:
-    """Held by one process of those that share the cache; the kernel frees it when that one dies."""
+    """A lock per shared cache; the kernel releases it if its holder dies."""
     path = Path(constants.HF_HUB_CACHE) / ".locks" / f"{repository.replace('/', '--')}.onereward"
     with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError):  # a cache that is only read needs no lock
+        with contextlib.suppress(OSError):  # a read-only cache needs no lock
             path.parent.mkdir(parents=True, exist_ok=True)
             fcntl.flock(stack.enter_context(path.open("a")), fcntl.LOCK_EX)
         yield

@@ -1,6 +1,6 @@
-"""What distinguishes each Hugging Face checkpoint from our Flax tree: one `Layout` per model.
+"""How each Hugging Face checkpoint differs from our Flax tree: one `Layout` per model.
 
-Most of the translation is mechanical (`tensor_names.py`); a layout holds only the exceptions.
+Most of the mapping is mechanical (`tensor_names.py`); a layout lists only the exceptions.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ class Layout:
     """How the tensor names and shapes of one architecture map to a Flax tree.
 
     Attributes:
-      architecture: class name that `config.json` states (diffusers' `_class_name`, transformers'
-        `published_configs`).
-      basename: of the weight files that the original's `from_pretrained` looks for.
-      model_type: transformers' name of the family; None for a diffusers model.
-      stacks: dotted names of the layer lists that our modules may scan over; the leaves below
-        them then carry a leading layer axis.
-      aliases: (pattern, replacement) pairs that turn any known spelling of a tensor name into
-        the published one. They apply to files and to Flax paths alike, so that a model may name
-        its modules after either spelling and files of old and new library versions both load.
-        Two file tensors with the same published name are tied copies; one of them is read.
-      verbatim: module names that end in `_<digits>` in the original too, such as `linear_1`.
-      ignored: pattern of file tensors that hold no parameter (position buffers).
-      tied: published names of file tensors that are copies of another one where the model has no
-        parameter of its own for them; they are not read then.
-      flattened: published name of a convolution that our module expresses as a Dense over
-        flattened patches -> function of the config that gives its kernel shape (in, *window).
+      architecture: class name in `config.json` (`_class_name` in diffusers, `architectures` in
+        transformers).
+      basename: base name of the weight files that the original `from_pretrained` looks for.
+      model_type: `model_type` in transformers; None for a diffusers model.
+      stacks: dotted names of the layer lists that our modules may scan over; leaves below them
+        then have a leading layer axis.
+      aliases: (pattern, replacement) pairs that map any known spelling of a tensor name to the
+        published one. They apply to files and to Flax paths, so files of old and new library
+        versions both load. Two file tensors with the same published name are tied copies; one of
+        them is read.
+      verbatim: module names that end in `_<digits>` in the original too, e.g. `linear_1`.
+      ignored: pattern of file tensors that are not parameters (position buffers).
+      tied: published names of file tensors that are tied to another tensor; not read if the model
+        has no parameter for them.
+      flattened: published name of a convolution that our module implements as a Dense over
+        flattened patches -> function of the config that returns its kernel shape (in, *window).
     """
 
     architecture: str
@@ -48,19 +48,19 @@ class Layout:
 
 
 def statement(layout: Layout) -> dict[str, Any]:
-    """The fields by which a config.json says that it is of this architecture."""
+    """The fields of a config.json that name this architecture."""
     if layout.model_type is None:
         return {"_class_name": layout.architecture}
     return {"architectures": [layout.architecture], "model_type": layout.model_type}
 
 
 def stated_architecture(config: Config) -> str | None:
-    """The class that a config.json says it is of."""
+    """The architecture named in a config.json."""
     return config.get("_class_name") or next(iter(config.get("architectures") or ()), None)
 
 
 def check_architecture(config: Config, layout: Layout, source: str) -> None:
-    """Raises ValueError, naming the `source` of the config, when it is of another architecture."""
+    """Raises ValueError, naming the `source` of the config, if it has another architecture."""
     stated = stated_architecture(config)
     if stated != layout.architecture:
         raise ValueError(f"{source} describes a {stated}; expected a {layout.architecture}")
@@ -69,7 +69,7 @@ def check_architecture(config: Config, layout: Layout, source: str) -> None:
 def _patch_window(config: Config) -> tuple[int, ...]:
     """Kernel shape of Qwen2.5-VL's patch embedding: (channels, frames, height, width).
 
-    Fields that a config leaves out have transformers' defaults.
+    Missing fields have transformers' defaults.
     """
     vision = config.get("vision_config", {})
     patch = vision.get("patch_size", 14)
@@ -93,7 +93,7 @@ T5 = Layout(
     stacks=("encoder.block",),
     aliases=(
         (r"^encoder\.embed_tokens\.", "shared."),
-        # ours is outside the scanned blocks, all of which use it
+        # In our model it is outside the scanned blocks, which all share it.
         (
             r"^encoder\.relative_attention_bias\.",
             "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.",
@@ -117,8 +117,8 @@ QWEN2_5_VL = Layout(
     basename=TRANSFORMERS,
     model_type="qwen2_5_vl",
     stacks=("visual.blocks", "model.layers"),
-    # Published files say visual.*, model.layers.*; the torch modules of transformers >= 4.52
-    # are model.visual.*, model.language_model.layers.*
+    # Published files have visual.*, model.layers.*; the torch modules of transformers >= 4.52
+    # have model.visual.*, model.language_model.layers.*
     aliases=(
         (r"^model\.visual\.", "visual."),
         (r"^(model\.)?language_model\.", "model."),

@@ -1,7 +1,7 @@
 """Hugging Face safetensors folder -> Flax parameters: strict, and lazy per shard.
 
-What a host holds at a time, beside the arrays it has made already, is one device's part of one
-leaf, and `BLOCK_BYTES` of the file it is read from. (JAX drops the part before at its next call.)
+Host memory in addition to the finished arrays: one device's shard of one leaf, plus `BLOCK_BYTES`
+of the file. (JAX frees the previous shard at its next call.)
 """
 
 from __future__ import annotations
@@ -21,29 +21,28 @@ from onereward_jax.convert.safetensors_reader import DTYPES, StoredTensor, find_
 from onereward_jax.convert.tensor_names import Entry, flat_leaves, plan, published_name, unbox
 
 BLOCK_BYTES = 32 << 20
-"""A tensor is read in pieces of about this size."""
+"""Approximate size of the blocks in which a tensor is read."""
 
 
 def load_params(
     folder: str | Path, abstract_params: Any, layout: Layout, *, dtype: Any = None
 ) -> Any:
-    """Parameters of one component, read from its Hugging Face folder.
+    """Loads the parameters of one component from its Hugging Face folder.
 
-    Strict: every tensor of the files is used or ignored by the layout, every leaf is filled,
-    every shape agrees. Lazy: where a leaf carries a sharding, each process reads only the slices
-    of its own devices, and one device's slice of one leaf at a time, so no host ever holds a full
-    copy of a leaf, let alone of the model.
+    Strict: every tensor in the files is used or ignored by the layout, every leaf is filled, all
+    shapes match. Lazy: for sharded leaves, each process reads only the slices of its own devices,
+    one device and one leaf at a time, so no host ever holds a full leaf or model.
 
     Args:
-      folder: holds config.json and one safetensors file, or shards and their index.
-      abstract_params: tree of `jax.ShapeDtypeStruct` (possibly in Linen's partitioning boxes, as
-        `jax.eval_shape` of an init gives it), with `.sharding` where the array is to be sharded;
-        the others go to the default device.
+      folder: has config.json and one safetensors file, or shards and their index.
+      abstract_params: pytree of `jax.ShapeDtypeStruct` (possibly in Linen's partitioning boxes, as
+        from `jax.eval_shape` of an init), with `.sharding` on leaves to shard; the others go to
+        the default device.
       layout: the architecture's `Layout`.
-      dtype: of the result; default: the dtype of each abstract leaf.
+      dtype: dtype of the result; None: the dtype of each abstract leaf.
 
     Returns:
-      The tree of `abstract_params`, without boxes, with arrays.
+      The pytree of `abstract_params`, without boxes, with arrays.
 
     Raises:
       FileNotFoundError: the folder, its config.json or a weight file is missing.
@@ -55,10 +54,10 @@ def load_params(
     abstract_params = unbox(abstract_params)
     leaves = flat_leaves(abstract_params)
     entries, problems = plan(leaves, layout, config)
-    wanted = {key for entry in entries for key in entry.keys}
-    tensors, ambiguous = _publish(find_tensors(folder, layout.basename), layout, wanted)
+    expected = {key for entry in entries for key in entry.keys}
+    tensors, ambiguous = _publish(find_tensors(folder, layout.basename), layout, expected)
     problems += ambiguous + _mismatches(entries, tensors)
-    unused = sorted(tensors.keys() - wanted)
+    unused = sorted(tensors.keys() - expected)
     problems += [f"{key}: in the files, but not in the model" for key in unused]
     if problems:
         raise ValueError(f"weights in {folder} do not fit the model:" + listed(problems))
@@ -67,24 +66,24 @@ def load_params(
 
 
 def _publish(
-    files: Mapping[str, StoredTensor], layout: Layout, wanted: Set[str]
+    files: Mapping[str, StoredTensor], layout: Layout, expected: Set[str]
 ) -> tuple[dict[str, StoredTensor], list[str]]:
-    """File tensors by published name, without the ignored ones; and tied copies that differ."""
+    """File tensors by published name, without ignored ones; and errors for tied copies."""
     tensors: dict[str, StoredTensor] = {}
     problems = []
     for key in files:
         name = published_name(key, layout)
-        if re.search(layout.ignored, name) or name in layout.tied - wanted:
+        if re.search(layout.ignored, name) or name in layout.tied - expected:
             continue
         if name in tensors and tensors[name].shape != files[key].shape:
-            problems.append(f"{key}: another shape than its tied copy {name}")
+            problems.append(f"{key}: its shape differs from that of its tied copy {name}")
         if name not in tensors or key == name:
             tensors[name] = files[key]
     return tensors, problems
 
 
 def _mismatches(entries: Sequence[Entry], tensors: Mapping[str, StoredTensor]) -> list[str]:
-    """One sentence for every missing, unreadable or differently shaped tensor."""
+    """One error message for every missing, unreadable or mis-shaped tensor."""
     problems = []
     for entry in entries:
         if entry.flat and entry.shape[0] != int(np.prod(entry.tensor_shape[1:])):
@@ -110,7 +109,7 @@ def _load_leaf(
     tensors: Mapping[str, StoredTensor],
     dtype: Any,
 ) -> jax.Array:
-    """One array, on the leaf's sharding or else on the default device."""
+    """Loads one array, with the leaf's sharding or on the default device."""
     target = jnp.dtype(leaf.dtype if dtype is None else dtype)
     sharding = getattr(leaf, "sharding", None)
     if sharding is None:
@@ -134,10 +133,10 @@ def _load_part(
     dtype: np.dtype,
     devices: Sequence[jax.Device],
 ) -> list[jax.Array]:
-    """`leaf[index]` on each of the devices.
+    """Loads `leaf[index]` onto each of the devices.
 
-    Transfers run in the background and keep their source, so they are waited for; and the part
-    is a variable of this function alone, so that it does not live on while the next one is read.
+    Transfers run in the background and keep their source alive, so block until they are done. The
+    host copy is local to this function, so it is freed before the next one is read.
     """
     part = read_leaf(entry, tensors, index, dtype)
     return jax.block_until_ready([jax.device_put(part, device) for device in devices])
@@ -149,13 +148,13 @@ def read_leaf(
     index: tuple[slice, ...],
     dtype: np.dtype,
 ) -> np.ndarray:
-    """`leaf[index]` of a Flax leaf, reading from disk only what the index covers.
+    """Reads `leaf[index]` of a Flax leaf; reads from disk only what the index covers.
 
     Args:
-      entry: the leaf's place in the checkpoint.
+      entry: the leaf's entry in the checkpoint.
       tensors: published name -> tensor in a file.
-      index: one slice per axis of the leaf, the layer axis included.
-      dtype: of the result.
+      index: one slice per axis of the leaf, including the layer axis.
+      dtype: dtype of the result.
     """
     shape = tuple(len(range(*piece.indices(n))) for piece, n in zip(index, entry.shape))
     result = np.empty(shape, dtype)
@@ -175,23 +174,23 @@ def _read_layer(
     if not index:
         out[...] = tensor[()]
         return
-    wanted = [slice(None)] * len(index)  # per axis of the file
+    slices = [slice(None)] * len(index)  # per axis of the file's tensor
     for piece, axis in zip(index, entry.axes):
-        wanted[axis] = piece
-    first = entry.axes.index(0)  # the axis of ours that runs along the file's first
+        slices[axis] = piece
+    first = entry.axes.index(0)  # the leaf's axis that corresponds to the file's first axis
     row_bytes = out.dtype.itemsize * int(np.prod(entry.tensor_shape[1:]))
-    for done, rows in _blocks(wanted[0], entry.tensor_shape[0], row_bytes):
+    for done, rows in _blocks(slices[0], entry.tensor_shape[0], row_bytes):
         if entry.flat:
             block = tensor[(rows,)]
-            block = block.reshape(len(block), -1)[:, wanted[1]].T
+            block = block.reshape(len(block), -1)[:, slices[1]].T
         else:
-            block = tensor[(rows, *wanted[1:])].transpose(entry.axes)
+            block = tensor[(rows, *slices[1:])].transpose(entry.axes)
         out[(slice(None),) * first + (done,)] = block
 
 
-def _blocks(wanted: slice, size: int, row_bytes: int) -> Iterator[tuple[slice, slice]]:
-    """`wanted` rows of `size` in pieces of about `BLOCK_BYTES`: (where in the result, which)."""
-    start, stop, _ = wanted.indices(size)
+def _blocks(rows: slice, size: int, row_bytes: int) -> Iterator[tuple[slice, slice]]:
+    """Splits `rows` of `size` into blocks of about `BLOCK_BYTES`: (in the result, in the file)."""
+    start, stop, _ = rows.indices(size)
     step = max(1, BLOCK_BYTES // max(1, row_bytes))
     for row in range(start, stop, step):
         end = min(row + step, stop)

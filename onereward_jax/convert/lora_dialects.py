@@ -1,11 +1,11 @@
-"""FLUX adapters of other trainers, by the module names of diffusers.
+"""Converts FLUX LoRA files of other trainers to diffusers' module names.
 
     lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight     kohya (sd-scripts)
     double_blocks.0.processor.qkv_lora1.down.weight             XLabs (also diffusion_model.…)
 
-Both name modules as in FLUX's first release, where queries, keys and values are one linear layer,
-in the single blocks together with the MLP's first. Of such a layer's update B A diffusers' layers
-take their rows of B, and all of them the same A.
+Both use the module names of the original FLUX release, which fuses q, k and v into one linear layer
+(in the single blocks, also the first MLP layer). For a fused layer's update B A, each diffusers
+layer takes its rows of B and shares A.
 """
 
 from __future__ import annotations
@@ -69,19 +69,19 @@ _DIALECTS = (
 def diffusers_names(
     tensors: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]
 ) -> tuple[dict[str, np.ndarray], list[str]]:
-    """The tensors of an adapter under the names of diffusers.
+    """Renames the tensors of an adapter to diffusers' names.
 
     Args:
-      tensors: as in the file; names of neither trainer are kept as they are.
-      shapes: module of diffusers -> (inputs, outputs).
+      tensors: as in the file; other names are kept.
+      shapes: diffusers' module name -> (inputs, outputs).
 
     Returns:
-      `<module>.lora_down.weight`, `.lora_up.weight`, `.alpha`, and a sentence for every tensor
-      that cannot be dealt out to the modules it is for.
+      `<module>.lora_down.weight`, `.lora_up.weight`, `.alpha`, and an error message for every
+      tensor that does not fit its modules.
     """
     renamed, problems = {}, []
     for key, tensor in tensors.items():
-        modules, part = _meant(key)
+        modules, part = _parse_key(key)
         if not modules:
             renamed[key] = tensor
             continue
@@ -103,8 +103,8 @@ def diffusers_names(
     return renamed, problems
 
 
-def _meant(key: str) -> tuple[tuple[str, ...], str]:
-    """The modules that a tensor is for, and which part it is; none if the key is another's."""
+def _parse_key(key: str) -> tuple[tuple[str, ...], str]:
+    """The diffusers modules of a tensor, and its part; no modules if the key matches no dialect."""
     for pattern, table in _DIALECTS:
         match = pattern.fullmatch(key)
         if match and match["layer"] in table[match["stack"]]:

@@ -1,13 +1,12 @@
-"""LoRA files of diffusers and peft <-> low-rank factors, strict both ways.
+"""LoRA files of diffusers and peft <-> LoRA factors, strict in both directions.
 
     pytorch_lora_weights.safetensors                     diffusers' pipelines and models
     adapter_model.safetensors with adapter_config.json   peft's own folder
 
 Names are `transformer.<module>.lora_A.weight` [r, in] and `.lora_B.weight` [out, r] (also
-`lora_down`, `lora_up`); diffusers' models leave the prefix away, peft's write another, kohya's and
-XLabs' trainers have their own (`lora_dialects`). Where the
-scale alpha / r is said: the metadata `lora_adapter_metadata`, adapter_config.json, or tensors
-`<module>.alpha`; 1 where nothing says it.
+`lora_down`, `lora_up`). Diffusers' models omit the prefix, peft writes another one, and kohya and
+XLabs have their own names (`lora_dialects`). The scale alpha / r comes from the metadata
+`lora_adapter_metadata`, from adapter_config.json, or from tensors `<module>.alpha`; default 1.
 """
 
 from __future__ import annotations
@@ -59,7 +58,7 @@ Modules = dict[str, dict[str, np.ndarray]]
 
 
 def published_modules(params: PyTree, layout: Layout) -> dict[lora.Path, tuple[str, ...]]:
-    """{path of a linear layer: its published names}, one per layer of a stack, else one."""
+    """{path of a linear layer: its published names}: one name per layer of a stack, else one."""
     return {
         path: tuple(
             key.removesuffix(".weight")
@@ -72,12 +71,15 @@ def published_modules(params: PyTree, layout: Layout) -> dict[lora.Path, tuple[s
 def find_targets(
     params: PyTree, layout: Layout, pattern: str
 ) -> dict[lora.Path, Bool[np.ndarray, "..."]]:
-    """The linear layers whose published names match, as `lora.first_factors` takes them.
+    """The linear layers whose published names match, as input of `lora.first_factors`.
 
     Args:
       params: parameters or their shapes.
       layout: the architecture's `Layout`.
-      pattern: has to match the full name, as in peft.
+      pattern: regular expression that must match the full name, as in peft.
+
+    Returns:
+      {path of a linear layer: bool [layers] for a scanned stack, else bool []}.
 
     Raises:
       ValueError: not a regular expression, or it matches nothing.
@@ -98,26 +100,26 @@ def find_targets(
 
 
 def is_adapter(folder: str | Path) -> bool:
-    """Whether a folder holds an adapter instead of a whole model."""
+    """Whether a folder has an adapter instead of a full model."""
     return any((Path(folder) / name).is_file() for name in (ADAPTER_FILE, PEFT_FILE))
 
 
 def load_adapter(source: str | Path, abstract_params: PyTree, layout: Layout) -> Adapter:
-    """An adapter from a file or a folder, float32.
+    """Loads an adapter from a file or a folder, in float32.
 
-    Layers of a stack that the file leaves out, and ranks below the largest of a stack, are filled
-    with zeros, which have no effect.
+    Layers of a stack that the file omits, and layers with a rank below the stack's largest, are
+    padded with zeros, which have no effect.
 
     Args:
-      source: a safetensors file, or a folder that holds one under its usual name.
-      abstract_params: shapes (and shardings) of the model's parameters; factors lie on the mesh
-        as their kernels do.
+      source: a safetensors file, or a folder that has one under its usual name.
+      abstract_params: shapes (and shardings) of the model's parameters; factors are sharded like
+        their kernels.
       layout: the architecture's `Layout`.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: not safetensors, a kind of adapter that is more than A and B, or any mismatch of
-        names and shapes; all mismatches are listed at once.
+      ValueError: not safetensors, an unsupported kind of adapter (DoRA, LoRA bias), or any mismatch
+        of names and shapes; all mismatches are listed at once.
     """
     path = _find_file(Path(source))
     tensors, settings = _read(path)
@@ -153,20 +155,20 @@ def load_adapter(source: str | Path, abstract_params: PyTree, layout: Layout) ->
 def save_adapter(
     folder: str | Path, adapter: Adapter, layout: Layout, *, dtype: Any = np.float32
 ) -> None:
-    """Writes `pytorch_lora_weights.safetensors` into a folder of its own.
+    """Writes a folder with `pytorch_lora_weights.safetensors`, atomically.
 
-    `FluxFillPipeline.load_lora_weights` and `load_lora_adapter` open it; a scale other than 1 is
-    said in the metadata, as by diffusers. What is zero in A and B alike is not written. Complete
-    or not at all; in a run of several processes all must call.
+    `FluxFillPipeline.load_lora_weights` and `load_lora_adapter` can load it. The scale is written
+    to the metadata, as by diffusers. Layers and ranks that are zero in both A and B are omitted.
+    All processes must call it.
 
     Args:
       folder: an existing one is replaced as a whole.
-      adapter: what to write.
+      adapter: the adapter to write.
       layout: the architecture's `Layout`.
-      dtype: of the tensors.
+      dtype: dtype of the tensors.
 
     Raises:
-      ValueError: nothing but zeros.
+      ValueError: all factors are zero.
     """
     tensors, ranks, alphas = {}, {}, {}
     scales = flatten_dict(jax.device_get(adapter.scales))
@@ -191,7 +193,7 @@ def save_adapter(
             settings = {PREFIX + name: value for name, value in _settings(ranks, alphas).items()}
             metadata = {"format": "pt", METADATA: json.dumps(settings, indent=2, sort_keys=True)}
             save_file(tensors, draft / ADAPTER_FILE, metadata=metadata)
-            # safetensors makes the file readable by its owner only
+            # safetensors makes the file readable only by its owner
             (draft / ADAPTER_FILE).chmod(draft.stat().st_mode & 0o666)
 
 
@@ -205,15 +207,15 @@ def _find_file(source: Path) -> Path:
 
 
 def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Tensors by their names in the file, and the LoRA settings that come with them."""
+    """Tensors by their names in the file, and the LoRA settings from metadata or peft's config."""
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
-            kinds = {key: file.get_slice(key).get_dtype() for key in file.keys()}
-            odd = [f"{key}: dtype {kind}" for key, kind in kinds.items() if kind not in DTYPES]
+            dtypes = {key: file.get_slice(key).get_dtype() for key in file.keys()}
+            odd = [f"{key}: dtype {dtype}" for key, dtype in dtypes.items() if dtype not in DTYPES]
             if odd:
-                raise ValueError(f"{path}: {odd[0]} is none of {', '.join(DTYPES)}")
-            tensors = {key: file.get_tensor(key) for key in kinds}
+                raise ValueError(f"{path}: {odd[0]} is not one of {', '.join(DTYPES)}")
+            tensors = {key: file.get_tensor(key) for key in dtypes}
     except SafetensorError as error:
         raise ValueError(f"{path} is truncated or not safetensors: {error}") from error
     if METADATA in metadata:
@@ -222,20 +224,20 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         except json.JSONDecodeError as error:
             raise ValueError(f"{path}: metadata {METADATA} is not JSON: {error}") from error
         return tensors, {key.removeprefix(PREFIX): value for key, value in found.items()}
-    beside = path.with_name(PEFT_CONFIG)
-    return tensors, read_json(beside) if path.name == PEFT_FILE and beside.is_file() else {}
+    config = path.with_name(PEFT_CONFIG)
+    return tensors, read_json(config) if path.name == PEFT_FILE and config.is_file() else {}
 
 
 def _sort_tensors(
     tensors: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]
 ) -> tuple[Modules, list[str]]:
-    """Tensors by module and part, and a sentence for everything that does not fit."""
+    """Tensors by module and part, and an error message for everything that does not fit."""
     modules: Modules = {}
     problems = []
     for key, tensor in tensors.items():
         match = KEY.fullmatch(key)
         if match is None:
-            problems.append(f"{key}: is no lora_A, lora_B or alpha of a linear layer")
+            problems.append(f"{key}: not a lora_A, lora_B or alpha of a linear layer")
         elif match["module"] not in shapes:
             problems.append(f"{key}: in the file, but {match['module']} is not in the model")
         elif PARTS[match["part"]] in modules.setdefault(match["module"], {}):
@@ -284,7 +286,7 @@ def _stack(
 
 
 def _scale(name: str, rank: int, alpha: np.ndarray | None, settings: Mapping[str, Any]) -> float:
-    """What peft multiplies B A of this module with."""
+    """The factor by which peft multiplies this module's B A."""
     if alpha is not None:
         return float(alpha.reshape(())) / rank
     if "lora_alpha" not in settings:
@@ -298,7 +300,7 @@ def _scale(name: str, rank: int, alpha: np.ndarray | None, settings: Mapping[str
 
 
 def _settings(ranks: Mapping[str, int], alphas: Mapping[str, float]) -> dict[str, Any]:
-    """peft's LoraConfig of these modules: the most frequent values, and patterns for the rest."""
+    """peft's LoraConfig for these modules: the most common values, and patterns for the rest."""
     rank, alpha = (Counter(values.values()).most_common(1)[0][0] for values in (ranks, alphas))
     return {
         "r": rank,
@@ -310,7 +312,7 @@ def _settings(ranks: Mapping[str, int], alphas: Mapping[str, float]) -> dict[str
 
 
 def _gather(leaf: Any) -> np.ndarray:
-    """A factor on the host, whole."""
+    """A factor as a full numpy array on the host."""
     if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
         leaf = multihost_utils.process_allgather(leaf, tiled=True)
     return np.asarray(leaf)

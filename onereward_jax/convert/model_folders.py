@@ -1,12 +1,12 @@
-"""Whole model folders: the editor's (diffusers) and the judge's (transformers).
+"""Writes full model folders: the editor's (diffusers) and the judge's (transformers).
 
     editor/  model_index.json  transformer/  vae/  text_encoder/ (CLIP)  text_encoder_2/ (T5)
              tokenizer/  tokenizer_2/  scheduler/
     judge/   config.json  model.safetensors  tokenizer files with the chat template
              preprocessor_config.json
 
-These are the layouts of FLUX.1-Fill-dev and Qwen2.5-VL; our mini models have them too, and
-diffusers' `FluxFillPipeline` and transformers' `AutoProcessor` open what is written here.
+These are the layouts of FLUX.1-Fill-dev and Qwen2.5-VL; the mini models use them too. diffusers'
+`FluxFillPipeline` and transformers' `AutoProcessor` can load the folders.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from onereward_jax.convert.safetensors_reader import read_json
 from onereward_jax.convert.save import MAX_SHARD_BYTES, write_json, write_params
 from onereward_jax.parallel import is_writer
 
-# component of a FluxFillPipeline -> the library and class that model_index.json names
+# component of a FluxFillPipeline -> (library, class) in model_index.json
 PIPELINE = {
     "scheduler": ("diffusers", "FlowMatchEulerDiscreteScheduler"),
     "text_encoder": ("transformers", "CLIPTextModel"),
@@ -46,19 +46,19 @@ TOKENIZER_FILES = (
     "vocab.json",
 )
 JUDGE_FILES = (*TOKENIZER_FILES, "generation_config.json", "video_preprocessor_config.json")
-"""Copied from a judge's folder into another one. The last two are transformers' alone."""
+"""Files copied from one judge folder to another. Only transformers reads the last two."""
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 @dataclass(frozen=True)
 class Weights:
-    """A component to be written.
+    """A component to write.
 
     Attributes:
-      params: its Flax tree.
-      config: what its config.json shall say.
-      dtype: of the written tensors; default: each leaf's own.
+      params: its Flax parameter tree.
+      config: content of its config.json.
+      dtype: dtype of the written tensors; None: each leaf's own.
       max_shard_bytes: see `save_params`.
     """
 
@@ -90,20 +90,20 @@ def write_editor_folder(
     tokenizer_2: transformers.PreTrainedTokenizerBase | Path,
     scheduler: Mapping[str, Any],
 ) -> None:
-    """Writes a folder that `diffusers.FluxFillPipeline.from_pretrained` opens.
+    """Writes a folder that `diffusers.FluxFillPipeline.from_pretrained` can load.
 
-    The folder appears complete or not at all; an existing one is replaced as a whole. In a run
-    of several processes all must call; process 0 writes.
+    The write is atomic; an existing folder is replaced as a whole. All processes must call it;
+    process 0 writes.
 
     Args:
       folder: the pipeline's folder.
-      transformer, vae, text_encoder, text_encoder_2: new weights, or a component's folder to be
-        copied as it is (`Path("FLUX.1-Fill-dev/vae")`).
-      tokenizer, tokenizer_2: CLIP's and T5's, or their folders to be copied.
+      transformer, vae, text_encoder, text_encoder_2: new weights, or a component's folder to copy
+        unchanged (`Path("FLUX.1-Fill-dev/vae")`).
+      tokenizer, tokenizer_2: CLIP's and T5's tokenizers, or their folders to copy.
       scheduler: fields of FlowMatchEulerDiscreteScheduler's scheduler_config.json.
 
     Raises:
-      FileNotFoundError: a folder to be copied does not exist.
+      FileNotFoundError: a folder to copy does not exist.
       ValueError: see `save_params`.
     """
     models: dict[str, tuple[Weights | Path, Layout]] = {
@@ -140,14 +140,14 @@ def write_judge_folder(
     tokenizer: transformers.PreTrainedTokenizerBase | Path,
     preprocessor: Mapping[str, Any],
 ) -> None:
-    """Writes a folder that transformers' Qwen2_5_VLForConditionalGeneration and AutoProcessor open.
+    """Writes a folder that transformers' Qwen2_5_VLForConditionalGeneration and AutoProcessor load.
 
-    Complete or not at all, as `write_editor_folder`.
+    Atomic, like `write_editor_folder`; all processes must call it.
 
     Args:
       folder: the model's folder.
-      model: the judge.
-      tokenizer: with its chat template; or a judge folder whose `JUDGE_FILES` are copied.
+      model: weights of the judge.
+      tokenizer: a tokenizer with a chat template; or a judge folder whose `JUDGE_FILES` are copied.
       preprocessor: contents of preprocessor_config.json, see `preprocessor_config`.
 
     Raises:
@@ -172,11 +172,11 @@ def write_judge_folder(
 def preprocessor_config(
     vision_config: Mapping[str, Any], *, min_pixels: int, max_pixels: int
 ) -> dict[str, Any]:
-    """A preprocessor_config.json that fits a vision tower.
+    """The preprocessor_config.json for a vision tower.
 
     Args:
-      vision_config: that part of the judge's config.json.
-      min_pixels, max_pixels: images are resized to an area between these.
+      vision_config: `vision_config` of the judge's config.json.
+      min_pixels, max_pixels: images are resized to an area in this range.
     """
     return {
         "image_processor_type": "Qwen2VLImageProcessor",
@@ -192,10 +192,10 @@ def preprocessor_config(
 
 
 def read_preprocessor(folder: str | Path) -> dict[str, Any]:
-    """The image preprocessing of a judge folder, with the fields of `preprocessor_config`.
+    """Reads the image preprocessing of a judge folder, with the fields of `preprocessor_config`.
 
-    transformers 5 writes it as a part of processor_config.json and calls the areas
-    `size.shortest_edge` and `size.longest_edge`; both forms are read.
+    transformers 5 writes it to processor_config.json, with the areas named `size.shortest_edge` and
+    `size.longest_edge`; both formats are read.
 
     Raises:
       FileNotFoundError: neither file exists.
@@ -209,7 +209,7 @@ def read_preprocessor(folder: str | Path) -> dict[str, Any]:
         path = folder / "processor_config.json"
         found = read_json(path).get("image_processor", {})
     if not isinstance(found, dict) or not isinstance(found.get("size") or {}, dict):
-        raise ValueError(f"{path}: size or image_processor is no JSON object")
+        raise ValueError(f"{path}: size or image_processor is not a JSON object")
     size = found.get("size") or {}
     areas = {"min_pixels": size.get("shortest_edge"), "max_pixels": size.get("longest_edge")}
     result = {**areas, **found}
@@ -220,7 +220,7 @@ def read_preprocessor(folder: str | Path) -> dict[str, Any]:
 
 
 def _copy_folder(source: Path, target: Path) -> None:
-    """Copies a component folder; links, as in the hub's cache, become files."""
+    """Copies a component folder; symbolic links, as in the hub's cache, become files."""
     if not source.is_dir():
         raise FileNotFoundError(f"component folder {source} does not exist")
     if is_writer():

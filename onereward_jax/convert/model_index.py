@@ -1,4 +1,4 @@
-"""What a folder holds, by what its JSON files say."""
+"""Which model or pipeline a folder holds, according to its JSON files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from onereward_jax.convert.layouts import Layout, check_architecture, stated_arc
 from onereward_jax.convert.safetensors_reader import read_config, read_json
 
 FILL_PIPELINE = "FluxFill"
-"""Beginning of the names of pipelines that fill: diffusers' own, and the authors' with guidance."""
+"""Prefix of the class names of fill pipelines: diffusers' own and the authors' with true CFG."""
 
 
 def component_config(folder: str | Path, layout: Layout) -> dict[str, Any]:
@@ -30,11 +30,11 @@ def component_config(folder: str | Path, layout: Layout) -> dict[str, Any]:
 
 
 def check_fill_pipeline(folder: str | Path) -> None:
-    """Raises unless `folder` is that of a whole pipeline, as FLUX.1-Fill-dev is.
+    """Checks that `folder` holds a full fill pipeline, like FLUX.1-Fill-dev.
 
     Raises:
-      FileNotFoundError: no folder, or nothing in it that says what it is.
-      ValueError: it is another pipeline, or one model alone.
+      FileNotFoundError: no folder, or neither model_index.json nor config.json in it.
+      ValueError: it is another pipeline or a single model.
     """
     folder = Path(folder)
     if (folder / "model_index.json").is_file():
@@ -45,8 +45,8 @@ def check_fill_pipeline(folder: str | Path) -> None:
             )
     elif (folder / "config.json").is_file():
         raise ValueError(
-            f"{folder} holds a {stated_architecture(read_config(folder))} alone; expected a whole "
-            f"{FILL_PIPELINE}Pipeline (a transformer alone is given beside one)"
+            f"{folder} holds a {stated_architecture(read_config(folder))} alone; expected a full "
+            f"{FILL_PIPELINE}Pipeline (pass a transformer alone in addition to one)"
         )
     elif folder.is_dir():
         raise FileNotFoundError(f"{folder}/model_index.json does not exist")

@@ -1,7 +1,7 @@
 """Read-only view of the safetensors files of one component folder.
 
-The safetensors library checks the files; the tensors are then mapped from them one by one, since
-its own handles keep whole files mapped, and what was read of them resident, until they are closed.
+The safetensors library validates the files. The tensors are then memory-mapped one by one, because
+the library's handles keep the whole file mapped, and its pages resident, until they are closed.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": jnp.bfloat16}
-"""Those of weights: what safetensors calls them -> what numpy does."""
+"""Supported weight dtypes: safetensors' name -> numpy dtype."""
 
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A tensor in a file: nothing of it is in memory.
+    """A tensor on disk; not loaded into memory.
 
     Attributes:
       path: the safetensors file.
-      offset: of its first byte in the file.
+      offset: position of its first byte in the file.
       shape: its shape.
-      kind: its dtype, as safetensors names it.
+      kind: its dtype, by safetensors' name.
     """
 
     path: Path
@@ -38,9 +38,9 @@ class StoredTensor:
     kind: str
 
     def __getitem__(self, index: Any) -> np.ndarray:
-        """A part of it as a view of the file; what is copied from the view is read from disk.
+        """A slice, as a view of the memory-mapped file: reading the view reads from disk.
 
-        Pages that were read stay resident for as long as the view lives.
+        Pages stay resident as long as the view is alive.
         """
         dtype = np.dtype(DTYPES[self.kind])
         if 0 in self.shape:
@@ -64,7 +64,7 @@ def read_config(folder: str | Path) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object file; the same errors as `read_config`."""
+    """Reads a JSON object; raises as `read_config`."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist")
     try:
@@ -77,7 +77,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def find_files(folder: Path, basename: str) -> list[Path]:
-    """The weight files of a folder: a single file, or the shards that its index lists.
+    """The weight files of a folder: a single file, or the shards listed in its index.
 
     Raises:
       FileNotFoundError: no weights, or a listed shard is missing.
@@ -92,17 +92,17 @@ def find_files(folder: Path, basename: str) -> list[Path]:
     names = sorted(set(_weight_map(index).values()))
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
-        raise FileNotFoundError(f"{index} lists {', '.join(missing)}: missing there")
+        raise FileNotFoundError(f"{index} lists {', '.join(missing)}, which do not exist")
     return [folder / name for name in names]
 
 
 def find_tensors(folder: Path, basename: str) -> dict[str, StoredTensor]:
-    """All tensors of a folder's weight files; reads nothing but headers.
+    """All tensors of a folder's weight files; reads only the headers.
 
     Raises:
       FileNotFoundError: see `find_files`.
-      ValueError: a file is truncated or not safetensors, two files hold the same tensor, or the
-        index does not list exactly what the shards hold (every difference is named).
+      ValueError: a file is truncated or not safetensors, two files have the same tensor, or the
+        index does not match the shards (all differences are listed).
     """
     tensors: dict[str, StoredTensor] = {}
     paths = find_files(folder, basename)
@@ -121,20 +121,20 @@ def _index_path(folder: Path, basename: str) -> Path:
 
 
 def _weight_map(index: Path) -> dict[str, str]:
-    """Tensor name -> file name, as an index file has it."""
+    """Tensor name -> file name, from an index file."""
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise ValueError(f"{index} has no weight_map: it lists no file")
+        raise ValueError(f"{index} has no weight_map")
     for key, name in weight_map.items():
         if not isinstance(name, str) or Path(name).name != name:
-            raise ValueError(f"{index}: {key} is said to be in {name!r}, which is no file name")
+            raise ValueError(f"{index}: the file of {key} is {name!r}, which is not a file name")
     return weight_map
 
 
 def _check_index(index: Path, tensors: dict[str, StoredTensor]) -> None:
     weight_map = _weight_map(index)
     problems = [
-        f"{key}: not in {name}, where the index has it"
+        f"{key}: listed in {name}, but not in that file"
         for key, name in sorted(weight_map.items())
         if key not in tensors or tensors[key].path.name != name
     ]
@@ -143,11 +143,11 @@ def _check_index(index: Path, tensors: dict[str, StoredTensor]) -> None:
         for key in sorted(tensors.keys() - weight_map.keys())
     ]
     if problems:
-        raise ValueError(f"{index} does not fit its shards:" + listed(problems))
+        raise ValueError(f"{index} does not match its shards:" + listed(problems))
 
 
 def listed(problems: Iterable[str]) -> str:
-    """Problems as the indented lines that end an error's message."""
+    """Formats problems as the indented lines at the end of an error message."""
     return "".join(f"\n  {problem}" for problem in problems)
 
 
@@ -158,7 +158,7 @@ def _read_header(path: Path) -> dict[str, StoredTensor]:
             pass
     except SafetensorError as error:
         raise ValueError(f"{path} is truncated or not safetensors: {error}") from error
-    # The format: eight bytes with the length of a JSON header, that header, the tensors.
+    # Format: 8 bytes with the length of a JSON header, the header, the tensors.
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length))

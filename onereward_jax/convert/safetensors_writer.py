@@ -1,7 +1,7 @@
-"""Safetensors files written tensor by tensor: the library wants all tensors of a file at once.
+"""Writes safetensors files one tensor at a time; the library needs all tensors of a file at once.
 
-A file is eight bytes with the length of a JSON header, that header with the place of each tensor,
-and the tensors.
+A file is 8 bytes with the length of a JSON header, the header with the offsets of each tensor, and
+the tensors.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from onereward_jax.convert.safetensors_reader import DTYPES
 
 KINDS = {np.dtype(dtype): kind for kind, dtype in DTYPES.items()}
 ALIGNMENT = 8
-"""The tensors begin at a multiple of it."""
+"""The tensor data starts at a multiple of this many bytes."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A tensor that is to be written.
+    """Name, shape and dtype of a tensor to write.
 
     Attributes:
       key: its name in the file.
-      shape, dtype: of the array.
+      shape, dtype: shape and dtype of the array.
     """
 
     key: str
@@ -37,14 +37,14 @@ class Shape:
 
     @property
     def bytes(self) -> int:
-        """Of its content."""
+        """Size of its content."""
         return math.prod(self.shape) * self.dtype.itemsize
 
 
 def divide(shapes: Iterable[Shape], limit: int) -> list[list[Shape]]:
-    """The tensors of each file, in order: a file ends before it grows beyond `limit` bytes.
+    """Splits tensors, in order, into files of at most `limit` bytes.
 
-    A larger tensor gets a file of its own; there is one file at least.
+    A tensor larger than `limit` gets a file of its own. Returns at least one file.
     """
     files: list[list[Shape]] = [[]]
     size = 0
@@ -58,22 +58,22 @@ def divide(shapes: Iterable[Shape], limit: int) -> list[list[Shape]]:
 
 
 def write_tensors(path: Path, shapes: Sequence[Shape], tensors: Iterator[np.ndarray]) -> None:
-    """Writes a file from its first byte to its last, holding one tensor at a time.
+    """Writes a file sequentially, with one tensor in memory at a time.
 
     Args:
-      path: of the file.
-      shapes: what is written, in this order; wide dtypes first keep all aligned.
-      tensors: contiguous arrays of these shapes; as many as there are shapes are taken.
+      path: the file.
+      shapes: the tensors, in file order; wide dtypes first keep all of them aligned.
+      tensors: yields contiguous arrays of these shapes; `len(shapes)` are taken.
 
     Raises:
-      ValueError: a dtype that is none of weights, or a tensor of another shape or dtype.
+      ValueError: an unsupported dtype, or a tensor of another shape or dtype than in `shapes`.
     """
     ends = list(itertools.accumulate((shape.bytes for shape in shapes), initial=0))
     header: dict[str, dict] = {"__metadata__": {"format": "pt"}}
     for shape, start, end in zip(shapes, ends, ends[1:]):
         if shape.dtype not in KINDS:
             known = ", ".join(map(str, KINDS))
-            raise ValueError(f"{shape.key}: dtype {shape.dtype} is none of {known}")
+            raise ValueError(f"{shape.key}: dtype {shape.dtype} is not one of {known}")
         header[shape.key] = {
             "dtype": KINDS[shape.dtype],
             "shape": list(shape.shape),
@@ -87,9 +87,9 @@ def write_tensors(path: Path, shapes: Sequence[Shape], tensors: Iterator[np.ndar
             tensor = next(tensors)
             if tensor.shape != shape.shape or tensor.dtype != shape.dtype:
                 raise ValueError(
-                    f"{shape.key}: {tensor.dtype} {tensor.shape} is to be written where "
-                    f"{shape.dtype} {shape.shape} was announced"
+                    f"{shape.key}: got {tensor.dtype} {tensor.shape}, expected "
+                    f"{shape.dtype} {shape.shape}"
                 )
-            # numpy has no buffers of bfloat16
+            # numpy does not export bfloat16 buffers
             file.write(tensor.reshape(-1).view(np.uint8).data)
-            del tensor  # before the next one comes
+            del tensor  # free it before the next one is made

@@ -30,25 +30,23 @@ def save_params(
     dtype: Any = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> None:
-    """Writes one component's folder so that the original library opens it.
+    """Writes one component's folder so that the original library can load it.
 
-    The folder appears complete or not at all; an existing one is replaced as a whole. In a run
-    of several processes all must call; process 0 writes. Memory: on each device its part of a
-    layer of a leaf, or with several processes a piece of the layer (`gather_layers`); on the host
-    of process 0 a layer twice.
+    The write is atomic; an existing folder is replaced as a whole. All processes must call it;
+    process 0 writes. Extra memory: on each device its shard of one layer of a leaf, or with
+    multiple processes a piece of the layer (`gather_layers`); on the host of process 0, two layers.
 
     Args:
-      folder: gets config.json, `<layout.basename>.safetensors` or shards with an index.
-      params: the Flax tree, sharded or not.
+      folder: gets config.json and `<layout.basename>.safetensors`, or shards with an index.
+      params: the Flax parameter tree, sharded or not.
       layout: the architecture's `Layout`.
-      config: what config.json shall say, as the original library writes it; the architecture is
-        added where it does not state one.
-      dtype: of the written tensors; default: each leaf's own.
-      max_shard_bytes: a file is closed before it grows beyond this (a larger tensor gets a file
-        of its own).
+      config: content of config.json, as the original library writes it; the architecture is added
+        if missing.
+      dtype: dtype of the written tensors; None: each leaf's own.
+      max_shard_bytes: maximum size of a file (a larger tensor gets a file of its own).
 
     Raises:
-      ValueError: the config is of another architecture, or leaves that the layout cannot place.
+      ValueError: the config has another architecture, or the layout cannot map a leaf.
     """
     with atomic_folder(folder) as draft:
         write_params(
@@ -65,7 +63,7 @@ def write_params(
     dtype: Any = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> None:
-    """`save_params` into an existing folder, file by file."""
+    """`save_params` into an existing folder, not atomic."""
     config = {**statement(layout), **config}
     check_architecture(config, layout, "the config to be written")
     leaves = flat_leaves(unbox(params))
@@ -77,14 +75,14 @@ def write_params(
     ]
     if problems:
         raise ValueError("\n  ".join([f"cannot write {layout.architecture}:", *problems]))
-    kinds = {
+    dtypes = {
         path: jnp.dtype(leaf.dtype if dtype is None else dtype) for path, leaf in leaves.items()
     }
-    # wide ones first, so that all are aligned in their files
-    entries.sort(key=lambda entry: -kinds[entry.path].itemsize)
-    tensors = _tensors(entries, leaves, kinds)
+    # Wide dtypes first, so that all tensors are aligned in their files.
+    entries.sort(key=lambda entry: -dtypes[entry.path].itemsize)
+    tensors = _tensors(entries, leaves, dtypes)
     if not is_writer():
-        for _ in tensors:  # takes part in gathering the leaves
+        for _ in tensors:  # takes part in the all-gathers
             pass
         return
     if dtype is not None:
@@ -92,28 +90,30 @@ def write_params(
         config = {**config, **dict.fromkeys(stated, jnp.dtype(dtype).name)}
     write_json(folder / "config.json", config)
     shapes = [
-        Shape(key, entry.tensor_shape, kinds[entry.path]) for entry in entries for key in entry.keys
+        Shape(key, entry.tensor_shape, dtypes[entry.path])
+        for entry in entries
+        for key in entry.keys
     ]
     _write_shards(folder, layout.basename, divide(shapes, max_shard_bytes), tensors)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Writes a JSON file the way the original libraries do: sorted keys, two spaces."""
+    """Writes a JSON file like the original libraries: sorted keys, indent 2."""
     path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _tensors(
-    entries: Sequence[Entry], leaves: Mapping[str, Any], kinds: Mapping[str, np.dtype]
+    entries: Sequence[Entry], leaves: Mapping[str, Any], dtypes: Mapping[str, np.dtype]
 ) -> Iterator[np.ndarray | None]:
-    """Tensors in the order of the files, one at a time; None on processes that do not write."""
+    """Tensors in file order, one at a time; None on processes other than 0."""
     for entry in entries:
-        layers = layers_on_writer(leaves[entry.path], entry.stacked, kinds[entry.path])
-        # unlike a loop, map keeps no layer until it has the next one
+        layers = layers_on_writer(leaves[entry.path], entry.stacked, dtypes[entry.path])
+        # Unlike a loop variable, map does not keep a layer alive while the next one is made.
         yield from map(functools.partial(_as_published, entry), layers)
 
 
 def _as_published(entry: Entry, layer: np.ndarray | None) -> np.ndarray | None:
-    """One layer of a leaf with the axes and the shape of the file's tensor."""
+    """One layer of a leaf, with the axes and shape of the file's tensor."""
     if layer is None:
         return None
     tensor = layer.T if entry.flat else layer.transpose(np.argsort(entry.axes))
@@ -123,7 +123,7 @@ def _as_published(entry: Entry, layer: np.ndarray | None) -> np.ndarray | None:
 def _write_shards(
     folder: Path, basename: str, shards: Sequence[Sequence[Shape]], tensors: Iterator[np.ndarray]
 ) -> None:
-    """One file, or several and their index."""
+    """Writes one file, or multiple files and their index."""
     if len(shards) == 1:
         write_tensors(folder / f"{basename}.safetensors", shards[0], tensors)
         return

@@ -1,8 +1,8 @@
-"""Flax paths <-> checkpoint tensor names, and the change of axes that goes with them.
+"""Flax paths <-> checkpoint tensor names, with the change of axes.
 
-The rule: join the path by ".", `name_<digits>` becomes `name.<digits>`, the leaves `kernel`,
-`scale` and `embedding` become `weight`; a scanned stack gets its layer number inserted. Dense
-kernels are transposed, convolutions go from OIHW to HWIO, everything else is kept.
+Join the path by "."; `name_<digits>` becomes `name.<digits>`; the leaves `kernel`, `scale` and
+`embedding` become `weight`; in a scanned stack the layer index is inserted. Dense kernels are
+transposed, convolution kernels go from OIHW to HWIO, everything else is unchanged.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ LEAF_NAMES = {
     "weight": "weight",
     "bias": "bias",
 }
-# rank of a kernel -> for every axis of ours, the axis of the file's tensor
+# rank of a kernel -> for every axis of the leaf, the axis of the file's tensor
 KERNEL_AXES = {2: (1, 0), 4: (2, 3, 1, 0)}
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One Flax leaf and the checkpoint tensors it consists of.
+    """One Flax leaf and its checkpoint tensors.
 
     Attributes:
       path: "/"-joined Flax path.
-      shape: shape of the leaf, with the layer axis when stacked.
-      keys: published tensor names, one per layer when stacked, else one.
-      stacked: the leaf's axis 0 runs over `keys`.
-      tensor_shape: shape that each tensor has in the file.
+      shape: shape of the leaf, including the layer axis if stacked.
+      keys: published tensor names, one per layer if stacked, else one.
+      stacked: axis 0 of the leaf is the layer axis, over `keys`.
+      tensor_shape: shape of each tensor in the file.
       axes: for every axis of one (unstacked) leaf, the axis of the file's tensor, which is
-        first reshaped to (out, -1) when `flat`.
-      flat: the tensor is a convolution kernel that the leaf holds as a Dense kernel.
+        first reshaped to (out, -1) if `flat`.
+      flat: the tensor is a convolution kernel that the leaf stores as a Dense kernel.
     """
 
     path: str
@@ -53,7 +53,7 @@ class Entry:
 
 
 def published_name(key: str, layout: Layout) -> str:
-    """The tensor name `key` in the spelling of the published checkpoints."""
+    """The tensor name `key` as spelled in the published checkpoints."""
     for pattern, replacement in layout.aliases:
         key = re.sub(pattern, replacement, key)
     return key
@@ -71,14 +71,14 @@ def flat_leaves(tree: Any) -> dict[str, Any]:
 
 
 def entry_of(path: str, shape: tuple[int, ...], layout: Layout, config: Mapping[str, Any]) -> Entry:
-    """Where the Flax leaf `path` of the given shape lives in a checkpoint.
+    """The checkpoint entry of the Flax leaf `path`.
 
     Raises:
-      ValueError: a leaf name or a rank that no rule covers.
+      ValueError: no rule covers the leaf's name or rank.
     """
     *modules, leaf = path.split("/")
     if leaf not in LEAF_NAMES:
-        raise ValueError(f"{path}: leaf {leaf!r} is none of {', '.join(LEAF_NAMES)}")
+        raise ValueError(f"{path}: leaf {leaf!r} is not one of {', '.join(LEAF_NAMES)}")
     dotted = [
         name if name in layout.verbatim else re.sub(r"_(\d+)$", r".\1", name) for name in modules
     ]
@@ -108,7 +108,7 @@ def entry_of(path: str, shape: tuple[int, ...], layout: Layout, config: Mapping[
 def plan(
     leaves: Mapping[str, Any], layout: Layout, config: Mapping[str, Any]
 ) -> tuple[list[Entry], list[str]]:
-    """Entries of all leaves, and a sentence for every leaf that cannot be placed."""
+    """Entries of all leaves, and an error message for every leaf that cannot be mapped."""
     entries, problems, owner = [], [], {}
     for path, leaf in leaves.items():
         try:
@@ -118,7 +118,7 @@ def plan(
             continue
         for key in entry.keys:
             if key in owner:
-                problems.append(f"{key}: wanted by both {owner[key]} and {path}")
+                problems.append(f"{key}: used by both {owner[key]} and {path}")
             owner[key] = path
         entries.append(entry)
     return entries, problems

@@ -1,4 +1,4 @@
-"""Tokenizers from local folders, through transformers, without a hub and without torch."""
+"""Loads tokenizers from local folders with transformers, without the hub and without torch."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class EditorTokenizers:
     """The two tokenizers of an editor folder.
 
     Attributes:
-      clip: pads to 77 tokens in FLUX; its encoder gives the pooled prompt embedding.
-      t5: pads to 512 tokens in FLUX; its encoder gives the token embeddings.
+      clip: padded to 77 tokens in FLUX; its encoder gives the pooled prompt embedding.
+      t5: padded to 512 tokens in FLUX; its encoder gives the token embeddings.
     """
 
     clip: transformers.PreTrainedTokenizerBase
@@ -22,15 +22,15 @@ class EditorTokenizers:
 
 
 VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model")
-"""One of these is in the folder of any tokenizer that the models here have."""
+"""Every tokenizer folder of the supported models has at least one of these files."""
 
 
 def load_tokenizer(folder: str | Path) -> transformers.PreTrainedTokenizerBase:
-    """The tokenizer saved in a folder, of the class that its tokenizer_config.json names.
+    """Loads the tokenizer of a folder, with the class named in its tokenizer_config.json.
 
     Raises:
-      FileNotFoundError: the folder holds no tokenizer_config.json (transformers would take the
-        path for the name of a hub repository), or no vocabulary.
+      FileNotFoundError: the folder has no tokenizer_config.json (transformers would take the path
+        for a hub repository), or no vocabulary.
       ValueError: transformers cannot read it.
     """
     folder = Path(folder)
@@ -38,10 +38,10 @@ def load_tokenizer(folder: str | Path) -> transformers.PreTrainedTokenizerBase:
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist")
     if not any((folder / name).is_file() for name in VOCABULARIES):
-        raise FileNotFoundError(f"{folder} holds no vocabulary: none of {', '.join(VOCABULARIES)}")
+        raise FileNotFoundError(f"{folder} has no vocabulary: none of {', '.join(VOCABULARIES)}")
     try:
         return transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-    except Exception as error:  # the tokenizers library raises no narrower one
+    except Exception as error:  # the tokenizers library raises plain Exception
         reason = str(error).partition("\n")[0]
         raise ValueError(f"no tokenizer can be read from {folder}: {reason}") from error
 

@@ -1,1 +1,1 @@
-"""The networks, as pure Linen modules with the parameter names of their originals."""
+"""The networks, as pure Linen modules with the parameter names of the original checkpoints."""

@@ -1,9 +1,9 @@
 """Weight-only int8: the kernels of frozen linear layers at one byte per weight.
 
-W [i, o] is kept as round(W / s) in int8 and one float32 scale per output channel, s = max|W| / 127
-over its inputs (absmax quantisation, as in LLM.int8(), arXiv 2208.07339, of weights only). A linear
-layer multiplies with the integers in its own dtype and its output with s, so that nothing of the
-kernel's size in floats is kept, and gradients reach its input as before.
+W [i, o] is stored as round(W / s) in int8, with one float32 scale per output channel, s = max|W| /
+127 over its inputs (absmax quantisation as in LLM.int8(), arXiv 2208.07339, weights only). A linear
+layer casts the integers to its compute dtype, and multiplies its output by s. No float copy of the
+kernel is stored, and gradients with respect to the input are unchanged.
 
 Single letters: l layers of a scanned stack (no such axis outside of stacks), i, o inputs and
 outputs of a linear layer.
@@ -27,14 +27,14 @@ SCALE = "scale"
 LARGEST = 127
 
 KEPT = ("lm_head",)
-"""Modules whose kernels stay as they are: the output projection gives the answer itself."""
+"""Modules that are not quantised: the output projection computes the answer's logits."""
 
 
 class Quantized(NamedTuple):
-    """Weights of a quantised model; they take the place of its parameters.
+    """Weights of a quantised model, used in place of its parameters.
 
     Attributes:
-      params: of the model; kernels of linear layers are int8.
+      params: parameters of the model; kernels of linear layers are int8.
       scales: nested dictionaries with the module paths of these kernels, ending in `SCALE`.
     """
 
@@ -43,21 +43,21 @@ class Quantized(NamedTuple):
 
 
 def variables(weights: PyTree | Quantized) -> dict[str, Any]:
-    """What `Module.apply` takes, from parameters as they are or quantised."""
+    """The variables for `Module.apply`, from plain or quantised parameters."""
     if isinstance(weights, Quantized):
         return {"params": weights.params, COLLECTION: weights.scales}
     return {"params": weights}
 
 
 def rescaled(module: nn.Module, product: Float[Array, "*b o"]) -> Float[Array, "*b o"]:
-    """What this linear layer's kernel made of its input, times the scale that it lacks."""
+    """Multiplies a linear layer's product with its scale, if its kernel is quantised."""
     if not module.has_variable(COLLECTION, SCALE):
         return product
     return product * module.get_variable(COLLECTION, SCALE).astype(product.dtype)
 
 
 def quantize(params: PyTree) -> Quantized:
-    """Parameters with the kernels of linear layers rounded to int8, and their scales."""
+    """Quantises the kernels of linear layers to int8, with scales."""
     flat, scales = flatten_dict(params), {}
     for path in _kernels(flat):
         wide = flat[path].astype(jnp.float32)
@@ -69,7 +69,9 @@ def quantize(params: PyTree) -> Quantized:
 
 
 def abstract_quantized(abstract_params: PyTree) -> Quantized:
-    """Shapes and shardings of what `quantize` makes; scales lie as the outputs of their kernels.
+    """Shapes and shardings of the result of `quantize`.
+
+    Scales are sharded like the output axis of their kernels.
 
     Args:
       abstract_params: shapes and shardings of the parameters.

@@ -1,8 +1,8 @@
-"""Low-rank adapters (LoRA, arXiv 2106.09685): W + s A B, as a side path or added to the kernels.
+"""LoRA (arXiv 2106.09685): W + s A B, computed as a side path or merged into the kernels.
 
-Linear layers look for factors in the collection "lora" and add (x A) B to their output: nothing
-of the kernel's size is made, and no gradient of that size. The factors are a tree of their own,
-with the paths of the kernels, so that the parameters of the model stay what they are.
+Linear layers read factors from the collection "lora" and add (x A) B to their output: no array or
+gradient of the kernel's size is made. The factors are a separate pytree with the paths of the
+kernels; the model's parameters do not change.
 
 Single letters: l layers of a scanned stack (no such axis outside of stacks), i, o inputs and
 outputs of a linear layer, r rank.
@@ -29,8 +29,8 @@ FACTOR_A, FACTOR_B = "lora_a", "lora_b"
 Factors = PyTree
 """Nested dictionaries with the module paths of the parameters, ending in `FACTOR_A`, `FACTOR_B`.
 
-Where both are zero they stay so, since neither has a gradient: that is how layers of a stack are
-left out, and how a layer has a smaller rank than its neighbours.
+Where A and B are both zero they stay zero, since neither has a gradient. Layers of a stack without
+an adapter, and layers with a smaller rank than the others, are represented this way.
 """
 
 Path = tuple[str, ...]
@@ -38,13 +38,13 @@ Path = tuple[str, ...]
 
 @dataclasses.dataclass(frozen=True)
 class LoraConfig:
-    """The adapter to be trained.
+    """Configuration of a LoRA adapter to train.
 
     Attributes:
       rank: r.
       alpha: s = alpha / rank.
-      targets: regular expression that the full published name of a linear layer has to match,
-        such as `transformer_blocks.3.attn.to_q`.
+      targets: regular expression that must match the full published name of a linear layer, e.g.
+        `transformer_blocks.3.attn.to_q`.
 
     Raises:
       ValueError: naming the field that is out of range.
@@ -62,12 +62,12 @@ class LoraConfig:
 
     @property
     def scale(self) -> float:
-        """s."""
+        """The scale s = alpha / rank."""
         return self.alpha / self.rank
 
 
 class Adapter(NamedTuple):
-    """Factors and what their product is multiplied with.
+    """Factors and their scales.
 
     Attributes:
       factors: A and B.
@@ -79,11 +79,11 @@ class Adapter(NamedTuple):
 
 
 class Adapted(NamedTuple):
-    """Weights of an adapted model; they take the place of its parameters.
+    """Weights of an adapted model, used in place of its parameters.
 
     Attributes:
-      params: of the model below.
-      factors: see `combine` and `scale_factors`; s is in them.
+      params: parameters of the base model.
+      factors: factors that include s, see `combine` and `scale_factors`.
     """
 
     params: PyTree
@@ -91,7 +91,7 @@ class Adapted(NamedTuple):
 
 
 def variables(weights: PyTree | Adapted) -> dict[str, Any]:
-    """What `Module.apply` takes, from parameters with or without factors."""
+    """The variables for `Module.apply`, from parameters with or without factors."""
     if isinstance(weights, Adapted):
         return {"params": weights.params, COLLECTION: weights.factors}
     return {"params": weights}
@@ -100,7 +100,7 @@ def variables(weights: PyTree | Adapted) -> dict[str, Any]:
 def own_factors(
     module: nn.Module,
 ) -> tuple[Float[Array, "i r"], Float[Array, "r o"]] | None:
-    """A and B of this linear layer in its compute dtype, if it is adapted."""
+    """A and B of this linear layer in its compute dtype; None if it has no adapter."""
     if not module.has_variable(COLLECTION, FACTOR_A):
         return None
     a, b = (module.get_variable(COLLECTION, name) for name in (FACTOR_A, FACTOR_B))
@@ -108,11 +108,11 @@ def own_factors(
 
 
 def abstract_factors(abstract_params: PyTree, ranks: Mapping[Path, int]) -> Factors:
-    """Shapes of float32 factors; they lie on the mesh as their kernels do.
+    """Shapes of float32 factors, sharded like their kernels.
 
     Args:
       abstract_params: shapes and shardings of the parameters.
-      ranks: {module path: r}; this axis is never split.
+      ranks: {module path: r}; the rank axis is never sharded.
     """
     kernels = kernels_of(abstract_params)
     flat = {}
@@ -126,12 +126,12 @@ def abstract_factors(abstract_params: PyTree, ranks: Mapping[Path, int]) -> Fact
 def first_factors(
     key: PRNGKeyArray, abstract: Factors, targets: Mapping[Path, Bool[np.ndarray, "..."]]
 ) -> Factors:
-    """A drawn evenly from ±1/√i and B zero, as peft does: the model is what it was.
+    """Initial factors as in peft: A uniform in ±1/√i, B zero, so the model is unchanged.
 
     Args:
-      key: of the draw.
+      key: RNG key.
       abstract: from `abstract_factors`.
-      targets: {module path: which layers of it}, [l] or [].
+      targets: {module path: which of its layers to adapt}, bool [l] or [].
     """
     flat = {}
     for index, (path, leaf) in enumerate(flatten_dict(abstract).items()):
@@ -148,7 +148,7 @@ def first_factors(
 
 
 def scale_factors(factors: Factors, scale: float) -> Factors:
-    """Factors of the product times `scale`."""
+    """Factors of scale · A B."""
     flat = flatten_dict(factors)
     return unflatten_dict(
         {path: leaf * scale if path[-1] == FACTOR_B else leaf for path, leaf in flat.items()}
@@ -156,7 +156,7 @@ def scale_factors(factors: Factors, scale: float) -> Factors:
 
 
 def uniform_adapter(factors: Factors, scale: float) -> Adapter:
-    """Factors with one s for all modules."""
+    """An adapter with the same scale s for all modules."""
     modules = {
         path[:-1]: jnp.full(leaf.shape[:-2], scale, jnp.float32)
         for path, leaf in flatten_dict(factors).items()
@@ -165,12 +165,12 @@ def uniform_adapter(factors: Factors, scale: float) -> Adapter:
 
 
 def combine(adapters: Sequence[tuple[Adapter, float]]) -> Factors:
-    """Factors of the weighted sum Σ w s A B of several adapters, s within.
+    """Factors of the weighted sum Σ w s A B of multiple adapters, including s.
 
-    Sums of products are one product of longer factors, so nothing else has to know of it.
+    A sum of products is one product of factors concatenated along the rank.
 
     Args:
-      adapters: (adapter, w).
+      adapters: pairs (adapter, w).
     """
     parts: dict[Path, list[Array]] = {}
     for adapter, weight in adapters:
@@ -186,7 +186,7 @@ def combine(adapters: Sequence[tuple[Adapter, float]]) -> Factors:
 
 
 def difference(factors: Factors, others: Factors) -> Factors:
-    """Factors of A B - A' B' = (A - A') B + A' (B - B'): exactly zero where both are equal."""
+    """Factors of A B - A' B' = (A - A') B + A' (B - B'); exactly zero if both are equal."""
     flat, other = flatten_dict(factors), flatten_dict(others)
     result = {}
     for path, leaf in flat.items():
@@ -197,20 +197,20 @@ def difference(factors: Factors, others: Factors) -> Factors:
 
 
 def product(flat: Mapping[Path, Float[Array, "..."]], module: Path) -> Float32[Array, "..."]:
-    """A B of one module of flattened factors."""
+    """A B of one module, from flattened factors."""
     a, b = (flat[*module, name].astype(jnp.float32) for name in (FACTOR_A, FACTOR_B))
     return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
 
 
 def product_norm(factors: Factors) -> Float32[Array, ""]:
-    """‖A B‖ over all modules, by ‖A B‖² = Σ (AᵀA) ∘ (B Bᵀ): nothing of a kernel's size is made."""
+    """‖A B‖ over all modules, by ‖A B‖² = Σ (AᵀA) ∘ (B Bᵀ): no array of a kernel's size."""
     flat, total = flatten_dict(factors), jnp.float32(0.0)
     for *module, name in flat:
         if name == FACTOR_A:
             a, b = flat[*module, FACTOR_A], flat[*module, FACTOR_B]
             grams = jnp.einsum("...ir,...is->...rs", a, a), jnp.einsum("...ro,...so->...rs", b, b)
             total += jnp.sum(grams[0] * grams[1])
-    # Of products that cancel, the sum may round to a little below zero.
+    # If products cancel, the sum may round to slightly below zero.
     return jnp.sqrt(jnp.maximum(total, 0.0))
 
 
@@ -220,11 +220,11 @@ def kernels_of(params: PyTree) -> dict[Path, Any]:
     return {path[:-1]: leaf for path, leaf in flat.items() if path[-1] == "kernel"}
 
 
-def _abstract(shape: tuple[int, ...], kernel: Any, whole: int) -> jax.ShapeDtypeStruct:
-    """A float32 array that lies as `kernel` does, but for the axis `whole`."""
+def _abstract(shape: tuple[int, ...], kernel: Any, rank_axis: int) -> jax.ShapeDtypeStruct:
+    """A float32 array sharded like `kernel`, except that the rank axis is not sharded."""
     sharding = getattr(kernel, "sharding", None)
     if isinstance(sharding, NamedSharding):
         axes = [*sharding.spec, *[None] * (len(shape) - len(sharding.spec))]
-        axes[whole] = None
+        axes[rank_axis] = None
         sharding = NamedSharding(sharding.mesh, PartitionSpec(*axes))
     return jax.ShapeDtypeStruct(shape, jnp.float32, sharding=sharding)

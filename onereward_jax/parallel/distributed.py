@@ -257,8 +257,7 @@ def shared_value(name: str, make: Callable[[], str]) -> str:
 
 
 def first_on_host(name: str) -> bool:
-    """Whether this process has the lowest index of all that pass the same name; all must call it.
-    """
+    """Whether this process has the lowest index of those with the same `name`; all must call it."""
     if not is_multiprocess():
         return True
     names = multihost_utils.process_allgather(np.array(zlib.crc32(name.encode()), np.uint32))

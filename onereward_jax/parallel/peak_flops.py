@@ -23,7 +23,6 @@ PEAK_FLOPS = {
 
 
 def peak_flops(mesh: Mesh) -> float | None:
-    """Peak bfloat16 FLOP/s of all devices of `mesh`; None if the device kind is not in the table.
-    """
+    """Peak bfloat16 FLOP/s of all devices of `mesh`; None if the device kind is unknown."""
     peak = PEAK_FLOPS.get(mesh.devices.flat[0].device_kind)
     return None if peak is None else peak * mesh.size

@@ -253,8 +253,7 @@ class _Listener:
 
 
 def _forget_in_child() -> None:
-    """A forked child shares the pipe: a signal to the child must not reach the parent's listener.
-    """
+    """A forked child shares the pipe: its signals must not reach the parent's listener."""
     if _Listener.current is not None:
         _Listener.current = None
         signal.set_wakeup_fd(-1)

@@ -37,13 +37,13 @@ def encode_image(
     Args:
       vae, params: the autoencoder and its parameters.
       image: in [-1, 1].
-      key: None takes the mean of the VAE's posterior; a key samples from it, as diffusers does.
-        Training uses the mean: policy and reference then see the same condition, and a resumed
-        run the same as an uninterrupted one. The posterior of FLUX's VAE is so narrow that the
-        two look alike.
+      key: None: use the mean of the VAE's posterior; a key: sample from it, as diffusers does.
+        Training uses the mean, so that policy and reference get the same condition and a resumed
+        run gets the same as an uninterrupted one. The posterior of FLUX's VAE is so narrow that
+        both look the same.
 
     Raises:
-      ValueError: the sides do not fit the token grid.
+      ValueError: height or width is not a multiple of the token size in pixels.
     """
     token_grid(image.shape[1], image.shape[2], vae.config.scale_factor)
     mean, logvar = vae.apply({"params": params}, image, method="encode")
@@ -61,7 +61,7 @@ def encode_condition(
     mask: Float[Array, "b h w 1"],
     key: PRNGKeyArray | None = None,
 ) -> Condition:
-    """The fill condition: tokens [masked image latents, mask] with k = c + m channels.
+    """The fill condition: tokens of masked image latents and mask, with k = c + m channels.
 
     Args:
       vae, params, key: as in `encode_image`.
@@ -77,7 +77,7 @@ def encode_condition(
 def decode_latents(
     vae: AutoencoderKL, params: Any, tokens: Float[Array, "b n c"], size: tuple[int, int]
 ) -> Float32[Array, "b h w 3"]:
-    """Images of latent tokens, about [-1, 1] but not clipped, so that gradients pass everywhere.
+    """Images from latent tokens, approximately in [-1, 1]; not clipped, to keep gradients.
 
     Args:
       vae, params: the autoencoder and its parameters.

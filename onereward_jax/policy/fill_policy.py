@@ -1,7 +1,7 @@
-"""The mask-guided editor π: everything the rest of the package may know of FLUX Fill.
+"""The mask-guided editor π: the interface of FLUX Fill for the rest of the package.
 
 Original: diffusers' `FluxFillPipeline.__call__`, with true classifier-free guidance as in the
-authors' released pipeline, cut into pure functions of parameters and arrays.
+authors' released pipeline, split into pure functions of parameters and arrays.
 
 Single letters: b batch, n image tokens, c channels of a latent token, h, w image height and
 width.
@@ -29,7 +29,7 @@ from onereward_jax.policy.sampler import Grid, Scale, VelocityFn
 
 
 class PolicyParams(NamedTuple):
-    """The weights of an editor. The transformer is trained, the VAE never."""
+    """The weights of an editor. Only the transformer is trained."""
 
     transformer: Any
     vae: Any
@@ -37,20 +37,20 @@ class PolicyParams(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class FillPolicy:
-    """The static half of an editor; hashable. Parameters are arguments of its methods.
+    """The static part of an editor; hashable. Parameters are arguments of its methods.
 
-    Methods that take `transformer` want that part of `PolicyParams`, so that the policy, its EMA
-    and the reference are three trees for one editor; likewise `vae`. In its place there may be
+    Methods take only the part of `PolicyParams` that they need, `transformer` or `vae`, so that the
+    policy, its EMA and the reference can share one editor. `transformer` may also be
     `models.lora.Adapted` weights.
 
     Attributes:
       transformer: the velocity network.
       vae: the autoencoder.
-      schedule: where sampling steps are put.
-      paste_back: finished pictures keep the source's own pixels where the mask is 0.
+      schedule: the sampling schedule.
+      paste_back: finished images keep the source's pixels where the mask is 0.
 
     Raises:
-      ValueError: the transformer's channels do not fit fill conditioning with this VAE.
+      ValueError: the transformer's in_channels does not match fill conditioning with this VAE.
     """
 
     transformer: FluxTransformer
@@ -79,7 +79,7 @@ class FillPolicy:
         return (self.vae.config.scale_factor * latent_packing.PATCH) ** 2
 
     def token_count(self, size: Size) -> int:
-        """Number n of image tokens; raises ValueError for a size that is off the token grid."""
+        """Number n of image tokens; raises ValueError if the size does not fit the token grid."""
         rows, columns = latent_packing.token_grid(*size, self.vae.config.scale_factor)
         return rows * columns
 
@@ -118,11 +118,11 @@ class FillPolicy:
         source: Float[Array, "b h w 3"],
         mask: Float[Array, "b h w 1"],
     ) -> Float32[Array, "b h w 3"]:
-        """The pictures that people and judges see: decoded, and held to what a file can hold.
+        """Decodes latents to finished images, clipped to [-1, 1], optionally pasted back.
 
         Args:
           vae: parameters of the autoencoder.
-          latents: clean.
+          latents: clean latents x_0.
           source: in [-1, 1].
           mask: 1 = edited.
         """
@@ -143,7 +143,7 @@ class FillPolicy:
     ) -> Float32[Array, "b n c"]:
         """Initial latents for strength < 1: (1 - σ) z_src + σ ε with σ = `sigmas(...)[0]`.
 
-        The source is encoded whole, its masked area included, as diffusers does.
+        The whole source is encoded, including the masked area, as in diffusers.
         """
         return add_noise(self.encode_image(vae, source), noise, sigma)
 
@@ -156,15 +156,15 @@ class FillPolicy:
         sigma: Scale,
         guidance_scale: Scale,
     ) -> Float32[Array, "b n c"]:
-        """The predicted velocity ε - x_0 of one forward; float32 whatever the compute dtype.
+        """The predicted velocity ε - x_0 of one forward pass; always float32.
 
         Args:
           transformer: parameters.
           latents: x_σ.
           condition: from `encode_condition`.
-          embeds: of the prompt.
+          embeds: prompt embeddings.
           sigma: noise level in [0, 1].
-          guidance_scale: the embedded scale; ignored by models without `guidance_embeds`.
+          guidance_scale: embedded (distilled) guidance scale; ignored without `guidance_embeds`.
         """
         batch = latents.shape[0]
         embedded = self.transformer.config.guidance_embeds
@@ -192,7 +192,7 @@ class FillPolicy:
     ) -> VelocityFn:
         """(latents, sigma) -> velocity under true classifier-free guidance: see `sampler.guided`.
 
-        Build it outside a sampling loop, call it inside; it is differentiable.
+        Build it outside the sampling loop, call it inside. Differentiable.
         """
         return sampler.guided(
             functools.partial(self.velocity, transformer),

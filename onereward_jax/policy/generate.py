@@ -1,4 +1,4 @@
-"""Whole edits in one jitted call: encode, sample from noise to image, decode."""
+"""A full edit in one jitted call: encode, sample from noise to image, decode."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from onereward_jax.policy.model_inputs import PromptEmbeds
 
 
 class EditBatch(NamedTuple):
-    """What to edit, and how. Settings may differ from sample to sample.
+    """Inputs and per-sample settings of a batch of edits.
 
     Attributes:
       image: source in [-1, 1].
       mask: 1 = edit here.
-      embeds, negative_embeds: of the prompt and the negative prompt.
-      sigmas: noise levels, from `noise_schedule.sigma_table`; the first one below 1 starts from the
-        source image with that much noise.
-      guidance_scale: embedded.
-      true_cfg_scale: of classifier-free guidance.
-      noise_seed: decides the initial noise, whatever else is in the batch.
+      embeds, negative_embeds: embeddings of the prompt and the negative prompt.
+      sigmas: noise levels, from `noise_schedule.sigma_table`; if the first is below 1, sampling
+        starts from the source image with that noise level.
+      guidance_scale: embedded (distilled) guidance scale.
+      true_cfg_scale: scale of classifier-free guidance.
+      noise_seed: seed of the initial noise, independent of the rest of the batch.
     """
 
     image: Float[Array | np.ndarray, "b h w 3"]
@@ -43,10 +43,10 @@ class EditBatch(NamedTuple):
 def make_generate(
     editor: FillPolicy, size: Size, mesh: Mesh, *, guided: bool = True
 ) -> MeshFunction:
-    """The jitted function (params, batch, steps) -> pictures uint8 [b, h, w, 3].
+    """The jitted function (params, batch, steps) -> images uint8 [b, h, w, 3].
 
-    `steps` and `guided` are as in `edited`: one compiled function serves all numbers of steps that
-    `batch.sigmas` has room for.
+    `steps` and `guided` are as in `edited`. One compiled function handles every number of steps up
+    to the width of `batch.sigmas`.
     """
 
     def generate(
@@ -70,11 +70,11 @@ def edited(
     """Finished edits in [-1, 1].
 
     Args:
-      editor, params: who makes them.
-      size: height and width.
-      batch: what to make.
-      steps: traced, at least the longest grid of the batch.
-      guided: False where all of `batch.true_cfg_scale` are 1: half of the transformer's work.
+      editor, params: the editor and its weights.
+      size: height and width in pixels.
+      batch: inputs and settings.
+      steps: number of sampling steps, traced; at least that of the longest grid in the batch.
+      guided: False if all of `batch.true_cfg_scale` are 1: halves the transformer's work.
     """
     condition = editor.encode_condition(params.vae, batch.image, batch.mask)
     noise = seeded_noise(editor, batch.noise_seed, size)
@@ -95,13 +95,13 @@ def edited(
 
 
 def to_pixels(images: Float32[Array, "b h w 3"]) -> UInt8[Array, "b h w 3"]:
-    """[-1, 1] to 0 ... 255, rounded: a quarter of the bytes to be fetched from the devices."""
+    """[-1, 1] to 0 ... 255, rounded: a quarter of the bytes to transfer from the devices."""
     return jnp.clip(jnp.rint((images + 1.0) * 127.5), 0, 255).astype(jnp.uint8)
 
 
 def seeded_noise(
     editor: FillPolicy, seeds: Int[Array | np.ndarray, "b"], size: Size
 ) -> Float32[Array, "b n c"]:
-    """Initial noise of each sample from its own seed."""
+    """Initial noise, with one seed per sample."""
     draw = jax.vmap(lambda seed: editor.noise(jax.random.key(seed), 1, size)[0])
     return draw(jnp.asarray(seeds, jnp.uint32))

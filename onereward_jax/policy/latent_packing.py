@@ -13,15 +13,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 PATCH = 2
-"""Side of the square of latents that makes one token."""
+"""Latents per side of a token."""
 
 
 def token_grid(height: int, width: int, vae_scale_factor: int) -> tuple[int, int]:
     """Rows and columns of tokens of an image of `height` x `width` pixels.
 
     Raises:
-      ValueError: a side is not a multiple of `PATCH * vae_scale_factor`. (The pipeline would
-        silently resize; a training batch must not.)
+      ValueError: a side is not a multiple of `PATCH * vae_scale_factor`. (diffusers' pipeline
+        silently resizes; a training batch must not.)
     """
     side = PATCH * vae_scale_factor
     if height % side or width % side:
@@ -40,7 +40,9 @@ def pack_latents(latents: Float[Array, "b h w c"]) -> Float[Array, "b n p"]:
     """
     batch, height, width, channels = latents.shape
     if height % PATCH or width % PATCH:
-        raise ValueError(f"latents of {height}x{width} cannot be cut into {PATCH}x{PATCH} patches")
+        raise ValueError(
+            f"latents of {height}x{width} cannot be split into {PATCH}x{PATCH} patches"
+        )
     rows, columns = height // PATCH, width // PATCH
     patches = latents.reshape(batch, rows, PATCH, columns, PATCH, channels)
     patches = patches.transpose(0, 1, 3, 5, 2, 4)
@@ -68,7 +70,7 @@ def unpack_latents(tokens: Float[Array, "b n p"], grid: tuple[int, int]) -> Floa
 
 
 def pack_mask(mask: Float[Array, "b H W 1"], vae_scale_factor: int) -> Float[Array, "b n m"]:
-    """Tokens of a full-resolution mask: no pixel is averaged away.
+    """Tokens of a full-resolution mask, without downsampling.
 
     The f x f pixels under each latent become its f² channels in the order (y, x), which are then
     packed like latents: m = 4f² (256 for FLUX's f = 8).

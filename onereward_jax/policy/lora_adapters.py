@@ -1,4 +1,4 @@
-"""Low-rank adapters of an editor: a fresh one to train, and trained ones put on their base."""
+"""LoRA adapters of an editor: initializes new ones, and loads and merges trained ones."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def abstract_adapter(editor: FillPolicy, config: LoraConfig, mesh: Mesh) -> Fact
 
 
 def init_adapter(editor: FillPolicy, config: LoraConfig, key: PRNGKeyArray, mesh: Mesh) -> Factors:
-    """A fresh adapter on `mesh`, which changes nothing yet; errors as `abstract_adapter`."""
+    """A new adapter on `mesh`, with no effect yet (B = 0); raises as `abstract_adapter`."""
     targets = find_targets(abstract_params(editor, mesh).transformer, FLUX, config.targets)
     abstract = abstract_adapter(editor, config, mesh)
 
@@ -43,13 +43,13 @@ def init_adapter(editor: FillPolicy, config: LoraConfig, key: PRNGKeyArray, mesh
 def load_trained(
     folder: str | Path, base_transformer: str | Path, editor: FillPolicy, mesh: Mesh
 ) -> PyTree:
-    """The transformer in `folder`: a whole one, or an adapter merged into its base.
+    """Loads the transformer in `folder`: full weights, or an adapter merged into its base.
 
     Args:
-      folder: a transformer's folder, or that of an adapter.
-      base_transformer: the folder of the transformer that was trained.
-      editor: the static half.
-      mesh: where the weights go.
+      folder: folder of a transformer or of an adapter.
+      base_transformer: folder of the adapter's base transformer.
+      editor: the static part of the editor.
+      mesh: mesh of the weights.
 
     Raises:
       FileNotFoundError, ValueError: as `convert.load_params` and `convert.load_adapter`.
@@ -64,12 +64,12 @@ def load_trained(
 def load_factors(
     adapters: Sequence[tuple[str | Path, float]], editor: FillPolicy, mesh: Mesh
 ) -> Factors:
-    """Factors of the weighted sum of adapters; needs no weights of their base.
+    """Loads the factors of a weighted sum of adapters, without the weights of their base.
 
     Args:
-      adapters: (file or folder, weight).
-      editor: the static half of the editor that they are for.
-      mesh: where the factors go.
+      adapters: pairs (file or folder, weight).
+      editor: the static part of the editor that they are for.
+      mesh: mesh of the factors.
 
     Raises:
       FileNotFoundError, ValueError: as `convert.load_adapter`.
@@ -79,8 +79,8 @@ def load_factors(
 
 
 def merge_into(transformer: PyTree, factors: Factors, mesh: Mesh) -> PyTree:
-    """The transformer on `mesh` with A B in its kernels; the given one is used up."""
+    """Merges A B into the transformer's kernels on `mesh`; `transformer` is donated."""
     shardings = jax.tree.map(lambda leaf: leaf.sharding, transformer)
-    # Donated: the base is read from its folder again when it is wanted.
-    put_on = mesh_jit(merge, mesh, donate_argnums=0, out_shardings=shardings)
-    return put_on(transformer, factors)
+    # Donated: callers that need the base again reload it from its folder.
+    jitted = mesh_jit(merge, mesh, donate_argnums=0, out_shardings=shardings)
+    return jitted(transformer, factors)

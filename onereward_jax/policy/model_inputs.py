@@ -1,4 +1,4 @@
-"""What the transformer is given besides noisy latents.
+"""Inputs of the transformer in addition to noisy latents.
 
 Single letters: b batch, n image tokens, k channels of a condition token, l text tokens, d channels
 of a T5 token, p channels of CLIP's pooled output.
@@ -16,7 +16,7 @@ class Condition(NamedTuple):
     """Source and mask of a batch of images of one size.
 
     Attributes:
-      tokens: masked image latents and mask, concatenated on channels.
+      tokens: masked image latents and mask, concatenated along the channels.
       ids: position (0, row, column) of each token, the same for the whole batch.
     """
 
@@ -28,7 +28,7 @@ class PromptEmbeds(NamedTuple):
     """Encoded prompts of a batch, on the device or as numpy arrays.
 
     Attributes:
-      prompt_embeds: T5's last hidden states, padding included.
+      prompt_embeds: T5's last hidden states, including padding.
       pooled_prompt_embeds: CLIP's pooled output.
     """
 

@@ -1,12 +1,12 @@
 """The flow-matching path and its Euler grid.
 
-The path runs on straight lines from data (σ = 0) to noise (σ = 1):
+The path is a straight line from data (σ = 0) to noise (σ = 1):
 
     x_σ = (1 - σ) x_0 + σ ε,   velocity v = dx/dσ = ε - x_0,   hence x_0 = x_σ - σ v.
 
-The grid of σ equals diffusers' `FlowMatchEulerDiscreteScheduler` as `FluxFillPipeline.__call__`
-sets it up. All arithmetic is float32, whatever the compute dtype: rounding σ or a latent to
-bfloat16 between steps costs visible quality.
+The σ grid equals that of diffusers' `FlowMatchEulerDiscreteScheduler` as set up in
+`FluxFillPipeline.__call__`. All arithmetic is float32, whatever the compute dtype: rounding σ or
+latents to bfloat16 between steps visibly degrades quality.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from jaxtyping import Array, Float, Float32
 from onereward_jax.common.dataclass_fields import check_fields
 
 Sigma = float | np.floating | Float[Array, ""] | Float[Array, "b"]
-"""A noise level in [0, 1], one for all samples or one each."""
+"""A noise level in [0, 1], shared by all samples or one per sample."""
 
 _UNSUPPORTED = {
     "invert_sigmas": False,
@@ -34,17 +34,18 @@ _UNSUPPORTED = {
     "time_shift_type": "exponential",
     "stochastic_sampling": False,
 }
-"""Fields of the scheduler that FLUX leaves at these values; others are refused."""
+"""Scheduler fields with the only supported value of each, those of FLUX."""
 
 
 @dataclasses.dataclass(frozen=True)
 class NoiseSchedule:
-    """Where the Euler steps are put. Fields and defaults are those of `scheduler_config.json`.
+    """The noise levels of the Euler steps. Fields and defaults are those of
+    `scheduler_config.json`.
 
     Attributes:
-      num_train_timesteps: the model's clock runs from 0 to this; σ is that clock divided by it.
+      num_train_timesteps: range of the model's timesteps; σ is the timestep divided by it.
       shift: static shift, used without dynamic shifting.
-      use_dynamic_shifting: shift towards noise the more, the more tokens the image has.
+      use_dynamic_shifting: shift more towards noise for images with more tokens.
       base_shift, max_shift: log-shift µ at `base_image_seq_len` and `max_image_seq_len` tokens.
     """
 
@@ -61,7 +62,7 @@ class NoiseSchedule:
         """Reads the contents of a `scheduler_config.json`.
 
         Raises:
-          ValueError: another scheduler class, or a feature FLUX does not use.
+          ValueError: another scheduler class, or an unsupported setting.
         """
         name = config.get("_class_name", "FlowMatchEulerDiscreteScheduler")
         if name != "FlowMatchEulerDiscreteScheduler":
@@ -76,7 +77,7 @@ class NoiseSchedule:
         return cls(**{key: value for key, value in config.items() if key in known})
 
     def log_shift(self, image_seq_len: int) -> float:
-        """µ: linear in the number of image tokens, extrapolated beyond the two given points."""
+        """µ: linear in the number of image tokens, extrapolated beyond base and max."""
         slope = (self.max_shift - self.base_shift) / (
             self.max_image_seq_len - self.base_image_seq_len
         )
@@ -85,19 +86,19 @@ class NoiseSchedule:
     def sigmas(
         self, num_steps: int, image_seq_len: int, strength: float = 1.0
     ) -> Float32[np.ndarray, "points"]:
-        """Noise levels from the first step's to the final 0: steps + 1 falling numbers.
+        """Descending noise levels, from that of the first step to 0.
 
         Args:
-          num_steps: steps of the whole grid (diffusers' `num_inference_steps`).
+          num_steps: steps of the full grid (diffusers' `num_inference_steps`).
           image_seq_len: number of image tokens.
-          strength: initial noise strength in (0, 1]; below 1 the first (1 - strength) of the grid
-            is left out, and sampling starts from the source image noised to the first level.
+          strength: initial noise strength in (0, 1]; below 1, the first (1 - strength) of the grid
+            is dropped, and sampling starts from the source image noised to the first level.
 
         Returns:
-          Of length num_steps + 1 at strength 1, shorter below.
+          num_steps + 1 levels at strength 1, fewer below.
 
         Raises:
-          ValueError: no step is left.
+          ValueError: an argument is out of range, or no step remains.
         """
         first = first_step(num_steps, strength)
         grid = np.linspace(1.0, 1.0 / num_steps, num_steps).astype(np.float32)
@@ -110,10 +111,10 @@ class NoiseSchedule:
 
 
 def first_step(num_steps: int, strength: float) -> int:
-    """Index of the first step taken at an initial noise `strength` in (0, 1].
+    """Index of the first step for an initial noise `strength` in (0, 1].
 
     Raises:
-      ValueError: `num_steps` or `strength` out of range, or no step is left.
+      ValueError: `num_steps` or `strength` out of range, or no step remains.
     """
     if num_steps < 1:
         raise ValueError(f"num_steps is {num_steps}, at least 1 expected")
@@ -129,10 +130,10 @@ def first_step(num_steps: int, strength: float) -> int:
 def sigma_table(
     rows: Sequence[Float32[np.ndarray, "_"]], points: int
 ) -> Float32[np.ndarray, "b points"]:
-    """One batch's grids side by side, each followed by zero-length steps at σ = 0.
+    """Stacks the grids of a batch, each padded with zero-length steps at σ = 0.
 
     Args:
-      rows: a grid for each sample, from `NoiseSchedule.sigmas`.
+      rows: one grid per sample, from `NoiseSchedule.sigmas`.
       points: number of columns, at least the longest grid.
 
     Raises:
@@ -155,7 +156,7 @@ def broadcast_sigma(sigma: Sigma, ndim: int) -> Float32[Array, "..."]:
 def add_noise(
     clean: Float[Array, "b *rest"], noise: Float[Array, "b *rest"], sigma: Sigma
 ) -> Float32[Array, "b *rest"]:
-    """x_σ = (1 - σ) x_0 + σ ε. Also the start of sampling from a source image at σ < 1."""
+    """x_σ = (1 - σ) x_0 + σ ε. Also used to start sampling from a source image at σ < 1."""
     sigma = broadcast_sigma(sigma, clean.ndim)
     return (1.0 - sigma) * clean.astype(jnp.float32) + sigma * noise.astype(jnp.float32)
 
@@ -163,7 +164,7 @@ def add_noise(
 def velocity_target(
     clean: Float[Array, "b *rest"], noise: Float[Array, "b *rest"]
 ) -> Float32[Array, "b *rest"]:
-    """v = ε - x_0, what the transformer is trained to predict at every σ of the line."""
+    """v = ε - x_0, the transformer's training target at every σ."""
     return noise.astype(jnp.float32) - clean.astype(jnp.float32)
 
 

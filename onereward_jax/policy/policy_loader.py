@@ -1,11 +1,11 @@
-"""Editors and their text encoders from folders in the layout of diffusers' `FluxFillPipeline`.
+"""Loads editors and text encoders from folders in the layout of diffusers' `FluxFillPipeline`.
 
     folder/transformer    folder/vae             folder/scheduler/scheduler_config.json
     folder/text_encoder   folder/text_encoder_2  folder/tokenizer  folder/tokenizer_2
 
-(`text_encoder` is CLIP, `text_encoder_2` is T5.) The editor needs the first line only, the text
-encoder the second. Trained transformers often come alone, as those of OneReward do: one may take
-the place of the folder's own.
+(`text_encoder` is CLIP, `text_encoder_2` is T5.) The editor needs only the first line, the text
+encoder only the second. Trained transformers are often released alone, like OneReward's: pass one
+as `transformer` to replace the folder's own.
 """
 
 from __future__ import annotations
@@ -50,21 +50,20 @@ def read_policy(
     remat: str = "none",
     paste_back: bool = False,
 ) -> FillPolicy:
-    """The static half of the editor in `folder`; reads configurations, no weights.
+    """The static part of the editor in `folder`; reads configs, not weights.
 
     Args:
       folder: layout as above.
-      transformer: folder of a transformer alone; default: the editor's own.
-      dtype: compute dtype of the transformer. The VAE computes in float32: gradients through its
-        decoder overflow in half precision.
+      transformer: folder of a transformer to use instead of the editor's own; None: its own.
+      dtype: compute dtype of the transformer. The VAE always computes in float32: gradients through
+        its decoder overflow in half precision.
       param_dtype: dtype of the transformer's parameters.
-      remat: rematerialisation policy of both.
+      remat: remat policy of both.
       paste_back: see `FillPolicy`.
 
     Raises:
-      FileNotFoundError: a configuration file is missing.
-      ValueError: another kind of folder, an unsupported field, or transformer and VAE do not fit
-        each other.
+      FileNotFoundError: a config file is missing.
+      ValueError: another kind of folder, an unsupported field, or transformer and VAE do not match.
     """
     folder = Path(folder)
     check_fill_pipeline(folder)
@@ -80,7 +79,7 @@ def read_policy(
 
 
 def read_schedule(folder: str | Path) -> NoiseSchedule:
-    """The schedule of a pipeline's `scheduler` folder.
+    """The noise schedule of a pipeline's `scheduler` folder.
 
     Raises:
       FileNotFoundError, ValueError: missing, unreadable or unsupported `scheduler_config.json`.
@@ -98,7 +97,7 @@ def load_policy(
     remat: str = "none",
     paste_back: bool = False,
 ) -> tuple[FillPolicy, PolicyParams]:
-    """The editor in `folder` with its weights laid out over `mesh`.
+    """Loads the editor in `folder`, with its weights sharded over `mesh`.
 
     Each process reads only the slices of its own devices.
 
@@ -131,7 +130,7 @@ def abstract_params(editor: FillPolicy, mesh: Mesh) -> PolicyParams:
 
 
 def init_params(editor: FillPolicy, key: PRNGKeyArray, mesh: Mesh) -> PolicyParams:
-    """Random parameters, created on `mesh` in their shards: no host ever holds a full copy."""
+    """Random parameters, created sharded on `mesh`: no host ever holds a full copy."""
     keys = PolicyParams(*jax.random.split(key))
 
     def init() -> PolicyParams:
@@ -145,10 +144,10 @@ def init_params(editor: FillPolicy, key: PRNGKeyArray, mesh: Mesh) -> PolicyPara
 
 
 def read_text_configs(folder: str | Path) -> tuple[ClipTextConfig, T5Config]:
-    """The configurations of the text encoders in `folder`; reads no weights.
+    """The configs of the text encoders in `folder`; reads no weights.
 
     Raises:
-      FileNotFoundError, ValueError: one is missing, unreadable or of another kind.
+      FileNotFoundError, ValueError: one is missing, unreadable or of another model.
     """
     return (
         ClipTextConfig.from_dict(component_config(Path(folder) / "text_encoder", CLIP)),
@@ -164,11 +163,11 @@ def load_text_encoder(
     dtype: Any = jnp.float32,
     param_dtype: Any = jnp.float32,
 ) -> tuple[TextEncoder, TextParams]:
-    """The text encoders in `folder` with their weights laid out over `mesh`.
+    """Loads the text encoders in `folder`, with their weights sharded over `mesh`.
 
     Args:
       folder: layout as above.
-      mesh: where the weights go.
+      mesh: mesh of the weights.
       max_sequence_length: T5 tokens per prompt.
       dtype: compute dtype of both, and dtype of the embeddings.
       param_dtype: dtype of the parameters.
@@ -192,7 +191,7 @@ def load_text_encoder(
 
 
 def _abstract(init: Callable[[], Any], mesh: Mesh) -> Any:
-    """Shapes, dtypes and shardings of what `init` makes (in Linen's partitioning boxes)."""
+    """Shapes, dtypes and shardings of the result of `init` (in Linen's partitioning boxes)."""
     boxed = jax.eval_shape(init)
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
@@ -202,8 +201,8 @@ def _abstract(init: Callable[[], Any], mesh: Mesh) -> Any:
 
 
 def _init_transformer(editor: FillPolicy, key: PRNGKeyArray, batch: int) -> Any:
-    """Boxed parameters of the transformer. Inputs are dummies, of which only the batch matters:
-    under `jax.set_mesh` it has to divide over the devices."""
+    """Boxed parameters of the transformer. The inputs are dummies; only the batch size matters:
+    under `jax.set_mesh` it must be a multiple of the number of devices."""
     config = editor.transformer.config
     return editor.transformer.init(
         key,

@@ -1,13 +1,13 @@
 """Euler sampling along the flow-matching path, and true classifier-free guidance.
 
-Nothing here knows the network: a `VelocityFn` is called with latents and one σ per sample.
+The sampler is independent of the network: a `VelocityFn` takes latents and one σ per sample.
 
-Batches of candidates mix numbers of steps and strengths. Padding each grid to the longest would
-buy one compiled function with wasted forwards (drawing 20 to 50 steps evenly wastes a quarter);
-one static step count per group would waste nothing but compile for each. Here the *bounds* of
-the loop are dynamic and the grids are rows of a table, so the host sorts candidates by number of
-steps, cuts batches, and passes each batch's longest grid as `stop`: one compiled function, and
-only the rows of one batch that differ in length are padded (by zero-length steps).
+Batches of candidates mix numbers of steps and strengths. Padding every grid to the global maximum
+wastes forward passes (a quarter, for 20 to 50 steps drawn uniformly); a static step count per group
+wastes none but compiles once per group. Here the loop *bounds* are traced and the grids are rows of
+a table: the host sorts candidates by number of steps, forms batches, and passes the longest grid of
+each batch as `stop`. There is one compiled function, and grids are padded (by zero-length steps)
+only within a batch.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ ConditionalVelocityFn = Callable[
 """(latents, condition, embeds, sigma, guidance_scale) -> velocity."""
 
 Grid = Float32[Array | np.ndarray, "points"] | Float32[Array | np.ndarray, "b points"]
-"""Noise levels shared by the batch, or a row for each sample (`noise_schedule.sigma_table`)."""
+"""Noise levels shared by the batch, or one row per sample (`noise_schedule.sigma_table`)."""
 
 Scale = float | Float[Array, ""] | Float[Array, "b"]
-"""A guidance scale, static or traced, one for all samples or one each."""
+"""A guidance scale, static or traced, shared by all samples or one per sample."""
 
 
 def euler_step(
@@ -50,7 +50,7 @@ def euler_step(
     sigma: Sigma,
     sigma_next: Sigma,
 ) -> Float32[Array, "b *rest"]:
-    """x + (σ' - σ) v in float32, also under a bfloat16 network."""
+    """x + (σ' - σ) v, always in float32."""
     step = broadcast_sigma(sigma_next, latents.ndim) - broadcast_sigma(sigma, latents.ndim)
     return latents.astype(jnp.float32) + step * velocity.astype(jnp.float32)
 
@@ -66,17 +66,17 @@ def guided(
 ) -> VelocityFn:
     """The velocity under true classifier-free guidance, v = v_neg + s (v_pos - v_neg).
 
-    Both branches go through the network in one call of twice the batch, in the order [negative,
-    positive] as in the authors' released pipeline. What does not change from step to step is
-    doubled here, outside the sampling loop.
+    Both branches run in one forward pass of twice the batch, in the order [negative, positive] as
+    in the authors' released pipeline. Inputs that do not change between steps are concatenated
+    here, outside the sampling loop.
 
     Args:
       velocity: the conditional network.
-      condition, embeds: what to draw.
-      negative_embeds: what to move away from; may be None only when no guidance is computed.
+      condition, embeds: the fill condition and the prompt.
+      negative_embeds: the negative prompt; may be None only if true_cfg_scale is the number 1.0.
       guidance_scale: the scale *embedded* in guidance-distilled FLUX, in both branches.
-      true_cfg_scale: s. The Python number 1.0 leaves the negative branch out; an array computes
-        it always (candidates have a scale each).
+      true_cfg_scale: s. The Python number 1.0 skips the negative branch; an array always computes
+        it (one scale per candidate).
 
     Raises:
       ValueError: guidance without `negative_embeds`.
@@ -111,10 +111,10 @@ def denoise(
     start: int | Int[Array, ""],
     stop: int | Int[Array, ""],
 ) -> Float32[Array, "b n c"]:
-    """Takes the steps `start`, ..., `stop` - 1: from noise level sigmas[start] to sigmas[stop].
+    """Takes steps `start`, ..., `stop` - 1: from noise level sigmas[start] to sigmas[stop].
 
-    Both bounds may be traced, so one compiled function serves every range. Not for reverse-mode
-    differentiation: the trip count is dynamic, and Algorithm 1 wants no gradient here.
+    Both bounds may be traced, so one compiled function handles every range. Not reverse-mode
+    differentiable, because the trip count is dynamic; Algorithm 1 needs no gradient here.
 
     Raises:
       ValueError: a Python number `stop` beyond the grid (a traced one cannot be checked).
@@ -131,7 +131,7 @@ def denoise(
 def trajectory(
     velocity: VelocityFn, latents: Float[Array, "b n c"], sigmas: Grid
 ) -> Float32[Array, "points b n c"]:
-    """The latents at every noise level of the grid, the given ones first."""
+    """The latents at every noise level of the grid, beginning with the initial ones."""
     latents = latents.astype(jnp.float32)
 
     def step(

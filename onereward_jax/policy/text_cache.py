@@ -1,10 +1,10 @@
-"""Embeddings of all prompts of a data set, on disk beside the triplets.
+"""Prompt embeddings of a data set, cached on disk.
 
     folder/prompts.json              file name -> its prompts, in the order of the rows
     folder/embeds-00000.safetensors  prompt_embeds [rows, l, d], pooled_prompt_embeds [rows, p]
 
-FLUX's T5 embeddings take 4 MB a prompt in bfloat16, so nothing is held in memory: a lookup reads
-its rows and no more.
+FLUX's T5 embeddings take 4 MB per prompt in bfloat16, so they are not kept in memory: a lookup
+reads only its rows.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ INDEX = "prompts.json"
 
 @dataclasses.dataclass(frozen=True)
 class TextCache:
-    """An opened cache; holds no file handle, so it can be sent to worker processes.
+    """An opened cache; has no file handles, so it can be pickled for worker processes.
 
     Attributes:
-      folder: where it is.
+      folder: folder of the cache.
       rows: prompt -> (file name, row).
     """
 
@@ -41,13 +41,13 @@ class TextCache:
         """Embeddings of `prompts`, in their order, in the stored dtype.
 
         Raises:
-          ValueError: a prompt has never been embedded; names it.
+          ValueError: naming a prompt that is not in the cache.
         """
         for prompt in prompts:
             if prompt not in self.rows:
                 raise ValueError(
                     f"prompt {prompt!r} is not among the {len(self.rows)} embedded prompts of "
-                    f"{self.folder}: run the stage embed again, which adds what is missing"
+                    f"{self.folder}: run the stage embed again, it adds missing prompts"
                 )
         embeds = [self._read(*self.rows[prompt]) for prompt in prompts]
         return PromptEmbeds(*(np.stack(part) for part in zip(*embeds, strict=True)))
@@ -58,10 +58,10 @@ class TextCache:
 
 
 def open_text_cache(folder: str | Path) -> TextCache:
-    """The cache in `folder`.
+    """Opens the cache in `folder`.
 
     Raises:
-      FileNotFoundError: there is none.
+      FileNotFoundError: there is no cache.
     """
     folder = Path(folder)
     index = folder / INDEX
@@ -75,7 +75,7 @@ def open_text_cache(folder: str | Path) -> TextCache:
 
 
 def embedded_prompts(folder: str | Path) -> frozenset[str]:
-    """The prompts that the cache in `folder` has; none where there is no cache."""
+    """The prompts in the cache in `folder`; empty if there is no cache."""
     if not (Path(folder) / INDEX).is_file():
         return frozenset()
     return frozenset(open_text_cache(folder).rows)
@@ -84,17 +84,17 @@ def embedded_prompts(folder: str | Path) -> frozenset[str]:
 def add_to_text_cache(
     folder: str | Path, batches: Iterable[tuple[Sequence[str], PromptEmbeds]]
 ) -> None:
-    """Adds to a cache, or begins one: a file for each batch; those that are there stay as they are.
+    """Appends to a cache, or creates it: one file per batch; existing files are not changed.
 
-    A batch is in the cache or it is not: the index that names its file is replaced once the file
-    is complete. In a run of several processes all must call; process 0 writes.
+    Each batch is added atomically: the index is replaced after its file is complete. All processes
+    must call it; process 0 writes.
 
     Args:
-      folder: of the cache.
+      folder: folder of the cache.
       batches: prompts and their embeddings as numpy arrays, from `embed_prompts`.
 
     Raises:
-      ValueError: a batch whose arrays have not one row for each prompt.
+      ValueError: the number of rows in a batch differs from its number of prompts.
     """
     folder = Path(folder)
     index, files = folder / INDEX, {}
@@ -104,14 +104,14 @@ def add_to_text_cache(
         for field, array in embeds._asdict().items():
             if len(array) != len(prompts):
                 raise ValueError(f"{field}: {len(array)} rows for {len(prompts)} prompts")
-        # A file of that name that no index names is left from an interrupted run.
+        # An existing file of that name is a leftover of an interrupted run: it is not in the index.
         name = f"embeds-{len(files):05d}.safetensors"
         files[name] = list(prompts)
         if not is_writer():
             continue
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {k: np.ascontiguousarray(v) for k, v in embeds._asdict().items()}
-        # save_file has a draft of its own: killed, it leaves one of a new name each time.
+        # save_file writes to a randomly named temporary file, which a killed process leaves behind.
         with atomic_file(folder / name, sync=True) as draft:
             draft.write_bytes(save(tensors))
         with atomic_file(index, sync=True) as draft:

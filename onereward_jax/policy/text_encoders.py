@@ -1,7 +1,7 @@
-"""Prompts to embeddings with T5 and CLIP, as `FluxFillPipeline.encode_prompt` does.
+"""Prompts to embeddings with T5 and CLIP, as in `FluxFillPipeline.encode_prompt`.
 
-The two encoders (4.9 B parameters in FLUX) never sit in a training step: the stage `embed` runs
-them once over all distinct prompts and leaves a `TextCache` beside the triplets.
+The two encoders (4.9 B parameters in FLUX) are not part of a training step: the stage `embed` runs
+them once over all distinct prompts and writes a `TextCache`.
 
 Single letters: b batch, l T5 tokens, k CLIP tokens.
 """
@@ -41,16 +41,16 @@ class TokenIds(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class TextEncoder:
-    """The static half of the two text encoders.
+    """The static part of the two text encoders.
 
     Attributes:
       clip, t5: the modules.
-      tokenizers: theirs.
+      tokenizers: their tokenizers.
       max_sequence_length: T5 tokens per prompt; shorter prompts are padded and the padding is
-        *not* masked out, because FLUX has been trained like that (with 512).
+        *not* masked, because FLUX was trained this way (with 512).
 
     Raises:
-      ValueError: CLIP's tokenizer pads beyond the positions of its model.
+      ValueError: CLIP's tokenizer pads to more tokens than its model has positions.
     """
 
     clip: ClipTextModel
@@ -68,7 +68,7 @@ class TextEncoder:
             )
 
     def tokenize(self, prompts: Sequence[str]) -> TokenIds:
-        """Both tokenizers' ids, int32; warns of prompts that are cut."""
+        """Token ids of both tokenizers, int32; logs a warning for truncated prompts."""
         clip, t5 = self.tokenizers.clip, self.tokenizers.t5
         return TokenIds(
             clip=_tokenize(clip, prompts, clip.model_max_length, "CLIP"),
@@ -82,9 +82,9 @@ class TextEncoder:
 
 
 def make_embed(encoder: TextEncoder, mesh: Mesh) -> MeshFunction:
-    """The jitted function (params, ids) -> embeddings, spread over `mesh` but returned whole."""
-    whole = replicated(mesh)
-    return mesh_jit(encoder.embed, mesh, in_shardings=(None, whole), out_shardings=whole)
+    """The jitted function (params, ids) -> embeddings; inputs and outputs are replicated."""
+    everywhere = replicated(mesh)
+    return mesh_jit(encoder.embed, mesh, in_shardings=(None, everywhere), out_shardings=everywhere)
 
 
 def embed_prompts(
@@ -94,16 +94,16 @@ def embed_prompts(
     mesh: Mesh,
     batch_size: int = 32,
 ) -> Iterator[tuple[list[str], PromptEmbeds]]:
-    """Batch after batch: prompts and their embeddings as numpy arrays of the encoders' dtype.
+    """Yields batches of prompts and their embeddings, as numpy arrays in the encoders' dtype.
 
-    All processes of a run must call it with the same prompts and consume it to the end.
+    All processes must call it with the same prompts and iterate to the end.
 
     Args:
       encoder, params: from `load_text_encoder`.
-      prompts: any number.
-      mesh: where the parameters are.
-      batch_size: prompts per call, rounded up to a multiple of the devices; the last batch is
-        filled up so that one compiled function serves all.
+      prompts: any number of prompts.
+      mesh: mesh of the parameters.
+      batch_size: prompts per batch, rounded up to a multiple of the number of devices; the last
+        batch is padded so that the function compiles once.
     """
     embed = make_embed(encoder, mesh)
     batch_size = -(-batch_size // mesh.size) * mesh.size
@@ -116,10 +116,10 @@ def embed_prompts(
 
 
 def check_prompt(prompt: str) -> None:
-    """Makes sure that a prompt is text: a command line that is not UTF-8 makes half characters.
+    """Checks that a prompt has no lone surrogates, as from a command line that is not UTF-8.
 
     Raises:
-      ValueError: it is not.
+      ValueError: it has.
     """
     if any("\ud800" <= letter <= "\udfff" for letter in prompt):
         raise ValueError(f"the prompt {prompt!r} is not Unicode text")
@@ -131,7 +131,7 @@ def _tokenize(
     length: int,
     name: str,
 ) -> Int32[np.ndarray, "b k"]:
-    """Ids padded and cut to `length`."""
+    """Token ids, padded and truncated to `length`."""
     for prompt in prompts:
         check_prompt(prompt)
     whole = tokenizer(list(prompts), verbose=False).input_ids

@@ -1,4 +1,4 @@
-"""The reward model: query Φ, differentiable image preprocessing, scorer of P("Yes")."""
+"""The reward model: query Φ, differentiable image preprocessing, scorer for P("Yes")."""
 
 from onereward_jax.reward.image_preprocess import ImageProcessor
 from onereward_jax.reward.interface import PairScorer, Questions, Reward

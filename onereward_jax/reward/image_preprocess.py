@@ -1,10 +1,10 @@
-"""Differentiable image preprocessing of Qwen2.5-VL: resize, normalise, cut into patches.
+"""Differentiable image preprocessing of Qwen2.5-VL: resize, normalise, split into patches.
 
-The same function serves the training of the judge and RL. It follows transformers'
-`Qwen2VLImageProcessor`, which resizes uint8 pictures by antialiased bicubic (PIL's, or that of
-torchvision). Here the resize is two products with constant matrices in float32, so its gradient
-is exact; the one difference is that the original rounds to whole grey levels after each of its
-two passes: below 2/255 (a test bounds it). Both limit overshoot to the range of an image file.
+Judge training and RL use the same function. It follows transformers' `Qwen2VLImageProcessor`, which
+resizes uint8 images by antialiased bicubic interpolation (PIL or torchvision). Here the resize is
+two matmuls with constant matrices in float32, so its gradient is exact. The only difference: the
+original rounds to integer grey levels after each of its two passes, an error below 2/255 (tested).
+Both clip overshoot to the valid range.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from onereward_jax.common.dataclass_fields import check_fields
 from onereward_jax.models.qwen2_5_vl import Grid
 
 BICUBIC = -0.5
-"""The cubic's free parameter, as in PIL and in torchvision's antialiased resize."""
+"""The cubic kernel's parameter a, as in PIL and in torchvision's antialiased resize."""
 
 MAX_ASPECT_RATIO = 200
 
 
 @dataclasses.dataclass(frozen=True)
 class ImageProcessor:
-    """Images to patches. Fields and defaults are those of `preprocessor_config.json` (7B).
+    """Images to patches. Fields and defaults are those of the 7B's `preprocessor_config.json`.
 
     Attributes:
       patch_size: pixels per side of a patch.
       temporal_patch_size: frames per patch; a still image is repeated.
       merge_size: patches per side that become one language token.
       min_pixels, max_pixels: bounds of height x width after resizing.
-      image_mean, image_std: per channel, of values in [0, 1].
+      image_mean, image_std: per channel, for values in [0, 1].
     """
 
     patch_size: int = 14
@@ -77,12 +77,12 @@ class ImageProcessor:
         return cls(**values)
 
     def resized(self, height: int, width: int) -> tuple[int, int]:
-        """Size after resizing: multiples of a merged patch, within the bounds of pixels.
+        """Size after resizing: multiples of a merged patch, within the pixel bounds.
 
-        Keeps the aspect ratio as well as these allow (the original's `smart_resize`).
+        Keeps the aspect ratio as closely as possible (the original's `smart_resize`).
 
         Raises:
-          ValueError: one side is over 200 times the other.
+          ValueError: one side is more than 200 times the other.
         """
         if max(height, width) > MAX_ASPECT_RATIO * min(height, width):
             raise ValueError(f"image of {height} x {width}: aspect ratio above {MAX_ASPECT_RATIO}")
@@ -117,7 +117,7 @@ class ImageProcessor:
         return self._patches(pixels)
 
     def _patches(self, pixels: Float32[Array, "b h w 3"]) -> Float32[Array, "b n p"]:
-        """Flattened patches (channel, frame, row, column), block after block of merge_size²."""
+        """Flattened patches (channel, frame, row, column), in blocks of merge_size²."""
         batch, height, width, channels = pixels.shape
         merge, patch = self.merge_size, self.patch_size
         blocks = (height // (merge * patch), width // (merge * patch))
@@ -137,9 +137,9 @@ _FIXED: dict[str, tuple[Any, ...]] = {
 
 
 def resize(images: Float32[Array, "b h w c"], height: int, width: int) -> Float32[Array, "b i j c"]:
-    """Antialiased bicubic resize of images in [0, 1], columns first; overshoot is cut off.
+    """Antialiased bicubic resize of images in [0, 1], columns first; overshoot is clipped.
 
-    Channel by channel: XLA's kernels for GPUs failed on products whose rows are pixels times three.
+    Channels first: XLA's GPU kernels failed on matmuls whose rows interleave three channels.
     """
     planes = images.transpose(0, 3, 1, 2)
     for axis, size, spec in ((3, width, "jw,bchw->bchj"), (2, height, "ih,bchw->bciw")):
@@ -154,8 +154,8 @@ def resize(images: Float32[Array, "b h w c"], height: int, width: int) -> Float3
 def bicubic_weights(size_in: int, size_out: int) -> Float32[np.ndarray, "o i"]:
     """The matrix that resizes one axis; rows sum to 1.
 
-    When shrinking, the cubic is widened by the factor of reduction, which is what removes
-    aliasing; at the border the kernel is cut and renormalised.
+    When downscaling, the kernel is widened by the scale factor, which removes aliasing; at the
+    border the kernel is truncated and renormalised.
     """
     scale = size_in / size_out
     stretch = max(scale, 1.0)

@@ -1,14 +1,14 @@
-"""What reinforcement asks of a reward, and how to write one of your own.
+"""The interface of rewards for RL, and how to write your own.
 
-`config.rl.reward` names it: "judge", the trained judge of the stage `reward`, or a module or a
-Python file of yours that holds
+`config.rl.reward` names the reward: "judge" (the trained judge of the stage `reward`), or a module
+or Python file of yours with
 
     def make(config, mesh): ...  # -> Reward
 
-`config` is the whole config of the run (an `ml_collections.FrozenConfigDict`; put no field of
-yours there, but constants into your file), `mesh` the devices. A `make` that also takes `workdir`
-is given the folder of the run, with what earlier stages wrote. A reward that needs no weights and
-asks no questions is short:
+`config` is the full config of the run (an `ml_collections.FrozenConfigDict`; it takes no new
+fields, so put constants into your file), `mesh` the device mesh. If `make` also takes `workdir`, it
+gets the folder of the run, with the outputs of earlier stages. A reward without weights and
+questions is short:
 
     class Bright:
         def score(self, params, images_a, images_b, batch):
@@ -21,9 +21,9 @@ asks no questions is short:
     def make(config, mesh):
         return Reward(scorer=lambda size: Bright())
 
-`score` runs inside the jitted step and is differentiated with respect to `images_a`, the policy's
-pictures; `images_b` are the reference's. All else of Algorithms 1 and 2 stays as it is: λ, the
-dimensions' weights, the flow-matching term.
+`score` runs inside the jitted train step and is differentiated with respect to `images_a`, the
+policy's images; `images_b` are the reference's. The rest of Algorithms 1 and 2 is unchanged: λ, the
+dimension weights, the flow-matching term.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ from onereward_jax.reward.query import QueryBatch
 from onereward_jax.tasks import DIMENSIONS, MAX_DIMENSIONS, Task
 
 Size = tuple[int, int]
-"""Height and width of pictures."""
+"""Height and width of images in pixels."""
 
 
 @runtime_checkable
 class PairScorer(Protocol):
-    """A judge of pairs: `reward.Scorer`, or any other differentiable reward in its place."""
+    """Compares image pairs: `reward.Scorer`, or any other differentiable reward."""
 
     def score(
         self,
@@ -56,32 +56,32 @@ class PairScorer(Protocol):
         """(log P("Yes"), log P("No")) to "is image a better than image b?", per dimension.
 
         Args:
-          params: weights, never updated.
+          params: weights of the reward, not trained.
           images_a, images_b: in [-1, 1].
-          queries: the questions; of a reward without `Reward.queries` the batch itself: image
+          queries: the questions; if `Reward.queries` is None, the batch itself: image
             [b, h, w, 3] (the source), mask [b, h, w, 1] (1 = edited), task [b] (index into
             `tasks.TASKS`), dimension_mask [b, e] (False where the task has no such dimension: the
-            answer is not looked at there), and what else `training.rl_rollout.Batch` has.
+            answer is ignored there), and the other fields of `training.rl_rollout.Batch`.
         """
 
 
 @runtime_checkable
 class Questions(Protocol):
-    """Makes the questions of a batch on the host: `reward.QueryTokenizer`, or another."""
+    """Makes the questions of a batch on the host, e.g. `reward.QueryTokenizer`."""
 
     def encode(self, tasks: Sequence[Task], prompts: Sequence[str]) -> QueryBatch:
-        """Token ids, [b, ...] each. Runs in reading threads: it must not raise."""
+        """Token ids, [b, ...] each. Runs in data loader threads: it must not raise."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Reward:
-    """What `make` returns.
+    """The return type of `make`.
 
     Attributes:
-      scorer: size of the pictures -> what compares pictures of that size.
-      params: its weights, arrays on the mesh (`parallel.replicated(mesh)` puts small ones
-        everywhere). An argument of the jitted step, so never read inside of `score` from outside.
-      queries: size -> what makes the questions. None: the scorer is given the batch instead.
+      scorer: image size -> scorer for images of that size.
+      params: its weights, arrays on the mesh (use `parallel.replicated(mesh)` for small ones). They
+        are an argument of the jitted step: `score` must use its argument, not close over them.
+      queries: image size -> maker of the questions. None: the scorer gets the batch instead.
     """
 
     scorer: Callable[[Size], PairScorer]

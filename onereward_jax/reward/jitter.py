@@ -1,11 +1,11 @@
-"""What may change in the pictures of a pair without changing which is better.
+"""Augmentation of image pairs that does not change which image is better.
 
-A judge that learned from few pairs has opinions on what it should not: on patterns too faint to
-see, or on brightness as such, because most photographs it saw were dark. A policy that follows its
-gradient learns just these. Trained and asked under jitter, the judge cannot have them: noise hides
-the patterns, and where negatives are as common as positives, darker is no better than brighter. A
-prompt is the exception, for a negative does not show the "dark blue" that it asks for.
-Not in the paper, whose judge has seven billion weights and saw many more pairs.
+A judge trained on few pairs has spurious preferences: for patterns too faint to see, or for
+brightness itself, because most of its training images were dark. A policy that follows its gradient
+learns exactly these. Jitter, in training and in RL, prevents them: noise hides the patterns, and if
+negatives are as common as positives, darker is not better than brighter. Pairs judged against a
+prompt are never negated: a negative does not show the "dark blue" that the prompt asks for.
+Not in the paper, whose judge has seven billion parameters and was trained on many more pairs.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from jaxtyping import Array, Bool, Float, Float32, Key, PRNGKeyArray
 
 @dataclasses.dataclass(frozen=True)
 class Jitter:
-    """How much; zeros leave it out.
+    """Strengths of the augmentations; 0 turns one off.
 
     Attributes:
-      noise: most standard deviation of the Gaussian noise, for images in [-1, 1]; drawn evenly
-        from 0 on, one for both images of a pair.
-      shift: most pixels by which an image is moved, either way along either axis; each image has
-        its own. What comes in from beyond the border repeats it.
-      negative: how often both images have their brightness turned over, hues kept; never those
-        that are compared with a prompt.
+      noise: maximum standard deviation of the Gaussian noise, for images in [-1, 1]; drawn
+        uniformly from [0, noise], shared by both images of a pair.
+      shift: maximum shift of an image in pixels, in both directions along both axes; drawn per
+        image. The border is repeated (edge padding).
+      negative: probability that the brightness of both images is inverted, with hues kept; never
+        for pairs judged against a prompt.
 
     Raises:
       ValueError: a field is negative, or a probability above 1.
@@ -55,13 +55,16 @@ def jitter_pairs(
     prompted: Bool[Array, "b"],
     jitter: Jitter,
 ) -> tuple[Float32[Array, "b h w 3"], Float32[Array, "b h w 3"]]:
-    """Both images of each pair as the judge is to see them.
+    """Applies jitter to both images of each pair.
 
     Args:
-      keys: one for each pair.
+      keys: one RNG key per pair.
       images_a, images_b: in [-1, 1].
       prompted: whether a question about the pair quotes a prompt.
-      jitter: how much.
+      jitter: strengths.
+
+    Returns:
+      Both images, float32, not clipped.
     """
     if not jitter:
         return images_a, images_b

@@ -1,4 +1,4 @@
-"""Judges from folders in the layout of transformers' Qwen2.5-VL."""
+"""Loads judges from folders in the layout of transformers' Qwen2.5-VL."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ from onereward_jax.reward.scorer import Scorer
 from onereward_jax.tasks import Dimension, Task
 
 QUERY_FILE = "onereward_query.json"
-"""Beside the weights of a judge we trained: the query template it answers, see `QueryTemplate`."""
+"""File in the folder of a judge trained here: its query template, see `QueryTemplate`."""
 
 COUNTS_FILE = "query_tokens.json"
-"""In place of a tokenizer, where only sizes matter: `QueryTokenCounts` and template version."""
+"""File that replaces the tokenizer if only sizes matter: `QueryTokenCounts`, template version."""
 
 
 class RewardModel(NamedTuple):
     """A judge without its weights.
 
     Attributes:
-      scorer: asks it.
+      scorer: computes its answers.
       queries: makes its questions.
     """
 
@@ -60,21 +60,21 @@ def read_reward_model(
     template: QueryTemplate | None = None,
     cut_prompts: bool = False,
 ) -> RewardModel:
-    """The static half of the judge in `folder`; reads configurations and tokenizer, no weights.
+    """The static part of the judge in `folder`; reads configs and tokenizer, not weights.
 
     Args:
-      folder: with config.json, preprocessor_config.json and tokenizer.
-      size: (height, width) of the pictures to be compared.
+      folder: has config.json, preprocessor_config.json and the tokenizer.
+      size: (height, width) of the images to compare, in pixels.
       suffix_length: see `QueryTokenizer`.
       dtype, param_dtype, remat: see `Qwen2_5_VL`.
       answers_only: see `Scorer`.
-      template: how it is to be asked, for who will train it; left out: as `judge_template` says.
+      template: query template to train the judge with; None: the judge's own (`judge_template`).
       cut_prompts: see `QueryTokenizer`.
 
     Raises:
       FileNotFoundError: a file is missing.
       ValueError: another kind of model, an unsupported field, or a judge trained with a query
-        template that its folder does not hold.
+        template that is not in its folder.
     """
     folder = Path(folder)
     model, processor = _read_model(folder, dtype=dtype, param_dtype=param_dtype, remat=remat)
@@ -100,9 +100,9 @@ def read_scorer(
     template: QueryTemplate | None = None,
     cut_prompts: bool = False,
 ) -> Scorer:
-    """The scorer of `read_reward_model`, from the tokenizer or its counts in `COUNTS_FILE`.
+    """The scorer of `read_reward_model`, from the tokenizer or the counts in `COUNTS_FILE`.
 
-    For compiling ahead of time, which wants the sizes of a judge and nothing to read or to say.
+    For ahead-of-time compilation, which only needs the sizes of a judge.
 
     Args, Raises: as `read_reward_model`.
     """
@@ -118,19 +118,19 @@ def read_scorer(
 
 
 def read_counts(folder: str | Path, template: QueryTemplate | None = None) -> QueryTokenCounts:
-    """The token counts stored in `folder`, which have to be of `template` (ours if left out).
+    """The token counts stored in `folder`, which must match `template` (None: the default one).
 
     Raises:
       FileNotFoundError: there are none.
-      ValueError: they are of another query template, or incomplete.
+      ValueError: they belong to another query template, or are incomplete.
     """
     path = Path(folder) / COUNTS_FILE
     stored = read_json(path)
     version = (packaged_template() if template is None else template).version
     if stored.pop("template_version", None) != version:
         raise ValueError(
-            f"{path} was counted with another query template than {version}: a folder with the "
-            "judge's tokenizer serves any"
+            f"{path} belongs to another query template than {version}: use a folder with the "
+            "judge's tokenizer instead, it works for any template"
         )
     try:
         stored["task"] = {Task(name): length for name, length in stored["task"].items()}
@@ -149,7 +149,7 @@ def _read_model(
 
 
 def abstract_reward_params(scorer: Scorer, mesh: Mesh, *, int8: bool = False) -> PyTree:
-    """Shapes and shardings of what `load_reward_params` gives."""
+    """Shapes and shardings of the result of `load_reward_params`."""
     boxed = jax.eval_shape(functools.partial(init_params, scorer.model), jax.random.key(0))
     abstract = abstract_arrays(boxed, mesh)
     return abstract_quantized(abstract) if int8 else abstract
@@ -158,11 +158,12 @@ def abstract_reward_params(scorer: Scorer, mesh: Mesh, *, int8: bool = False) ->
 def load_reward_params(
     folder: str | Path, scorer: Scorer, mesh: Mesh, *, int8: bool = False
 ) -> PyTree:
-    """The weights in `folder`, laid out over `mesh`; raises as `convert.load_params`.
+    """Loads the weights in `folder`, sharded over `mesh`; raises as `convert.load_params`.
 
     Args:
-      folder, scorer, mesh: of the judge; where it goes.
-      int8: linear layers at one byte per weight, for a judge that does not learn: `Quantized`.
+      folder, scorer: the judge.
+      mesh: mesh of the weights.
+      int8: quantise linear layers to one byte per weight (`Quantized`), for a frozen judge.
     """
     params = load_params(Path(folder), abstract_reward_params(scorer, mesh), QWEN2_5_VL)
     if not int8:
@@ -174,10 +175,10 @@ def load_reward_params(
 
 
 def judge_template(folder: str | Path) -> QueryTemplate:
-    """The template that the judge in `folder` was trained with; ours for one we did not train.
+    """The query template of the judge in `folder`; the default one if it was not trained here.
 
     Raises:
-      ValueError: its words are not there, or are not those of the version it was trained with.
+      ValueError: the template is missing, or does not match the stated version.
     """
     path = Path(folder) / QUERY_FILE
     if not path.is_file():
@@ -188,8 +189,8 @@ def judge_template(folder: str | Path) -> QueryTemplate:
         if version == packaged_template().version:
             return packaged_template()
         raise ValueError(
-            f"{path}: the judge was trained with query template {version!r}, whose words are not "
-            "there"
+            f"{path}: the judge was trained with query template {version!r}, which is not in the "
+            "file"
         )
     try:
         template = QueryTemplate.from_dict(stored.get("template"))
@@ -197,14 +198,14 @@ def judge_template(folder: str | Path) -> QueryTemplate:
         raise ValueError(f"{path}: {error}") from error
     if template.version != version:
         raise ValueError(
-            f"{path}: the judge was trained with query template {version!r}, the words there are "
-            f"of {template.version!r}"
+            f"{path}: the judge was trained with query template {version!r}, but the file has "
+            f"{template.version!r}"
         )
     return template
 
 
 def write_judge_template(folder: str | Path, template: QueryTemplate) -> None:
-    """Puts into a judge's folder the query template that it was trained with."""
+    """Writes the query template that a judge was trained with to its folder."""
     content = {
         "template_version": template.version,
         "template": template.to_dict(),

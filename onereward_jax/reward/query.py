@@ -1,9 +1,9 @@
 """The query Φ(s_k, e, P) to the judge (Section 3, stage 2) as token ids.
 
-Text around two images in Qwen's chat format. All that does not depend on the dimension comes
-first (the *prefix*: system message, images, task), the dimension's words last (the *suffix*),
-so that the prefix is computed once for all dimensions. The prompt P is quoted for text alignment
-only. The words are those of a `QueryTemplate`.
+Text around two images in Qwen's chat format. Everything that does not depend on the dimension comes
+first (the *prefix*: system message, images, task), the dimension's words last (the *suffix*), so
+that the prefix is computed once for all dimensions. Only text alignment quotes the prompt P. The
+wording comes from a `QueryTemplate`.
 """
 
 from __future__ import annotations
@@ -36,9 +36,10 @@ class QueryBatch(NamedTuple):
     """Token ids of queries, for `Scorer.score`.
 
     Attributes:
-      prefix: up to the dimension's words, image placeholders included, padded on the right.
-      suffix: per dimension, padded on the right.
-      suffix_mask: True at real tokens; a dimension without any is no question.
+      prefix: everything before the dimension's words, including image placeholders; padded on the
+        right.
+      suffix: one per dimension, padded on the right.
+      suffix_mask: True at real tokens; a dimension without real tokens is not asked.
     """
 
     prefix: Int[Array | np.ndarray, "b lp"]
@@ -53,11 +54,11 @@ class QueryBatch(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class QueryLayout:
-    """What the scorer must know statically about the queries of one tokenizer.
+    """Static sizes of the queries of one tokenizer, for the scorer.
 
     Attributes:
-      prefix_length, suffix_length: tokens, padding included.
-      packed_length: bound of the real suffix tokens of a sample, all dimensions together.
+      prefix_length, suffix_length: tokens, including padding.
+      packed_length: maximum number of real suffix tokens of a sample, over all dimensions.
       image_starts: index of each image's first placeholder in the prefix.
       tokens_per_image: placeholders per image.
       pad_id, yes_id, no_id: token ids.
@@ -75,15 +76,14 @@ class QueryLayout:
 
 @dataclasses.dataclass(frozen=True)
 class QueryTokenCounts:
-    """How long the template's texts are in the tokens of one tokenizer, without any prompt.
+    """Token counts of the template's texts with one tokenizer, without any prompt.
 
-    Enough to know a `QueryLayout` where there is no tokenizer, and stored as such
-    (`judge_loader.COUNTS_FILE`).
+    They determine a `QueryLayout` without the tokenizer, see `judge_loader.COUNTS_FILE`.
 
     Attributes:
-      head: before the first image.
-      task: the words after the images, per task.
-      suffix: the words that ask for a dimension, per dimension.
+      head: tokens before the first image.
+      task: tokens after the images, per task.
+      suffix: tokens of the question, per dimension.
       pad_id, yes_id, no_id: token ids.
     """
 
@@ -95,7 +95,7 @@ class QueryTokenCounts:
     no_id: int
 
     def layout(self, tokens_per_image: int, suffix_length: int) -> QueryLayout:
-        """The layout of queries with room for prompts; arguments as of `QueryTokenizer`."""
+        """The layout of queries with room for prompts; arguments as in `QueryTokenizer`."""
         first = self.head + IMAGE_MARKERS // 2
         image = tokens_per_image + IMAGE_MARKERS
         return QueryLayout(
@@ -110,7 +110,7 @@ class QueryTokenCounts:
         )
 
     def _longest(self, task: Task, suffix_length: int) -> int:
-        """Suffix tokens of a task's dimensions when its prompt uses all the room there is."""
+        """Suffix tokens of a task's dimensions with a prompt of maximum length."""
         return sum(
             suffix_length if dimension is Dimension.TEXT_ALIGNMENT else self.suffix[dimension]
             for dimension in DIMENSIONS[task]
@@ -121,9 +121,9 @@ class QueryTokenizer:
     """Queries as padded token ids, on the host.
 
     Attributes:
-      layout: the static lengths and places of all batches this makes.
-      template: their words.
-      cut_prompts: whether prompts that do not fit are cut.
+      layout: static sizes of all its batches.
+      template: the wording.
+      cut_prompts: whether prompts that do not fit are truncated.
     """
 
     def __init__(
@@ -138,12 +138,11 @@ class QueryTokenizer:
         """Looks up the control tokens and the answers.
 
         Args:
-          tokenizer: of the judge.
+          tokenizer: the judge's tokenizer.
           tokens_per_image: see `ImageProcessor.tokens_per_image`.
           suffix_length: tokens for a dimension's words including a quoted prompt.
-          template: the words; left out: those of the package.
-          cut_prompts: quote of a prompt that cannot be quoted what `fitted` leaves of it, in place
-            of refusing it.
+          template: the wording; None: the default template.
+          cut_prompts: truncate prompts that do not fit with `fitted`, instead of raising.
 
         Raises:
           ValueError: a control token or an answer is not one token of this tokenizer, or
@@ -155,7 +154,7 @@ class QueryTokenizer:
         self.cut_prompts = cut_prompts
         known = {token: self._single(token) for token in (*SPECIAL_TOKENS, *self.template.answers)}
         controls = {*SPECIAL_TOKENS, *(t for t in tokenizer.get_added_vocab() if t.startswith("<"))}
-        # the longest first, where one is the beginning of another
+        # Longest first, because one may be a prefix of another.
         self._control = re.compile("|".join(map(re.escape, sorted(controls, key=len)[::-1])))
         head = self._ids(self.template.head)
         image = self._ids(IMAGE.format(image=IMAGE_TOKEN * tokens_per_image))
@@ -179,7 +178,7 @@ class QueryTokenizer:
           prompts: P of each sample.
 
         Raises:
-          ValueError: a prompt is too long or holds a control token.
+          ValueError: a prompt is too long or contains a control token.
         """
         dimensions = [DIMENSIONS[Task(task)] for task in tasks]
         return self._batch(tasks, dimensions, prompts, MAX_DIMENSIONS)
@@ -187,10 +186,10 @@ class QueryTokenizer:
     def encode_dimensions(
         self, tasks: Sequence[Task], dimensions: Sequence[Dimension], prompts: Sequence[str]
     ) -> QueryBatch:
-        """One question per sample, as preference pairs need it; the dimension axis has size 1.
+        """One question per sample, for preference pairs; the dimension axis has size 1.
 
         Raises:
-          ValueError: as `encode`, or a dimension that is not judged for its task.
+          ValueError: as `encode`, or a task does not have the dimension.
         """
         for task, dimension in zip(tasks, dimensions, strict=True):
             if dimension not in DIMENSIONS[Task(task)]:
@@ -218,7 +217,7 @@ class QueryTokenizer:
         return QueryBatch(prefix, suffix, mask)
 
     def unfit(self, prompt: str) -> str:
-        """Why the prompt cannot be quoted as it is; "" if it can."""
+        """Why the prompt cannot be quoted unchanged; "" if it can."""
         if found := self._control.search(prompt):
             return f"it contains the control token {found[0]}"
         length = len(self._quoting(prompt))
@@ -231,19 +230,19 @@ class QueryTokenizer:
         return ""
 
     def fitted(self, prompt: str) -> str:
-        """The prompt without control tokens and with as many of its first words' tokens as fit."""
-        while self._control.search(prompt):  # taken out, the rest may make another
+        """The prompt without control tokens, truncated to the tokens that fit."""
+        while self._control.search(prompt):  # removing one may create another
             prompt = self._control.sub(" ", prompt)
         ids = self._ids(prompt)
         kept = len(ids)
         while (excess := len(self._quoting(prompt)) - self._suffix_length) > 0:
             kept = max(kept - excess, 0)
-            # a letter of several bytes may be cut in two
+            # a multi-byte character may be cut in two
             prompt = self._tokenizer.decode(ids[:kept]).rstrip("\ufffd ")
         return prompt
 
     def _quoting(self, prompt: str) -> list[int]:
-        """Ids of the only question that quotes the prompt."""
+        """Token ids of the text alignment question, which quotes the prompt."""
         return self._ids(self.template.suffix_text(Dimension.TEXT_ALIGNMENT, prompt))
 
     def _suffix(self, dimension: Dimension, prompt: str) -> list[int]:
@@ -265,7 +264,7 @@ class QueryTokenizer:
 
     def _single(self, token: str) -> int:
         ids = self._ids(token)
-        # an unknown word may be one token too
+        # An unknown word may map to a single unknown token.
         if len(ids) != 1 or self._tokenizer.convert_ids_to_tokens(ids[0]) != token:
             raise ValueError(f"{token!r} is not a single token of the judge's tokenizer: {ids}")
         return ids[0]

@@ -1,18 +1,18 @@
-"""The wording of the query Φ(s_k, e, P), as a file that can be replaced (Section 3, stage 2).
+"""The wording of the query Φ(s_k, e, P), as a replaceable file (Section 3, stage 2).
 
-The paper shows its wording in a picture only (Fig. 5); `templates/default.json` is ours. A template
-of your own is a file with the same fields, named by `config.reward.query_template`:
+The paper shows its wording only in a figure (Fig. 5); `templates/default.json` is our own. To use
+another template, write a file with the same fields and name it in `config.reward.query_template`:
 
-    version      a name, any text; with a fingerprint of the words it is the template's version
-    head         before the two images: the system message, and where the user's begins
-    task         after them, with {task}: what is compared
-    aspect       the end, with {words} and, if wanted, {dimension}: up to where the answer begins
-    tasks        what {task} says, for each of `tasks.Task`
-    dimensions   what {dimension} says, for each of `tasks.Dimension`
-    words        what {words} says, likewise; of text alignment with {prompt}, of no other
-    answers      yes and no; each has to be one token of the judge's tokenizer
+    version      any name; name and fingerprint of the wording form the template's version
+    head         text before the two images: the system message and the start of the user message
+    task         text after the images, with {task}
+    aspect       the question, with {words} and optionally {dimension}, up to where answers begin
+    tasks        value of {task} for each `tasks.Task`
+    dimensions   value of {dimension} for each `tasks.Dimension`
+    words        value of {words} for each `tasks.Dimension`; only text alignment has {prompt}
+    answers      yes and no; each must be a single token of the judge's tokenizer
 
-The wording is part of a trained judge, so the judge's folder carries it (`judge_loader`).
+A trained judge depends on its wording, so the template is saved in its folder (`judge_loader`).
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from onereward_jax.tasks import DIMENSIONS, TASKS, Dimension, Task
 
 IMAGE_TOKEN = "<|image_pad|>"
 IMAGE = "<|vision_start|>{image}<|vision_end|>"
-"""How Qwen2.5-VL marks an image, which is no matter of wording."""
+"""Qwen2.5-VL's image markup, not part of the template."""
 
 PACKAGED = Path(__file__).parent / "templates" / "default.json"
 
 
 @dataclasses.dataclass(frozen=True)
 class QueryTemplate:
-    """The words of all queries; the fields are explained above.
+    """The wording of all queries; see the module docstring for the fields.
 
     Raises:
-      ValueError: naming the field with which no query can be made.
+      ValueError: naming the invalid field.
     """
 
     name: str
@@ -55,24 +55,24 @@ class QueryTemplate:
         placeholders = (("task", "{task}"), ("aspect", "{words}"))
         for field, placeholder in placeholders:
             if getattr(self, field).count(placeholder) != 1:
-                raise ValueError(f"{field} has to hold {placeholder}, once")
+                raise ValueError(f"{field} must contain {placeholder} exactly once")
         for dimension, words in self.words.items():
             quotes = words.count("{prompt}")
             if dimension is Dimension.TEXT_ALIGNMENT and quotes != 1:
-                raise ValueError(f"words of {dimension.value} have to quote {{prompt}}, once")
+                raise ValueError(f"words.{dimension.value} must contain {{prompt}} exactly once")
             if dimension is not Dimension.TEXT_ALIGNMENT and quotes:
                 raise ValueError(
-                    f"words of {dimension.value} quote {{prompt}}: only those of "
-                    f"{Dimension.TEXT_ALIGNMENT.value} may"
+                    f"words.{dimension.value} contains {{prompt}}: only "
+                    f"words.{Dimension.TEXT_ALIGNMENT.value} may"
                 )
         if len(set(self.answers)) != 2:
-            raise ValueError(f"answers are {list(self.answers)}: two different ones are needed")
+            raise ValueError(f"answers is {list(self.answers)}: two different texts expected")
         if IMAGE_TOKEN in "".join(self.texts()):
-            raise ValueError(f"{IMAGE_TOKEN} is put in by itself: no text may hold it")
+            raise ValueError(f"{IMAGE_TOKEN} is inserted automatically: no text may contain it")
 
     @functools.cached_property
     def version(self) -> str:
-        """Name and fingerprint; any changed letter changes it."""
+        """Name and fingerprint of the wording."""
         whole = [self.head, IMAGE, self.task, self.aspect]
         whole += [*map(self.task_text, TASKS), *self.answers]
         whole += [self.suffix_text(dimension, "{prompt}") for dimension in Dimension]
@@ -83,23 +83,23 @@ class QueryTemplate:
         return self.task.replace("{task}", self.tasks[task])
 
     def suffix_text(self, dimension: Dimension, prompt: str) -> str:
-        """The words that ask for one dimension, up to where the answer begins."""
+        """The question about one dimension, up to where the answer begins."""
         words = self.words[dimension].replace("{prompt}", prompt)
-        # the prompt goes in last: it may hold braces
+        # Insert the prompt last: it may contain braces.
         before, after = self.aspect.replace("{dimension}", self.dimensions[dimension]).split(
             "{words}"
         )
         return before + words + after
 
     def texts(self) -> list[str]:
-        """Everything a query may say apart from prompts, for instance to train a tokenizer on."""
+        """All texts of queries, without prompts, e.g. to train a tokenizer on."""
         asked = [self.suffix_text(dimension, "") for dimension in Dimension]
         return [self.head, *map(self.task_text, TASKS), *asked, *self.answers]
 
     def queries(self) -> dict[str, dict[str, str]]:
-        """{task: {dimension: the whole query}}, for those who ask a judge with other software.
+        """{task: {dimension: the full query}}, to query a judge with other software.
 
-        Each image is one placeholder, to be repeated for its tokens; `{prompt}` stands for P.
+        Each image is a single placeholder, to be repeated once per token; `{prompt}` is P.
         """
         head = self.head + 2 * IMAGE.format(image=IMAGE_TOKEN)
         return {
@@ -111,7 +111,7 @@ class QueryTemplate:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """As it stands in a file."""
+        """The JSON content of a template file."""
         fields = {
             name: dict(value) if isinstance(value, Mapping) else value
             for name, value in vars(self).items()
@@ -121,10 +121,10 @@ class QueryTemplate:
 
     @classmethod
     def from_dict(cls, content: Any) -> QueryTemplate:
-        """The template that a file holds.
+        """The template from the JSON content of a file.
 
         Raises:
-          ValueError: naming the field that is missing, unknown or not a text.
+          ValueError: naming the field that is missing, unknown or not a string.
         """
         if not isinstance(content, dict):
             raise ValueError("a template is a JSON object")
@@ -134,14 +134,14 @@ class QueryTemplate:
         for name in texts:
             _check_text(content[name], name)
         fields = {name: content[name] for name in texts if name != "version"}
-        for name, kind in tables.items():
+        for name, keys in tables.items():
             table = content[name]
             if not isinstance(table, dict):
                 raise ValueError(f"{name} is not a JSON object")
-            _check_names(table, [one.value for one in kind], f"{name}.")
+            _check_names(table, [one.value for one in keys], f"{name}.")
             for key, text in table.items():
                 _check_text(text, f"{name}.{key}")
-            fields[name] = {one: table[one.value] for one in kind}
+            fields[name] = {one: table[one.value] for one in keys}
         answers = content["answers"]
         if not isinstance(answers, list) or len(answers) != 2:
             raise ValueError("answers is not a list of two texts")
@@ -151,11 +151,11 @@ class QueryTemplate:
 
 
 def read_template(path: str | Path) -> QueryTemplate:
-    """The template in a file.
+    """Reads a template file.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: it is no template; says where and why.
+      ValueError: naming the file and the invalid field.
     """
     path = Path(path)
     if not path.is_file():
@@ -168,7 +168,7 @@ def read_template(path: str | Path) -> QueryTemplate:
 
 @functools.cache
 def packaged_template() -> QueryTemplate:
-    """Ours."""
+    """The default template."""
     return read_template(PACKAGED)
 
 
@@ -187,4 +187,4 @@ def _check_text(value: Any, name: str) -> None:
 
 
 TEMPLATE_VERSION = packaged_template().version
-"""Of ours."""
+"""Version of the default template."""

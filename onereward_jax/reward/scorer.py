@@ -1,9 +1,9 @@
-"""The reward model's answer: log P("Yes") and log P("No") for two images and many dimensions.
+"""The reward model's answers: log P("Yes") and log P("No") for two images and all dimensions.
 
-The two images are the same for all dimensions of a task, so the vision tower runs once per
-image and the language model once over [prefix | suffix of dimension 1 | suffix of dimension 2 |
-...], where a suffix sees the prefix and itself only. `score_plain` asks every question alone and
-gives the same numbers.
+The two images are the same for all dimensions of a task. So the vision tower runs once per image,
+and the language model once over [prefix | suffix of dimension 1 | suffix of dimension 2 | ...],
+where a suffix attends only to the prefix and itself. `score_plain` runs every question separately
+and returns the same values.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ Answers = tuple[Float32[Array, "... e"], Float32[Array, "... e"]]
 
 @dataclasses.dataclass(frozen=True)
 class Scorer:
-    """A pairwise judge; static, its parameters are arguments.
+    """A pairwise judge, without its parameters; static.
 
     Attributes:
       model: the vision-language model.
-      processor: how its images are prepared.
-      layout: lengths and places of its queries, from `QueryTokenizer`.
-      answers_only: take probabilities over {Yes, No} instead of the whole vocabulary.
+      processor: its image preprocessing.
+      layout: static sizes of its queries, from `QueryTokenizer`.
+      answers_only: normalize over {Yes, No} instead of the whole vocabulary.
     """
 
     model: Qwen2_5_VL
@@ -56,16 +56,19 @@ class Scorer:
     ) -> Answers:
         """(log P("Yes"), log P("No")) to "is image a better than image b?".
 
-        Each image goes through the vision tower in a call of its own, so that RL pays no backward
-        pass for the reference image, which needs no gradient.
+        Each image has its own call of the vision tower, so that RL runs no backward pass for the
+        reference image.
 
         Args:
-          params: of the model, or `models.int8.Quantized`.
+          params: parameters of the model, or `models.int8.Quantized`.
           images_a, images_b: in [-1, 1].
-          queries: questions; where `queries.dimension_mask` is False the answer means nothing.
+          queries: questions; where `queries.dimension_mask` is False, the answer is undefined.
+
+        Returns:
+          Two arrays [b, e].
 
         Raises:
-          ValueError: images or queries do not fit the layout.
+          ValueError: images or queries do not match the layout.
         """
         self._check(images_a, images_b, queries)
         grid = self.processor.grid(*images_a.shape[1:3])
@@ -85,7 +88,7 @@ class Scorer:
         images_b: Float[Array, "b h w 3"],
         queries: QueryBatch,
     ) -> Answers:
-        """`score` of (a, b) and of (b, a), with every image encoded once; arguments as there.
+        """`score` of (a, b) and of (b, a), with every image encoded once; arguments as in `score`.
 
         Returns:
           Log-probabilities [b, 2, e]: 0 is image a first, 1 is image b first.
@@ -99,15 +102,15 @@ class Scorer:
         images_b: Float[Array, "b h w 3"],
         queries: QueryBatch,
     ) -> tuple[Float32[Array, "b 2 e"], Float32[Array, "b 2 e"], Float32[Array, "b 2"]]:
-        """`score_both_orders`, and how well the questions' own words are foretold from the images.
+        """`score_both_orders`, and the language-modelling log-likelihood of the suffix tokens.
 
         Returns:
-          log P("Yes") and log P("No") as there; mean log-likelihood of a suffix token after those
-          before it, the first ones left out.
+          log P("Yes") and log P("No") as in `score_both_orders`; mean log-likelihood of a suffix
+          token given all before it, without the first token of each suffix.
         """
         self._check(images_a, images_b, queries)
         grid = self.processor.grid(*images_a.shape[1:3])
-        # neighbours in the batch, so that a pair stays on its device
+        # Images of a pair are adjacent in the batch, so that they stay on one device.
         pairs = jnp.stack([self.processor(images_a), self.processor(images_b)], axis=1)
         twice = jax.tree.map(lambda ids: jnp.repeat(ids, 2, axis=0), queries)
 
@@ -130,9 +133,9 @@ class Scorer:
         images_b: Float[Array, "b h w 3"],
         queries: QueryBatch,
     ) -> Answers:
-        """`score` with a sequence of its own, images included, for every question.
+        """`score` with a separate sequence, including the images, for every question.
 
-        What the shared computation is tested against.
+        The reference implementation in tests of the shared computation.
         """
         self._check(images_a, images_b, queries)
         grid = self.processor.grid(*images_a.shape[1:3])
@@ -141,7 +144,7 @@ class Scorer:
         ids = jnp.concatenate([prefix, queries.suffix.reshape(-1, suffix_length)], axis=1)
         suffix_mask = queries.suffix_mask.reshape(-1, suffix_length)
         real = jnp.concatenate([prefix != self.layout.pad_id, suffix_mask], axis=1)
-        # the prefix's padding moves to the end of the sequence
+        # Move the prefix's padding to the end of the sequence.
         ids = jnp.take_along_axis(ids, jnp.argsort(~real, axis=1, stable=True), axis=1)
         pairs = jnp.stack([self.processor(images_a), self.processor(images_b)], axis=1)
         patches = jnp.repeat(pairs, dimensions, axis=0)
@@ -168,13 +171,13 @@ class Scorer:
         tokens = self.processor.tokens_per_image(*images_a.shape[1:3])
         if tokens != layout.tokens_per_image:
             raise ValueError(
-                f"an image of {images_a.shape[1]} x {images_a.shape[2]} has {tokens} tokens, the "
-                f"queries are made for {layout.tokens_per_image}"
+                f"an image of {images_a.shape[1]} x {images_a.shape[2]} has {tokens} tokens, but "
+                f"the queries are made for {layout.tokens_per_image}"
             )
         lengths = (queries.prefix.shape[-1], queries.suffix.shape[-1])
         if lengths != (layout.prefix_length, layout.suffix_length):
             raise ValueError(
-                f"queries of {lengths} (prefix, suffix) tokens, the layout says "
+                f"queries have {lengths} (prefix, suffix) tokens, but the layout has "
                 f"{(layout.prefix_length, layout.suffix_length)}"
             )
 
@@ -185,7 +188,7 @@ class Scorer:
         queries: QueryBatch,
         grid: Grid,
     ) -> tuple[Float[Array, "b s c"], PackedSuffixes]:
-        """Hidden states of the packed suffixes' tokens, and the suffixes."""
+        """Hidden states of the packed suffix tokens, and the packed suffixes."""
         prefix = jnp.asarray(queries.prefix)
         real_prefix = prefix != self.layout.pad_id
         suffixes = pack(queries, self.layout.packed_length)
@@ -200,7 +203,7 @@ class Scorer:
     def _position_ids(
         self, real_prefix: Bool[Array, "b lp"], suffixes: PackedSuffixes, grid: Grid
     ) -> Int[Array, "3 b n"]:
-        """Positions of the packed sequence: every suffix goes on where the real prefix ends."""
+        """Positions of the packed sequence: every suffix starts where the real prefix ends."""
         layout, batch = self.layout, real_prefix.shape[0]
         prefix = image_position_ids(
             layout.prefix_length, layout.image_starts, [grid, grid], self.processor.merge_size
@@ -232,7 +235,7 @@ def _at_the_end(hidden: Float[Array, "b s c"], suffixes: PackedSuffixes) -> Floa
 def _token_log_likelihoods(
     logits: Float32[Array, "b s v"], suffixes: PackedSuffixes
 ) -> Float32[Array, "b"]:
-    """Mean log-likelihood of the tokens that follow another one of their suffix."""
+    """Mean log-likelihood of the suffix tokens, without the first of each suffix."""
     log_p = jax.nn.log_softmax(logits[:, :-1])
     found = jnp.take_along_axis(log_p, suffixes.ids[:, 1:, None], axis=-1)[..., 0]
     real = jnp.arange(1, suffixes.ids.shape[1]) <= suffixes.last.max(axis=1, keepdims=True)

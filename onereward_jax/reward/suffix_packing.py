@@ -1,6 +1,6 @@
-"""Suffixes of all dimensions of a sample, laid end to end without the padding between them.
+"""Packs the suffixes of all dimensions of a sample into one row, without padding between them.
 
-Only one dimension of a task quotes the prompt; the others are short. Packed, four dimensions
+Only one dimension of a task quotes the prompt; the others are short. When packed, four dimensions
 cost little more than one.
 """
 
@@ -21,8 +21,8 @@ class PackedSuffixes(NamedTuple):
     Attributes:
       ids: token ids.
       dimension: which suffix each token belongs to.
-      offset: its place in that suffix.
-      last: where each dimension's suffix ends; anywhere if it has no tokens.
+      offset: its index in that suffix.
+      last: index of the last token of each dimension's suffix; arbitrary if it has no tokens.
     """
 
     ids: Int[Array, "b s"]
@@ -31,9 +31,9 @@ class PackedSuffixes(NamedTuple):
     last: Int[Array, "b e"]
 
     def mask(self, real_prefix: Bool[Array, "b lp"]) -> Bool[Array, "b s n"]:
-        """What suffix tokens see: the real prefix and, causally, their own dimension.
+        """Attention mask of the suffix tokens: the real prefix and, causally, their own dimension.
 
-        Padding needs no mask of its own, since no real token comes after it.
+        Padding needs no mask, since no real token comes after it.
         """
         batch, size = self.ids.shape
         same = self.dimension[:, :, None] == self.dimension[:, None, :]

@@ -1,4 +1,4 @@
-"""The one door to attention kernels."""
+"""Attention kernels; all models call `attention`."""
 
 from onereward_jax.models.attention.dispatch import attention
 

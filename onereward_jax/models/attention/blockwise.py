@@ -1,7 +1,7 @@
-"""Attention one block of queries after the other: the logits of a block are all that is held.
+"""Attention one block of queries at a time: only one block's logits are in memory.
 
-For sequences whose logits are large where no fused kernel serves: the middle of the VAE (16,384
-tokens at 1024x1024, one head of 512 channels) on every platform, everything else on CPU.
+For long sequences without a fused kernel: the VAE's mid block (16,384 tokens at 1024x1024, one head
+of 512 channels) on every platform, and everything on CPU.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 LOGIT_BYTES = 256 * 2**20
-"""Float32 logits of one sample, all heads, from which they are not formed at once; and the most
-that a block has."""
+"""Maximum size of the float32 logits of one sample, all heads; also the maximum of a block."""
 
 
 def blockwise_attention(
@@ -27,11 +26,11 @@ def blockwise_attention(
     is_causal: bool = False,
     block: int | None = None,
 ) -> Float[Array, "b lq h d"]:
-    """Equal to `attention`; the backward pass computes the logits of each block again.
+    """Equal to `attention`; the backward pass recomputes the logits of each block.
 
     Args:
-      q, k, v, mask, scale, is_causal: as of `attention`.
-      block: queries per block; left out, as many as `LOGIT_BYTES` allows.
+      q, k, v, mask, scale, is_causal: as in `attention`.
+      block: queries per block; None: as many as `LOGIT_BYTES` allows.
     """
     length, keys = q.shape[1], k.shape[1]
     if block is None:
@@ -39,7 +38,7 @@ def blockwise_attention(
         blocks = math.ceil(row * length / LOGIT_BYTES)
         block = math.ceil(length / blocks)
     blocks = math.ceil(length / block)
-    # The queries behind the last one see everything and are cut off.
+    # Padding queries attend to everything; their outputs are dropped.
     overhang = ((0, 0), (0, blocks * block - length), (0, 0), (0, 0))
     parts = jnp.pad(q, overhang).reshape(q.shape[0], blocks, block, *q.shape[2:]).swapaxes(0, 1)
     sees = _visible(mask, keys, length, is_causal)
@@ -63,7 +62,7 @@ def blockwise_attention(
 def _visible(
     mask: Bool[Array, "#b #h #lq lk"] | None, keys: int, length: int, is_causal: bool
 ) -> Bool[Array, "#b #h #lq lk"] | None:
-    """What queries see: mask and causality together."""
+    """The combination of mask and causal mask."""
     if not is_causal:
         return mask
     causal = jnp.tri(length, keys, dtype=jnp.bool_)[None, None]

@@ -7,14 +7,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Shaped
 
 WIDEST_HEAD = 128
-"""On every GPU that has it."""
+"""Maximum head width, on every GPU that supports cuDNN attention."""
 
 LEAST_KEYS = 128
-"""Shorter sequences gain nothing."""
+"""Minimum number of keys; shorter sequences are not faster."""
 
 
 def suits_cudnn(q: Float[Array, "b lq h d"], k: Float[Array, "b lk g d"]) -> bool:
-    """Half precision, narrow heads, sequences that are worth it."""
+    """Whether cuDNN applies: half precision, narrow heads, long enough sequences."""
     half = q.dtype in (jnp.bfloat16, jnp.float16)
     narrow = q.shape[3] <= WIDEST_HEAD and q.shape[3] % 8 == 0
     return half and narrow and k.shape[1] >= LEAST_KEYS
@@ -33,12 +33,12 @@ def cudnn_attention(
 ) -> Float[Array, "b lq h d"]:
     """Equal to `attention`.
 
-    With a mask or a bias, cuDNN has gradients for even numbers of queries and of keys only: where
-    one is odd, a query that is cut off again or a key that nobody sees is added.
+    With a mask or bias, cuDNN only has gradients for even numbers of queries and keys. Odd lengths
+    are padded with a query whose output is dropped, or a key that is masked.
 
     Args:
-      q, k, v, mask, bias, scale, is_causal: as of `attention`.
-      implementation: of `jax.nn.dot_product_attention`; "xla" where there is no cuDNN, as in tests.
+      q, k, v, mask, bias, scale, is_causal: as in `attention`.
+      implementation: see `jax.nn.dot_product_attention`; "xla" in tests without cuDNN.
     """
     queries, keys = q.shape[1], k.shape[1]
     more_queries, more_keys = queries % 2, keys % 2
@@ -64,6 +64,6 @@ def cudnn_attention(
 def _widen(
     x: Shaped[Array, "#b #h #lq lk"], queries: int, more_queries: int, more_keys: int
 ) -> Shaped[Array, "#b #h lq2 lk2"]:
-    """`x` for every query and for some more of both: 0, or False, for those."""
+    """Broadcasts `x` to all queries, and pads queries and keys with 0 (False)."""
     x = jnp.broadcast_to(x, (*x.shape[:2], queries, x.shape[3]))
     return jnp.pad(x, ((0, 0), (0, 0), (0, more_queries), (0, more_keys)))

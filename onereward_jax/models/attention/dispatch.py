@@ -1,7 +1,7 @@
-"""Softmax attention by whatever kernel suits the platform, the sizes and the mask.
+"""Softmax attention with the best kernel for the platform, the sizes and the mask.
 
-The platform is that of the mesh in whose context the caller is traced (`parallel.mesh_jit`), not
-that of this machine: compiling for a TPU on a CPU host picks the TPU's kernel.
+The platform is that of the mesh under which the caller is traced (`parallel.mesh_jit`), not that of
+this machine: compiling for a TPU on a CPU host selects the TPU kernel.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from onereward_jax.models.attention.splash import splash_attention
 from onereward_jax.parallel import ATTENTION
 
 LEAST_SPLASH = 512
-"""Tokens from which the splash kernel is worth its padding; the windows of a vision tower are
-shorter."""
+"""Minimum number of tokens for the splash kernel: its padding costs more on shorter sequences, such
+as a vision tower's windows."""
 
 
 def attention(
@@ -33,14 +33,17 @@ def attention(
 ) -> Float[Array, "b lq h d"]:
     """Softmax(q kᵀ · scale + bias) v, with the softmax in float32.
 
-    What it gives bears the name `parallel.ATTENTION` for rematerialisation policies.
+    The output has the checkpoint name `parallel.ATTENTION`, for remat policies.
 
     Args:
       q, k, v: queries, keys, values; h may be a multiple of g (grouped-query attention).
-      mask: True where a query may look at a key.
+      mask: True where a query attends to a key.
       bias: added to the logits (T5's relative positions).
-      scale: default 1/√d.
-      is_causal: query i sees keys 0..i.
+      scale: None: 1/√d.
+      is_causal: query i attends to keys 0..i.
+
+    Returns:
+      [b, lq, h, d] in the dtype of q.
     """
     platform = _platform()
     if platform == "tpu" and mask is None and bias is None and _suits_splash(q, k):
@@ -57,12 +60,12 @@ def attention(
 
 
 def _platform() -> str | None:
-    """Of the devices that this is traced for; None outside of a mesh."""
+    """Platform of the current mesh; None outside a mesh."""
     device = jax.sharding.get_abstract_mesh().abstract_device
     return None if device is None else device.platform
 
 
 def _suits_splash(q: Float[Array, "b lq h d"], k: Float[Array, "b lk g d"]) -> bool:
-    """Self-attention over long sequences; heads of the VAE's width (512) do not fit its memory."""
+    """Self-attention over long sequences; heads of the VAE's width (512) do not fit into VMEM."""
     length, width = q.shape[1], q.shape[3]
     return length == k.shape[1] and length >= LEAST_SPLASH and width <= 256

@@ -1,4 +1,4 @@
-"""Splash attention, JAX's Pallas kernel for TPUs, on the shards of a mesh."""
+"""Splash attention, JAX's Pallas kernel for TPUs, under `shard_map`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int32
 from onereward_jax.parallel import ATTENTION, RULES
 
 BLOCK = 512
-"""Queries and keys per block, the largest; sequences are padded to a multiple."""
+"""Maximum number of queries and keys per block; sequences are padded to a multiple."""
 
 LANES = 128
 
@@ -28,21 +28,21 @@ def splash_attention(
     is_causal: bool = False,
     interpret: bool = False,
 ) -> Float[Array, "b n h d"]:
-    """Equal to `attention` without mask; neither direction ever holds the logits.
+    """Equal to `attention` without mask; never materializes the logits, forward or backward.
 
-    Samples and heads stay on the devices that the table of logical axes gives them; an axis that
-    they do not divide over is left out.
+    Samples and heads are sharded by the logical axis rules; a mesh axis that does not divide them
+    is dropped.
 
     Args:
-      q, k, v, scale, is_causal: as of `attention`; queries and keys are the same tokens.
-      interpret: run the kernel in Pallas' interpreter, as a test on CPU does.
+      q, k, v, scale, is_causal: as in `attention`; self-attention only.
+      interpret: run the kernel in Pallas' interpreter, for tests on CPU.
     """
     length, width = q.shape[1], q.shape[3]
     scale = 1.0 / math.sqrt(width) if scale is None else scale
     q = (q.astype(jnp.float32) * scale).astype(q.dtype)
     block = min(BLOCK, LANES * math.ceil(length / LANES))
     padded = block * math.ceil(length / block)
-    # Causal queries see no key behind them, so padding at the end needs no mask of its own.
+    # With a causal mask, real queries never attend to padding at the end.
     hides_padding = padded > length and not is_causal
     batch, heads = _spread(q.shape[0], k.shape[2])
     spec = PartitionSpec(batch, heads, None, None)
@@ -88,13 +88,13 @@ def _kernel(
 
 
 def _segments(length: int, padded: int) -> splash.SegmentIds:
-    """Padding sees padding only, so that real queries do not see it."""
+    """Puts padding into a segment of its own, so that real queries do not attend to it."""
     ids: Int32[Array, "n"] = (jnp.arange(padded) >= length).astype(jnp.int32)
     return splash.SegmentIds(q=ids, kv=ids)
 
 
 def _spread(batch: int, kv_heads: int) -> tuple[tuple[str, ...] | None, str | None]:
-    """Mesh axes of samples and of heads."""
+    """Mesh axes of the batch and the head dimension."""
     mesh, table = jax.sharding.get_abstract_mesh(), dict(RULES)
     return _dividing(batch, table["batch"], mesh), _dividing(kv_heads, table["act_heads"], mesh)
 
@@ -102,7 +102,7 @@ def _spread(batch: int, kv_heads: int) -> tuple[tuple[str, ...] | None, str | No
 def _dividing(
     size: int, axes: tuple[str, ...] | str, mesh: AbstractMesh
 ) -> tuple[str, ...] | str | None:
-    """`axes` if the mesh has them and `size` can be dealt evenly to them."""
+    """`axes` if the mesh has them and their size divides `size`, else None."""
     names = (axes,) if isinstance(axes, str) else axes
     if not set(names) <= set(mesh.axis_names):
         return None

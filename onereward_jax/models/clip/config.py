@@ -11,7 +11,7 @@ from onereward_jax.common.dataclass_fields import check_fields
 ACTIVATIONS = ("quick_gelu", "gelu")
 
 LEGACY_EOS_TOKEN_ID = 2
-"""Written by early conversions instead of the true id; then the highest id ends a prompt."""
+"""Early conversions wrote it instead of the true id; the end token is then the highest id."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +27,7 @@ class ClipTextConfig:
       max_position_embeddings: longest sequence.
       hidden_act: "quick_gelu" (OpenAI) or "gelu" (OpenCLIP).
       layer_norm_eps: added to the variance.
-      eos_token_id: the token whose vector is the pooled output, see `LEGACY_EOS_TOKEN_ID`.
+      eos_token_id: token whose hidden state is the pooled output, see `LEGACY_EOS_TOKEN_ID`.
 
     Raises:
       ValueError: a value that is not supported.
@@ -57,7 +57,7 @@ class ClipTextConfig:
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> ClipTextConfig:
-        """From the parsed `config.json`; generation and projection entries are not needed.
+        """From the parsed `config.json`; generation and projection entries are ignored.
 
         Raises:
           ValueError: another kind of model, or an unsupported field value.

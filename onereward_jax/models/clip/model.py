@@ -25,9 +25,9 @@ class ClipTextModel(nn.Module):
 
     Attributes:
       config: sizes.
-      dtype: of matrix products and the residual stream; norms and softmax are float32.
-      param_dtype: of the parameters.
-      remat: rematerialisation policy of the blocks, see `parallel.remat`.
+      dtype: dtype of matmuls and the residual stream; norms and softmax are float32.
+      param_dtype: dtype of the parameters.
+      remat: remat policy of the blocks, see `parallel.remat`.
     """
 
     config: ClipTextConfig
@@ -39,11 +39,11 @@ class ClipTextModel(nn.Module):
     def __call__(
         self, input_ids: Int[Array, "b l"]
     ) -> tuple[Float[Array, "b l d"], Float[Array, "b d"]]:
-        """The normalised last hidden state, and its vector at the end-of-text token.
+        """The normalised last hidden state, and its value at the end-of-text token.
 
         Args:
           input_ids: tokens in [0, vocab_size), each row with an end-of-text token; attention is
-            causal, so padding after it changes nothing.
+            causal, so padding after it has no effect.
 
         Raises:
           ValueError: more tokens than positions.
@@ -116,7 +116,7 @@ class TextEncoder(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-    """Causal self-attention and MLP, each behind a norm and beside a residual."""
+    """Pre-norm block: causal self-attention and MLP with residual connections."""
 
     config: ClipTextConfig
     dtype: Any

@@ -26,7 +26,7 @@ Streams = tuple[Float[Array, "b n d"], Float[Array, "b l d"]]
 
 
 class FluxTransformerBlock(nn.Module):
-    """Joint attention, then an MLP, with own weights and own modulation for image and text."""
+    """Joint attention, then an MLP, with separate weights and modulation for image and text."""
 
     config: FluxConfig
     dtype: Any
@@ -70,7 +70,7 @@ class FluxTransformerBlock(nn.Module):
 
 
 class FluxSingleTransformerBlock(nn.Module):
-    """Attention and MLP side by side on the joined sequence, one projection for both."""
+    """Attention and MLP in parallel on the joined sequence, with one output projection."""
 
     config: FluxConfig
     dtype: Any
@@ -96,7 +96,7 @@ class FluxSingleTransformerBlock(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """GELU MLP; its layers carry the indices they have in diffusers' `net` list."""
+    """GELU MLP; its layers are numbered as in diffusers' `net` list."""
 
     features: int
     dtype: Any

@@ -68,10 +68,10 @@ class FluxConfig:
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> FluxConfig:
-        """From the parsed `config.json`; entries beginning with "_" are bookkeeping.
+        """From the parsed `config.json`; entries beginning with "_" are ignored.
 
         Raises:
-          ValueError: another model's config, or a field this implementation does not know.
+          ValueError: another model's config, or an unknown field.
         """
         name = config.get("_class_name", "FluxTransformer2DModel")
         if name != "FluxTransformer2DModel":

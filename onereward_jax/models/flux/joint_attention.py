@@ -1,4 +1,4 @@
-"""Attention of the FLUX blocks: over both streams with own weights, or over the joined one."""
+"""Attention of the FLUX blocks: joint over two streams with separate weights, or over one."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class JointAttention(nn.Module):
         encoder_hidden_states: Float[Array, "b l d"],
         rotary: RotaryTable,
     ) -> tuple[Float[Array, "b n d"], Float[Array, "b l d"]]:
-        """The updates of the image and of the text stream; `rotary` is in the order text, image."""
+        """Updates of the image and the text stream; `rotary` is in the order text, image."""
         kinds = dict(dtype=self.dtype, param_dtype=self.param_dtype)
         image = _project(hidden_states, self.config, "to_{}", "norm_{}", **kinds)
         text = _project(encoder_hidden_states, self.config, "add_{}_proj", "norm_added_{}", **kinds)
@@ -44,7 +44,7 @@ class JointAttention(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Attention over the joined sequence; the block around it owns the output projection."""
+    """Attention over the joined sequence, without the output projection."""
 
     config: FluxConfig
     dtype: Any

@@ -1,7 +1,7 @@
 """FLUX.1's rectified-flow transformer (Black Forest Labs), equal to diffusers' class.
 
-`FluxTransformer2DModel` of diffusers 0.42.1 is the oracle. One difference, in bfloat16 only:
-there the timestep is rounded to the compute dtype before it is embedded, here it stays float32.
+Tested against `FluxTransformer2DModel` of diffusers 0.42.1. One difference, in bfloat16 only:
+diffusers rounds the timestep to the compute dtype before embedding it, here it stays float32.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ TIMESTEPS = 1000.0
 class FluxTransformer(nn.Module):
     """Velocity of the latents, given noise level, prompt and (FLUX.1-Fill) masked image.
 
-    A fresh model predicts exactly zero: modulations and output projection start at zero (DiT).
+    At initialization it predicts exactly zero: modulations and output projection are zero (DiT).
 
     Attributes:
       config: sizes.
-      dtype: of matrix products and the residual stream; norms, modulation, rotary positions and
-        softmax are float32 always.
-      param_dtype: of the parameters.
-      remat: rematerialisation policy of both stacks, see `parallel.remat`.
+      dtype: dtype of matmuls and the residual stream; norms, modulation, rotary positions and
+        softmax are always float32.
+      param_dtype: dtype of the parameters.
+      remat: remat policy of both stacks, see `parallel.remat`.
     """
 
     config: FluxConfig
@@ -61,10 +61,10 @@ class FluxTransformer(nn.Module):
           pooled_projections: pooled prompt embedding (CLIP).
           timestep: noise level sigma in [0, 1]; the model multiplies by 1000.
           img_ids, txt_ids: (time, row, column) of each token; zeros for text.
-          guidance: distilled guidance scale, for configurations with `guidance_embeds` only.
+          guidance: distilled guidance scale, only for configs with `guidance_embeds`.
 
         Raises:
-          ValueError: guidance missing or given against the configuration.
+          ValueError: guidance is missing or not expected by the config.
         """
         config = self.config
         if config.guidance_embeds != (guidance is not None):

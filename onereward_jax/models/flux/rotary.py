@@ -14,9 +14,9 @@ THETA = 10000.0
 class RotaryTable(NamedTuple):
     """Cosines and signed sines, one per position s and channel d of a head.
 
-    A pair (x₀, x₁) becomes (x₀ cos − x₁ sin, x₁ cos + x₀ sin). Each of the two partners is
-    fetched by one shift along the channels, so the sines come in two tables that are zero where
-    the other one applies: no gather, no reshape to pairs.
+    A pair (x₀, x₁) becomes (x₀ cos − x₁ sin, x₁ cos + x₀ sin). The other element of a pair is read
+    by a roll along the channels, by -1 or +1. So there are two sine tables, each zero where the
+    other applies: no gather, no reshape to pairs.
     """
 
     cos: Float[Array, "s d"]
@@ -47,7 +47,7 @@ def rotary_table(ids: Num[Array, "s axes"], axes_dims: tuple[int, ...]) -> Rotar
 
 
 def apply_rotary(x: Float[Array, "b s h d"], table: RotaryTable) -> Float[Array, "b s h d"]:
-    """Queries or keys `x` turned by their positions; arithmetic in float32, dtype kept."""
+    """Rotates queries or keys `x` by their positions, in float32; returns the dtype of x."""
     cos, sin_next, sin_previous = (part[:, None, :] for part in table)
     wide = x.astype(jnp.float32)
     turned = (

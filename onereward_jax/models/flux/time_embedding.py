@@ -19,8 +19,8 @@ MAX_PERIOD = 10000.0
 def sinusoid(value: Float[Array, "b"]) -> Float[Array, "b 256"]:
     """[cos, sin] of `value` (0..1000 for noise levels) at geometric frequencies, float32.
 
-    The frequencies are float32 from the start, as in the original: at a guidance of 3500 their
-    rounding moves the angle by 2e-4.
+    The frequencies are computed in float32, as in the original: at a guidance of 3500 the rounding
+    changes the angle by 2e-4.
     """
     half = SINUSOID_CHANNELS // 2
     exponent = np.float32(-np.log(MAX_PERIOD)) * np.arange(half, dtype=np.float32) / half

@@ -1,4 +1,4 @@
-"""Qwen2.5-VL, the vision-language model that serves as judge."""
+"""Qwen2.5-VL, the vision-language model used as judge."""
 
 from onereward_jax.models.qwen2_5_vl.config import (
     Grid,

@@ -1,7 +1,7 @@
 """Configuration of Qwen2.5-VL, as stored in its `config.json`.
 
-Two layouts exist: the released checkpoints keep the language model's fields at the top level,
-transformers 5 nests them in `text_config`. Field names are the originals' in both.
+Two layouts exist: released checkpoints have the language model's fields at the top level,
+transformers 5 nests them in `text_config`. Field names are the original ones in both.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ class VisionConfig:
       depth: transformer layers.
       hidden_size, intermediate_size: widths of the residual stream and of the SwiGLU MLP.
       num_heads: attention heads.
-      in_channels, temporal_patch_size, patch_size: what a flattened patch holds.
+      in_channels, temporal_patch_size, patch_size: shape of a patch: channels, frames, pixels per
+        side.
       spatial_merge_size: patches per side that the merger joins into one language token.
       window_size: pixels per side of an attention window.
       fullatt_block_indexes: layers that attend over the whole image instead of a window.
@@ -53,7 +54,9 @@ class VisionConfig:
                 f"num_heads {self.num_heads} (rows and columns share the rotary pairs)"
             )
         if self.window_units < 1:
-            raise ValueError(f"vision_config: window_size {self.window_size} holds no merged patch")
+            raise ValueError(
+                f"vision_config: window_size {self.window_size} is smaller than a merged patch"
+            )
 
     @property
     def head_dim(self) -> int:
@@ -62,7 +65,7 @@ class VisionConfig:
 
     @property
     def patch_dim(self) -> int:
-        """Values of a flattened patch, in the order (channel, frame, row, column)."""
+        """Length of a flattened patch, in the order (channel, frame, row, column)."""
         return self.in_channels * self.temporal_patch_size * self.patch_size**2
 
     @property
@@ -120,11 +123,11 @@ class Qwen2_5_VLConfig:
     """Sizes of the whole model; defaults are Qwen2.5-VL-7B-Instruct's.
 
     Attributes:
-      image_token_id: the placeholder whose embedding an image token replaces.
+      image_token_id: placeholder token whose embedding is replaced by an image token.
       tie_word_embeddings: whether the output projection is the embedding table.
 
     Raises:
-      ValueError: the two parts do not fit together.
+      ValueError: the vision tower's output width differs from the language model's width.
     """
 
     text_config: TextConfig = TextConfig()
@@ -151,7 +154,9 @@ class Qwen2_5_VLConfig:
             raise ValueError(f"Qwen2.5-VL config: model_type is {model_type!r}, not 'qwen2_5_vl'")
         for part in ("text_config", "vision_config"):
             if not isinstance(config.get(part) or {}, Mapping):
-                raise ValueError(f"Qwen2.5-VL config: {part} is {config[part]!r}, no JSON object")
+                raise ValueError(
+                    f"Qwen2.5-VL config: {part} is {config[part]!r}, not a JSON object"
+                )
         check_fields("Qwen2.5-VL config", cls, {"image_token_id": config.get("image_token_id", 0)})
         text = config.get("text_config") or config
         tied = config.get("tie_word_embeddings", False) or text.get("tie_word_embeddings", False)

@@ -1,8 +1,8 @@
 """Language model of Qwen2.5-VL: a decoder with grouped-query attention and multimodal RoPE.
 
-A sequence may branch: a causal *prefix*, followed by tokens (the *suffix*) whose attention is
-given by a mask. Several continuations of one prefix then run in one pass, next to each other,
-and the prefix is computed once, without a cache to keep and with every weight read once.
+A sequence may branch: a causal *prefix*, followed by tokens (the *suffix*) with an explicit
+attention mask. Multiple continuations of one prefix then run in a single forward pass, without a KV
+cache, and the prefix is computed only once.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ def branching_attention(
     v: Float[Array, "b n g d"],
     suffix_mask: Bool[Array, "b s n"] | None,
 ) -> Float[Array, "b n h d"]:
-    """Causal attention, but the last s tokens look where `suffix_mask` says.
+    """Causal attention, except that the last s tokens use `suffix_mask`.
 
-    The prefix needs no mask in memory; the suffix one of s · n.
+    The prefix needs no mask in memory; the suffix needs one of size s · n.
     """
     if suffix_mask is None:
         return attention(q, k, v, is_causal=True)
@@ -51,7 +51,7 @@ def branching_attention(
 
 
 class TextAttention(nn.Module):
-    """Grouped-query self-attention; only queries, keys and values have a bias."""
+    """Grouped-query self-attention; the output projection has no bias."""
 
     config: TextConfig
     dtype: Any
@@ -96,7 +96,7 @@ class DecoderLayer(nn.Module):
         rotary: Rotary,
         suffix_mask: Bool[Array, "b s n"] | None,
     ) -> tuple[Float[Array, "b n c"], None]:
-        """The residual stream after this layer, and nothing to collect."""
+        """The residual stream after this layer, and None (no scan output)."""
         config, types = self.config, {"dtype": self.dtype, "param_dtype": self.param_dtype}
         normed = RMSNorm(config.rms_norm_eps, name="input_layernorm", **types)(x)
         x = x + TextAttention(config, name="self_attn", **types)(normed, rotary, suffix_mask)
@@ -106,7 +106,7 @@ class DecoderLayer(nn.Module):
 
 
 class LanguageModel(nn.Module):
-    """Token embeddings, decoder layers and the final norm; the output projection is outside."""
+    """Token embeddings, decoder layers and the final norm, without the output projection."""
 
     config: TextConfig
     dtype: Any = jnp.float32
@@ -147,7 +147,7 @@ class LanguageModel(nn.Module):
         Args:
           inputs_embeds: text and image tokens.
           position_ids: (time, row, column) of every token.
-          suffix_mask: where the last s tokens look; without it the whole sequence is causal.
+          suffix_mask: True where the last s tokens attend; None: the whole sequence is causal.
         """
         rotary = text_rotary(position_ids, self.config)
         hidden, _ = self.layers(constrain(inputs_embeds, CHANNELS), rotary, suffix_mask)

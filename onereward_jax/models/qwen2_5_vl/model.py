@@ -1,7 +1,7 @@
 """Qwen2.5-VL (arXiv 2502.13923) in Flax Linen, equal to transformers' class of that name.
 
-Restricted to what a judge of images needs: still images of one static grid per call, at the
-same places in every sequence of a batch. Videos and generation are left out.
+Restricted to what an image judge needs: still images with one static grid per call, at the same
+positions in every sequence of a batch. No videos, no generation.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from onereward_jax.models.qwen2_5_vl.vision import VisionTower
 
 
 class OutputProjection(nn.Module):
-    """Holder of the untied output projection, so that callers may use some columns of it."""
+    """The untied output projection's kernel, so that callers can use some of its columns."""
 
     features: int
     vocab_size: int
@@ -42,9 +42,10 @@ class Qwen2_5_VL(nn.Module):
     """Vision tower, language model and output projection.
 
     Attributes:
-      dtype: of the computation; norms, softmax, rotary angles and logits are float32.
-      param_dtype: of the parameters.
-      remat: rematerialisation policy of both layer stacks, see `parallel/remat.py`.
+      config: sizes.
+      dtype: compute dtype; norms, softmax, rotary angles and logits are float32.
+      param_dtype: dtype of the parameters.
+      remat: remat policy of both layer stacks, see `parallel/remat.py`.
     """
 
     config: Qwen2_5_VLConfig
@@ -86,7 +87,7 @@ class Qwen2_5_VL(nn.Module):
 
         Args:
           hidden: output of `decode`, or some of its tokens.
-          token_ids: the vocabulary entries wanted, all when left out.
+          token_ids: vocabulary entries to compute; None: all.
         """
         if self.config.tie_word_embeddings:
             kernel = self.model.embedding_table().T
@@ -108,10 +109,10 @@ class Qwen2_5_VL(nn.Module):
     ) -> Float[Array, "b n v"]:
         """Next-token logits of sequences with images inside.
 
-        Sequences may be padded on the right: causal attention keeps real tokens untouched.
+        Sequences may be padded on the right: with causal attention, real tokens are not affected.
 
         Args:
-          input_ids: text with placeholders where image tokens go.
+          input_ids: text with placeholders for image tokens.
           patches: the i images of each sequence, flattened in merge order.
           grid: patches of every image along (time, height, width).
           image_starts: index of each image's first placeholder.
@@ -131,10 +132,10 @@ def place_images(
     images: Sequence[Float[Array, "b m c"]],
     image_starts: Sequence[int],
 ) -> Float[Array, "b n c"]:
-    """`embeds` with the tokens of image i put in from index image_starts[i] on.
+    """`embeds` with the tokens of image i inserted at index image_starts[i].
 
     Raises:
-      ValueError: an image does not fit behind the one before it.
+      ValueError: images overlap or do not fit into the sequence.
     """
     parts, done = [], 0
     for start, tokens in zip(image_starts, images, strict=True):
@@ -148,7 +149,7 @@ def place_images(
 
 
 def init_params(model: Qwen2_5_VL, key: PRNGKeyArray) -> Any:
-    """Fresh parameters with logical axis names, for `jax.eval_shape` or a jitted start."""
+    """Initial parameters with logical axis names, for `jax.eval_shape` or a jitted init."""
     vision = model.config.vision_config
     merge = vision.spatial_merge_size
     patches = jnp.zeros((1, 1, merge**2, vision.patch_dim), jnp.float32)

@@ -1,6 +1,6 @@
-"""Positions and rotary angles: 2-D for the vision tower, (time, row, column) for the language.
+"""Positions and rotary angles: 2-D for the vision tower, (time, row, column) for the text.
 
-Grids are static, so everything but the text positions is computed by numpy while tracing.
+Grids are static, so everything except the text positions is computed in numpy at trace time.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def rotate(
     cos: Float[np.ndarray | Array, "#b n half"],
     sin: Float[np.ndarray | Array, "#b n half"],
 ) -> Float[Array, "b n h d"]:
-    """Rotates channel pairs (i, i + d/2) of every head, in float32; dtype of x kept."""
+    """Rotates channel pairs (i, i + d/2) of every head, in float32; returns the dtype of x."""
     cos, sin = jnp.asarray(cos)[:, :, None, :], jnp.asarray(sin)[:, :, None, :]
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     turned = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
@@ -31,7 +31,7 @@ def vision_rotary(
 ) -> tuple[Float[np.ndarray, "1 n half"], Float[np.ndarray, "1 n half"]]:
     """Cosines and sines of one frame's patches, in merge order (see `vision.py`).
 
-    The first half of a head's rotary pairs turns by the patch's row, the second by its column.
+    The first half of a head's rotary pairs rotates by the patch's row, the second by its column.
     """
     _, height, width = grid
     merge = config.spatial_merge_size
@@ -51,16 +51,16 @@ def image_position_ids(
 ) -> Int[np.ndarray, "3 n"]:
     """(time, row, column) position of every token of a sequence with images inside.
 
-    Text counts up in all three; an image's tokens sit on a lattice that starts where the text
-    stopped, and the text goes on after the lattice's longest spatial side.
+    Text tokens count up in all three. An image's tokens are on a lattice that starts at the current
+    position, and the next text position is after the lattice's longest spatial side.
 
     Args:
-      length: tokens of the sequence, image tokens included.
+      length: tokens of the sequence, including image tokens.
       image_starts: index of the first token of every image, ascending.
       grids: patches of every image before merging.
 
     Raises:
-      ValueError: images overlap or do not fit the sequence.
+      ValueError: images overlap or do not fit into the sequence.
     """
     parts, done, position = [], 0, 0
     for start, (time, height, width) in zip(image_starts, grids, strict=True):
@@ -79,7 +79,7 @@ def image_position_ids(
 def text_rotary(
     position_ids: Int[np.ndarray | Array, "3 #b n"], config: TextConfig
 ) -> tuple[Float[Array, "#b n half"], Float[Array, "#b n half"]]:
-    """Cosines and sines of multimodal RoPE: each section of the frequencies has its own axis."""
+    """Cosines and sines of multimodal RoPE: each section of the frequencies uses its own axis."""
     sections = len(config.mrope_section)
     axis = np.repeat(np.arange(sections) % 3, config.mrope_section)
     exponents = np.arange(0, config.head_dim, 2) / config.head_dim

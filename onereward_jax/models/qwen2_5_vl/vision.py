@@ -1,10 +1,10 @@
-"""Vision tower of Qwen2.5-VL: a ViT with windowed attention in all layers but a few.
+"""Vision tower of Qwen2.5-VL: a ViT with windowed attention in most layers.
 
-Patches come and stay in *merge order*: raster order over blocks of spatial_merge_size² patches,
-and raster order inside a block. The original reorders patches by window once and back at the
-end; attention without positions does not depend on order, so here windows are cut out (a pad,
-a reshape and a transpose, as in Swin) only around the attention of the windowed layers.
-Frames never see each other and are folded into the batch.
+Patches are in *merge order* throughout: raster order over blocks of spatial_merge_size² patches,
+and raster order inside a block. The original sorts patches by window once and back at the end.
+Attention is permutation-equivariant once rotary positions are applied, so here patches are split
+into windows (pad, reshape, transpose, as in Swin) only around the attention of windowed layers.
+Frames do not attend to each other and are folded into the batch.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ EPSILON = 1e-6
 
 
 class Windows:
-    """How one frame is cut into windows; windows at the lower and right edge may be smaller.
+    """Splits a frame into windows; windows at the lower and right edge may be padded.
 
     Attributes:
       is_whole: one window covers the frame.
-      mask: [windows, patches], False where a window hangs over the edge; None if none does.
+      mask: [windows, patches], False for padding beyond the edge; None if there is none.
     """
 
     def __init__(self, grid: Grid, config: VisionConfig) -> None:
@@ -58,7 +58,7 @@ class Windows:
         self.mask = None if real.all() else np.repeat(real, self._per_unit, axis=1)
 
     def split(self, x: Float[Array, "b n h d"]) -> Float[Array, "bw w h d"]:
-        """Windows of every frame, folded into the batch; overhang filled with zeros."""
+        """Windows of every frame, folded into the batch; zero padding beyond the edge."""
         (rows, columns), (height, width) = self._units, self._side
         x = x.reshape(x.shape[0], rows, columns, self._per_unit, *x.shape[2:])
         down, right = (c * s - u for c, s, u in zip(self._count, self._side, self._units))
@@ -110,7 +110,7 @@ class VisionAttention(nn.Module):
         if windows.is_whole:
             out = attention(q, k, v)
         else:
-            # recomputed in the backward pass: cond would keep the residuals of both branches
+            # Recompute in the backward pass: lax.cond would save the residuals of both branches.
             full, windowed = jax.checkpoint(attention), jax.checkpoint(windowed)
             out = jax.lax.cond(is_full, full, windowed, q, k, v)
         out = constrain(out, HEADS).reshape(x.shape)
@@ -129,7 +129,7 @@ class VisionBlock(nn.Module):
     def __call__(
         self, x: Float[Array, "b n c"], is_full: Bool[Array, ""]
     ) -> tuple[Float[Array, "b n c"], None]:
-        """The residual stream after this layer, and nothing to collect."""
+        """The residual stream after this layer, and None (no scan output)."""
         config, types = self.config, {"dtype": self.dtype, "param_dtype": self.param_dtype}
         normed = RMSNorm(EPSILON, name="norm1", **types)(x)
         x = x + VisionAttention(config, self.grid, name="attn", **types)(normed, is_full)
@@ -139,7 +139,7 @@ class VisionBlock(nn.Module):
 
 
 class PatchMerger(nn.Module):
-    """Joins each block of spatial_merge_size² patches into one token of the language model."""
+    """Merges each block of spatial_merge_size² patches into one token of the language model."""
 
     config: VisionConfig
     dtype: Any
@@ -158,7 +158,7 @@ class PatchMerger(nn.Module):
 
 
 class PatchEmbed(nn.Module):
-    """The original's 3-D convolution without overlap: a linear layer on flattened patches."""
+    """The original's non-overlapping 3-D convolution, as a linear layer on flattened patches."""
 
     config: VisionConfig
     dtype: Any

@@ -30,8 +30,8 @@ class T5Config:
       d_ff: hidden width of the feed-forward layers.
       num_layers: encoder blocks.
       num_heads: attention heads; heads x d_kv need not equal d_model.
-      relative_attention_num_buckets: classes of query-key distances.
-      relative_attention_max_distance: tokens beyond which all distances share a class.
+      relative_attention_num_buckets: buckets of query-key distances.
+      relative_attention_max_distance: distance in tokens beyond which all share a bucket.
       layer_norm_epsilon: added to the mean square.
       feed_forward_proj: "relu" in the first T5, "gated-gelu" in T5 v1.1 (T5-XXL of FLUX).
 
@@ -69,7 +69,7 @@ class T5Config:
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> T5Config:
-        """From the parsed `config.json`; its decoder and generation entries are not needed.
+        """From the parsed `config.json`; decoder and generation entries are ignored.
 
         Raises:
           ValueError: another kind of model, or an unsupported field value.

@@ -33,10 +33,10 @@ class T5Encoder(nn.Module):
 
     Attributes:
       config: sizes.
-      dtype: of matrix products and the residual stream (bfloat16 is fine, float16 overflows in
+      dtype: dtype of matmuls and the residual stream (bfloat16 is fine, float16 overflows in
         T5-XXL); norms and softmax are float32.
-      param_dtype: of the parameters.
-      remat: rematerialisation policy of the blocks, see `parallel.remat`.
+      param_dtype: dtype of the parameters.
+      remat: remat policy of the blocks, see `parallel.remat`.
     """
 
     config: T5Config
@@ -54,8 +54,8 @@ class T5Encoder(nn.Module):
 
         Args:
           input_ids: tokens, in [0, vocab_size).
-          attention_mask: non-zero where a token is not padding. FLUX leaves it out: its
-            transformer has been trained with padding tokens that attend and are attended to.
+          attention_mask: non-zero where a token is not padding. FLUX passes None: its transformer
+            was trained with padding tokens that attend and are attended to.
         """
         kinds = dict(dtype=self.dtype, param_dtype=self.param_dtype)
         hidden_states = _embed(
@@ -68,7 +68,7 @@ class T5Encoder(nn.Module):
 
 
 class T5Stack(nn.Module):
-    """All blocks; the bias by relative position is learnt once and shared by them."""
+    """All blocks; they share one learned relative position bias."""
 
     config: T5Config
     dtype: Any
@@ -86,7 +86,7 @@ class T5Stack(nn.Module):
             config.relative_attention_num_buckets,
             config.relative_attention_max_distance,
         )
-        # In checkpoints this table belongs to block 0; outside the stack it needs no layer axis.
+        # Checkpoints store this table in block 0; outside the scan it needs no layer axis.
         table = _embed(
             config.relative_attention_num_buckets,
             config.num_heads,
@@ -109,7 +109,7 @@ class T5Stack(nn.Module):
 
 
 class T5Block(nn.Module):
-    """Self-attention and feed-forward, each behind a norm and beside a residual."""
+    """Pre-norm block: self-attention and feed-forward with residual connections."""
 
     config: T5Config
     dtype: Any
@@ -150,7 +150,7 @@ class AttentionLayer(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Bidirectional attention without 1/√d: the initialisation of q absorbs it."""
+    """Bidirectional attention without the scale 1/√d, which is part of q's initialization."""
 
     config: T5Config
     dtype: Any
@@ -199,7 +199,7 @@ class FeedForwardLayer(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Two projections around an activation; in T5 v1.1 a third one gates it."""
+    """Two linear layers with an activation; T5 v1.1 adds a gate."""
 
     config: T5Config
     dtype: Any

@@ -1,4 +1,4 @@
-"""Classes of query-key distances (Raffel et al., arXiv 1910.10683, section 2.1)."""
+"""Relative position buckets (Raffel et al., arXiv 1910.10683, section 2.1)."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from jaxtyping import Int
 def relative_position_buckets(
     length: int, num_buckets: int, max_distance: int
 ) -> Int[np.ndarray, "q k"]:
-    """The class of every pair (query, key) of a sequence, both directions apart.
+    """The bucket in [0, num_buckets) of every (query, key) pair of a sequence, bidirectional.
 
-    Half of the classes are for keys after the query. Of each half, one half is for exact
-    distances, the other for distances up to `max_distance` on a logarithmic scale.
+    Half of the buckets are for keys after the query. In each half, one half is for exact distances,
+    the other for distances up to `max_distance` on a logarithmic scale.
 
     Args:
       length: tokens of the sequence.
-      num_buckets: number of classes.
-      max_distance: tokens; from here on all distances share the last class.
+      num_buckets: number of buckets.
+      max_distance: distance in tokens from which all pairs share the last bucket.
     """
     position = np.arange(length)
     offset = position[None, :] - position[:, None]
     distance = np.abs(offset)
     per_direction = num_buckets // 2
     exact = per_direction // 2
-    # float32 as in the original: the truncation below sits on class boundaries
+    # float32 as in the original: the truncation below is sensitive at bucket boundaries
     ratio = np.maximum(distance, 1).astype(np.float32) / np.float32(exact)
     logarithm = np.log(ratio) / np.float32(math.log(max_distance / exact))
     far = exact + (logarithm * np.float32(per_direction - exact)).astype(np.int64)

@@ -1,4 +1,4 @@
-"""AutoencoderKL: pictures to latents and back."""
+"""AutoencoderKL: images to latents and back."""
 
 from onereward_jax.models.vae.config import VaeConfig
 from onereward_jax.models.vae.model import AutoencoderKL

@@ -10,7 +10,7 @@ from onereward_jax.common.dataclass_fields import check_fields
 
 @dataclasses.dataclass(frozen=True)
 class VaeConfig:
-    """Fields carry the names and meanings of diffusers' AutoencoderKL configuration."""
+    """Sizes of the VAE. Field names and meanings are those of diffusers' AutoencoderKL config."""
 
     in_channels: int = 3
     out_channels: int = 3
@@ -26,7 +26,7 @@ class VaeConfig:
 
     @property
     def scale_factor(self) -> int:
-        """Picture pixels per latent pixel, along one side (8 for FLUX)."""
+        """Image pixels per latent pixel, along one side (8 for FLUX)."""
         return 2 ** (len(self.block_out_channels) - 1)
 
     @classmethod
@@ -34,7 +34,7 @@ class VaeConfig:
         """Reads the dictionary of a `config.json`.
 
         Raises:
-          ValueError: a field asks for a layer kind that the model does not have.
+          ValueError: an unsupported layer type, activation or size.
         """
         for field, kind in (
             ("down_block_types", "DownEncoderBlock2D"),
@@ -49,7 +49,7 @@ class VaeConfig:
         values = {key: value for key, value in config.items() if key in names}
         values["shift_factor"] = values.get("shift_factor") or 0.0
         check_fields("VAE config", cls, values)
-        # Its length is that of the lists of kinds above.
+        # It has the same length as the block type lists above.
         channels = values.get("block_out_channels", cls.block_out_channels)
         if not channels or min(channels) < 1:
             raise ValueError(f"VAE config: block_out_channels is {channels!r}, numbers expected")

@@ -1,7 +1,7 @@
 """Convolution, group norm, residual block and attention of AutoencoderKL, channels last.
 
-Original: diffusers' `resnet.py`, `attention_processor.py`. The norms and the upsampling are written
-in the forms that were measured to be fastest on CPU and that fuse well on TPU.
+Original: diffusers' `resnet.py`, `attention_processor.py`. Norms and upsampling are written in the
+form that was fastest on CPU and that fuses well on TPU.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ WHOLE = ("batch", None, None, None)
 
 
 def spread_rows(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-    """`x` with its rows over the mesh axis of "height", where they divide.
+    """Shards the rows of `x` over the mesh axis of "height", if it divides them.
 
-    No weight of the autoencoder is split over that axis, and a picture of 1024x1024 takes gigabytes
-    in its outer layers: so each device takes some rows, and its neighbours' rows at the edge.
+    The VAE's weights are not sharded over that axis, and a 1024x1024 image needs gigabytes in the
+    outer layers. So each device holds some rows, and exchanges edge rows with its neighbours.
     """
     parts = _row_parts()
     if parts == 1 or x.shape[1] % parts:
@@ -32,12 +32,12 @@ def spread_rows(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
 
 
 def gather_rows(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-    """`x` with all rows of a picture on its devices, for attention."""
+    """Gathers all rows of an image, for attention."""
     return x if _row_parts() == 1 else nn.with_logical_constraint(x, WHOLE, rules=RULES)
 
 
 def _row_parts() -> int:
-    """Devices of the mesh axis of "height"; 1 without a mesh."""
+    """Size of the mesh axis of "height"; 1 without a mesh."""
     return dict(jax.sharding.get_abstract_mesh().shape).get(dict(RULES)["height"], 1)
 
 
@@ -65,7 +65,7 @@ class Conv(nn.Module):
 
 
 class GroupNorm(nn.Module):
-    """Group normalisation, with moments in float32 taken per channel, then summed over groups."""
+    """Group normalisation, with float32 moments computed per channel, then summed over groups."""
 
     groups: int
     epsilon: float = 1e-6
@@ -96,8 +96,8 @@ class GroupNorm(nn.Module):
 
 
 def _unfused(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-    """x, as its own buffer on CPU: fused into the next layers it is computed again and again
-    (a gradient step of the mini VAE takes 1.3 times as long). Elsewhere fusion is welcome."""
+    """Prevents fusion of x into the next layers on CPU, where XLA would recompute it many times
+    (a gradient step of the mini VAE takes 1.3 times as long). No effect on other platforms."""
     return jax.lax.platform_dependent(
         x, cpu=jax.lax.optimization_barrier, default=lambda value: value
     )
@@ -167,9 +167,9 @@ class Upsample(nn.Module):
 class DoublingConv(nn.Module):
     """The 3 x 3 convolution, with bias, of an image whose pixels are doubled, at 4/9 of its cost.
 
-    Of the three rows (columns) of pixels that the kernel covers two are always copies of one
-    another, so each of the four kinds of output pixel, at even or odd rows and columns, is a 2 x 2
-    convolution of the image before doubling, and the doubled image is never made.
+    Two of the three rows (columns) under the kernel are always copies of each other. So each of the
+    four kinds of output pixel (even or odd row and column) is a 2 x 2 convolution of the image
+    before doubling, and the doubled image is never materialized.
     """
 
     features: int
@@ -196,7 +196,7 @@ class DoublingConv(nn.Module):
 
 
 def _fold(kernel: Float[Array | np.ndarray, "..."], axis: int, odd: int) -> Float[Array, "..."]:
-    """The kernel as even or odd output pixels see it: three taps along `axis` become two."""
+    """The kernel for even or odd output pixels: three taps along `axis` become two."""
     first, middle, last = jnp.split(kernel, 3, axis)
     taps = [first + middle, last] if odd else [first, middle + last]
     return jnp.concatenate(taps, axis)
@@ -205,10 +205,10 @@ def _fold(kernel: Float[Array | np.ndarray, "..."], axis: int, odd: int) -> Floa
 def conv_params(
     module: nn.Module, shape: tuple[int, int, int, int]
 ) -> tuple[Float[Array | np.ndarray, "h w i o"], Float[Array | np.ndarray, "o"]]:
-    """Kernel and bias of a convolution, whole on each device.
+    """Kernel and bias of a convolution, all-gathered (FSDP).
 
-    Gathered before the convolution, as FSDP means it: XLA gets the gradient of the input wrong
-    where rows of the image lie on one mesh axis and features of the kernel on another.
+    They are gathered before the convolution: XLA computes a wrong input gradient when the rows of
+    the image are sharded over one mesh axis and the features of the kernel over another.
     """
     init = nn.with_logical_partitioning
     kernel = module.param(
@@ -224,7 +224,7 @@ def conv_params(
 
 
 def whole(x: Float[Array | np.ndarray, "..."]) -> Float[Array | np.ndarray, "..."]:
-    """`x` on every device of the mesh; as it is without a mesh."""
+    """Replicates `x` over the mesh; no effect without a mesh."""
     if jax.sharding.get_abstract_mesh().empty:
         return x
     return nn.with_logical_constraint(x, (None,) * x.ndim, rules=RULES)

@@ -39,7 +39,7 @@ class MidBlock(nn.Module):
 
 
 class DownBlock(nn.Module):
-    """Residual blocks, then halving unless last. Original: DownEncoderBlock2D."""
+    """Residual blocks, then downsampling unless last. Original: DownEncoderBlock2D."""
 
     features: int
     config: VaeConfig
@@ -73,7 +73,10 @@ class Downsample(nn.Module):
 
 
 class UpBlock(nn.Module):
-    """A residual block more than down there, doubling unless last. Original: UpDecoderBlock2D."""
+    """Residual blocks (one more than in `DownBlock`), then upsampling unless last.
+
+    Original: UpDecoderBlock2D.
+    """
 
     features: int
     config: VaeConfig
@@ -95,7 +98,7 @@ class UpBlock(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Pictures to the moments of the latent distribution, concatenated on channels."""
+    """Images to the moments of the latent distribution, concatenated along the channels."""
 
     config: VaeConfig
     dtype: jnp.dtype = jnp.float32
@@ -119,7 +122,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latents to pictures."""
+    """Latents to images."""
 
     config: VaeConfig
     dtype: jnp.dtype = jnp.float32
@@ -144,13 +147,13 @@ class Decoder(nn.Module):
 
 
 class AutoencoderKL(nn.Module):
-    """The VAE. Latents here are the network's own; scaling and shift belong to the policy.
+    """The VAE. Its latents are unscaled; the policy applies scaling and shift.
 
     Attributes:
       config: sizes.
-      dtype: of the computation (moments of the norms are float32 in any case).
-      param_dtype: of the parameters made by `init`.
-      remat: rematerialisation policy of the residual blocks, see `parallel.remat`.
+      dtype: compute dtype (moments of the norms are always float32).
+      param_dtype: dtype of the parameters made by `init`.
+      remat: remat policy of the residual blocks, see `parallel.remat`.
     """
 
     config: VaeConfig
@@ -159,7 +162,7 @@ class AutoencoderKL(nn.Module):
     remat: str = "none"
 
     def setup(self) -> None:
-        """Makes the two halves and the optional 1×1 convolutions between them."""
+        """Makes encoder, decoder and the optional 1×1 convolutions between them."""
         config, kinds = self.config, {"dtype": self.dtype, "param_dtype": self.param_dtype}
         self.encoder = Encoder(config, remat=self.remat, **kinds)
         self.decoder = Decoder(config, remat=self.remat, **kinds)
@@ -180,7 +183,7 @@ class AutoencoderKL(nn.Module):
         return mean, jnp.clip(log_variance, -30.0, 20.0)
 
     def decode(self, latents: Float[Array, "b h w z"]) -> Float[Array, "b h2 w2 c"]:
-        """Images, about [-1, 1] but not clipped, from latents."""
+        """Images from latents, approximately in [-1, 1], not clipped."""
         latents = nn.with_logical_constraint(latents, ("batch", None, None, None))
         latents = latents.astype(self.dtype)
         if self.config.use_post_quant_conv:
@@ -188,5 +191,5 @@ class AutoencoderKL(nn.Module):
         return self.decoder(latents)
 
     def __call__(self, images: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-        """Decodes the mean of `images`: the reconstruction, and the way to make all parameters."""
+        """Reconstructs `images` from their mean latents; used by `init` to make all parameters."""
         return self.decode(self.encode(images)[0])

@@ -89,7 +89,7 @@ class Editor:
         dtype: Any = None,
         max_sequence_length: int | None = None,
     ) -> Editor:
-        """The editor in a folder in the layout of FluxFillPipeline (see `policy.loading`).
+        """The editor in a folder in the layout of FluxFillPipeline (see `policy.policy_loader`).
 
         Args:
           path: of the folder, or "mini/models/editor" for the small one that comes along.
@@ -120,7 +120,7 @@ class Editor:
         encoder, text_params = policy.load_text_encoder(folder, mesh, **kinds)
         length = max_sequence_length or min(encoder.tokenizers.t5.model_max_length, LONGEST_PROMPT)
         encoder = dataclasses.replace(encoder, max_sequence_length=length)
-        functions, params = policy.policy_loader(folder, mesh, transformer=transformer, **kinds)
+        functions, params = policy.load_policy(folder, mesh, transformer=transformer, **kinds)
         if loras:
             merged = merge_into(params.transformer, factors, mesh)
             params = params._replace(transformer=merged)

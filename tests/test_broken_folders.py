@@ -304,7 +304,7 @@ def test_without_a_network_the_cache_of_the_hub_serves_and_the_rest_is_one_sente
     ("file", "content", "message"),
     [
         ("transformer/config.json", {"num_attention_heads": "two"}, "num_attention_heads is 'two'"),
-        ("transformer/config.json", {"joint_attention_dim": 1.5}, "joint_attention_dim is 1.5, an "),
+        ("transformer/config.json", {"joint_attention_dim": 1.5}, "joint_attention_dim is 1.5, a"),
         ("transformer/config.json", {"axes_dims_rope": 8}, "axes_dims_rope is 8, a list"),
         ("vae/config.json", {"latent_channels": None}, "latent_channels is None, an integer"),
         ("vae/config.json", {"norm_num_groups": 0}, "norm_num_groups is 0, an integer from 1"),

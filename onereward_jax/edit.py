@@ -17,9 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from PIL import Image
-from tqdm import tqdm
 
-from onereward_jax.chain.progress import announce, progress_bar
 from onereward_jax.common.user_errors import CommandParser, run_command
 from onereward_jax.inference import Editor, paste_back
 from onereward_jax.inference.edit_requests import Request, read_folder, read_request
@@ -27,6 +25,7 @@ from onereward_jax.inference.editor import check_seeds
 from onereward_jax.inference.picture_io import editing_size
 from onereward_jax.parallel.compilation_cache import use_compilation_cache
 from onereward_jax.parallel.cpu_threads import set_cpu_threads
+from onereward_jax.parallel.progress import ProgressBar, announce, progress_bar
 from onereward_jax.policy.noise_schedule import first_step
 from onereward_jax.policy.text_encoders import check_prompt
 from onereward_jax.tasks import COMMAND_TASKS, Task
@@ -125,7 +124,7 @@ def edit_files(
         editing_size(one.image, options.height, options.width, editor.multiple) for one in requests
     ]
     steps = options.steps - first_step(options.steps, options.strength)
-    with progress_bar("edit", len(requests) * steps) as bar:
+    with progress_bar("edit", len(requests) * steps, program=f"edit, {options.model}") as bar:
         for part in batches(sizes, options.batch_size):
             pictures = _edited(editor, options, requests, part, bar)
             for index, picture in zip(part, pictures, strict=True):
@@ -171,7 +170,7 @@ def _edited(
     options: argparse.Namespace,
     requests: Sequence[Request],
     part: Sequence[int],
-    bar: tqdm,
+    bar: ProgressBar,
 ) -> list[Image.Image]:
     chosen = [requests[index] for index in part]
     return editor(

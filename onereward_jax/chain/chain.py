@@ -17,7 +17,6 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from onereward_jax.chain.fingerprints import DIGESTS
 from onereward_jax.chain.output_folders import OutputFolders, open_workdir
 from onereward_jax.chain.preflight import check_config, check_stages
-from onereward_jax.chain.progress import announce
 from onereward_jax.chain.saved_command import FILE as COMMAND
 from onereward_jax.chain.saved_command import Command, write_command
 from onereward_jax.chain.stage import Stage, StageContext
@@ -44,6 +43,7 @@ from onereward_jax.common.user_errors import Stopped
 from onereward_jax.parallel import barrier, is_writer
 from onereward_jax.parallel.distributed import broadcast_from_writer
 from onereward_jax.parallel.preemption import now_at, stop_requested
+from onereward_jax.parallel.progress import announce
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,11 +19,11 @@ from ml_collections import FrozenConfigDict
 
 from onereward_jax.annotation.answers import what_is_said
 from onereward_jax.chain.base_models import MODELS, made_by
-from onereward_jax.chain.progress import announce
 from onereward_jax.chain.staleness import Digest
 from onereward_jax.common.atomic_file import atomic_file
 from onereward_jax.convert import hub_commit, resolve_folder
 from onereward_jax.data.metadata import METADATA, metadata_lines
+from onereward_jax.parallel.progress import announce
 from onereward_jax.storage import local_path, states_below
 
 WHOLE_BYTES = 4 << 20

@@ -68,6 +68,11 @@ class StageContext:
         """The folder an earlier stage wrote. Declare that stage in `Stage.reads`."""
         return self.workdir / stage
 
+    def program(self, name: str) -> str:
+        """Names what the loop `name` compiles, as of `parallel.progress.progress_bar`."""
+        models = self.config.models
+        return ", ".join((name, models.transformer or models.editor, models.judge))
+
     def base_model(self, name: str) -> pathlib.Path:
         """The folder of the model the run starts from: "editor" or "judge".
 

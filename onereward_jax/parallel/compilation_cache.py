@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 import pathlib
 import platform
+import statistics
 
 import jax
+
+from onereward_jax.common.atomic_file import atomic_file
 
 DEFAULT_FOLDER = "~/.cache/onereward_jax/compiled"
 
 CPU_FEATURES = pathlib.Path("/proc/cpuinfo")
+
+FIRST_SECONDS = "first_seconds.json"
+"""In the cache's folder: program -> seconds until it had run once, of the last `KEPT` times."""
+
+KEPT = 5
 
 
 def use_compilation_cache(folder: str = DEFAULT_FOLDER) -> str | None:
@@ -47,3 +57,43 @@ def _instruction_set() -> str:
         told = next((one for one in lines if one.startswith(("flags", "Features"))), told)
     digest = hashlib.sha256(told.encode()).hexdigest()[:8]
     return f"{platform.machine()}-{digest}"
+
+
+def usual_first_seconds(program: str) -> float | None:
+    """The median of what `add_first_seconds` was told of a program; None where it is not known."""
+    seconds = _first_seconds().get(_key(program))
+    return statistics.median(seconds) if seconds else None
+
+
+def add_first_seconds(program: str, seconds: float) -> None:
+    """Remembers beside the compiled programs what it took until a program had run once.
+
+    Args:
+      program: names it, such as "rl, mini/models/editor"; the kind of device is added.
+      seconds: of compiling, or of reading the cache, and of the first run.
+    """
+    folder = _folder()
+    if folder is None:
+        return
+    known = _first_seconds()
+    known[_key(program)] = [*known.get(_key(program), []), round(seconds, 1)][-KEPT:]
+    with contextlib.suppress(OSError), atomic_file(folder / FIRST_SECONDS) as draft:
+        draft.write_text(json.dumps(known, indent=1))
+
+
+def _folder() -> pathlib.Path | None:
+    """The cache's folder, if it is one of this machine."""
+    folder = jax.config.jax_compilation_cache_dir
+    return pathlib.Path(folder) if folder and pathlib.Path(folder).is_dir() else None
+
+
+def _key(program: str) -> str:
+    return f"{program}, {jax.devices()[0].device_kind}"
+
+
+def _first_seconds() -> dict[str, list[float]]:
+    folder = _folder()
+    try:
+        return json.loads((folder / FIRST_SECONDS).read_text()) if folder else {}
+    except (OSError, ValueError):
+        return {}

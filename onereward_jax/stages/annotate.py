@@ -27,11 +27,11 @@ from onereward_jax.annotation.answers import Answers, read_answers
 from onereward_jax.annotation.picture_digests import question_digest
 from onereward_jax.annotation.questions import FILE, Question
 from onereward_jax.chain.plugins import check_plugin, maker
-from onereward_jax.chain.progress import announce, progress_bar
 from onereward_jax.chain.stage import Results, StageContext
 from onereward_jax.common.user_errors import WaitingForPeople
 from onereward_jax.data.triplets import Triplets
 from onereward_jax.parallel.preemption import stop_points
+from onereward_jax.parallel.progress import announce, progress_bar
 from onereward_jax.stages.ask_people import answers_path, ask
 from onereward_jax.stages.data import open_triplets
 from onereward_jax.stages.preference_stores import new_store, open_store, read_store

@@ -23,7 +23,6 @@ from onereward_jax.annotation import Candidate, PreferenceStore
 from onereward_jax.annotation.picture_digests import pixel_digest, source_digest
 from onereward_jax.chain.base_models import made_by
 from onereward_jax.chain.plugins import check_plugin, maker
-from onereward_jax.chain.progress import progress_bar
 from onereward_jax.chain.stage import Results, StageContext
 from onereward_jax.common.atomic_file import atomic_file
 from onereward_jax.common.rng import generator
@@ -32,6 +31,7 @@ from onereward_jax.data.triplets import Triplets
 from onereward_jax.parallel import is_writer
 from onereward_jax.parallel.distributed import gather_on_writer, is_multiprocess
 from onereward_jax.parallel.preemption import stop_points
+from onereward_jax.parallel.progress import progress_bar
 from onereward_jax.policy import load_policy, open_text_cache, read_policy
 from onereward_jax.stages.data import open_triplets
 from onereward_jax.stages.edit_batches import Edit, PictureMaker, Source
@@ -117,7 +117,13 @@ def run(context: StageContext) -> Results:
         missing.sort(key=lambda plan: plan.candidate.num_inference_steps)
         done = len(plans) - len(missing)
         with (
-            progress_bar("candidates", len(plans), initial=done, unit="picture") as bar,
+            progress_bar(
+                "candidates",
+                len(plans),
+                initial=done,
+                unit="picture",
+                program=context.program("candidates"),
+            ) as bar,
             stop_points("candidates") as stop,
         ):
             for count, saved in _made(context, missing, triplets) if missing else ():

@@ -9,7 +9,6 @@ import numpy as np
 from ml_collections import FrozenConfigDict
 
 from onereward_jax.chain.plugins import check_plugin, maker
-from onereward_jax.chain.progress import announce, progress_bar
 from onereward_jax.chain.stage import Results, StageContext
 from onereward_jax.data.aspect_buckets import bucket_sizes
 from onereward_jax.data.example import SPLITS
@@ -21,6 +20,7 @@ from onereward_jax.data.source import TripletSource
 from onereward_jax.data.splits import check_splits
 from onereward_jax.data.triplets import MissingFeatures, Triplets, check_data_set
 from onereward_jax.parallel.preemption import stop_points
+from onereward_jax.parallel.progress import announce, progress_bar
 from onereward_jax.storage import local_path
 from onereward_jax.tasks import TASKS
 

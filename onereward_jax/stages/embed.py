@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from onereward_jax.chain.base_models import made_by
-from onereward_jax.chain.progress import progress_bar
 from onereward_jax.chain.stage import Results, StageContext
 from onereward_jax.parallel.preemption import stop_points
+from onereward_jax.parallel.progress import progress_bar
 from onereward_jax.policy import (
     PromptEmbeds,
     add_to_text_cache,
@@ -63,7 +63,9 @@ def run(context: StageContext) -> Results:
     )
     done = len(prompts) - len(missing)
     with (
-        progress_bar("embed", len(prompts), initial=done, unit="prompt") as bar,
+        progress_bar(
+            "embed", len(prompts), initial=done, unit="prompt", program=context.program("embed")
+        ) as bar,
         stop_points("embed") as stop,
     ):
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 
-from onereward_jax.chain.progress import announce
 from onereward_jax.chain.stage import StageContext
 from onereward_jax.data.triplets import Triplets
+from onereward_jax.parallel.progress import announce
 from onereward_jax.stages.data import folder_rows, open_triplets
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from ml_collections import FrozenConfigDict
 
-from onereward_jax.chain.progress import announce
 from onereward_jax.chain.stage import StageContext
 from onereward_jax.parallel import is_writer
 from onereward_jax.parallel.compilation_cache import use_compilation_cache
 from onereward_jax.parallel.peak_flops import peak_flops
+from onereward_jax.parallel.progress import announce
 from onereward_jax.stages.settings import plain
 from onereward_jax.training.loggers import Logger, TensorBoard, WeightsAndBiases
 from onereward_jax.training.metrics_jsonl import METRICS, MetricsWriter, read_metrics

@@ -12,11 +12,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from onereward_jax.chain.base_models import made_by
-from onereward_jax.chain.progress import announce
 from onereward_jax.chain.stage import StageContext
 from onereward_jax.convert.tokenizers import load_tokenizer
 from onereward_jax.data.metadata import METADATA
 from onereward_jax.data.triplets import Triplets
+from onereward_jax.parallel.progress import announce
 from onereward_jax.reward import QueryTokenizer
 from onereward_jax.reward.judge_loader import judge_template
 from onereward_jax.stages.data import data_folder, folder_rows, open_triplets

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import grain
 
-from onereward_jax.chain.progress import announce
+from onereward_jax.parallel.progress import announce
 from onereward_jax.training.checkpoint import Checkpointer
 from onereward_jax.training.optimizer import OptimizerConfig, in_words
 from onereward_jax.training.train_state import TrainState

@@ -172,6 +172,7 @@ def run(context: StageContext) -> Results:
                 checkpointer,
                 writer,
                 name="reward",
+                program=context.program("reward"),
                 periodic=[Periodic(config.evaluate_every, measure)],
                 throughput=throughput,
             )

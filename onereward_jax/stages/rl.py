@@ -18,7 +18,6 @@ from PIL import Image
 
 from onereward_jax.chain.base_models import made_by
 from onereward_jax.chain.plugins import check_plugin
-from onereward_jax.chain.progress import announce
 from onereward_jax.chain.stage import Results, StageContext
 from onereward_jax.convert import (
     FLUX,
@@ -34,6 +33,7 @@ from onereward_jax.data.pipeline import TripletSequence, eval_batches, sizes_of,
 from onereward_jax.data.triplets import Triplets
 from onereward_jax.models.lora import uniform_adapter
 from onereward_jax.parallel import gather, is_writer, local_rows, replicate, shard_batch
+from onereward_jax.parallel.progress import announce
 from onereward_jax.policy import TextCache, open_text_cache, read_policy
 from onereward_jax.policy.lora_adapters import abstract_adapter, init_adapter
 from onereward_jax.policy.policy_loader import abstract_params
@@ -203,6 +203,7 @@ def run(context: StageContext) -> Results:
                 checkpointer,
                 writer,
                 name="rl",
+                program=context.program("rl"),
                 periodic=[Periodic(config.sample_every, lambda state: save_samples(state, writer))],
                 throughput=throughput,
             )

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Callable, Sequence
 
 import grain
 import jax
 import numpy as np
-from tqdm import tqdm
 
-from onereward_jax.parallel import is_writer
 from onereward_jax.parallel.preemption import stop_points
+from onereward_jax.parallel.progress import progress_bar
 from onereward_jax.training import metrics as measures
 from onereward_jax.training.checkpoint import Checkpointer
 from onereward_jax.training.metrics import Metrics
@@ -64,6 +62,7 @@ def train(
     writer: MetricsWriter,
     *,
     name: str,
+    program: str = "",
     periodic: Sequence[Periodic] = (),
     throughput: Throughput | None = None,
 ) -> TrainState:
@@ -81,6 +80,7 @@ def train(
       checkpointer: gets the state every `checkpoint_every` steps and at the end of any kind.
       writer: gets the metrics every `log_every` steps.
       name: of the stage, for the progress bar.
+      program: as of `progress_bar`; the name by default.
       periodic: see `Periodic`.
       throughput: counts what the run costs; a new one by default.
 
@@ -98,7 +98,7 @@ def train(
     add = jax.jit(measures.add)
     throughput, first = throughput or Throughput(), number + 1
     with (
-        _bar(name, number, config.total_steps) as bar,
+        progress_bar(name, config.total_steps, initial=number, program=program or name) as bar,
         stop_points(name) as stop,
         throughput.running(number),
     ):
@@ -140,16 +140,3 @@ def train(
         if number < config.total_steps:
             raise stop.stopped(f"after step {number} of {config.total_steps}")
     return state
-
-
-def _bar(name: str, initial: int, total: int) -> tqdm:
-    """A progress bar on process 0; in a log file, which cannot overwrite, it moves seldom."""
-    return tqdm(
-        desc=name,
-        initial=initial,
-        total=total,
-        unit="step",
-        dynamic_ncols=True,
-        disable=not is_writer(),
-        mininterval=0.5 if sys.stderr.isatty() else 30.0,
-    )

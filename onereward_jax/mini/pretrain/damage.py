@@ -10,10 +10,10 @@ import numpy as np
 from jaxtyping import Array, Float32, UInt8
 from PIL import Image, ImageFilter
 from safetensors.numpy import load_file, save
-from tqdm import tqdm
 
 from onereward_jax.common.atomic_file import atomic_file
 from onereward_jax.mini.world import Scene, describe_colour, make_scene, prompt_colour, prompts
+from onereward_jax.parallel.progress import progress_bar
 from onereward_jax.tasks import DIMENSIONS, TASKS, Dimension, Task
 
 Picture = Float32[np.ndarray, "s s 3"]
@@ -111,13 +111,19 @@ def pair_table(
     if path.is_file():
         return load_file(path)
     rng, numbers = np.random.default_rng(seed), {text: n for n, text in enumerate(prompts())}
-    made = [
-        synthetic_pair(rng, split, size, prompt_share)
-        for _ in tqdm(range(count), desc=f"{split} pairs")
-    ]
+    made = []
+    with progress_bar(f"{split} pairs", count, unit="pair") as bar:
+        for _ in range(count):
+            made.append(synthetic_pair(rng, split, size, prompt_share))
+            bar.update()
     if reconstruct:
-        for start in tqdm(range(0, count, 2 * RECONSTRUCT_BATCH), desc="reconstructions"):
-            _reconstruct(made[start : start + 2 * RECONSTRUCT_BATCH : 2], reconstruct)
+        starts = range(0, count, 2 * RECONSTRUCT_BATCH)
+        with progress_bar(
+            "reconstructions", len(starts), unit="batch", program="reconstructions"
+        ) as bar:
+            for start in starts:
+                _reconstruct(made[start : start + 2 * RECONSTRUCT_BATCH : 2], reconstruct)
+                bar.update()
     table = {
         "winner": np.stack([pair.winner for pair in made]),
         "loser": np.stack([pair.loser for pair in made]),

@@ -9,11 +9,11 @@ import jax
 import numpy as np
 from jaxtyping import Float32, PyTree
 from safetensors.numpy import load_file, save
-from tqdm import tqdm
 
 from onereward_jax.common.atomic_file import atomic_file
 from onereward_jax.mini.world import Scene, make_scene
 from onereward_jax.mini.world import prompts as all_prompts
+from onereward_jax.parallel.progress import progress_bar
 from onereward_jax.policy import FillPolicy
 from onereward_jax.tasks import Task
 
@@ -52,21 +52,24 @@ def scene_latents(
     rng, numbers = np.random.default_rng(seed), {text: n for n, text in enumerate(all_prompts())}
     encode = jax.jit(lambda images: editor.encode_image(vae_params, images))
     columns: dict[str, list[np.ndarray]] = {}
-    for _ in tqdm(range(0, count, ENCODE_BATCH), desc="scenes"):
-        tasks = rng.choice(list(shares), ENCODE_BATCH, p=list(shares.values()))
-        scenes = [make_scene(rng, Task(str(task)), "train", size) for task in tasks]
-        mask = np.stack([scene.mask for scene in scenes])[..., None] // 255
-        images = np.stack([np.float32(scene.image) / 127.5 - 1.0 for scene in scenes])
-        drawn = [see_through(rng, scene, faint, opacity) for scene in scenes]
-        targets = np.stack(drawn) / 127.5 - 1.0
-        batch = {
-            "latents": encode(targets),
-            "masked_latents": encode(images * (1.0 - mask.astype(np.float32))),
-            "mask": mask,
-            "prompt": np.int32([numbers[scene.prompt] for scene in scenes]),
-        }
-        for name, array in batch.items():
-            columns.setdefault(name, []).append(np.asarray(array))
+    batches = -(-count // ENCODE_BATCH)
+    with progress_bar("scenes", batches, unit="batch", program="scenes") as bar:
+        for _ in range(batches):
+            tasks = rng.choice(list(shares), ENCODE_BATCH, p=list(shares.values()))
+            scenes = [make_scene(rng, Task(str(task)), "train", size) for task in tasks]
+            mask = np.stack([scene.mask for scene in scenes])[..., None] // 255
+            images = np.stack([np.float32(scene.image) / 127.5 - 1.0 for scene in scenes])
+            drawn = [see_through(rng, scene, faint, opacity) for scene in scenes]
+            targets = np.stack(drawn) / 127.5 - 1.0
+            batch = {
+                "latents": encode(targets),
+                "masked_latents": encode(images * (1.0 - mask.astype(np.float32))),
+                "mask": mask,
+                "prompt": np.int32([numbers[scene.prompt] for scene in scenes]),
+            }
+            for name, array in batch.items():
+                columns.setdefault(name, []).append(np.asarray(array))
+            bar.update()
     whole = {name: np.concatenate(parts)[:count] for name, parts in columns.items()}
     with atomic_file(path) as draft:
         draft.write_bytes(save(whole))

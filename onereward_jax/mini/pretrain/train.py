@@ -71,5 +71,6 @@ def run_training(
                 checkpointer,
                 writer,
                 name=name,
+                program=context.program(name),
                 throughput=throughput,
             )

@@ -12,7 +12,6 @@ from jax.experimental import multihost_utils
 from jaxtyping import UInt8
 from PIL import Image
 
-from onereward_jax.chain.progress import progress_bar
 from onereward_jax.chain.stage import StageContext
 from onereward_jax.common.atomic_file import atomic_file
 from onereward_jax.common.rng import generator
@@ -21,6 +20,7 @@ from onereward_jax.data.triplets import Triplets
 from onereward_jax.parallel import is_writer
 from onereward_jax.parallel.distributed import is_multiprocess
 from onereward_jax.parallel.preemption import stop_points
+from onereward_jax.parallel.progress import progress_bar
 from onereward_jax.policy import PolicyParams, open_text_cache
 from onereward_jax.policy.lora_adapters import load_trained
 from onereward_jax.policy.policy_loader import abstract_params, read_policy
@@ -127,7 +127,9 @@ def _generate(
     todo = sum(len(missing) for _, missing, _ in wanted)
     total = sum(len(pictures.names) for pictures, _, _ in wanted)
     with (
-        progress_bar("edits", total, initial=total - todo, unit="picture") as bar,
+        progress_bar(
+            "edits", total, initial=total - todo, unit="picture", program=context.program("edits")
+        ) as bar,
         stop_points("evaluate") as stop,
     ):
         for pictures, missing, weights in wanted:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from onereward_jax.chain.progress import announce
 from onereward_jax.chain.stage import Results, StageContext
 from onereward_jax.evaluation.gains_by_dimension import gains
 from onereward_jax.evaluation.gsb import Comparison, Verdict, good_same_bad
 from onereward_jax.evaluation.intervals import counted
 from onereward_jax.evaluation.report import ReportInputs, remarks, write_report
 from onereward_jax.parallel import is_writer
+from onereward_jax.parallel.progress import announce
 from onereward_jax.stages.data import open_triplets
 from onereward_jax.stages.evaluate.compared_edits import make_edits
 from onereward_jax.stages.evaluate.judge_verdicts import (

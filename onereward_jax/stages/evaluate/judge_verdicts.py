@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from onereward_jax.chain.progress import progress_bar
 from onereward_jax.chain.stage import StageContext
 from onereward_jax.convert import resolve_folder
 from onereward_jax.data.pipeline import same_size_parts, sizes_of
@@ -25,6 +24,7 @@ from onereward_jax.parallel import (
     shard_batch,
 )
 from onereward_jax.parallel.distributed import gather_on_writer
+from onereward_jax.parallel.progress import progress_bar
 from onereward_jax.reward.judge_loader import (
     RewardModel,
     load_reward_params,
@@ -128,7 +128,7 @@ def judge_preferences(
 
     wanted = (list(dict.fromkeys(rows)) for rows in own)
     preferences = {}
-    with progress_bar(what, len(rows), unit="triplet") as bar:
+    with progress_bar(what, len(rows), unit="triplet", program=context.program(what)) as bar:
         for part, found in zip(parts, overlapped(wanted, read, compute, _preference)):
             for told in gather_on_writer(json.dumps(found)):
                 for row, values in json.loads(told):

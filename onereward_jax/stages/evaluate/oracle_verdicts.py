@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from onereward_jax.chain.plugins import maker
-from onereward_jax.chain.progress import progress_bar
 from onereward_jax.chain.stage import StageContext
 from onereward_jax.data.triplets import Triplets
 from onereward_jax.evaluation.gains_by_dimension import ByDimension
 from onereward_jax.evaluation.gsb import Verdict, verdict_of
 from onereward_jax.evaluation.oracle import Oracle
+from onereward_jax.parallel.progress import progress_bar
 from onereward_jax.stages.evaluate.compared_edits import Pictures
 
 Scores = dict[int, tuple[ByDimension, ByDimension]]

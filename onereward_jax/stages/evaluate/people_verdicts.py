@@ -18,11 +18,11 @@ from onereward_jax.annotation.agreement import agreement_of
 from onereward_jax.annotation.answers import Answer, read_answers
 from onereward_jax.annotation.picture_digests import pixel_digest, question_digest, source_digest
 from onereward_jax.annotation.questions import FILE, Question
-from onereward_jax.chain.progress import announce
 from onereward_jax.chain.stage import StageContext
 from onereward_jax.common.rng import generator
 from onereward_jax.data.triplets import Triplets
 from onereward_jax.evaluation.gsb import Comparison, Verdict
+from onereward_jax.parallel.progress import announce
 from onereward_jax.stages.ask_people import answers_path, ask
 from onereward_jax.stages.evaluate.compared_edits import Pictures
 from onereward_jax.stages.question_pictures import question_paths, save_question_pictures

@@ -1,6 +1,7 @@
 """The loop and its checkpoints: interruption, resumption, refusal, logs. With a tiny real model."""
 
 import functools
+import json
 import os
 import shutil
 import signal
@@ -244,8 +245,11 @@ def test_refused_steps_pass_up_to_the_allowed_number_then_stop_with_their_sample
     assert np.isfinite(state.params["kernel"]).all()
     with pytest.raises(TooManyRefusedSteps) as stop:
         run(tmp_path / "b" / "checkpoints", mesh, 12, batches=data(True), max_refused=1)
-    assert str(POISON) in str(stop.value)
-    assert "in 2 steps, 1 are allowed" in str(stop.value)
+    told = str(stop.value)
+    assert "in 2 steps" in told and "1 are allowed" in told and "the learning rate" in told
+    refused = json.loads((tmp_path / "b" / "refused.json").read_text())
+    assert [POISON in one["samples"] for one in refused] == [True, True]
+    assert str(tmp_path / "b" / "refused.json") in told and str(refused[0]["step"]) in told
     with Checkpointer(tmp_path / "b" / "checkpoints", ABOUT) as checkpointer:
         saved = checkpointer.restore(abstract(mesh), data())
     assert int(saved.refused) == 2

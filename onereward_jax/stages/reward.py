@@ -55,6 +55,7 @@ from onereward_jax.tasks import DIMENSIONS, TASKS, Dimension, Task
 from onereward_jax.training.checkpoint import About, Checkpointer
 from onereward_jax.training.flop_counter import Assumptions
 from onereward_jax.training.model_flops import full_attention_share, reward_model_flops
+from onereward_jax.training.nonfinite_steps import Advice
 from onereward_jax.training.reward_step import (
     abstract_reward_state,
     first_reward_state,
@@ -175,6 +176,7 @@ def run(context: StageContext) -> Results:
                 program=context.program("reward"),
                 periodic=[Periodic(config.evaluate_every, measure)],
                 throughput=throughput,
+                advice=Advice("config.reward.optimizer.learning_rate", learnt.describe),
             )
     trained = state.params
     del state  # with Adam's moments: what is gathered for the files takes their room
@@ -271,6 +273,15 @@ class PairSource:
     def cell(self, index: int) -> tuple[Task, Dimension]:
         """What pair `index` is about."""
         return self._preferences[index].task, self._preferences[index].dimension
+
+    def describe(self, index: int) -> dict[str, str | int]:
+        """Which pair it is, for people: the candidates are pictures of the stage `candidates`."""
+        one = self._preferences[index]
+        pictures = {
+            name: self._pictures[one.triplet_id, number]
+            for name, number in (("winner", one.winner), ("loser", one.loser))
+        }
+        return {"triplet": one.triplet_id, "dimension": one.dimension.value, **pictures}
 
     def _picture(self, one: Preference, candidate: int) -> np.ndarray:
         path: Path = self._folder / self._pictures[one.triplet_id, candidate]

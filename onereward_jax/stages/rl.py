@@ -60,6 +60,7 @@ from onereward_jax.training.checkpoint import About, Checkpointer
 from onereward_jax.training.flop_counter import Assumptions
 from onereward_jax.training.metrics_jsonl import MetricsWriter
 from onereward_jax.training.model_flops import full_attention_share, rl_model_flops
+from onereward_jax.training.nonfinite_steps import Advice
 from onereward_jax.training.rl_config import Frozen, RLModels
 from onereward_jax.training.rl_step import (
     abstract_rl_state,
@@ -206,6 +207,9 @@ def run(context: StageContext) -> Results:
                 program=context.program("rl"),
                 periodic=[Periodic(config.sample_every, lambda state: save_samples(state, writer))],
                 throughput=throughput,
+                advice=Advice(
+                    "config.rl.optimizer.learning_rate", lambda row: sample(triplets, row)
+                ),
             )
     weights_of = {"policy": state.params, "ema": state.ema}
     results = {"steps": int(state.step), "refused": int(state.refused)}
@@ -259,6 +263,12 @@ def save_grid(path: Any, columns: list[np.ndarray]) -> np.ndarray:
     pixels = to_uint8(rows)
     Image.fromarray(pixels).save(path)
     return pixels
+
+
+def sample(triplets: Triplets, row: int) -> dict[str, str]:
+    """Which triplet a row of the training split is, for people."""
+    about = {name: triplets.column(name)[row] for name in ("task", "prompt")}
+    return {"triplet": f"train/{triplets.column('id')[row]}", **about}
 
 
 def available_tasks(

@@ -22,6 +22,9 @@ class MetricsWriter:
 
     A resumed run appends to the same file. Lines of steps that are repeated after a crash (those
     between the last checkpoint and the crash) are cut off first, so that every step is there once.
+
+    Attributes:
+      folder: of the file.
     """
 
     def __init__(
@@ -34,6 +37,7 @@ class MetricsWriter:
           first_step: the step the run starts or resumes from.
           loggers: also shown everything; closed with the writer.
         """
+        self.folder = folder
         self._file = None
         self._loggers = loggers
         if not is_writer():

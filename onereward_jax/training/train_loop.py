@@ -15,12 +15,15 @@ from onereward_jax.training import metrics as measures
 from onereward_jax.training.checkpoint import Checkpointer
 from onereward_jax.training.metrics import Metrics
 from onereward_jax.training.metrics_jsonl import MetricsWriter
-from onereward_jax.training.nonfinite_steps import RefusedSteps, TooManyRefusedSteps
+from onereward_jax.training.nonfinite_steps import Advice, RefusedSteps
 from onereward_jax.training.throughput import Throughput, format_row
 from onereward_jax.training.train_state import TrainState
 
 StepFn = Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, Metrics]]
 """One update. The state is donated; metrics have "refused" among them."""
+
+REFUSED = "refused.json"
+"""Beside the metrics: the samples of refused steps, when there are too many of them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +68,7 @@ def train(
     program: str = "",
     periodic: Sequence[Periodic] = (),
     throughput: Throughput | None = None,
+    advice: Advice | None = None,
 ) -> TrainState:
     """Runs until `config.total_steps`.
 
@@ -83,13 +87,14 @@ def train(
       program: as of `progress_bar`; the name by default.
       periodic: see `Periodic`.
       throughput: counts what the run costs; a new one by default.
+      advice: for the case that too many steps are refused.
 
     Returns:
       The last state.
 
     Raises:
-      TooManyRefusedSteps: naming the samples of the refused batches. The state, which such
-        steps did not touch, is saved first.
+      TooManyRefusedSteps: the samples of the refused batches are named in `REFUSED` beside the
+        metrics. The state, which such steps did not touch, is saved first.
       Stopped: the process was asked to stop. The state is saved first.
     """
     number = int(state.step)
@@ -115,7 +120,7 @@ def train(
             refusals.add(number, placed["index"], measured["refused"])
             if refusals.too_many():
                 checkpointer.save(state, data)
-                raise TooManyRefusedSteps(refusals.message(name))
+                raise refusals.report(writer.folder / REFUSED, name, advice or Advice())
 
             last = number == config.total_steps
             if last or number % config.log_every == 0:
@@ -135,7 +140,7 @@ def train(
                 break
         refusals.settle()
         if refusals.too_many():
-            raise TooManyRefusedSteps(refusals.message(name))
+            raise refusals.report(writer.folder / REFUSED, name, advice or Advice())
         checkpointer.wait()
         if number < config.total_steps:
             raise stop.stopped(f"after step {number} of {config.total_steps}")

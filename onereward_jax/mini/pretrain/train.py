@@ -14,6 +14,7 @@ from onereward_jax.stages.logging_setup import training_logs
 from onereward_jax.stages.resume import restored_or_first
 from onereward_jax.stages.settings import plain
 from onereward_jax.training.checkpoint import About, Checkpointer
+from onereward_jax.training.nonfinite_steps import Advice
 from onereward_jax.training.optimizer import OptimizerConfig
 from onereward_jax.training.train_loop import LoopConfig, train
 from onereward_jax.training.train_state import TrainState
@@ -73,4 +74,5 @@ def run_training(
                 name=name,
                 program=context.program(name),
                 throughput=throughput,
+                advice=Advice(f"config.pretrain.{name}.learning_rate"),
             )

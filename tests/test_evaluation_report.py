@@ -11,6 +11,7 @@ import pytest
 
 from onereward_jax.evaluation import Comparison, ImageMetrics, JudgeAccuracy, Verdict, good_same_bad
 from onereward_jax.evaluation.gains_by_dimension import Gain, gains
+from onereward_jax.evaluation.picture_table import GAP, HEADER, LABEL
 from onereward_jax.evaluation.report import (
     Agreed,
     Curve,
@@ -19,7 +20,8 @@ from onereward_jax.evaluation.report import (
     remarks,
     write_report,
 )
-from onereward_jax.evaluation.report.picture_sheet import COLUMNS, GAP, HEADER, LABEL, picture_sheet
+from onereward_jax.evaluation.report.picture_sheet import COLUMNS, picture_sheet
+from onereward_jax.stages.rl import sample_grid
 from onereward_jax.tasks import DIMENSIONS, TASKS, Dimension, Task
 
 
@@ -305,3 +307,14 @@ def test_the_sheet_shows_every_picture_under_its_name():
     for picture, name in zip(found, 2 * COLUMNS, strict=True):
         expected = pictures[name] if name != "mask" else pictures[name][..., None]
         np.testing.assert_array_equal(picture, np.broadcast_to(expected, picture.shape))
+
+
+def test_a_sample_grid_of_a_training_has_headings_and_prompts():
+    columns = {name: np.zeros((4, 16, 16, 3), np.float32) for name in ("source", "policy")}
+    grid = sample_grid(200, columns, ["fill: a red apple", "removal: remove"])
+    side = 128 + GAP
+    assert grid.shape == (2 * HEADER + 2 * (side + LABEL), 2 * side, 3)
+    assert (grid[2 * HEADER, 0] == 128).all()  # 0 of [-1, 1]
+    written = (grid < 255).any(axis=-1)
+    for top, left in ((0, 0), (HEADER, 0), (HEADER, side), (2 * HEADER + side - GAP, 0)):
+        assert written[top : top + LABEL, left : left + 30].any()

@@ -2,18 +2,20 @@
 
 metrics.jsonl    rewards per task and dimension, monitors, norms; what the steps cost
 events/          the same and the samples for TensorBoard
-samples/         what the judge saw: source | mask | policy | reference, every few steps
+samples/         what the judge saw: source, mask, policy, reference, every few steps
 policy/, ema/    transformers of the trained policy and of its average (diffusers layout), or
                  their adapters where `config.rl.lora` is used
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image
 
 from onereward_jax.chain.base_models import made_by
@@ -31,6 +33,7 @@ from onereward_jax.data.aspect_buckets import Size
 from onereward_jax.data.mixing import Mixing
 from onereward_jax.data.pipeline import TripletSequence, eval_batches, sizes_of, train_batches
 from onereward_jax.data.triplets import Triplets
+from onereward_jax.evaluation.picture_table import picture_table
 from onereward_jax.models.lora import uniform_adapter
 from onereward_jax.parallel import gather, is_writer, local_rows, replicate, shard_batch
 from onereward_jax.parallel.progress import announce
@@ -116,6 +119,7 @@ def run(context: StageContext) -> Results:
     check_targets(context, triplets)
     chances = available_tasks(task_probabilities(context.config), triplets)
     sizes, reward = sizes_of(triplets), reward_of(context)
+    triplet_of = functools.partial(describe_triplet, triplets)
     queries = {size: reward.queries(size) for size in sizes} if reward.queries else None
     if needs_judge(context.config):
         settle_prompts(context, queries[sizes[0]], prompts_of({"train": triplets}))
@@ -150,24 +154,26 @@ def run(context: StageContext) -> Results:
         transform=transform,
         rows=local_rows(config.batch_size, mesh),
     )
-    shown = next(
-        eval_batches(
-            triplets,
-            config.batch_size,
-            indices=_one_of_each(triplets, chances, config.batch_size),
-            transform=transform,
-        )
-    )
+    rows = _one_of_each(triplets, chances, config.batch_size)
+    captions = [": ".join((told["task"], told["prompt"])) for told in map(triplet_of, rows)]
+    shown = next(eval_batches(triplets, config.batch_size, indices=rows, transform=transform))
 
     def save_samples(state: TrainState, writer: MetricsWriter) -> None:
         batch = {name: array for name, array in shown.items() if name != "valid"}
         images, references = gather(preview(state, frozen, replicate(batch, mesh), key))
         if not is_writer():
             return
-        columns = [shown["image"], np.repeat(shown["mask"], 3, -1) * 2 - 1, images, references]
+        columns = {
+            "source": shown["image"],
+            "mask": np.repeat(shown["mask"], 3, -1) * 2 - 1,
+            "policy": images,
+            "reference": references,
+        }
         path = context.folder / "samples" / f"{int(state.step):06d}.png"
         path.parent.mkdir(exist_ok=True)
-        writer.picture(int(state.step), "samples", save_grid(path, columns))
+        pixels = sample_grid(int(state.step), columns, captions)
+        Image.fromarray(pixels).save(path)
+        writer.picture(int(state.step), "samples", pixels)
 
     def model_flops() -> float:
         parts = (shapes.transformer, frozen.vae, frozen.judge)
@@ -207,9 +213,7 @@ def run(context: StageContext) -> Results:
                 program=context.program("rl"),
                 periodic=[Periodic(config.sample_every, lambda state: save_samples(state, writer))],
                 throughput=throughput,
-                advice=Advice(
-                    "config.rl.optimizer.learning_rate", lambda row: sample(triplets, row)
-                ),
+                advice=Advice("config.rl.optimizer.learning_rate", triplet_of),
             )
     weights_of = {"policy": state.params, "ema": state.ema}
     results = {"steps": int(state.step), "refused": int(state.refused)}
@@ -253,19 +257,15 @@ def make_transform(
     return transform
 
 
-def save_grid(path: Any, columns: list[np.ndarray]) -> np.ndarray:
-    """A PNG with one row per sample and the given pictures [b, h, w, 3] in [-1, 1] side by side.
-
-    Returns:
-      Its pixels, uint8 [h, w, 3].
-    """
-    rows = np.concatenate([np.concatenate(list(column)) for column in columns], axis=1)
-    pixels = to_uint8(rows)
-    Image.fromarray(pixels).save(path)
-    return pixels
+def sample_grid(
+    step: int, columns: Mapping[str, np.ndarray], captions: Sequence[str]
+) -> UInt8[np.ndarray, "y x 3"]:
+    """Pictures [b, h, w, 3] in [-1, 1] of each heading side by side; the captions of the first."""
+    pixels = {name: list(to_uint8(column)[: len(captions)]) for name, column in columns.items()}
+    return picture_table(f"step {step}", pixels, captions)
 
 
-def sample(triplets: Triplets, row: int) -> dict[str, str]:
+def describe_triplet(triplets: Triplets, row: int) -> dict[str, str]:
     """Which triplet a row of the training split is, for people."""
     about = {name: triplets.column(name)[row] for name in ("task", "prompt")}
     return {"triplet": f"train/{triplets.column('id')[row]}", **about}

@@ -20,7 +20,8 @@ repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # step takes its temporary memory anew, and small pages cost a quarter of a mini step.
 export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}
 
-# Install only when setup.py, the version or the extras changed since the last time.
+# Install only when setup.py or the version has changed, or an extra is not there yet. The first line
+# of .venv/installed says of which setup.py, the second which extras.
 activate_environment() {
   local extras=$1 folder=${VENV:-$repository/.venv} python=${PYTHON:-python3}
   local package=$repository${1:+[$1]}
@@ -50,15 +51,19 @@ activate_environment() {
   # shellcheck disable=SC1091
   source "$folder/bin/activate"
 
-  local stamp=$folder/installed-${extras:-nothing} wanted
+  local stamp=$folder/installed wanted known="" extra missing=()
   wanted=$(cat "$repository/setup.py" "$repository/onereward_jax/__init__.py" | sha256sum)
-  [[ ! -f $stamp || $(<"$stamp") != "$wanted" ]] || return 0
+  [[ ! -f $stamp || $(head -n 1 "$stamp") != "$wanted" ]] || known=$(tail -n 1 "$stamp")
+  for extra in nothing ${extras//,/ }; do
+    [[ ,$known, == *,$extra,* ]] || missing+=("$extra")
+  done
+  [[ ${#missing[@]} -gt 0 ]] || return 0
   echo "installing onereward_jax${extras:+[$extras]} into $folder"
   local requirements=(--editable "$package")
   # Named beside the package, so that pip settles on this build of torch before anything else.
   [[ ,$extras, != *,test,* ]] || requirements+=(torch==2.13.0)
   python -m pip install --quiet --disable-pip-version-check "${requirements[@]}"
-  echo "$wanted" >"$stamp"
+  printf '%s\n%s\n' "$wanted" "$known,$(IFS=, && echo "${missing[*]}")" >"$stamp"
 }
 
 # Every stage of a config. A relative workdir is relative to the caller.

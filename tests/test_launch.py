@@ -152,6 +152,29 @@ def test_an_environment_of_another_python_is_not_taken_for_the_one_asked_for(tmp
     assert f"VENV=.venv-{ours}" in outcome.stderr
 
 
+def test_one_environment_serves_all_scripts(tmp_path):
+    """Extras that are there are not installed again; with another setup.py they are."""
+    folder = tmp_path / "venv"
+    (folder / "bin").mkdir(parents=True)
+    (folder / "bin" / "activate").write_text(f"PATH={folder}/bin:$PATH\n")
+    python = folder / "bin" / "python"
+    python.write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/log\n')
+    python.chmod(0o755)
+
+    def installed(*asked):
+        (tmp_path / "log").unlink(missing_ok=True)
+        calls = "; ".join(f"activate_environment '{extras}'" for extras in asked)
+        source = f"source {ROOT}/launch/environment.sh; {calls}"
+        subprocess.run(["bash", "-c", source], env=PLAIN | {"VENV": str(folder)}, check=True)
+        log = (tmp_path / "log").read_text() if (tmp_path / "log").exists() else ""
+        return [line.partition(str(ROOT))[2].split()[0] for line in log.splitlines()]
+
+    assert installed("mini,test", "mini", "test", "") == ["[mini,test]"]
+    assert installed("mini", "mini,docs", "docs", "mini,test") == ["[mini,docs]"]
+    (folder / "installed").write_text("of another setup.py\n,nothing,mini,test,docs\n")
+    assert installed("mini", "mini", "mini,test") == ["[mini]", "[mini,test]"]
+
+
 def test_shellcheck_is_content():
     outcome = subprocess.run(
         ["shellcheck", "-x", *SCRIPTS], cwd=ROOT, capture_output=True, text=True, check=False

@@ -143,7 +143,7 @@ def _run(argv: Sequence[str]) -> None:
             raise
         exit_with(error)
     if is_writer():
-        print_outcomes(outcomes)
+        print_outcomes(outcomes, _WORKDIR.value)
 
 
 def _join() -> None:
@@ -153,14 +153,28 @@ def _join() -> None:
         distributed.initialize(distributed.find_cluster_config(*given), _HOST_TIMEOUT.value)
 
 
-def print_outcomes(outcomes: Sequence[Outcome]) -> None:
-    """Print the closing table: per stage, whether it ran, how long it took, what came out."""
+def print_outcomes(outcomes: Sequence[Outcome], workdir: str) -> None:
+    """Print the closing table: per stage, whether it ran, how long it took, what came out.
+
+    Paths stand below it, one a line, so that they can be copied whole.
+
+    Args:
+      outcomes: of the chain. A result is a path, from the work folder, that begins with its stage.
+      workdir: the work folder as it was given.
+    """
+    paths = {}
     table = Table("stage", "status", "seconds", "results")
     for outcome in outcomes:
-        results = ", ".join(f"{name} {value}" for name, value in outcome.record.results.items())
+        results = dict(outcome.record.results)
+        for name, value in outcome.record.results.items():
+            if str(value).startswith(f"{outcome.stage}/"):
+                paths[name] = f"{workdir.rstrip('/')}/{results.pop(name)}"
+        told = ", ".join(f"{name} {value}" for name, value in results.items())
         status = "ran" if outcome.ran else "unchanged"
-        table.add_row(outcome.stage, status, f"{outcome.record.seconds:.0f}", results)
+        table.add_row(outcome.stage, status, f"{outcome.record.seconds:.0f}", told)
     Console().print(table)
+    for name, path in paths.items():
+        print(f"{name}: {path}")
 
 
 def parse_flags(argv: list[str]) -> list[str]:

@@ -33,7 +33,7 @@ def parser() -> CommandParser:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Prints P("Yes") of both orders.
+    """Prints P("Yes") of both orders, and what they say together.
 
     Raises:
       FileNotFoundError, ValueError: as `Judge`.
@@ -49,6 +49,15 @@ def run(options: argparse.Namespace) -> None:
     )
     print(f"P(Yes), a before b: {a_first:.4f}")
     print(f"P(Yes), b before a: {b_first:.4f}")
+    print(verdict(float(a_first), float(b_first)))
+
+
+def verdict(a_first: float, b_first: float) -> str:
+    """Which picture is better, by the mean of both orders; P("Yes") of a and of b as the first."""
+    preference = (a_first + 1.0 - b_first) / 2.0
+    better, probability = ("a", preference) if preference >= 0.5 else ("b", 1.0 - preference)
+    sure = "" if (a_first > 0.5) != (b_first > 0.5) else "; the two orders contradict each other"
+    return f"{better} is better: {probability:.4f}, the mean of both orders{sure}"
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -19,7 +19,9 @@ from pathlib import Path
 from PIL import Image
 
 from onereward_jax.common.user_errors import CommandParser, run_command
+from onereward_jax.convert import EDITING, resolve_folder
 from onereward_jax.inference import Editor, paste_back
+from onereward_jax.inference.edit_defaults import EditDefaults, read_edit_defaults
 from onereward_jax.inference.edit_requests import Request, read_folder, read_request
 from onereward_jax.inference.editor import check_seeds
 from onereward_jax.inference.picture_io import editing_size
@@ -31,6 +33,7 @@ from onereward_jax.policy.text_encoders import check_prompt
 from onereward_jax.tasks import COMMAND_TASKS, Task
 
 DTYPES = ("float32", "bfloat16")
+STATED = f"or what {EDITING} in the editor's folder states"
 
 
 def parser() -> CommandParser:
@@ -48,11 +51,11 @@ def parser() -> CommandParser:
     add("--pad", help="for extend: pixels to add, left,top,right,bottom, instead of a mask")
     add("--out", required=True, type=Path, help="picture to write, or folder")
     add("--negative_prompt", default="nsfw", help="what to move away from (default %(default)s)")
-    add("--true_cfg_scale", type=float, default=4.0,
-        help="true classifier-free guidance, 1 for none (default %(default)s)")  # fmt: skip
-    add("--guidance_scale", type=float, default=1.0,
-        help="guidance embedded in FLUX (default %(default)s)")  # fmt: skip
-    add("--steps", type=int, default=50, help="sampling steps (default %(default)s)")
+    add("--true_cfg_scale", type=float,
+        help=f"true classifier-free guidance, 1 for none (default 4; {STATED})")  # fmt: skip
+    add("--guidance_scale", type=float,
+        help=f"guidance embedded in FLUX (default 1; {STATED})")  # fmt: skip
+    add("--steps", type=int, help=f"sampling steps (default 50; {STATED})")
     add("--strength", type=float, default=1.0,
         help="below 1: start from the picture, so much noised (default %(default)s)")  # fmt: skip
     add("--height", type=int, help="of the edited picture (default: as it is)")
@@ -60,8 +63,8 @@ def parser() -> CommandParser:
     add("--seed", type=int, default=0, help="of the noise; counts up in a folder (default 0)")
     add("--batch_size", type=int, default=1, help="pictures of a folder edited at once (default 1)")
     add("--dtype", choices=DTYPES, help="default: float32 on CPU, bfloat16 on TPU and GPU")
-    add("--paste_back", action="store_true",
-        help="keep the picture outside the mask as it was, in its own size")  # fmt: skip
+    add("--paste_back", action=argparse.BooleanOptionalAction,
+        help=f"keep what is outside the mask, in its own size (default off; {STATED})")  # fmt: skip
     add("--feather", type=int, default=8,
         help="width of the seam of --paste_back in pixels (default %(default)s)")  # fmt: skip
     return options
@@ -90,14 +93,16 @@ def run(options: argparse.Namespace) -> None:
       FileNotFoundError, ValueError: as `plan` and `Editor`, or an option is out of range.
     """
     requests, outputs = plan(options)
-    first_step(options.steps, options.strength)  # complains before minutes of loading a model
+    # What can be wrong is said before minutes of loading a model.
+    folder = resolve_folder(options.model, "model")
+    first_step(_steps(options, read_edit_defaults(folder)), options.strength)
     for name, least in (("batch_size", 1), ("feather", 0)):
         if getattr(options, name) < least:
             raise ValueError(f"--{name} is {getattr(options, name)}, at least {least} expected")
     check_seeds((options.seed, options.seed + len(requests) - 1))
     check_prompt(options.negative_prompt)
     editor = Editor.from_pretrained(
-        options.model,
+        folder,
         transformer=options.transformer,
         adapters=options.lora,
         dtype=options.dtype,
@@ -123,12 +128,17 @@ def edit_files(
     sizes = [
         editing_size(one.image, options.height, options.width, editor.multiple) for one in requests
     ]
-    steps = options.steps - first_step(options.steps, options.strength)
+    steps = _steps(options, editor.defaults)
+    steps -= first_step(steps, options.strength)
     with progress_bar("edit", len(requests) * steps, program=f"edit, {options.model}") as bar:
         for part in batches(sizes, options.batch_size):
             pictures = _edited(editor, options, requests, part, bar)
             for index, picture in zip(part, pictures, strict=True):
-                _save(options, requests[index], picture, outputs[index])
+                if _pastes(options, editor.defaults):
+                    source = requests[index]
+                    picture = paste_back(source.image, picture, source.mask, options.feather)
+                outputs[index].parent.mkdir(parents=True, exist_ok=True)
+                picture.save(outputs[index])
 
 
 def batches(sizes: Sequence[tuple[int, int]], batch_size: int) -> Iterator[tuple[int, ...]]:
@@ -189,13 +199,12 @@ def _edited(
     )
 
 
-def _save(
-    options: argparse.Namespace, request: Request, picture: Image.Image, output: Path
-) -> None:
-    if options.paste_back:
-        picture = paste_back(request.image, picture, request.mask, options.feather)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(output)
+def _steps(options: argparse.Namespace, defaults: EditDefaults) -> int:
+    return defaults.num_inference_steps if options.steps is None else options.steps
+
+
+def _pastes(options: argparse.Namespace, defaults: EditDefaults) -> bool:
+    return defaults.paste_back if options.paste_back is None else options.paste_back
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -18,6 +18,7 @@ from PIL import Image
 from onereward_jax import Editor, edit, judge
 from onereward_jax.convert.hub import PACKAGE
 from onereward_jax.inference import paste_back
+from onereward_jax.inference.edit_defaults import EditDefaults, read_edit_defaults
 from onereward_jax.mini.world import make_scene
 from onereward_jax.parallel import make_mesh
 from onereward_jax.tasks import FIXED_PROMPTS, Task
@@ -77,6 +78,19 @@ def test_a_folder_is_edited_as_its_rows_are_one_by_one(tmp_path: Path, capsys) -
         assert np.abs(found - np.asarray(image, int)).max() > 1
 
 
+def test_a_folder_may_state_how_its_editor_is_best_used(tmp_path: Path) -> None:
+    assert read_edit_defaults(tmp_path) == EditDefaults(50, 4.0, 1.0, False)
+    assert read_edit_defaults(PACKAGE / "mini/models/editor") == EditDefaults(8, 2.0, 1.0, True)
+    for content, message in (
+        ({"steps": 8}, "unknown field 'steps'; there are num_inference_steps, "),
+        ({"num_inference_steps": 8.5}, "num_inference_steps is 8.5, int expected"),
+        ([8], "holds a list"),
+    ):
+        (tmp_path / "editing.json").write_text(json.dumps(content))
+        with pytest.raises(ValueError, match=f"editing.json.* {message}"):
+            read_edit_defaults(tmp_path)
+
+
 def test_adapters_have_a_path_and_maybe_a_weight() -> None:
     given = ["--lora=runs/a", "--lora=b.safetensors:0.5", "--lora=hub/c:d"]
     options = edit.parser().parse_args(["--model=-", "--image=-", "--out=-", *given])
@@ -90,10 +104,20 @@ def test_the_judge_that_comes_along_answers_in_both_orders(tmp_path: Path, capsy
     files = [f"--{name}={tmp_path / name}.png" for name in "ab"]
     question = ["--model=mini/models/judge", "--task=extend", "--dimension=consistency"]
     judge.main([*question, *files])
-    forth, back = capsys.readouterr().out.splitlines()
+    forth, back, both = capsys.readouterr().out.splitlines()
     assert forth.startswith("P(Yes), a before b: ") and back.startswith("P(Yes), b before a: ")
     probabilities = [float(line.split()[-1]) for line in (forth, back)]
     assert 0.1 < sum(probabilities) < 1.9 and np.subtract(*probabilities) > 1e-3
+    mean = (1 + np.subtract(*probabilities)) / 2
+    assert both.startswith(f"a is better: {mean:.3f}"[:-1])
+
+
+def test_the_judges_verdict_is_the_mean_of_both_orders() -> None:
+    assert judge.verdict(0.25, 1.0) == "b is better: 0.8750, the mean of both orders"
+    contradiction = "; the two orders contradict each other"
+    assert (
+        judge.verdict(0.5, 0.25) == f"a is better: 0.6250, the mean of both orders{contradiction}"
+    )
 
 
 @pytest.mark.parametrize(
@@ -112,7 +136,7 @@ def test_the_judge_that_comes_along_answers_in_both_orders(tmp_path: Path, capsy
         ({"lora": "a:inf"}, "argument --lora: the weight of a is inf, a number expected"),
         ({"out": "edited"}, "--out: edited is not the name of a picture, as in edited.png"),
         ({"feather": "-1"}, "--feather is -1, at least 0 expected"),
-        ({"strength": "0"}, "strength 0.0 leaves none of 50 steps"),
+        ({"strength": "0"}, "strength 0.0 leaves none of 8 steps"),
         ({"steps": "many"}, "argument --steps: invalid int value: 'many'; --help explains"),
         ({"stesp": "3"}, "unrecognized arguments: --stesp=3; --help explains"),
         ({"height": "-64"}, "height is -64, at least 1 expected"),

@@ -5,6 +5,7 @@ from onereward_jax.convert.layouts import CLIP, FLUX, QWEN2_5_VL, T5, VAE, Layou
 from onereward_jax.convert.load import load_params
 from onereward_jax.convert.lora_files import find_targets, is_adapter, load_adapter, save_adapter
 from onereward_jax.convert.model_folders import (
+    EDITING,
     Weights,
     preprocessor_config,
     read_preprocessor,
@@ -18,6 +19,7 @@ from onereward_jax.convert.tokenizers import EditorTokenizers, load_tokenizer, l
 
 __all__ = [
     "CLIP",
+    "EDITING",
     "FLUX",
     "QWEN2_5_VL",
     "T5",

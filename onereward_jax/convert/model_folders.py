@@ -25,6 +25,9 @@ from onereward_jax.convert.safetensors_reader import read_json
 from onereward_jax.convert.save import MAX_SHARD_BYTES, write_json, write_params
 from onereward_jax.parallel import is_writer
 
+EDITING = "editing.json"
+"""In an editor's folder: the settings it works best with, see `inference.edit_defaults`."""
+
 # component of a FluxFillPipeline -> (library, class) in model_index.json
 PIPELINE = {
     "scheduler": ("diffusers", "FlowMatchEulerDiscreteScheduler"),
@@ -89,6 +92,7 @@ def write_editor_folder(
     tokenizer: transformers.PreTrainedTokenizerBase | Path,
     tokenizer_2: transformers.PreTrainedTokenizerBase | Path,
     scheduler: Mapping[str, Any],
+    editing: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes a folder that `diffusers.FluxFillPipeline.from_pretrained` can load.
 
@@ -101,6 +105,7 @@ def write_editor_folder(
         unchanged (`Path("FLUX.1-Fill-dev/vae")`).
       tokenizer, tokenizer_2: CLIP's and T5's tokenizers, or their folders to copy.
       scheduler: fields of FlowMatchEulerDiscreteScheduler's scheduler_config.json.
+      editing: fields of `EDITING`, see `inference.edit_defaults`; None for no such file.
 
     Raises:
       FileNotFoundError: a folder to copy does not exist.
@@ -131,6 +136,8 @@ def write_editor_folder(
         class_name = {"_class_name": PIPELINE["scheduler"][1]}
         write_json(draft / "scheduler" / "scheduler_config.json", {**class_name, **scheduler})
         write_json(draft / "model_index.json", {"_class_name": "FluxFillPipeline", **PIPELINE})
+        if editing is not None:
+            write_json(draft / EDITING, editing)
 
 
 def write_judge_folder(

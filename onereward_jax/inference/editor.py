@@ -26,6 +26,7 @@ from onereward_jax import policy
 from onereward_jax.convert import is_adapter, resolve_adapter, resolve_folder
 from onereward_jax.data.aspect_buckets import Size
 from onereward_jax.inference.batch_padding import compute_dtype, pad_batch
+from onereward_jax.inference.edit_defaults import EditDefaults, read_edit_defaults
 from onereward_jax.inference.edit_steps import make_steps
 from onereward_jax.inference.picture_io import (
     Picture,
@@ -58,6 +59,7 @@ class Editor:
       params: its weights.
       mesh: where they are.
       steps: the functions compiled for it.
+      defaults: how it is best used; arguments of a call that are left out.
     """
 
     def __init__(
@@ -67,11 +69,13 @@ class Editor:
         encoder: TextEncoder,
         text_params: TextParams,
         mesh: Mesh,
+        defaults: EditDefaults | None = None,
     ) -> None:
         """From loaded parts; `from_pretrained` loads them."""
         self.functions = functions
         self.params = params
         self.mesh = mesh
+        self.defaults = defaults or EditDefaults()
         self.steps = make_steps(functions, mesh)
         self._tokenize = encoder.tokenize
         self._embed = functools.partial(make_embed(encoder, mesh), text_params)
@@ -107,6 +111,7 @@ class Editor:
             `policy.load_text_encoder`; an adapter that does not fit, or given as `transformer`.
         """
         folder = resolve_folder(path, "model")
+        defaults = read_edit_defaults(folder)
         if transformer is not None:
             transformer = resolve_folder(transformer, "transformer")
             if is_adapter(transformer):
@@ -124,7 +129,7 @@ class Editor:
         if loras:
             merged = merge_into(params.transformer, factors, mesh)
             params = params._replace(transformer=merged)
-        return cls(functions, params, encoder, text_params, mesh)
+        return cls(functions, params, encoder, text_params, mesh, defaults)
 
     @property
     def multiple(self) -> int:
@@ -138,9 +143,9 @@ class Editor:
         prompt: str | Sequence[str],
         negative_prompt: str | Sequence[str] = "nsfw",
         *,
-        true_cfg_scale: float = 4.0,
-        guidance_scale: float = 1.0,
-        num_inference_steps: int = 50,
+        true_cfg_scale: float | None = None,
+        guidance_scale: float | None = None,
+        num_inference_steps: int | None = None,
         strength: float = 1.0,
         height: int | None = None,
         width: int | None = None,
@@ -152,6 +157,8 @@ class Editor:
         """Edits one picture or a batch of one size.
 
         Each of `image`, `mask`, `prompt`, `negative_prompt` is one for all, or one per sample.
+        `true_cfg_scale`, `guidance_scale` and `num_inference_steps` that are left out are those of
+        `defaults`: 4, 1 and 50 unless the editor's folder states others.
 
         Args:
           image: opened pictures or paths, of any mode.
@@ -189,6 +196,13 @@ class Editor:
         if len(seeds) != batch:
             raise ValueError(f"seed has {len(seeds)} numbers for a batch of {batch}")
         check_seeds(seeds)
+        stated = self.defaults
+        if num_inference_steps is None:
+            num_inference_steps = stated.num_inference_steps
+        if true_cfg_scale is None:
+            true_cfg_scale = stated.true_cfg_scale
+        if guidance_scale is None:
+            guidance_scale = stated.guidance_scale
         size, pixels, edited = self._pixels(images, masks, height, width)
         sigmas = self.functions.sigmas(num_inference_steps, size, strength)
         self._check_latents(latents, batch, size)

@@ -58,6 +58,9 @@ SCHEDULER = {
 }
 """No shift towards noise: a picture has only 16 tokens."""
 
+EDITING = {"num_inference_steps": 8, "true_cfg_scale": 2.0, "paste_back": True}
+"""As `configs/mini.py` uses it."""
+
 
 def train_editor(context: StageContext) -> Results:
     """Trains transformer and text encoders; writes the folder `editor` (diffusers layout)."""
@@ -123,6 +126,7 @@ def train_editor(context: StageContext) -> Results:
         tokenizer=text.tokenizers.clip,
         tokenizer_2=text.tokenizers.t5,
         scheduler=SCHEDULER,
+        editing=EDITING,
     )
     return {"editor_parameters": sum(leaf.size for leaf in jax.tree.leaves(params["transformer"]))}
 

@@ -17,6 +17,7 @@ from ml_collections import FrozenConfigDict
 from onereward_jax.chain.plugins import described
 from onereward_jax.chain.stage import Results, StageContext
 from onereward_jax.convert import (
+    EDITING,
     FLUX,
     Weights,
     read_config,
@@ -81,7 +82,8 @@ def run(context: StageContext) -> Results:
             accuracy = read_json(context.output("reward") / "accuracy.json")["rows"]
             origin = Origin(**plain(config.judge_card))
             _save_card(judge, judge_card(origin, data, settings, accuracy, judge))
-    return {path.name: str(path) for path in (editor, *([judge] if has_judge else []))}
+    written = (editor, judge) if has_judge else (editor,)
+    return {path.name: path.relative_to(context.workdir).as_posix() for path in written}
 
 
 def _write_editor(context: StageContext, folder: Path) -> None:
@@ -105,6 +107,7 @@ def _write_editor(context: StageContext, folder: Path) -> None:
         tokenizer=base / "tokenizer",
         tokenizer_2=base / "tokenizer_2",
         scheduler=read_json(base / "scheduler" / "scheduler_config.json"),
+        editing=read_json(base / EDITING) if (base / EDITING).is_file() else None,
     )
 
 

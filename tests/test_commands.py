@@ -114,10 +114,8 @@ def test_the_judge_that_comes_along_answers_in_both_orders(tmp_path: Path, capsy
 
 def test_the_judges_verdict_is_the_mean_of_both_orders() -> None:
     assert judge.verdict(0.25, 1.0) == "b is better: 0.8750, the mean of both orders"
-    contradiction = "; the two orders contradict each other"
-    assert (
-        judge.verdict(0.5, 0.25) == f"a is better: 0.6250, the mean of both orders{contradiction}"
-    )
+    told = judge.verdict(0.5, 0.25)
+    assert told.startswith("a is better: 0.6250, ") and told.endswith("contradict each other")
 
 
 @pytest.mark.parametrize(

@@ -113,9 +113,10 @@ def train(
                 placed = place(batch)
             number += 1
             state, measured = throughput.run(step, number, state, placed)
-            if number == first and not bar.disable:
-                bar.write(f"{name}: {throughput.first_step()}")
+            told = throughput.first_step() if number == first and not bar.disable else ""
             bar.update()
+            if told:
+                bar.write(f"{name}: {told}")
             running = measured if running is None else add(running, measured)
             refusals.add(number, placed["index"], measured["refused"])
             if refusals.too_many():

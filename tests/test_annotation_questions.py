@@ -1,12 +1,15 @@
 """What people are asked and how their answers are read."""
 
+import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
 
 from onereward_jax.annotation.answers import LISTED, read_answers
 from onereward_jax.annotation.picture_digests import pixel_digest, question_digest
+from onereward_jax.annotation.question_page import write_question_page
 from onereward_jax.annotation.questions import Question, add_questions
 from onereward_jax.tasks import DIMENSIONS, Task
 
@@ -180,3 +183,16 @@ def test_a_digest_depends_on_everything_that_people_look_at():
     ]
     digests = {question_digest(*one) for one in (plain, *changed)}
     assert len(digests) == len(changed) + 1 and all(len(one) == 16 for one in digests)
+
+
+def test_the_page_shows_every_question_and_nothing_in_it_ends_the_script(tmp_path):
+    hostile = dataclasses.replace(ASKED[0], prompt="a </script><b> sign")
+    write_question_page(tmp_path / "index.html", [hostile, ASKED[1]])
+    text = (tmp_path / "index.html").read_text()
+    (content,) = re.findall(r'type="application/json">(.*?)</script>', text)
+    shown = json.loads(content)
+    lines = [line for one in (hostile, ASKED[1]) for line in one.lines()]
+    for found, line in zip(shown, lines, strict=True):
+        for name in ("triplet", "dimension", "digest", "prompt", "image", "mask"):
+            assert found[name] == line[name]
+        assert found["candidates"] == list(line["candidates"]) and found["meaning"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from onereward_jax.annotation.question_page import PAGE, write_question_page
 from onereward_jax.annotation.questions import FILE, Question, add_questions, with_questions
 from onereward_jax.chain.stage import StageContext
 from onereward_jax.storage import local_path
@@ -26,7 +27,11 @@ def answers_path(context: StageContext, named: str, folder: str) -> Path:
 
 
 def ask(context: StageContext, folder: str, questions: Sequence[Question]) -> None:
-    """Adds the questions that are missing to the file in `folder`; their pictures are there."""
+    """Adds the questions that are missing to the file in `folder`; their pictures are there.
+
+    Beside them lies a page to answer them on.
+    """
+    write_question_page(context.workdir / folder / PAGE, questions)
     copy = context.folders.copy
     if copy is None:
         add_questions(context.workdir / folder / FILE, questions)

@@ -1,0 +1,45 @@
+"""`index.html` beside the questions: a page that shows them one by one and saves the answers.
+
+It needs no server: the folder of the questions, opened from a disk, is enough. The answers are a
+file of lines as `answers.read_answers` reads them.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from onereward_jax.annotation.questions import Question
+from onereward_jax.common.atomic_file import atomic_file
+from onereward_jax.tasks import Dimension
+
+PAGE = "index.html"
+
+MEANINGS = {
+    Dimension.STRUCTURE: "Spatial and geometric coherence with the original layout.",
+    Dimension.CONSISTENCY: "Colour, texture and light blend with the surroundings.",
+    Dimension.TEXT_ALIGNMENT: "Identity, attributes and position that the prompt asks for.",
+    Dimension.AESTHETICS: "Overall appeal.",
+    Dimension.REMOVAL_QUALITY: "The target is gone, the area is clean, nothing is invented there.",
+}
+
+
+def write_question_page(path: Path, questions: Iterable[Question]) -> None:
+    """Writes the page; the pictures stay where the questions say, relative to it."""
+    shown = [
+        line
+        | {
+            "task": question.task.title,
+            "title": Dimension(line["dimension"]).title,
+            "meaning": MEANINGS[Dimension(line["dimension"])],
+        }
+        for question in questions
+        for line in question.lines()
+    ]
+    template = importlib.resources.files(__package__).joinpath("question_page.html")
+    # Inside of a script element nothing but "</" ends the text.
+    content = json.dumps(shown, ensure_ascii=False).replace("</", "<\\/")
+    with atomic_file(path) as draft:
+        draft.write_text(template.read_text("utf-8").replace("QUESTIONS", content, 1), "utf-8")

@@ -117,6 +117,9 @@ def _run(argv: Sequence[str]) -> None:
                 only=_STAGE.value,
                 command=given_command(sys.argv),
             )
+    except KeyboardInterrupt:  # before `hearing_signals`
+        print("stopped before the first stage, as asked", file=sys.stderr)
+        sys.exit(TRY_AGAIN)
     except Stopped as stop:
         if is_writer():
             print(stop, file=sys.stderr)

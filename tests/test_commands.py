@@ -16,6 +16,7 @@ import torch_pipeline
 from PIL import Image
 
 from onereward_jax import Editor, edit, judge
+from onereward_jax.common.user_errors import CommandParser, run_command
 from onereward_jax.convert.hub import PACKAGE
 from onereward_jax.inference import paste_back
 from onereward_jax.inference.edit_defaults import EditDefaults, read_edit_defaults
@@ -119,6 +120,22 @@ def test_the_judges_verdict_is_the_mean_of_both_orders() -> None:
 
 
 @pytest.mark.parametrize(
+    ("error", "code", "sentence"),
+    [
+        (KeyboardInterrupt(), 130, "stopped, as asked"),
+        (FileNotFoundError(2, "No such file", "a.png"), 2, "error: a.png: no such file"),
+    ],
+)
+def test_what_ends_a_command_is_said_in_a_sentence(error, code, sentence, capsys) -> None:
+    def run(options):
+        raise error
+
+    with pytest.raises(SystemExit) as ending:
+        run_command(CommandParser(prog="test", description=""), run, [])
+    assert ending.value.code == code and capsys.readouterr().err == f"{sentence}\n"
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"task": "erase"}, "unknown task 'erase'; there are fill, extend, remove,"),
@@ -128,7 +145,10 @@ def test_the_judges_verdict_is_the_mean_of_both_orders() -> None:
         ({"image": "none.png"}, "there is no file none.png"),
         ({"prompt": ""}, "the task fill needs a prompt"),
         ({"model": "mini/models/artist"}, "model: there is no folder mini/models/artist"),
-        ({"model": "mini/models/judge"}, "model folder .*judge/text_encoder does not exist"),
+        (
+            {"model": "mini/models/judge"},
+            "judge holds a Qwen2_5_VL.* alone; .* --transformer, ",
+        ),
         ({"transformer": "nowhere"}, "transformer: there is no folder nowhere"),
         ({"lora": "nowhere:0.5"}, "lora: there is no folder nowhere"),
         ({"lora": "a:inf"}, "argument --lora: the weight of a is inf, a number expected"),

@@ -22,6 +22,9 @@ USER_ERROR = 2
 TRY_AGAIN = 75
 """Exit code after SIGTERM or the loss of a peer (EX_TEMPFAIL): the same command resumes the run."""
 
+INTERRUPTED = 130
+"""Exit code of a command, other than a run, that Ctrl-C has ended; as shells have it."""
+
 WAITING = 10
 """Exit code while the run waits for people's answers: not a failure. The same command resumes the
 run once the answers are there; restarting earlier does nothing."""
@@ -97,8 +100,15 @@ def exit_with(error: Exception) -> NoReturn:
     hint = ""
     if isinstance(error, ModuleNotFoundError):
         hint = "; the extras of setup.py bring it, as in: pip install -e '.[mini]'"
-    print(f"error: {error}{hint}", file=sys.stderr)
+    print(f"error: {in_words(error)}{hint}", file=sys.stderr)
     sys.exit(USER_ERROR)
+
+
+def in_words(error: Exception) -> str:
+    """The message of an error; of the system's errors the file and what is wrong, no number."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror[0].lower()}{error.strerror[1:]}"
+    return str(error)
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -121,12 +131,15 @@ class CommandParser(argparse.ArgumentParser):
 def run_command(
     parser: CommandParser, run: Callable[[argparse.Namespace], None], argv: list[str] | None = None
 ) -> None:
-    """Parses the command line (or `argv`) and calls `run`; user errors are printed as one line."""
+    """Parses the command line (or `argv`) and calls `run`; user errors and Ctrl-C print one line."""
     # As in main.py: jax is verbose at level info.
     logging.set_verbosity(logging.WARNING)
     options = parser.parse_args(argv)
     try:
         run(options)
+    except KeyboardInterrupt:
+        print("stopped, as asked", file=sys.stderr)
+        sys.exit(INTERRUPTED)
     except (ValueError, OSError, ModuleNotFoundError) as error:
         if options.traceback or not is_user_error(error):
             raise

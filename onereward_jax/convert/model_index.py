@@ -46,7 +46,8 @@ def check_fill_pipeline(folder: str | Path) -> None:
     elif (folder / "config.json").is_file():
         raise ValueError(
             f"{folder} holds a {stated_architecture(read_config(folder))} alone; expected a full "
-            f"{FILL_PIPELINE}Pipeline (pass a transformer alone in addition to one)"
+            f"{FILL_PIPELINE}Pipeline "
+            "(a transformer alone goes with one: --transformer, config.models.transformer)"
         )
     elif folder.is_dir():
         raise FileNotFoundError(f"{folder}/model_index.json does not exist")

@@ -23,7 +23,7 @@ from jaxtyping import Array, Float32
 from PIL import Image
 
 from onereward_jax import policy
-from onereward_jax.convert import is_adapter, resolve_adapter, resolve_folder
+from onereward_jax.convert import check_fill_pipeline, is_adapter, resolve_adapter, resolve_folder
 from onereward_jax.data.aspect_buckets import Size
 from onereward_jax.inference.batch_padding import compute_dtype, pad_batch
 from onereward_jax.inference.edit_defaults import EditDefaults, read_edit_defaults
@@ -111,6 +111,7 @@ class Editor:
             `policy.load_text_encoder`; an adapter that does not fit, or given as `transformer`.
         """
         folder = resolve_folder(path, "model")
+        check_fill_pipeline(folder)
         defaults = read_edit_defaults(folder)
         if transformer is not None:
             transformer = resolve_folder(transformer, "transformer")

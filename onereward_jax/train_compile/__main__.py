@@ -24,6 +24,7 @@ from rich.console import Console
 
 from onereward_jax.common.absl_help import print_help
 from onereward_jax.common.config_files import check_overrides, load_config
+from onereward_jax.common.user_errors import exit_with
 from onereward_jax.parallel import make_mesh
 from onereward_jax.train_compile.chips import CHIPS
 from onereward_jax.train_compile.programs import JOBS, make_programs
@@ -31,7 +32,7 @@ from onereward_jax.train_compile.report import compile_report, print_report, pri
 from onereward_jax.train_compile.suggest import best_of, flags_of, print_trials, search
 from onereward_jax.train_compile.topology import Topology
 
-DOES_NOT_FIT, USER_ERROR, CRASHED = 1, 2, 70
+DOES_NOT_FIT, CRASHED = 1, 70
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="The experiment: a file of configs/, with :variant where it has some."
@@ -126,12 +127,6 @@ def parse_flags(argv: list[str]) -> list[str]:
         return rest
     except (flags.Error, ValueError) as error:
         exit_with(error)
-
-
-def exit_with(error: Exception) -> None:
-    """One sentence and the exit code of a user's error."""
-    print(f"error: {error}", file=sys.stderr)
-    sys.exit(USER_ERROR)
 
 
 def cli() -> None:

@@ -66,7 +66,11 @@ def reward_curves(rewards: Mapping[tuple[Task, Dimension], Curve]) -> str:
                     _line(axes, curve, DIMENSION_COLOURS[dimension], dimension.title)
             axes.axhline(0.5, color=INK, linewidth=0.6, linestyle=(0, (4, 4)), alpha=0.5)
             axes.set(title=task.title, ylim=(0, 1), xlabel="step")
-            axes.legend(fontsize=7.5, loc="lower right", handlelength=1.2)
+        lines = {line.get_label(): line for axes in panels for line in axes.get_lines()}
+        named = {one.title: lines[one.title] for one in Dimension if one.title in lines}
+        figure.legend(
+            named.values(), named, loc="outside lower center", ncols=3, fontsize=8, handlelength=1.2
+        )
         return _svg(figure)
 
 

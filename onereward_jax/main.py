@@ -14,10 +14,9 @@ from collections.abc import Sequence
 
 from absl import app, flags, logging
 from ml_collections import config_flags
-from rich.console import Console
-from rich.table import Table
 
-from onereward_jax.chain import Outcome, run_chain
+from onereward_jax.chain import run_chain
+from onereward_jax.chain.closing_table import print_outcomes
 from onereward_jax.chain.saved_command import given_command, last_flags, read_command
 from onereward_jax.common.absl_help import print_help
 from onereward_jax.common.config_files import check_overrides, check_tuples, load_config
@@ -154,30 +153,6 @@ def _join() -> None:
     given = (_COORDINATOR.value, _PROCESS_COUNT.value, _PROCESS_INDEX.value)
     if _DISTRIBUTED.value or any(value is not None for value in given):
         distributed.initialize(distributed.find_cluster_config(*given), _HOST_TIMEOUT.value)
-
-
-def print_outcomes(outcomes: Sequence[Outcome], workdir: str) -> None:
-    """Print the closing table: per stage, whether it ran, how long it took, what came out.
-
-    Paths stand below it, one a line, so that they can be copied whole.
-
-    Args:
-      outcomes: of the chain. A result is a path, from the work folder, that begins with its stage.
-      workdir: the work folder as it was given.
-    """
-    paths = {}
-    table = Table("stage", "status", "seconds", "results")
-    for outcome in outcomes:
-        results = dict(outcome.record.results)
-        for name, value in outcome.record.results.items():
-            if str(value).startswith(f"{outcome.stage}/"):
-                paths[name] = f"{workdir.rstrip('/')}/{results.pop(name)}"
-        told = ", ".join(f"{name} {value}" for name, value in results.items())
-        status = "ran" if outcome.ran else "unchanged"
-        table.add_row(outcome.stage, status, f"{outcome.record.seconds:.0f}", told)
-    Console().print(table)
-    for name, path in paths.items():
-        print(f"{name}: {path}")
 
 
 def parse_flags(argv: list[str]) -> list[str]:

@@ -13,7 +13,10 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 import onereward_jax
 from onereward_jax.chain import Stage, StageContext, config_rules, plugins
+from onereward_jax.chain.chain import Outcome
+from onereward_jax.chain.closing_table import print_outcomes
 from onereward_jax.chain.preflight import check_config
+from onereward_jax.chain.stage_record import StageRecord
 from onereward_jax.chain.staleness import OF_THE_RUN, leaves, readers, require_sections
 from onereward_jax.common.config_files import (
     check_overrides,
@@ -228,6 +231,18 @@ def test_mistakes_end_in_one_sentence(arguments, message, tmp_path):
     assert outcome.stderr.startswith(f"error: {message}")
     assert outcome.stderr.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_paths_stand_whole_below_the_closing_table(capsys):
+    results = {
+        "fill": "+9.5 % [+3.5, +15.5] (200 triplets)",
+        "report": "evaluate/report/index.html",
+    }
+    record = StageRecord("complete", {}, seconds=12.3, results=results)
+    print_outcomes([Outcome("evaluate", True, record)], f"runs/{40 * 'long'}/")
+    table, path = capsys.readouterr().out.strip().rsplit("\n", 1)
+    assert path == f"report: runs/{40 * 'long'}/evaluate/report/index.html"
+    assert "+9.5" in table and "index.html" not in table
 
 
 def test_a_full_disk_is_known_whoever_writes():

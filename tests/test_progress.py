@@ -20,7 +20,7 @@ def said(capsys):
 
 
 def test_a_bar_says_that_it_compiles_until_the_first_update(cache, capsys):
-    for usual in ("one to five minutes", "0 s"):
+    for usual in ("under five minutes", "0 s"):
         with progress_bar("rl", 30, program="rl, an editor") as bar:
             assert f"compiling, usually {usual}" in said(capsys)[-1]
             bar.update()

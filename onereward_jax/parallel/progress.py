@@ -87,4 +87,4 @@ def progress_bar(
 def compiling(program: str) -> str:
     """What a bar says before the first unit is done."""
     usual = usual_first_seconds(program)
-    return "compiling, usually " + ("one to five minutes" if usual is None else f"{usual:.0f} s")
+    return "compiling, usually " + ("under five minutes" if usual is None else f"{usual:.0f} s")

@@ -277,10 +277,13 @@ def test_the_pages_code_runs_and_its_flags_exist(root, monkeypatch):
     text = (ROOT / "docs" / "lora-and-formats.md").read_text()
     monkeypatch.chdir(root)
     write_adapter(root / "runs" / "lora" / "rl" / "ema")
+    for name in ("sign", "word"):
+        Image.new("RGB", (64, 64), "white").save(f"{name}.png")
     scope = {}
     for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
         exec(block, scope)
     assert (root / "runs" / "mini" / "mine" / "config.json").is_file()
+    assert [picture.size for picture in scope["pictures"]] == [(64, 64)]
     assert "{prompt}" not in scope["query"] and "coherence" in scope["query"]
     commands = re.findall(r"^    (python (?:.*\\\n)*.*)$", text, re.MULTILINE)
     assert len(commands) >= 9

@@ -147,7 +147,7 @@ def test_what_ends_a_command_is_said_in_a_sentence(error, code, sentence, capsys
         ({"model": "mini/models/artist"}, "model: there is no folder mini/models/artist"),
         (
             {"model": "mini/models/judge"},
-            "judge holds a Qwen2_5_VL.* alone; .* --transformer, ",
+            "judge holds a Qwen2_5_VL.* alone; .*: --transformer, ",
         ),
         ({"transformer": "nowhere"}, "transformer: there is no folder nowhere"),
         ({"lora": "nowhere:0.5"}, "lora: there is no folder nowhere"),

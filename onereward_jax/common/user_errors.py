@@ -131,7 +131,7 @@ class CommandParser(argparse.ArgumentParser):
 def run_command(
     parser: CommandParser, run: Callable[[argparse.Namespace], None], argv: list[str] | None = None
 ) -> None:
-    """Parses the command line (or `argv`) and calls `run`; user errors and Ctrl-C print one line."""
+    """Parses the command line or `argv`, calls `run`; user errors and Ctrl-C print one line."""
     # As in main.py: jax is verbose at level info.
     logging.set_verbosity(logging.WARNING)
     options = parser.parse_args(argv)

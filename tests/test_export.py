@@ -98,7 +98,7 @@ def root(tmp_path_factory) -> Path:
         (work / stage).mkdir()
         mesh = make_mesh(data=1, fsdp=4, tensor=2)
         results = run(StageContext(stage, settings, work, mesh))
-        assert {str(work / stage / name) for name in results} == set(results.values())
+        assert results == {name: f"{stage}/{name}" for name in results}
         assert {path.name for path in (work / stage).iterdir()} == set(results)
     return root
 

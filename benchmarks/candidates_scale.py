@@ -1,29 +1,27 @@
-"""What overlap saves in the stage `candidates`: host seconds against device seconds a batch.
+"""How much overlapping host and device work saves in the stage `candidates`, in seconds per batch.
 
     python benchmarks/candidates_scale.py [--processes 1 2] [--size 1024] [--batches 4]
     python benchmarks/candidates_scale.py --editor flux --blocks 19 38 --processes 1 --steps 2
 
-Photographs as of `data_scale.py`, written as the stage `data` writes them, are edited by an editor
-of random weights: a small one for a few cores, or FLUX.1-Fill's with as many blocks as fit.
-Prompts are embedded at T5-XXL's size (4 MB each), pictures saved as the stage saves them; those of
-random weights are noise, which takes PNG longest. No triplet comes twice, so nothing is read once
-for two pictures.
+The photographs of `data_scale.py`, written as by the stage `data`, are edited by an editor with
+random weights: a small one for a few cores, or FLUX.1-Fill with as many blocks as fit. Prompt
+embeddings have T5-XXL's size (4 MB each). Pictures are saved as in the stage; with random weights
+they are noise, the slowest case for PNG. Every triplet is used once, so every picture is read.
 
-First one step after the other, each timed and the devices waited for; then as the stage does; in
-turn for some rounds, of which the medians are told. Several processes, connected by gloo, share the
-machine, and each has its part of the batch. Where CPUs are the devices they compute on the cores
-that read and write: then nothing can be hidden but the waiting for the disk, and what overlap costs
-is seen beside it.
+Each round first runs sequentially, timing every step and waiting for the devices, then overlapped
+as the stage does. The medians over the rounds are printed. Several processes, connected by gloo,
+share the machine and split the batch. On CPU, the devices compute on the same cores that read and
+write: overlap then hides only disk waits, and its overhead is visible.
 
-Seen on an H100 with 16 cores, FLUX.1-Fill whole (19 + 38 blocks, bfloat16), 3 batches of 4 pictures
-of 1024 x 1024 and 2 steps: device 2.29 s a batch; host 1.84 s on one thread (reading 0.04, placing
-0.06, encoding and writing 1.75). One after the other 4.13 s, overlapped 2.55 s. With 2 + 4 blocks
-and 1 step, so that the host has most to do: device 0.29 s, host 1.83 s; 2.12 s one after the other,
-0.48 s overlapped.
+Measured on an H100 with 16 cores, full FLUX.1-Fill (19 + 38 blocks, bfloat16), 3 batches of 4
+pictures of 1024 x 1024 and 2 steps: device 2.29 s a batch; host 1.84 s on one thread (reading 0.04,
+placing 0.06, encoding and writing 1.75). Sequential 4.13 s, overlapped 2.55 s. With 2 + 4 blocks
+and 1 step, so that the host dominates: device 0.29 s, host 1.83 s; sequential 2.12 s, overlapped
+0.48 s.
 
-Seen on two cores with other work on them, `small`, batches of 4 pictures of 512 x 512: in one
-process device 5.42 s, host 1.46 s, 6.89 s one after the other and 6.35 s overlapped; in two, each
-with half of the batch, 5.28 s, 1.23 s and 1.47 s, 6.66 s and 5.05 s.
+Measured on two cores with other work running, `small`, batches of 4 pictures of 512 x 512: with one
+process device 5.42 s, host 1.46 s, sequential 6.89 s and overlapped 6.35 s; with two, each with
+half of the batch, 5.28 s, 1.23 s and 1.47 s, 6.66 s and 5.05 s.
 """
 
 from __future__ import annotations
@@ -46,11 +44,11 @@ from collections.abc import Iterator
 import numpy as np
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-parser.add_argument("--processes", type=int, nargs="+", default=[1, 2], help="how many, in turn")
+parser.add_argument("--processes", type=int, nargs="+", default=[1, 2], help="process counts to measure")
 parser.add_argument("--size", type=int, default=1024, help="side of the pictures in pixels")
-parser.add_argument("--batch", type=int, default=4, help="pictures of all processes together")
-parser.add_argument("--batches", type=int, default=4, help="timed, after one that compiles")
-parser.add_argument("--rounds", type=int, default=3, help="of both ways; medians are told")
+parser.add_argument("--batch", type=int, default=4, help="pictures, over all processes")
+parser.add_argument("--batches", type=int, default=4, help="timed batches, after one that compiles")
+parser.add_argument("--rounds", type=int, default=3, help="rounds; medians are printed")
 parser.add_argument("--steps", type=int, default=1, help="sampling steps, two forwards each")
 parser.add_argument("--editor", choices=("small", "flux"), default="small")
 parser.add_argument("--blocks", type=int, nargs=2, default=(1, 1), help="double and single")
@@ -69,12 +67,12 @@ SMALL_FLUX = dict(attention_head_dim=16, num_attention_heads=2, axes_dims_rope=(
 
 
 def wanted_triplets() -> int:
-    """One for each picture of the batches, and of the one that compiles."""
+    """One per picture of the timed batches and of the batch that compiles."""
     return ARGUMENTS.batch * (ARGUMENTS.batches + 1)
 
 
 def prepare(folder: pathlib.Path) -> None:
-    """Triplets and embeddings, as the stages before leave them."""
+    """Writes triplets and embeddings, as the stages `data` and `embed` do."""
     import ml_dtypes
     from data_scale import make_folder
 
@@ -83,7 +81,7 @@ def prepare(folder: pathlib.Path) -> None:
     from onereward_jax.data.triplets import Triplets
     from onereward_jax.policy import PromptEmbeds, add_to_text_cache
 
-    # every tenth photograph is for testing
+    # every tenth photograph goes to the test split
     count = 10 * wanted_triplets() // 9 + 2
     make_folder(folder / "photos", count, (5 * ARGUMENTS.size // 4, ARGUMENTS.size))
     write_triplets(folder / "data", FolderSource(folder / "photos", ARGUMENTS.size))
@@ -97,7 +95,7 @@ def prepare(folder: pathlib.Path) -> None:
 
 
 def make_editor(mesh):
-    """The editor and its weights on the devices."""
+    """The editor, and its random weights on the devices."""
     import jax
     import jax.numpy as jnp
 
@@ -125,10 +123,10 @@ def make_editor(mesh):
 
 
 class Clock:
-    """Seconds by name, and the stage's own pieces in two ways of putting them together.
+    """Seconds by name, and replacements that run the stage's functions sequentially.
 
     Attributes:
-      seconds: summed up while one step follows the other.
+      seconds: by name, summed over the sequential run.
     """
 
     def __init__(self) -> None:
@@ -137,13 +135,13 @@ class Clock:
 
     @contextlib.contextmanager
     def timed(self, name: str) -> Iterator[None]:
-        """Adds up the time of a block."""
+        """Adds the time of a block."""
         start = time.perf_counter()
         yield
         self.seconds[name] += time.perf_counter() - start
 
     def one_after_the_other(self, batches, read, compute, write) -> Iterator[list]:
-        """In place of `overlapped`."""
+        """Replaces `overlapped`."""
         for number, items in enumerate(batches):
             with self.timed("reading"):
                 found = [read(item) for item in items]
@@ -154,7 +152,7 @@ class Clock:
             yield written
 
     def waited_for(self, make):
-        """In place of `make_generate`: functions that wait for the devices in the serial run."""
+        """Replaces `make_generate`: its functions wait for the devices in the sequential run."""
         import jax
 
         def make_waiting(*args, **options):
@@ -173,7 +171,7 @@ class Clock:
 
 
 def measure(folder: pathlib.Path) -> None:
-    """What a process does: all of them the same, process 0 tells."""
+    """Runs on every process; process 0 prints."""
     from onereward_jax.parallel import barrier, distributed, make_mesh
 
     if "JAX_PROCESS_ID" in os.environ:
@@ -209,14 +207,14 @@ def measure(folder: pathlib.Path) -> None:
         start = time.perf_counter()
         for _ in maker.make(params, part, save):
             pass
-        barrier("the end of a way", seconds=None)
+        barrier("the end of a run", seconds=None)
         return (time.perf_counter() - start) / (len(part) / ARGUMENTS.batch)
 
     first, rest = edits[: ARGUMENTS.batch], edits[ARGUMENTS.batch :]
     machinery.overlapped = clock.one_after_the_other
     run(first)  # compiles
     rounds = []
-    for _ in range(ARGUMENTS.rounds):  # in turn, so that a busy machine is so for both ways
+    for _ in range(ARGUMENTS.rounds):  # alternating, so that other load affects both alike
         clock.seconds.clear()
         clock.serial, machinery.overlapped = True, clock.one_after_the_other
         before = run(rest)
@@ -225,14 +223,14 @@ def measure(folder: pathlib.Path) -> None:
         clock.serial, machinery.overlapped = False, overlapped
         rounds.append(mean | {"before": before, "after": run(rest)})
     median = {name: float(np.median([one[name] for one in rounds])) for name in rounds[0]}
-    told = [json.loads(text) for text in distributed.gather_on_writer(json.dumps(median))]
+    figures = [json.loads(text) for text in distributed.gather_on_writer(json.dumps(median))]
     if distributed.is_writer():
-        tell(told)
+        print_figures(figures)
     barrier("the end", seconds=None)
 
 
-def tell(processes: list[dict[str, float]]) -> None:
-    """Prints the figures of a number of processes."""
+def print_figures(processes: list[dict[str, float]]) -> None:
+    """Prints the figures of all processes."""
     import jax
 
     device, before, after = jax.devices()[0], processes[0]["before"], processes[0]["after"]
@@ -251,25 +249,25 @@ def tell(processes: list[dict[str, float]]) -> None:
         )
     alone = max(mean["device"] for mean in processes)
     print(
-        f"  wall seconds a batch: one after the other {before:.2f}, overlapped {after:.2f} (the "
-        f"first reading and the last writing included), the devices alone {alone:.2f}",
+        f"  wall-clock seconds a batch: sequential {before:.2f}, overlapped {after:.2f} (including "
+        f"the first read and the last write), devices alone {alone:.2f}",
         flush=True,
     )
 
 
 def start(what: str, folder: str, **variables: str) -> subprocess.Popen:
-    """This program as another process, in which JAX can choose its devices."""
+    """Starts this program as another process with its own JAX devices."""
     command = [sys.executable, *sys.argv, f"--{what}={folder}"]
     return subprocess.Popen(command, env=os.environ | variables)
 
 
 def main() -> None:
-    """Prepares, then measures in as many processes as are asked for."""
+    """Prepares the data, then measures with each number of processes."""
     if ARGUMENTS.prepare:
         return prepare(ARGUMENTS.prepare)
     if ARGUMENTS.measure:
         return measure(ARGUMENTS.measure)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # ends those that were started
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # ends the child processes
     with tempfile.TemporaryDirectory() as folder:
         if code := start("prepare", folder, JAX_PLATFORMS="cpu").wait():
             sys.exit(code)
@@ -288,7 +286,7 @@ def main() -> None:
             ]
             try:
                 codes = [process.wait() for process in started]
-            finally:  # they hear SIGTERM otherwise than this process
+            finally:  # the children handle SIGTERM differently
                 for process in started:
                     process.kill()
             if any(codes):

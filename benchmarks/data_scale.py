@@ -1,11 +1,11 @@
-"""What the stage `data` and reading its output cost, on photographs made up at a real size.
+"""Cost of the stage `data` and of reading its output, on synthetic photographs of real size.
 
     python benchmarks/data_scale.py [--count=40] [--side=1024] [--width=1600] [--height=1200]
                                     [--rows=40000] [--folder=...] [--processes 1 2]
 
-Prints seconds per triplet and core of the stage `data`, bytes of the records beside those of the
-photographs, milliseconds to read a triplet, seconds to open a data set of so many rows; then, by
-`candidates_scale.py`, host seconds against device seconds a batch of the stage `candidates`.
+Prints seconds per triplet and core of the stage `data`, bytes of records and of photographs,
+milliseconds to read a triplet, and seconds to open a data set of `--rows` rows; then runs
+`candidates_scale.py`, which prints host and device seconds per batch of the stage `candidates`.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ from onereward_jax.data.tfds_record import features
 from onereward_jax.data.triplets import Triplets
 
 QUALITY = 90
-"""Of the photographs' JPEG files, colours subsampled, as cameras write them."""
+"""Quality of the photographs' JPEG files, with subsampled colours, as cameras write them."""
 
 FULL = 40_000
-"""Triplets of the run that the figures are reckoned for."""
+"""Triplets of the run that the figures are extrapolated to."""
 
 READ = 32
-"""Triplets that are read."""
+"""Triplets to read."""
 
 
 def photograph(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
-    """Octaves of noise that fall as in photographs, things with edges, the noise of a sensor.
+    """Octaves of noise with the spectrum of photographs, shapes with edges, sensor noise.
 
     Args:
-      rng: of all that is drawn.
+      rng: source of all random numbers.
       size: width and height.
     """
     width, height = size
@@ -74,7 +74,7 @@ def photograph(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
 
 
 def make_folder(folder: Path, count: int, size: tuple[int, int]) -> None:
-    """Photographs with masks and rows; what is there already stays."""
+    """Writes photographs, masks and rows; keeps existing files."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for number in range(count):
@@ -92,7 +92,7 @@ def make_folder(folder: Path, count: int, size: tuple[int, int]) -> None:
 
 
 def at_training_size(source: FolderSource) -> int:
-    """Bytes of the photographs and masks, cropped and scaled and saved as their files are."""
+    """Bytes of the photographs and masks, cropped, scaled and saved in the format of their files."""
     total = 0
     for row in range(len(source.rows)):
         example = source.example(row)
@@ -113,7 +113,7 @@ def size_of(folder: Path, pattern: str = "*") -> int:
 
 @contextlib.contextmanager
 def empty_data_set(rows: int, side: int, bytes_each: int) -> Iterator[Path]:
-    """A data set whose records are holes in its files, with a real index."""
+    """A data set with a real index and sparse files without records."""
     with tempfile.TemporaryDirectory() as name:
         folder, indices = Path(name), {}
         for split, count in zip(SPLITS, (rows - rows // 10, rows // 10)):
@@ -142,7 +142,7 @@ def empty_data_set(rows: int, side: int, bytes_each: int) -> Iterator[Path]:
 
 @dataclasses.dataclass
 class Took:
-    """Seconds on the clock, and of all cores together."""
+    """Wall-clock seconds, and processor seconds of all cores."""
 
     clock: float = 0.0
     cores: float = 0.0
@@ -150,7 +150,7 @@ class Took:
 
 @contextlib.contextmanager
 def timed() -> Iterator[Took]:
-    """How long the block takes."""
+    """Measures the time of the block."""
     took = Took()
     clock, cores = time.perf_counter(), time.process_time()
     yield took
@@ -158,16 +158,16 @@ def timed() -> Iterator[Took]:
 
 
 def main() -> None:
-    """Makes, writes, opens, reads; prints a line each."""
+    """Makes, writes, reads and opens a data set; prints a line for each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--count", type=int, default=40, help="photographs that are made up")
-    parser.add_argument("--side", type=int, default=1024, help="of the pictures of training")
+    parser.add_argument("--count", type=int, default=40, help="synthetic photographs")
+    parser.add_argument("--side", type=int, default=1024, help="of the pictures used for training")
     parser.add_argument("--width", type=int, default=1600, help="of the photographs")
     parser.add_argument("--height", type=int, default=1200, help="of the photographs")
     parser.add_argument("--rows", type=int, default=FULL, help="of the data set to open")
-    parser.add_argument("--folder", type=Path, help="for photographs and records; left out: none")
+    parser.add_argument("--folder", type=Path, help="for photographs and records; default: temporary")
     parser.add_argument(
-        "--processes", nargs="*", default=["1", "2"], help="of candidates; no number: not measured"
+        "--processes", nargs="*", default=["1", "2"], help="of candidates; none: not measured"
     )
     arguments = parser.parse_args()
     with contextlib.ExitStack() as stack:
@@ -187,7 +187,7 @@ def main() -> None:
 
 
 def measure_data(photographs: Path, written: Path, side: int) -> int:
-    """The stage's work on a folder; returns the bytes of a record."""
+    """Measures the stage on a folder; returns the bytes per record."""
     cores = len(os.sched_getaffinity(0))
     with timed() as took:
         source = FolderSource(photographs, side)
@@ -202,7 +202,7 @@ def measure_data(photographs: Path, written: Path, side: int) -> int:
         f"{FULL:,} in {took.clock * cores / count * FULL / 3600:.2f} h on one core"
     )
     print(
-        f"bytes: files {files / 1e6:.1f} MB, at the size of training {scaled / 1e6:.1f} MB, "
+        f"bytes: files {files / 1e6:.1f} MB, at training size {scaled / 1e6:.1f} MB, "
         f"records {records / 1e6:.1f} MB ({records / scaled:.2f} x, {records / count / 1e3:.0f} kB "
         f"each); "
         f"{FULL:,} in {records / count * FULL / 1e9:.1f} GB"
@@ -211,7 +211,7 @@ def measure_data(photographs: Path, written: Path, side: int) -> int:
 
 
 def measure_reading(triplets: Triplets) -> None:
-    """Random access to a few triplets, on one thread."""
+    """Measures random access to `READ` triplets, on one thread."""
     rows = np.random.default_rng(0).permutation(len(triplets))[:READ]
     for fields in (("image", "mask", "prompt"), ("image", "mask", "target", "prompt")):
         with timed() as took:
@@ -221,7 +221,7 @@ def measure_reading(triplets: Triplets) -> None:
 
 
 def measure_opening(rows: int, side: int, bytes_each: int) -> None:
-    """Both splits of a data set of so many rows."""
+    """Measures opening both splits of a data set of `rows` rows."""
     with empty_data_set(rows, side, bytes_each) as folder:
         with timed() as took:
             opened = [Triplets(folder, split) for split in SPLITS]

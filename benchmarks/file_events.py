@@ -1,4 +1,4 @@
-"""What happens to the files below a folder, as it happens: Linux's inotify."""
+"""Live events of the files below a folder, from Linux's inotify."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NAMES = {
 
 
 class FileEvents:
-    """A context manager; folders that appear later are watched too."""
+    """A context manager; also watches folders that are created later."""
 
     def __init__(self, root: pathlib.Path) -> None:
         self._libc = ctypes.CDLL(None, use_errno=True)
@@ -34,7 +34,7 @@ class FileEvents:
         os.close(self._file)
 
     def wait(self, seconds: float) -> list[tuple[pathlib.Path, str]]:
-        """What has happened, as (path from the root, kind); waits at most so long for something."""
+        """New events as (path relative to the root, kind); waits at most `seconds` for the first."""
         if not select.select([self._file], [], [], max(0.0, seconds))[0]:
             return []
         found, data = [], os.read(self._file, 1 << 16)
@@ -54,7 +54,7 @@ class FileEvents:
 
     def _watch(self, folder: pathlib.Path) -> None:
         watch = self._libc.inotify_add_watch(self._file, os.fsencode(folder), _MASK)
-        if watch < 0:  # it is gone already
+        if watch < 0:  # already deleted
             return
         self._folders[watch] = folder
         try:

@@ -1,13 +1,13 @@
-"""The smallest topology of each generation that each large config fits on: docs/fits.md.
+"""The smallest topology of each chip generation that each large config fits on: docs/fits.md.
 
     python benchmarks/fits.py > docs/fits.md
 
-Compiles ahead of time; no TPU and no GPU is needed, but the extras `tpu` and `cuda` are, each in an
-environment of its own: name the rows of GPUs in the one, those of TPUs in the other. Every outcome
-is kept in benchmarks/fits.jsonl, so that an interrupted run goes on where it was, and what is there
-is not compiled again: delete the lines that a change has made untrue. Lines without `version` are
-shown where there is no other, and marked. Rows may be named, as in `flux_fill_dev/rl/v5p`; `none`
-compiles nothing. Rows that were never compiled are said to be missing.
+Compiles ahead of time, without a TPU or GPU. Needs the extras `tpu` and `cuda`, each in its own
+environment: pass the names of TPU rows in one and of GPU rows in the other. Results are stored in
+benchmarks/fits.jsonl. An interrupted run resumes, and stored results are not compiled again: delete
+the lines that a change has made outdated. Lines without `version` are shown, and marked, if there is
+no newer one. Arguments name rows, as in `flux_fill_dev/rl/v5p`; `none` compiles nothing. Rows that
+were never compiled are listed as missing.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TOPOLOGIES = {
     "v5e": ("2x2", "2x4", "4x4", "4x8", "8x8"),
     "h100": ("1x8", "2x8", "4x8", "8x8"),
 }
-"""Four to 64 chips; of GPUs, one to eight hosts of eight."""
+"""Four to 64 chips; for GPUs, one to eight hosts of eight."""
 
 GUESSES = {
     ("flux_fill_dev", "rl"): {"v5p": 1, "v6e": 2, "v5e": 3, "h100": 0},
@@ -36,52 +36,58 @@ GUESSES = {
     ("qwen2_5_vl_7b_reward", "reward"): {"v5p": 0, "v6e": 1, "v5e": 2, "h100": 0},
     ("flux_fill_dev", "candidates"): {"v5p": 0, "v6e": 0, "v5e": 1, "h100": 0},
 }
-"""Row -> where the search begins, in `TOPOLOGIES`."""
+"""Row -> index into `TOPOLOGIES` at which the search starts."""
 
 VERSION = 2
-"""Of what is compiled: 2 since `rl` has the guidance of its config, `candidates` half precision."""
+"""Version of the compiled programs. 2: `rl` uses the config's guidance, `candidates` bfloat16."""
 
 CHANGED = ("rl", "candidates")
-"""Stages whose older lines are of something else."""
+"""Stages whose programs differ between versions."""
 
 BATCHES = {"rl": 8, "reward": 16, "candidates": 1}
-"""Samples of a step at least; as in the configs where a stage learns."""
+"""Minimum batch size; for trained stages that of the configs."""
 
 MOST_TENSOR = 4
-"""The judge has four key-value heads."""
+"""Largest `tensor` axis: the judge has four key-value heads."""
 
 LEAST_TENSOR = {"rl": 2, "reward": 1, "candidates": 1}
-"""The rows of a picture are spread over that axis in the VAE, whose gradient takes gigabytes."""
+"""Smallest `tensor` axis: the VAE's gradient takes gigabytes, and shards image rows over `tensor`."""
 
 HEAD = """# What fits where
 
-Made by `python benchmarks/fits.py`, which compiles each step ahead of time at the sizes of the
-published models (1024x1024 pixels, FLUX.1-Fill-dev, Qwen2.5-VL-7B-Instruct): nothing here has run
-on these chips. The smallest topology of 4, 8, 16, 32 or 64 chips (of H100s 8 to 64, in hosts of
-eight) that the compiler finds room on, with one sample of a device at a time (`microbatches` makes
-the batch of the config of them). *Mesh* is fsdp x tensor; memory, at its peak, and operations are
-those of a device; *step s* is the roofline's bound from below, *MFU* what it would mean; *smaller*
-is what the next smaller topology would need for each of its devices.
+Made by `python benchmarks/fits.py`, which compiles each step ahead of time at the sizes of the published models
+(1024x1024 pixels, FLUX.1-Fill-dev, Qwen2.5-VL-7B-Instruct). Nothing here has run on these chips.
 
-Rows marked † are older: of a policy without true guidance (`--config.rl.policy_true_cfg_scale=1
---config.rl.prediction_true_cfg_scale=1`), where the config's guidance, 4 for policy and reference,
-makes 1.32 times the operations; and of `candidates` with float32 weights, which are held in the
-dtype of computation by now. With the guidance of its config `flux_fill_dev` took 79.3 GiB and
-23,833 TFLOP on v5p:2x2x1, 20.9 GiB and 5,958 TFLOP on v6e:4x4, and did not fit on v6e:2x4.
+Each row is the smallest topology of 4, 8, 16, 32 or 64 chips (for H100s 8 to 64, in hosts of eight) on which the
+compiler finds enough memory, with a microbatch of one sample per device; `microbatches` accumulates them to the
+config's batch.
 
-*Saving* is what a device holds while the trained models are written: the models, and a layer on its
-way, but no moments. Compiled apart from the steps: `rl` of `flux_fill_dev` 4.1 GiB on v5e:4x8, 8.0
-on v6e:4x4 and 31.8 on v5p:2x2x1, `reward` of `qwen2_5_vl_7b_reward` 2.0 on v5e:4x4, 3.9 on v6e:2x4
-and 8.2 on v5p:2x2x1; the layer's share is 54 to 67 MiB, on v5p:2x2x1 520 MiB for the judge.
-`evaluate` of `flux_fill_dev`, with its batch of 64, takes 6.9 GiB for edits and 2.3 for the judge
-on v5e:4x8.
+- *Mesh* is fsdp x tensor.
+- *GiB* is peak memory per device, *of* the memory available; *TFLOP* counts operations per device and step.
+- *step s* is the lower bound of the roofline, and *MFU* the utilisation at that bound.
+- *smaller* is the memory per device that the next smaller topology would need.
+
+Rows marked † are older. For `rl` they have a policy without true guidance
+(`--config.rl.policy_true_cfg_scale=1 --config.rl.prediction_true_cfg_scale=1`); the config's guidance, 4 for
+policy and reference, takes 1.32 times the operations. For `candidates` they have float32 weights; weights are now
+held in the compute dtype. With the config's guidance `flux_fill_dev` took 79.3 GiB and 23,833 TFLOP on v5p:2x2x1,
+20.9 GiB and 5,958 TFLOP on v6e:4x4, and did not fit on v6e:2x4.
+
+*Saving* is the memory per device while the trained models are written: the models and one gathered layer, but no
+optimizer moments. Compiled separately from the steps:
+
+- `rl` of `flux_fill_dev`: 4.1 GiB on v5e:4x8, 8.0 on v6e:4x4 and 31.8 on v5p:2x2x1;
+- `reward` of `qwen2_5_vl_7b_reward`: 2.0 on v5e:4x4, 3.9 on v6e:2x4 and 8.2 on v5p:2x2x1.
+
+The layer takes 54 to 67 MiB of that, for the judge on v5p:2x2x1 520 MiB. `evaluate` of `flux_fill_dev`, with its
+batch of 64, takes 6.9 GiB for edits and 2.3 for the judge on v5e:4x8.
 
 | config | stage | topology | mesh | batch | GiB | of | saving | TFLOP | step s | MFU | smaller |
 |---|---|---|---|---|---|---|---|---|---|---|---|"""
 
 
 def main(wanted: list[str]) -> None:
-    """Compiles what is missing of the wanted rows (all, if none is named), then prints the page."""
+    """Compiles missing results of the named rows (default: all), then prints the page."""
     rows = {f"{config}/{stage}/{name}": (config, stage, name) for config, stage, name in all_rows()}
     unknown = [name for name in wanted if name not in rows and name != "none"]
     if unknown:
@@ -102,7 +108,7 @@ def all_rows() -> list[tuple[str, str, str]]:
 
 
 def measure(config: str, stage: str, generation: str) -> None:
-    """Compiles from the guess on, downwards while it fits and upwards until it does."""
+    """Compiles from the guess on: smaller topologies while they fit, larger ones until one fits."""
     shapes = TOPOLOGIES[generation]
     at = GUESSES[config, stage][generation]
     step = -1 if report_of(config, stage, f"{generation}:{shapes[at]}")["fits"] else 1
@@ -112,7 +118,7 @@ def measure(config: str, stage: str, generation: str) -> None:
 
 
 def report_of(config: str, stage: str, topology: str) -> dict:
-    """The JSON of `train_compile`, from the results or made now."""
+    """The JSON of `train_compile`, stored or compiled now."""
     found = results().get((config, stage, topology))
     if found is not None and not outdated(found):
         return found
@@ -138,7 +144,7 @@ def report_of(config: str, stage: str, topology: str) -> dict:
 
 
 def fields_of(stage: str, devices: int) -> dict[str, int]:
-    """Mesh and batch: no more data-parallel devices than samples, as far as heads allow."""
+    """Mesh and batch: at most one data-parallel device per sample, as far as heads allow."""
     batch_size = BATCHES[stage]
     learns = stage != "candidates"
     tensor = min(MOST_TENSOR, math.ceil(devices / batch_size)) if learns else 1
@@ -152,12 +158,12 @@ def fields_of(stage: str, devices: int) -> dict[str, int]:
 
 
 def outdated(report: dict) -> bool:
-    """Whether a line is of what was compiled before `VERSION`."""
+    """Whether a stored result is older than `VERSION`."""
     return report["stage"] in CHANGED and report.get("version", 1) < VERSION
 
 
 def results() -> dict[tuple[str, str, str], dict]:
-    """(config, stage, topology) -> report, the last one."""
+    """(config, stage, topology) -> its last report."""
     if not RESULTS.exists():
         return {}
     reports = map(json.loads, RESULTS.read_text(encoding="utf-8").splitlines())

@@ -44,7 +44,9 @@ from collections.abc import Iterator
 import numpy as np
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-parser.add_argument("--processes", type=int, nargs="+", default=[1, 2], help="process counts to measure")
+parser.add_argument(
+    "--processes", type=int, nargs="+", default=[1, 2], help="how many, one run each"
+)
 parser.add_argument("--size", type=int, default=1024, help="side of the pictures in pixels")
 parser.add_argument("--batch", type=int, default=4, help="pictures, over all processes")
 parser.add_argument("--batches", type=int, default=4, help="timed batches, after one that compiles")

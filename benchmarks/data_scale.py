@@ -92,7 +92,7 @@ def make_folder(folder: Path, count: int, size: tuple[int, int]) -> None:
 
 
 def at_training_size(source: FolderSource) -> int:
-    """Bytes of the photographs and masks, cropped, scaled and saved in the format of their files."""
+    """Bytes of the photographs and masks, cropped, scaled and saved in their formats."""
     total = 0
     for row in range(len(source.rows)):
         example = source.example(row)
@@ -165,7 +165,9 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=1600, help="of the photographs")
     parser.add_argument("--height", type=int, default=1200, help="of the photographs")
     parser.add_argument("--rows", type=int, default=FULL, help="of the data set to open")
-    parser.add_argument("--folder", type=Path, help="for photographs and records; default: temporary")
+    parser.add_argument(
+        "--folder", type=Path, help="of photographs and records; default: temporary"
+    )
     parser.add_argument(
         "--processes", nargs="*", default=["1", "2"], help="of candidates; none: not measured"
     )

@@ -34,7 +34,7 @@ class FileEvents:
         os.close(self._file)
 
     def wait(self, seconds: float) -> list[tuple[pathlib.Path, str]]:
-        """New events as (path relative to the root, kind); waits at most `seconds` for the first."""
+        """New events as (path below the root, kind); waits at most `seconds` for the first."""
         if not select.select([self._file], [], [], max(0.0, seconds))[0]:
             return []
         found, data = [], os.read(self._file, 1 << 16)

@@ -5,9 +5,9 @@
 Compiles ahead of time, without a TPU or GPU. Needs the extras `tpu` and `cuda`, each in its own
 environment: pass the names of TPU rows in one and of GPU rows in the other. Results are stored in
 benchmarks/fits.jsonl. An interrupted run resumes, and stored results are not compiled again: delete
-the lines that a change has made outdated. Lines without `version` are shown, and marked, if there is
-no newer one. Arguments name rows, as in `flux_fill_dev/rl/v5p`; `none` compiles nothing. Rows that
-were never compiled are listed as missing.
+the lines that a change has made outdated. Lines without `version` are shown, and marked, if no
+newer one exists. Arguments name rows, as in `flux_fill_dev/rl/v5p`; `none` compiles nothing. Rows
+that were never compiled are listed as missing.
 """
 
 from __future__ import annotations
@@ -51,36 +51,39 @@ MOST_TENSOR = 4
 """Largest `tensor` axis: the judge has four key-value heads."""
 
 LEAST_TENSOR = {"rl": 2, "reward": 1, "candidates": 1}
-"""Smallest `tensor` axis: the VAE's gradient takes gigabytes, and shards image rows over `tensor`."""
+"""Smallest `tensor` axis, which shards image rows in the VAE: its gradient takes gigabytes."""
 
 HEAD = """# What fits where
 
-Made by `python benchmarks/fits.py`, which compiles each step ahead of time at the sizes of the published models
-(1024x1024 pixels, FLUX.1-Fill-dev, Qwen2.5-VL-7B-Instruct). Nothing here has run on these chips.
+Made by `python benchmarks/fits.py`, which compiles each step ahead of time at the sizes of the
+published models (1024x1024 pixels, FLUX.1-Fill-dev, Qwen2.5-VL-7B-Instruct). Nothing here has run
+on these chips.
 
-Each row is the smallest topology of 4, 8, 16, 32 or 64 chips (for H100s 8 to 64, in hosts of eight) on which the
-compiler finds enough memory, with a microbatch of one sample per device; `microbatches` accumulates them to the
-config's batch.
+Each row is the smallest topology of 4, 8, 16, 32 or 64 chips (for H100s 8 to 64, in hosts of eight)
+on which the compiler finds enough memory, with a microbatch of one sample per device;
+`microbatches` accumulates them to the config's batch.
 
 - *Mesh* is fsdp x tensor.
-- *GiB* is peak memory per device, *of* the memory available; *TFLOP* counts operations per device and step.
+- *GiB* is peak memory per device, *of* the memory available; *TFLOP* counts operations per device
+  and step.
 - *step s* is the lower bound of the roofline, and *MFU* the utilisation at that bound.
 - *smaller* is the memory per device that the next smaller topology would need.
 
 Rows marked † are older. For `rl` they have a policy without true guidance
-(`--config.rl.policy_true_cfg_scale=1 --config.rl.prediction_true_cfg_scale=1`); the config's guidance, 4 for
-policy and reference, takes 1.32 times the operations. For `candidates` they have float32 weights; weights are now
-held in the compute dtype. With the config's guidance `flux_fill_dev` took 79.3 GiB and 23,833 TFLOP on v5p:2x2x1,
-20.9 GiB and 5,958 TFLOP on v6e:4x4, and did not fit on v6e:2x4.
+(`--config.rl.policy_true_cfg_scale=1 --config.rl.prediction_true_cfg_scale=1`); the config's
+guidance, 4 for policy and reference, takes 1.32 times the operations. For `candidates` they have
+float32 weights; weights are now held in the compute dtype. With the config's guidance
+`flux_fill_dev` took 79.3 GiB and 23,833 TFLOP on v5p:2x2x1, 20.9 GiB and 5,958 TFLOP on v6e:4x4,
+and did not fit on v6e:2x4.
 
-*Saving* is the memory per device while the trained models are written: the models and one gathered layer, but no
-optimizer moments. Compiled separately from the steps:
+*Saving* is the memory per device while the trained models are written: the models and one gathered
+layer, but no optimizer moments. Compiled separately from the steps:
 
 - `rl` of `flux_fill_dev`: 4.1 GiB on v5e:4x8, 8.0 on v6e:4x4 and 31.8 on v5p:2x2x1;
 - `reward` of `qwen2_5_vl_7b_reward`: 2.0 on v5e:4x4, 3.9 on v6e:2x4 and 8.2 on v5p:2x2x1.
 
-The layer takes 54 to 67 MiB of that, for the judge on v5p:2x2x1 520 MiB. `evaluate` of `flux_fill_dev`, with its
-batch of 64, takes 6.9 GiB for edits and 2.3 for the judge on v5e:4x8.
+The layer takes 54 to 67 MiB of that, for the judge on v5p:2x2x1 520 MiB. `evaluate` of
+`flux_fill_dev`, with its batch of 64, takes 6.9 GiB for edits and 2.3 for the judge on v5e:4x8.
 
 | config | stage | topology | mesh | batch | GiB | of | saving | TFLOP | step s | MFU | smaller |
 |---|---|---|---|---|---|---|---|---|---|---|---|"""

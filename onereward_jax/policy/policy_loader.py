@@ -10,7 +10,6 @@ as `transformer` to replace the folder's own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,7 @@ from onereward_jax.models.clip import ClipTextConfig, ClipTextModel
 from onereward_jax.models.flux import FluxConfig, FluxTransformer
 from onereward_jax.models.t5 import T5Config, T5Encoder
 from onereward_jax.models.vae import AutoencoderKL, VaeConfig
-from onereward_jax.parallel import logical_shardings
+from onereward_jax.parallel import abstract_arrays
 from onereward_jax.policy.fill_policy import FillPolicy, PolicyParams
 from onereward_jax.policy.noise_schedule import NoiseSchedule
 from onereward_jax.policy.text_encoders import TextEncoder, TextParams
@@ -124,8 +123,10 @@ def abstract_params(editor: FillPolicy, mesh: Mesh) -> PolicyParams:
     """Shapes, dtypes and shardings of an editor's parameters, as `jax.ShapeDtypeStruct`."""
     key, batch = jax.random.key(0), mesh.size
     return PolicyParams(
-        transformer=_abstract(lambda: _init_transformer(editor, key, batch), mesh),
-        vae=_abstract(lambda: _init_vae(editor, key, batch), mesh),
+        transformer=abstract_arrays(
+            jax.eval_shape(lambda: _init_transformer(editor, key, batch)), mesh
+        ),
+        vae=abstract_arrays(jax.eval_shape(lambda: _init_vae(editor, key, batch)), mesh),
     )
 
 
@@ -181,22 +182,12 @@ def load_text_encoder(
     encoder = TextEncoder(clip, t5, load_tokenizers(folder), max_sequence_length)
     key, ids = jax.random.key(0), jnp.zeros((mesh.size, 1), jnp.int32)
     abstract = TextParams(
-        clip=_abstract(lambda: clip.init(key, ids)["params"], mesh),
-        t5=_abstract(lambda: t5.init(key, ids)["params"], mesh),
+        clip=abstract_arrays(jax.eval_shape(clip.init, key, ids)["params"], mesh),
+        t5=abstract_arrays(jax.eval_shape(t5.init, key, ids)["params"], mesh),
     )
     return encoder, TextParams(
         clip=load_params(folder / "text_encoder", abstract.clip, CLIP),
         t5=load_params(folder / "text_encoder_2", abstract.t5, T5),
-    )
-
-
-def _abstract(init: Callable[[], Any], mesh: Mesh) -> Any:
-    """Shapes, dtypes and shardings of the result of `init` (in Linen's partitioning boxes)."""
-    boxed = jax.eval_shape(init)
-    return jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        nn.meta.unbox(boxed),
-        logical_shardings(boxed, mesh),
     )
 
 

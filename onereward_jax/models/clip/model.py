@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import flax.linen as nn
@@ -11,13 +10,19 @@ from jaxtyping import Array, Float, Int
 
 from onereward_jax.models.attention import attention
 from onereward_jax.models.clip.config import LEGACY_EOS_TOKEN_ID, ClipTextConfig
-from onereward_jax.parallel import RULES, remat
+from onereward_jax.models.layers import (
+    CHANNELS,
+    HEADS,
+    HIDDEN,
+    constrain,
+    dense,
+    embed,
+    ones,
+    zeros,
+)
+from onereward_jax.parallel import remat
 
-CHANNELS = ("batch", "sequence", "act_embed")
-HIDDEN = ("batch", "sequence", "act_mlp")
-HEADS = ("batch", "sequence", "act_heads", None)
-
-constrain = functools.partial(nn.with_logical_constraint, rules=RULES)
+STDDEV = 0.02
 
 
 class ClipTextModel(nn.Module):
@@ -77,19 +82,12 @@ class TextEmbeddings(nn.Module):
 
     @nn.compact
     def __call__(self, input_ids: Int[Array, "b l"]) -> Float[Array, "b l d"]:
-        def embed(rows: int, axes: tuple[str, str], name: str) -> nn.Embed:
-            init = nn.with_logical_partitioning(nn.initializers.normal(0.02), axes)
-            return nn.Embed(
-                rows,
-                self.config.hidden_size,
-                embedding_init=init,
-                dtype=self.dtype,
-                param_dtype=self.param_dtype,
-                name=name,
-            )
+        def table(rows: int, axes: tuple[str, str], name: str) -> nn.Embed:
+            kinds = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+            return embed(rows, self.config.hidden_size, axes, STDDEV, name, **kinds)
 
-        tokens = embed(self.config.vocab_size, ("vocab", "embed"), "token_embedding")
-        positions = embed(
+        tokens = table(self.config.vocab_size, ("vocab", "embed"), "token_embedding")
+        positions = table(
             self.config.max_position_embeddings, ("norm", "embed"), "position_embedding"
         )
         return tokens(input_ids) + positions(jnp.arange(input_ids.shape[1]))
@@ -145,11 +143,11 @@ class SelfAttention(nn.Module):
         kinds = dict(dtype=self.dtype, param_dtype=self.param_dtype)
 
         def heads(name: str) -> Float[Array, "b l h k"]:
-            flat = _dense(width, ("embed", "heads"), name, **kinds)(x)
+            flat = dense(width, ("embed", "heads"), STDDEV, name, **kinds)(x)
             return constrain(flat.reshape(*x.shape[:2], count, width // count), HEADS)
 
         mixed = attention(heads("q_proj"), heads("k_proj"), heads("v_proj"), is_causal=True)
-        return _dense(width, ("heads", "embed"), "out_proj", **kinds)(mixed.reshape(x.shape))
+        return dense(width, ("heads", "embed"), STDDEV, "out_proj", **kinds)(mixed.reshape(x.shape))
 
 
 class MLP(nn.Module):
@@ -162,31 +160,21 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b l d"]) -> Float[Array, "b l d"]:
         kinds = dict(dtype=self.dtype, param_dtype=self.param_dtype)
-        hidden = _dense(self.config.intermediate_size, ("embed", "mlp"), "fc1", **kinds)(x)
+        hidden = dense(self.config.intermediate_size, ("embed", "mlp"), STDDEV, "fc1", **kinds)(x)
         hidden = constrain(hidden, HIDDEN)
         if self.config.hidden_act == "quick_gelu":
             hidden = hidden * nn.sigmoid(1.702 * hidden)
         else:
             hidden = nn.gelu(hidden, approximate=False)
-        return _dense(self.config.hidden_size, ("mlp", "embed"), "fc2", **kinds)(hidden)
-
-
-def _dense(features: int, axes: tuple[str, str], name: str, **kinds: Any) -> nn.Dense:
-    return nn.Dense(
-        features,
-        kernel_init=nn.with_logical_partitioning(nn.initializers.normal(0.02), axes),
-        bias_init=nn.with_logical_partitioning(nn.initializers.zeros, axes[1:]),
-        name=name,
-        **kinds,
-    )
+        return dense(self.config.hidden_size, ("mlp", "embed"), STDDEV, "fc2", **kinds)(hidden)
 
 
 def _norm(config: ClipTextConfig, name: str, **kinds: Any) -> nn.LayerNorm:
     return nn.LayerNorm(
         epsilon=config.layer_norm_eps,
         use_fast_variance=False,
-        scale_init=nn.with_logical_partitioning(nn.initializers.ones, ("norm",)),
-        bias_init=nn.with_logical_partitioning(nn.initializers.zeros, ("norm",)),
+        scale_init=ones(("norm",)),
+        bias_init=zeros(("norm",)),
         name=name,
         **kinds,
     )

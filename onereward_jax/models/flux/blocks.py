@@ -10,15 +10,14 @@ from jaxtyping import Array, Float
 from onereward_jax.models.flux.config import FluxConfig
 from onereward_jax.models.flux.joint_attention import JointAttention, SelfAttention
 from onereward_jax.models.flux.layers import (
-    HIDDEN,
+    Dense,
     Modulation,
     TwoPartDense,
-    constrain,
-    dense,
     gated_residual,
     modulate,
 )
 from onereward_jax.models.flux.rotary import RotaryTable
+from onereward_jax.models.layers import HIDDEN, constrain
 
 MLP_RATIO = 4
 
@@ -87,7 +86,7 @@ class FluxSingleTransformerBlock(nn.Module):
         shift, scale, gate = Modulation(3, name="norm", **kinds)(conditioning)
         normed = modulate(hidden_states, shift, scale)
         mixed = SelfAttention(self.config, name="attn", **kinds)(normed, rotary)
-        hidden = dense(
+        hidden = Dense(
             MLP_RATIO * self.config.inner_dim, ("embed", "mlp"), name="proj_mlp", **kinds
         )(normed)
         hidden = nn.gelu(constrain(hidden, HIDDEN), approximate=True)
@@ -106,7 +105,7 @@ class FeedForward(nn.Module):
     def __call__(self, x: Float[Array, "b s d"]) -> Float[Array, "b s d"]:
         kinds = dict(dtype=self.dtype, param_dtype=self.param_dtype)
         hidden = GeluProjection(MLP_RATIO * self.features, name="net_0", **kinds)(x)
-        return dense(self.features, ("mlp", "embed"), name="net_2", **kinds)(hidden)
+        return Dense(self.features, ("mlp", "embed"), name="net_2", **kinds)(hidden)
 
 
 class GeluProjection(nn.Module):
@@ -118,7 +117,7 @@ class GeluProjection(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b s d"]) -> Float[Array, "b s f"]:
-        hidden = dense(
+        hidden = Dense(
             self.features,
             ("embed", "mlp"),
             name="proj",

@@ -10,8 +10,9 @@ from jaxtyping import Array, Float
 
 from onereward_jax.models.attention import attention
 from onereward_jax.models.flux.config import FluxConfig
-from onereward_jax.models.flux.layers import HEADS, NORM_EPS, constrain, dense
+from onereward_jax.models.flux.layers import NORM_EPS, Dense
 from onereward_jax.models.flux.rotary import RotaryTable, apply_rotary
+from onereward_jax.models.layers import HEADS, constrain
 
 
 class JointAttention(nn.Module):
@@ -38,8 +39,8 @@ class JointAttention(nn.Module):
         output = ("heads", "embed")
         width = self.config.inner_dim
         return (
-            dense(width, output, name="to_out_0", **kinds)(mixed[:, text_length:]),
-            dense(width, output, name="to_add_out", **kinds)(mixed[:, :text_length]),
+            Dense(width, output, name="to_out_0", **kinds)(mixed[:, text_length:]),
+            Dense(width, output, name="to_add_out", **kinds)(mixed[:, :text_length]),
         )
 
 
@@ -70,7 +71,7 @@ def _project(
     """Queries, keys and values per head; queries and keys RMS-normalised over the head."""
 
     def heads(part: str) -> Float[Array, "b s h k"]:
-        flat = dense(
+        flat = Dense(
             config.inner_dim,
             ("embed", "heads"),
             name=linear_name.format(part),

@@ -1,4 +1,4 @@
-"""Small parts shared by the FLUX blocks: projections, adaptive norms, sharding constraints."""
+"""Small parts shared by the FLUX blocks: projections and adaptive norms."""
 
 from __future__ import annotations
 
@@ -9,44 +9,25 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from onereward_jax.models.layers import CHANNELS, constrain
 from onereward_jax.models.lora import own_factors
-from onereward_jax.parallel import RULES
 
 XAVIER = nn.initializers.xavier_uniform()
 ZEROS = nn.initializers.zeros
 NORM_EPS = 1e-6
 
-CHANNELS = ("batch", "sequence", "act_embed")
-HIDDEN = ("batch", "sequence", "act_mlp")
-HEADS = ("batch", "sequence", "act_heads", None)
 
+class Dense(nn.Module):
+    """x @ kernel + bias, and the side path of a low-rank adapter where there is one.
 
-def constrain(x: Float[Array, "..."], names: tuple[str | None, ...]) -> Float[Array, "..."]:
-    """`x` laid out over the mesh by the table of logical axes; nothing without a mesh."""
-    return nn.with_logical_constraint(x, names, rules=RULES)
-
-
-def dense(
-    features: int,
-    axes: tuple[str, str],
-    *,
-    name: str,
-    dtype: Any,
-    param_dtype: Any,
-    kernel_init: jax.nn.initializers.Initializer = XAVIER,
-) -> AdaptableDense:
-    """A linear layer with bias whose kernel [in, out] has the logical axes `axes`."""
-    return AdaptableDense(features, axes, kernel_init, dtype, param_dtype, name=name)
-
-
-class AdaptableDense(nn.Module):
-    """x @ kernel + bias, and the side path of a low-rank adapter where there is one."""
+    The kernel [in, out] has the logical axes `axes`.
+    """
 
     features: int
     axes: tuple[str, str]
-    kernel_init: Any
     dtype: Any
     param_dtype: Any
+    kernel_init: Any = XAVIER
 
     @nn.compact
     def __call__(self, x: Float[Array, "*b i"]) -> Float[Array, "*b o"]:
@@ -117,7 +98,7 @@ class Modulation(nn.Module):
     @nn.compact
     def __call__(self, conditioning: Float[Array, "b d"]) -> list[Float[Array, "b 1 d"]]:
         """`parts` float32 vectors per sample, from silu(time + guidance + text)."""
-        vectors = dense(
+        vectors = Dense(
             self.parts * conditioning.shape[-1],
             ("embed", "mlp"),
             name="linear",

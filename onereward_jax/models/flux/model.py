@@ -14,9 +14,10 @@ from jaxtyping import Array, Float, Num
 
 from onereward_jax.models.flux.blocks import FluxSingleTransformerBlock, FluxTransformerBlock
 from onereward_jax.models.flux.config import FluxConfig
-from onereward_jax.models.flux.layers import CHANNELS, ZEROS, Modulation, constrain, dense, modulate
+from onereward_jax.models.flux.layers import ZEROS, Dense, Modulation, modulate
 from onereward_jax.models.flux.rotary import rotary_table
 from onereward_jax.models.flux.time_embedding import TimeTextEmbed
+from onereward_jax.models.layers import CHANNELS, constrain
 from onereward_jax.models.lora import COLLECTION
 from onereward_jax.parallel import remat
 
@@ -83,8 +84,8 @@ class FluxTransformer(nn.Module):
         rotary = rotary_table(jnp.concatenate([txt_ids, img_ids]), config.axes_dims_rope)
 
         inputs = ("embed", "mlp")
-        image = dense(config.inner_dim, inputs, name="x_embedder", **kinds)(hidden_states)
-        text = dense(config.inner_dim, inputs, name="context_embedder", **kinds)(
+        image = Dense(config.inner_dim, inputs, name="x_embedder", **kinds)(hidden_states)
+        text = Dense(config.inner_dim, inputs, name="context_embedder", **kinds)(
             encoder_hidden_states
         )
         streams = constrain(image, CHANNELS), constrain(text, CHANNELS)
@@ -99,7 +100,7 @@ class FluxTransformer(nn.Module):
 
         scale, shift = Modulation(2, name="norm_out", **kinds)(conditioning)
         image = modulate(joined[:, text.shape[1] :], shift, scale)
-        return dense(
+        return Dense(
             config.token_out_channels,
             ("mlp", "embed"),
             name="proj_out",

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from onereward_jax.models.flux.config import FluxConfig
-from onereward_jax.models.flux.layers import dense
+from onereward_jax.models.flux.layers import Dense
 
 SINUSOID_CHANNELS = 256
 MAX_PERIOD = 10000.0
@@ -42,8 +42,8 @@ class Embedder(nn.Module):
             param_dtype=self.param_dtype,
             kernel_init=nn.initializers.normal(0.02),
         )
-        hidden = dense(self.features, ("embed", "mlp"), name="linear_1", **kinds)(x)
-        return dense(self.features, ("mlp", "embed"), name="linear_2", **kinds)(nn.silu(hidden))
+        hidden = Dense(self.features, ("embed", "mlp"), name="linear_1", **kinds)(x)
+        return Dense(self.features, ("mlp", "embed"), name="linear_2", **kinds)(nn.silu(hidden))
 
 
 class TimeTextEmbed(nn.Module):

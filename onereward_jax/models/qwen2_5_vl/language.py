@@ -16,16 +16,9 @@ from jaxtyping import Array, Bool, Float, Int
 
 from onereward_jax.models import int8
 from onereward_jax.models.attention import attention
+from onereward_jax.models.layers import CHANNELS, HEADS, constrain, normal
 from onereward_jax.models.qwen2_5_vl.config import TextConfig
-from onereward_jax.models.qwen2_5_vl.layers import (
-    CHANNELS,
-    HEADS,
-    RMSNorm,
-    SwiGLU,
-    constrain,
-    dense,
-    normal,
-)
+from onereward_jax.models.qwen2_5_vl.layers import Dense, RMSNorm, SwiGLU
 from onereward_jax.models.qwen2_5_vl.positions import rotate, text_rotary
 from onereward_jax.parallel import remat
 
@@ -69,14 +62,14 @@ class TextAttention(nn.Module):
 
         def project(name: str, count: int, axis: str) -> Float[Array, "b n h d"]:
             features, axes = count * config.head_dim, ("embed", axis)
-            flat = dense(features, axes, stddev, use_bias=True, name=name, **types)(x)
+            flat = Dense(features, axes, stddev, use_bias=True, name=name, **types)(x)
             return constrain(flat.reshape(*x.shape[:2], count, config.head_dim), HEADS)
 
         q = rotate(project("q_proj", heads, "heads"), *rotary)
         k = rotate(project("k_proj", config.num_key_value_heads, "kv_heads"), *rotary)
         v = project("v_proj", config.num_key_value_heads, "kv_heads")
         out = constrain(branching_attention(q, k, v, suffix_mask), HEADS).reshape(x.shape)
-        output = dense(
+        output = Dense(
             x.shape[-1], ("heads", "embed"), stddev, use_bias=False, name="o_proj", **types
         )
         return output(out)

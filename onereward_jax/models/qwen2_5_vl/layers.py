@@ -10,39 +10,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from onereward_jax.models.int8 import rescaled
-from onereward_jax.parallel import RULES
-
-CHANNELS = ("batch", "sequence", "act_embed")
-HIDDEN = ("batch", "sequence", "act_mlp")
-HEADS = ("batch", "sequence", "act_heads", None)
-
-
-def constrain(x: Float[Array, "..."], names: tuple[str | None, ...]) -> Float[Array, "..."]:
-    """`x` laid out over the mesh by the table of logical axes; nothing without a mesh."""
-    return nn.with_logical_constraint(x, names, rules=RULES)
-
-
-def normal(stddev: float, axes: tuple[str, ...]) -> jax.nn.initializers.Initializer:
-    """The original's initialisation of weights, annotated with logical axes."""
-    return nn.with_logical_partitioning(nn.initializers.normal(stddev), axes)
-
-
-def dense(
-    features: int,
-    axes: tuple[str, str],
-    stddev: float,
-    *,
-    use_bias: bool,
-    dtype: Any,
-    param_dtype: Any,
-    name: str,
-) -> Dense:
-    """A linear layer whose kernel [in, out] has the logical axes `axes`."""
-    return Dense(features, axes, stddev, use_bias, dtype, param_dtype, name=name)
+from onereward_jax.models.layers import HIDDEN, constrain, normal, ones, zeros
 
 
 class Dense(nn.Module):
-    """x @ kernel + bias; the kernel may be quantised, see `models/int8.py`."""
+    """x @ kernel + bias; the kernel may be quantised, see `models/int8.py`.
+
+    The kernel [in, out] has the logical axes `axes`.
+    """
 
     features: int
     axes: tuple[str, str]
@@ -58,8 +33,7 @@ class Dense(nn.Module):
         output = rescaled(self, x.astype(self.dtype) @ kernel.astype(self.dtype))
         if not self.use_bias:
             return output
-        zeros = nn.with_logical_partitioning(nn.initializers.zeros, self.axes[1:])
-        bias = self.param("bias", zeros, (self.features,), self.param_dtype)
+        bias = self.param("bias", zeros(self.axes[1:]), (self.features,), self.param_dtype)
         return output + bias.astype(self.dtype)
 
 
@@ -72,12 +46,7 @@ class RMSNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "... d"]) -> Float[Array, "... d"]:
-        scale = self.param(
-            "scale",
-            nn.with_logical_partitioning(nn.initializers.ones, ("norm",)),
-            x.shape[-1:],
-            self.param_dtype,
-        )
+        scale = self.param("scale", ones(("norm",)), x.shape[-1:], self.param_dtype)
         wide = x.astype(jnp.float32)
         mean_square = jnp.mean(jnp.square(wide), axis=-1, keepdims=True)
         normed = wide * jax.lax.rsqrt(mean_square + self.epsilon)
@@ -97,7 +66,7 @@ class SwiGLU(nn.Module):
     def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
         options = {"use_bias": self.use_bias, "dtype": self.dtype, "param_dtype": self.param_dtype}
         inner, outer = ("embed", "mlp"), ("mlp", "embed")
-        gate = dense(self.intermediate_size, inner, self.stddev, name="gate_proj", **options)(x)
-        up = dense(self.intermediate_size, inner, self.stddev, name="up_proj", **options)(x)
+        gate = Dense(self.intermediate_size, inner, self.stddev, name="gate_proj", **options)(x)
+        up = Dense(self.intermediate_size, inner, self.stddev, name="up_proj", **options)(x)
         hidden = constrain(nn.silu(gate) * up, HIDDEN)
-        return dense(x.shape[-1], outer, self.stddev, name="down_proj", **options)(hidden)
+        return Dense(x.shape[-1], outer, self.stddev, name="down_proj", **options)(hidden)

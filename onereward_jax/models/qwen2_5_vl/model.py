@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from onereward_jax.models.layers import normal
 from onereward_jax.models.qwen2_5_vl.config import Grid, Qwen2_5_VLConfig
 from onereward_jax.models.qwen2_5_vl.language import LanguageModel
-from onereward_jax.models.qwen2_5_vl.layers import normal
 from onereward_jax.models.qwen2_5_vl.positions import image_position_ids
 from onereward_jax.models.qwen2_5_vl.vision import VisionTower
 

@@ -20,15 +20,9 @@ from jaxtyping import Array, Bool, Float
 
 from onereward_jax.models import int8
 from onereward_jax.models.attention import attention
+from onereward_jax.models.layers import CHANNELS, HEADS, constrain
 from onereward_jax.models.qwen2_5_vl.config import Grid, VisionConfig
-from onereward_jax.models.qwen2_5_vl.layers import (
-    CHANNELS,
-    HEADS,
-    RMSNorm,
-    SwiGLU,
-    constrain,
-    dense,
-)
+from onereward_jax.models.qwen2_5_vl.layers import Dense, RMSNorm, SwiGLU
 from onereward_jax.models.qwen2_5_vl.positions import rotate, vision_rotary
 from onereward_jax.parallel import remat
 
@@ -91,7 +85,7 @@ class VisionAttention(nn.Module):
         config = self.config
         options = {"use_bias": True, "dtype": self.dtype, "param_dtype": self.param_dtype}
         stddev = config.initializer_range
-        qkv = dense(3 * config.hidden_size, ("embed", "heads"), stddev, name="qkv", **options)(x)
+        qkv = Dense(3 * config.hidden_size, ("embed", "heads"), stddev, name="qkv", **options)(x)
         q, k, v = jnp.unstack(
             qkv.reshape(*x.shape[:2], 3, config.num_heads, config.head_dim), axis=2
         )
@@ -114,7 +108,7 @@ class VisionAttention(nn.Module):
             full, windowed = jax.checkpoint(attention), jax.checkpoint(windowed)
             out = jax.lax.cond(is_full, full, windowed, q, k, v)
         out = constrain(out, HEADS).reshape(x.shape)
-        return dense(config.hidden_size, ("heads", "embed"), stddev, name="proj", **options)(out)
+        return Dense(config.hidden_size, ("heads", "embed"), stddev, name="proj", **options)(out)
 
 
 class VisionBlock(nn.Module):
@@ -152,9 +146,9 @@ class PatchMerger(nn.Module):
         width = config.hidden_size * config.spatial_merge_size**2
         stddev = config.initializer_range
         x = RMSNorm(EPSILON, name="ln_q", **types)(x).reshape(x.shape[0], -1, width)
-        x = dense(width, ("embed", "mlp"), stddev, name="mlp_0", **options)(x)
+        x = Dense(width, ("embed", "mlp"), stddev, name="mlp_0", **options)(x)
         x = nn.gelu(x, approximate=False)
-        return dense(config.out_hidden_size, ("mlp", "embed"), stddev, name="mlp_2", **options)(x)
+        return Dense(config.out_hidden_size, ("mlp", "embed"), stddev, name="mlp_2", **options)(x)
 
 
 class PatchEmbed(nn.Module):
@@ -166,7 +160,7 @@ class PatchEmbed(nn.Module):
 
     @nn.compact
     def __call__(self, patches: Float[Array, "b n p"]) -> Float[Array, "b n c"]:
-        projection = dense(
+        projection = Dense(
             self.config.hidden_size,
             ("conv_in", "conv_out"),
             self.config.initializer_range,

@@ -10,13 +10,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Num
 
 from onereward_jax.models.attention import attention
+from onereward_jax.models.layers import CHANNELS, HEADS, HIDDEN, constrain, dense, embed, ones
 from onereward_jax.models.t5.config import T5Config
 from onereward_jax.models.t5.relative_position import relative_position_buckets
-from onereward_jax.parallel import RULES, remat
-
-CHANNELS = ("batch", "sequence", "act_embed")
-HIDDEN = ("batch", "sequence", "act_mlp")
-HEADS = ("batch", "sequence", "act_heads", None)
+from onereward_jax.parallel import remat
 
 ACTIVATIONS = {
     "relu": nn.relu,
@@ -24,8 +21,6 @@ ACTIVATIONS = {
     "gelu": functools.partial(nn.gelu, approximate=False),
     "gelu_new": functools.partial(nn.gelu, approximate=True),
 }
-
-constrain = functools.partial(nn.with_logical_constraint, rules=RULES)
 
 
 class T5Encoder(nn.Module):
@@ -58,7 +53,7 @@ class T5Encoder(nn.Module):
             was trained with padding tokens that attend and are attended to.
         """
         kinds = dict(dtype=self.dtype, param_dtype=self.param_dtype)
-        hidden_states = _embed(
+        hidden_states = embed(
             self.config.vocab_size, self.config.d_model, ("vocab", "embed"), 1.0, "shared", **kinds
         )(input_ids)
         mask = None if attention_mask is None else (attention_mask != 0)[:, None, None, :]
@@ -87,7 +82,7 @@ class T5Stack(nn.Module):
             config.relative_attention_max_distance,
         )
         # Checkpoints store this table in block 0; outside the scan it needs no layer axis.
-        table = _embed(
+        table = embed(
             config.relative_attention_num_buckets,
             config.num_heads,
             ("norm", "heads"),
@@ -168,7 +163,7 @@ class SelfAttention(nn.Module):
         inner_dim = config.num_heads * config.d_kv
 
         def heads(name: str, std: float) -> Float[Array, "b l h k"]:
-            flat = _dense(inner_dim, ("embed", "heads"), std, name, **kinds)(x)
+            flat = dense(inner_dim, ("embed", "heads"), std, name, use_bias=False, **kinds)(x)
             return constrain(flat.reshape(*x.shape[:2], config.num_heads, config.d_kv), HEADS)
 
         std = config.d_model**-0.5
@@ -181,7 +176,9 @@ class SelfAttention(nn.Module):
             scale=1.0,
         )
         mixed = mixed.reshape(*mixed.shape[:2], inner_dim)
-        return _dense(config.d_model, ("heads", "embed"), inner_dim**-0.5, "o", **kinds)(mixed)
+        return dense(
+            config.d_model, ("heads", "embed"), inner_dim**-0.5, "o", use_bias=False, **kinds
+        )(mixed)
 
 
 class FeedForwardLayer(nn.Module):
@@ -212,29 +209,20 @@ class FeedForward(nn.Module):
 
         def widen(name: str) -> Float[Array, "b l f"]:
             std = config.d_model**-0.5
-            return constrain(_dense(config.d_ff, ("embed", "mlp"), std, name, **kinds)(x), HIDDEN)
+            return constrain(
+                dense(config.d_ff, ("embed", "mlp"), std, name, use_bias=False, **kinds)(x), HIDDEN
+            )
 
         activate = ACTIVATIONS[config.activation]
         if config.is_gated:
             hidden = activate(widen("wi_0")) * widen("wi_1")
         else:
             hidden = activate(widen("wi"))
-        return _dense(config.d_model, ("mlp", "embed"), config.d_ff**-0.5, "wo", **kinds)(hidden)
-
-
-def _dense(features: int, axes: tuple[str, str], std: float, name: str, **kinds: Any) -> nn.Dense:
-    """A linear layer without bias."""
-    init = nn.with_logical_partitioning(nn.initializers.normal(std), axes)
-    return nn.Dense(features, use_bias=False, kernel_init=init, name=name, **kinds)
-
-
-def _embed(
-    rows: int, features: int, axes: tuple[str, str], std: float, name: str, **kinds: Any
-) -> nn.Embed:
-    init = nn.with_logical_partitioning(nn.initializers.normal(std), axes)
-    return nn.Embed(rows, features, embedding_init=init, name=name, **kinds)
+        return dense(
+            config.d_model, ("mlp", "embed"), config.d_ff**-0.5, "wo", use_bias=False, **kinds
+        )(hidden)
 
 
 def _norm(config: T5Config, name: str, **kinds: Any) -> nn.RMSNorm:
-    init = nn.with_logical_partitioning(nn.initializers.ones, ("norm",))
-    return nn.RMSNorm(epsilon=config.layer_norm_epsilon, scale_init=init, name=name, **kinds)
+    epsilon, scale_init = config.layer_norm_epsilon, ones(("norm",))
+    return nn.RMSNorm(epsilon=epsilon, scale_init=scale_init, name=name, **kinds)

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from onereward_jax.models.attention import attention
+from onereward_jax.models.layers import constrain
 from onereward_jax.parallel import RULES
 
 ROWS = ("batch", "height", None, None)
@@ -28,12 +29,12 @@ def spread_rows(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
     parts = _row_parts()
     if parts == 1 or x.shape[1] % parts:
         return x
-    return nn.with_logical_constraint(x, ROWS, rules=RULES)
+    return constrain(x, ROWS)
 
 
 def gather_rows(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
     """Gathers all rows of an image, for attention."""
-    return x if _row_parts() == 1 else nn.with_logical_constraint(x, WHOLE, rules=RULES)
+    return x if _row_parts() == 1 else constrain(x, WHOLE)
 
 
 def _row_parts() -> int:
@@ -227,4 +228,4 @@ def whole(x: Float[Array | np.ndarray, "..."]) -> Float[Array | np.ndarray, "...
     """Replicates `x` over the mesh; no effect without a mesh."""
     if jax.sharding.get_abstract_mesh().empty:
         return x
-    return nn.with_logical_constraint(x, (None,) * x.ndim, rules=RULES)
+    return constrain(x, (None,) * x.ndim)

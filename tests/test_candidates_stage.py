@@ -18,6 +18,7 @@ from onereward_jax.annotation import PreferenceStore
 from onereward_jax.annotation.picture_digests import pixel_digest, source_digest
 from onereward_jax.chain.stage import StageContext
 from onereward_jax.common.config_files import load_config
+from onereward_jax.common.pixels import to_uint8
 from onereward_jax.data.folder_source import FolderSource
 from onereward_jax.data.shard_writer import write_triplets
 from onereward_jax.data.triplets import Triplets
@@ -203,7 +204,7 @@ def test_pictures_are_those_of_one_batch_after_the_other_bit_for_bit(context, un
                 disturbances += 1
                 image, mask = np.float32(expected) / 127.5 - 1, np.float32(source["mask"] >= 128)
                 image = add_colour_noise(image, mask, drawn.disturbance, drawn.noise_seed)
-                expected = candidates.to_uint8(image)
+                expected = to_uint8(image)
             key = drawn.triplet_id, drawn.index
             np.testing.assert_array_equal(pixels[key], expected)
             assert found[key] == dataclasses.replace(

@@ -14,12 +14,12 @@ import pytest
 import tiny_models
 from compilations import compilations
 
+from onereward_jax.common.pixels import to_uint8
 from onereward_jax.models.flux import FluxTransformer
 from onereward_jax.parallel import batch_sharding, make_mesh, mesh_jit
 from onereward_jax.policy import FillPolicy, PolicyParams, PromptEmbeds, euler_step, sigma_table
-from onereward_jax.policy.generate import EditBatch, edited, make_generate, to_pixels
+from onereward_jax.policy.generate import EditBatch, edited, make_generate
 from onereward_jax.policy.policy_loader import abstract_params
-from onereward_jax.stages.candidates import to_uint8
 from onereward_jax.training.flop_counter import Assumptions, function_flops
 
 SIZE = (tiny_models.SIDE, tiny_models.SIDE)
@@ -204,4 +204,4 @@ def test_pictures_leave_the_devices_as_the_pixels_that_the_host_would_have_made(
     random = np.random.default_rng(0).uniform(-1, 1, 3 * 100_000 - 512)
     values = np.float32([*(every / 127.5 - 1), *((every + 0.5) / 127.5 - 1), *random])
     values = values.reshape(1, -1, 100, 3)
-    np.testing.assert_array_equal(jax.jit(to_pixels)(values)[0], to_uint8(values[0]))
+    np.testing.assert_array_equal(jax.jit(to_uint8)(values)[0], to_uint8(values[0]))

@@ -296,6 +296,28 @@ program.main([])
     assert "NotImplementedError: no such kernel" in outcome.stderr
 
 
+def test_neither_grain_nor_pillow_is_loaded():
+    """What reads the judge's tokenizer, transformers, takes Pillow along where it can."""
+    code = """
+import sys
+from onereward_jax.common.config import load_config
+from onereward_jax.parallel import make_mesh
+from onereward_jax.train_compile.__main__ import make_programs
+
+config, mesh = load_config("configs/mini.py"), make_mesh(1, -1, 1)
+jobs = make_programs(config, "candidates", mesh)
+assert not {"grain", "PIL"} & set(sys.modules)
+sys.modules.update(grain=None, PIL=None)
+jobs |= make_programs(config, "rl", mesh) | make_programs(config, "reward", mesh)
+job = jobs["reward, accuracy"]
+job.function.lower(*job.arguments).compile()
+"""
+    outcome = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert outcome.returncode == 0, outcome.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["rl", "reward", "candidates", "evaluate"])
 @pytest.mark.parametrize(

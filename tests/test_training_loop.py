@@ -23,7 +23,6 @@ from onereward_jax.training.checkpoint import (
     About,
     Checkpointer,
     IncompatibleCheckpoint,
-    restore_params,
 )
 from onereward_jax.training.metrics import mean_of
 from onereward_jax.training.metrics_jsonl import MetricsWriter, read_metrics
@@ -227,15 +226,6 @@ def test_what_does_not_fit_is_named(mesh, whole_run, tmp_path):
     with Checkpointer(tmp_path / "empty", ABOUT) as checkpointer:
         with pytest.raises(FileNotFoundError, match="empty: no complete checkpoint"):
             checkpointer.restore(abstract(mesh), data())
-
-
-@pytest.mark.parametrize("ema", [False, True])
-def test_parameters_or_average_can_be_read_alone(whole_run, ema):
-    state, folder = whole_run
-    wanted = abstract(make_mesh(1, 8, 1)).params
-    found = restore_params(folder, wanted, ema=ema)
-    assert same(found, state.ema if ema else state.params)
-    assert shardings_of(found) == shardings_of(wanted)
 
 
 def test_refused_steps_pass_up_to_the_allowed_number_then_stop_with_their_samples(mesh, tmp_path):

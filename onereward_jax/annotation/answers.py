@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from onereward_jax.annotation.questions import Question
-
-LISTED = 20
-"""Bad lines named in an error message; the others are counted."""
+from onereward_jax.common.listing import first_of
 
 ANNOTATOR = "people"
 """Who has answered where a line does not say."""
@@ -111,11 +109,10 @@ def read_answers(source: Path, questions: Sequence[Question]) -> Answers:
                 _require_alike(found.setdefault(key, answer), answer)
             except (ValueError, RecursionError) as error:
                 where = f"{path.name}, line {number}" if source.is_dir() else f"line {number}"
-                errors.append(f"  {where}: {error}")
+                errors.append(f"{where}: {error}")
     if errors:
-        more = [f"  and {len(errors) - LISTED} more"] if len(errors) > LISTED else []
-        listing = "\n".join(errors[:LISTED] + more)
-        raise ValueError(f"{source}: {len(errors)} bad answer{'s' * (len(errors) > 1)}\n{listing}")
+        told = f"{source}: {len(errors)} bad answer{'s' * (len(errors) > 1)}"
+        raise ValueError("\n  ".join([told, *first_of(errors)]))
     return Answers(tuple(found.values()), tuple(elsewhere))
 
 
@@ -252,7 +249,6 @@ def _places(places: Sequence[tuple[Path, int]]) -> str:
         for _, run in itertools.groupby(enumerate(numbers), lambda pair: pair[1] - pair[0]):
             first, *others = [number for _, number in run]
             runs.append(f"{first}-{others[-1]}" if others else str(first))
-        more = ", ..." if len(runs) > LISTED else ""
         word = "lines" if len(numbers) > 1 else "line"
-        named.append(f"{path.name}, {word} {', '.join(runs[:LISTED])}{more}")
+        named.append(f"{path.name}, {word} {', '.join(first_of(runs))}")
     return "; ".join(named)

@@ -20,6 +20,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from onereward_jax.chain.base_models import MODELS, made_by
 from onereward_jax.chain.plugins import fields_of
 from onereward_jax.common.config_files import flatten_config
+from onereward_jax.common.listing import first_of
 
 if TYPE_CHECKING:
     from onereward_jax.chain.stage import Stage
@@ -153,8 +154,7 @@ class Change:
     def __str__(self) -> str:
         """`name: then -> now; ...`, the first three by name; "" when nothing differs."""
         told = [_in_words(name, *values) for name, values in self.differing.items()]
-        more = f"; and {len(told) - 3} more" if len(told) > 3 else ""
-        return "; ".join(told[:3]) + more
+        return "; ".join(first_of(told, 3))
 
 
 def readers(stage: Stage, config: FrozenConfigDict) -> dict[str, Fields]:

@@ -15,7 +15,12 @@ from onereward_jax.convert.model_folders import (
 from onereward_jax.convert.model_index import check_fill_pipeline, component_config
 from onereward_jax.convert.safetensors_reader import read_config
 from onereward_jax.convert.save import save_params
-from onereward_jax.convert.tokenizers import EditorTokenizers, load_tokenizer, load_tokenizers
+from onereward_jax.convert.tokenizers import (
+    EditorTokenizers,
+    Tokenizer,
+    load_tokenizer,
+    load_tokenizers,
+)
 
 __all__ = [
     "CLIP",
@@ -26,6 +31,7 @@ __all__ = [
     "VAE",
     "EditorTokenizers",
     "Layout",
+    "Tokenizer",
     "Weights",
     "check_fill_pipeline",
     "component_config",

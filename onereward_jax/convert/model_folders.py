@@ -17,12 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import transformers
-
 from onereward_jax.convert.atomic_folder import atomic_folder
 from onereward_jax.convert.layouts import CLIP, FLUX, QWEN2_5_VL, T5, VAE, Layout
 from onereward_jax.convert.safetensors_reader import read_json
 from onereward_jax.convert.save import MAX_SHARD_BYTES, write_json, write_params
+from onereward_jax.convert.tokenizers import Tokenizer
 from onereward_jax.parallel import is_writer
 
 EDITING = "editing.json"
@@ -89,8 +88,8 @@ def write_editor_folder(
     vae: Weights | Path,
     text_encoder: Weights | Path,
     text_encoder_2: Weights | Path,
-    tokenizer: transformers.PreTrainedTokenizerBase | Path,
-    tokenizer_2: transformers.PreTrainedTokenizerBase | Path,
+    tokenizer: Tokenizer | Path,
+    tokenizer_2: Tokenizer | Path,
     scheduler: Mapping[str, Any],
     editing: Mapping[str, Any] | None = None,
 ) -> None:
@@ -144,7 +143,7 @@ def write_judge_folder(
     folder: str | Path,
     *,
     model: Weights,
-    tokenizer: transformers.PreTrainedTokenizerBase | Path,
+    tokenizer: Tokenizer | Path,
     preprocessor: Mapping[str, Any],
 ) -> None:
     """Writes a folder that transformers' Qwen2_5_VLForConditionalGeneration and AutoProcessor load.

@@ -4,8 +4,36 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
-import transformers  # a lazy module: its classes, and torch where installed, load on first use
+
+@runtime_checkable
+class Tokenizer(Protocol):
+    """What is used of a `transformers.PreTrainedTokenizerBase`; see there.
+
+    The package transformers itself is imported where a tokenizer is read: it brings along Pillow
+    and much else that a program compiled from shapes alone can do without.
+    """
+
+    model_max_length: int
+
+    def __call__(self, text: list[str], **options: Any) -> Any:
+        """Token ids and attention masks of texts."""
+
+    def encode(self, text: str, **options: Any) -> list[int]:
+        """Token ids of a text."""
+
+    def decode(self, token_ids: list[int], **options: Any) -> str:
+        """The text of token ids."""
+
+    def convert_ids_to_tokens(self, ids: int, **options: Any) -> str:
+        """The token of an id."""
+
+    def get_added_vocab(self) -> dict[str, int]:
+        """Tokens beside the vocabulary that was learnt, with their ids."""
+
+    def save_pretrained(self, save_directory: Path, **options: Any) -> Any:
+        """Writes it to a folder that `load_tokenizer` reads."""
 
 
 @dataclass(frozen=True)
@@ -17,15 +45,15 @@ class EditorTokenizers:
       t5: padded to 512 tokens in FLUX; its encoder gives the token embeddings.
     """
 
-    clip: transformers.PreTrainedTokenizerBase
-    t5: transformers.PreTrainedTokenizerBase
+    clip: Tokenizer
+    t5: Tokenizer
 
 
 VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model")
 """Every tokenizer folder of the supported models has at least one of these files."""
 
 
-def load_tokenizer(folder: str | Path) -> transformers.PreTrainedTokenizerBase:
+def load_tokenizer(folder: str | Path) -> Tokenizer:
     """Loads the tokenizer of a folder, with the class named in its tokenizer_config.json.
 
     Raises:
@@ -33,6 +61,8 @@ def load_tokenizer(folder: str | Path) -> transformers.PreTrainedTokenizerBase:
         for a hub repository), or no vocabulary.
       ValueError: transformers cannot read it.
     """
+    import transformers  # late: see `Tokenizer`
+
     folder = Path(folder)
     path = folder / "tokenizer_config.json"
     if not path.is_file():

@@ -11,12 +11,12 @@ import numpy as np
 from jaxtyping import Bool
 from PIL import ExifTags, Image, ImageOps
 
+from onereward_jax.common.listing import first_of
 from onereward_jax.data.aspect_buckets import Size, bucket_sizes, nearest_bucket
 from onereward_jax.data.boxes import bounding_box
 from onereward_jax.data.example import Example, RowError, Split
 from onereward_jax.data.jpeg import encode_jpeg, tables_of, without_metadata
 from onereward_jax.data.metadata import (
-    LISTED,
     METADATA,
     UNREADABLE,
     Row,
@@ -97,8 +97,7 @@ class FolderSource:
         if repeated:
             lines = {self.rows[row].line: self.rows[first].line for row, first in repeated.items()}
             pairs = [f"{line} (as {lines[line]})" for line in sorted(lines)]
-            more = [f"and {len(pairs) - LISTED} more"] if len(pairs) > LISTED else []
-            listing = ", ".join(pairs[:LISTED] + more)
+            listing = ", ".join(first_of(pairs))
             notes.append(f"{path}: left out, because the triplet is there already: line {listing}")
         if small := small_rows(self.rows, self.sizes):
             first = min(small)

@@ -23,13 +23,11 @@ from typing import Any
 
 from PIL import ExifTags, Image
 
+from onereward_jax.common.listing import first_of
 from onereward_jax.data.example import RowError, Split
 from onereward_jax.tasks import FIXED_PROMPTS, Task, task_named
 
 METADATA = "metadata.jsonl"
-
-LISTED = 20
-"""Bad rows named in an error message; the others are counted."""
 
 UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 """What Pillow raises for a file that it cannot read."""
@@ -110,10 +108,10 @@ def refuse_rows(folder: pathlib.Path, errors: Mapping[int, RowError]) -> None:
     """Raises ValueError with all bad rows, by their line, if there are any."""
     if not errors:
         return
-    listing = [f"  line {number}: {errors[number]}" for number in sorted(errors)]
-    more = [f"  and {len(errors) - LISTED} more"] if len(errors) > LISTED else []
-    text = "\n".join(listing[:LISTED] + more)
-    raise ValueError(f"{folder / METADATA}: {len(errors)} bad rows\n{text}")
+    lines = [f"line {number}: {errors[number]}" for number in sorted(errors)]
+    raise ValueError(
+        "\n  ".join([f"{folder / METADATA}: {len(errors)} bad rows", *first_of(lines)])
+    )
 
 
 def metadata_lines(path: pathlib.Path) -> list[str]:

@@ -13,6 +13,7 @@ import grain
 import numpy as np
 from jaxtyping import Int32, Integer
 
+from onereward_jax.common.pixels import from_uint8
 from onereward_jax.data.aspect_buckets import Size
 from onereward_jax.data.mixing import AS_PUBLISHED, ENDLESS, Mixing, mixed_rows
 from onereward_jax.tasks import Task
@@ -143,7 +144,7 @@ def same_size_parts(
 def to_sample(triplets: TripletSequence, index: int) -> dict[str, Any]:
     """Example `index` as a step takes it: a batch (see `to_batch`) without its leading axis."""
     example = triplets[index]
-    pictures = {name: example[name].astype(np.float32) / 127.5 - 1 for name in ("image", "target")}
+    pictures = {name: from_uint8(example[name]) for name in ("image", "target")}
     return pictures | {
         "mask": (example["mask"] >= 128).astype(np.float32),
         "task": np.int32(triplets.tasks[index]),

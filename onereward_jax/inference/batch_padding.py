@@ -12,10 +12,10 @@ from jax.sharding import Mesh
 from onereward_jax.parallel.batch import BATCH_AXES
 
 
-def compute_dtype(wished: Any = None) -> np.dtype:
-    """The wished dtype; None stands for float32 on CPU and bfloat16 on TPU and GPU."""
-    if wished is not None:
-        return jnp.dtype(wished)
+def dtype_or_default(dtype: Any = None) -> np.dtype:
+    """`dtype`; None stands for float32 on CPU and bfloat16 on TPU and GPU."""
+    if dtype is not None:
+        return jnp.dtype(dtype)
     return jnp.dtype(jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16)
 
 

@@ -25,7 +25,7 @@ from PIL import Image
 from onereward_jax import policy
 from onereward_jax.convert import check_fill_pipeline, is_adapter, resolve_adapter, resolve_folder
 from onereward_jax.data.aspect_buckets import Size
-from onereward_jax.inference.batch_padding import compute_dtype, pad_batch
+from onereward_jax.inference.batch_padding import dtype_or_default, pad_batch
 from onereward_jax.inference.edit_defaults import EditDefaults, read_edit_defaults
 from onereward_jax.inference.edit_steps import make_steps
 from onereward_jax.inference.picture_io import (
@@ -119,7 +119,7 @@ class Editor:
                 raise ValueError(f"transformer: {transformer} is a LoRA: give it as --lora")
         loras = [(resolve_adapter(source, "lora"), weight) for source, weight in adapters]
         mesh = make_mesh() if mesh is None else mesh
-        kinds = dict.fromkeys(("dtype", "param_dtype"), compute_dtype(dtype))
+        kinds = dict.fromkeys(("dtype", "param_dtype"), dtype_or_default(dtype))
         if loras:  # first: one that does not fit is found before minutes of loading
             static = policy.read_policy(folder, transformer=transformer, **kinds)
             factors = load_factors(loras, static, mesh)

@@ -18,7 +18,7 @@ from jaxtyping import Float32, PyTree
 from PIL import Image
 
 from onereward_jax.convert import resolve_folder
-from onereward_jax.inference.batch_padding import compute_dtype, pad_batch
+from onereward_jax.inference.batch_padding import dtype_or_default, pad_batch
 from onereward_jax.inference.picture_io import Picture, pixels_of
 from onereward_jax.parallel import MeshFunction, batch_sharding, make_mesh, mesh_jit
 from onereward_jax.reward import QueryTokenizer
@@ -67,7 +67,7 @@ class Judge:
           FileNotFoundError, ValueError: as `convert.resolve_folder`,
             `reward.judge_loader.read_reward_model` and `load_reward_params`.
         """
-        kind = compute_dtype(dtype)
+        kind = dtype_or_default(dtype)
         options = {
             "dtype": kind,
             "param_dtype": kind,

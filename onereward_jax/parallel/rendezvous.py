@@ -12,6 +12,8 @@ import socket
 import time
 from collections.abc import Mapping, Sequence
 
+from onereward_jax.common.listing import first_of
+
 GO = "go"
 """The reply when all processes are there; any other reply is an error message."""
 
@@ -61,10 +63,8 @@ def rendezvous(address: str, count: int, index: int, seconds: float, code: int) 
 def names_of(missing: Sequence[int], count: int, hosts: Mapping[int, str] | None = None) -> str:
     """Formats processes as "process 3 (host-3) of 4" or "processes 1, 2 of 4"."""
     hosts = hosts or {}
-    named = [f"{one} ({hosts[one]})" if one in hosts else str(one) for one in missing[:8]]
-    if len(missing) > len(named):
-        named.append(f"and {len(missing) - len(named)} more")
-    return f"process{'es' if len(missing) > 1 else ''} {', '.join(named)} of {count}"
+    named = [f"{one} ({hosts[one]})" if one in hosts else str(one) for one in missing]
+    return f"process{'es' if len(missing) > 1 else ''} {', '.join(first_of(named, 8))} of {count}"
 
 
 def _collect(port: int, count: int, deadline: float, seconds: float) -> str:

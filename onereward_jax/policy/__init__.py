@@ -18,7 +18,7 @@ from onereward_jax.policy.policy_loader import (
     read_policy,
     read_text_configs,
 )
-from onereward_jax.policy.sampler import denoise, euler_step, guided, trajectory
+from onereward_jax.policy.sampler import denoise, euler_step, guided
 from onereward_jax.policy.text_cache import (
     TextCache,
     add_to_text_cache,
@@ -53,6 +53,5 @@ __all__ = [
     "read_policy",
     "read_text_configs",
     "sigma_table",
-    "trajectory",
     "velocity_target",
 ]

@@ -128,22 +128,6 @@ def denoise(
     return jax.lax.fori_loop(start, stop, step, latents.astype(jnp.float32))
 
 
-def trajectory(
-    velocity: VelocityFn, latents: Float[Array, "b n c"], sigmas: Grid
-) -> Float32[Array, "points b n c"]:
-    """The latents at every noise level of the grid, beginning with the initial ones."""
-    latents = latents.astype(jnp.float32)
-
-    def step(
-        current: Float32[Array, "b n c"], index: Int[Array, ""]
-    ) -> tuple[Float32[Array, "b n c"], Float32[Array, "b n c"]]:
-        following = _step(velocity, current, sigmas, index)
-        return following, following
-
-    _, steps = jax.lax.scan(step, latents, jnp.arange(sigmas.shape[-1] - 1))
-    return jnp.concatenate([latents[None], steps])
-
-
 def _step(
     velocity: VelocityFn, latents: Float32[Array, "b n c"], sigmas: Grid, index: Int[Array, ""]
 ) -> Float32[Array, "b n c"]:

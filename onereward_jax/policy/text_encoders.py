@@ -13,12 +13,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import transformers
 from absl import logging
 from jax.sharding import Mesh
 from jaxtyping import Array, Int, Int32
 
-from onereward_jax.convert import EditorTokenizers
+from onereward_jax.convert import EditorTokenizers, Tokenizer
 from onereward_jax.models.clip import ClipTextModel
 from onereward_jax.models.t5 import T5Encoder
 from onereward_jax.parallel import MeshFunction, mesh_jit, replicated
@@ -126,7 +125,7 @@ def check_prompt(prompt: str) -> None:
 
 
 def _tokenize(
-    tokenizer: transformers.PreTrainedTokenizerBase,
+    tokenizer: Tokenizer,
     prompts: Sequence[str],
     length: int,
     name: str,

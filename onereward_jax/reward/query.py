@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Array, Bool, Int
-from transformers import PreTrainedTokenizerBase
 
+from onereward_jax.convert import Tokenizer
 from onereward_jax.reward.query_template import IMAGE, IMAGE_TOKEN, QueryTemplate, packaged_template
 from onereward_jax.tasks import DIMENSIONS, MAX_DIMENSIONS, TASKS, Dimension, Task
 
@@ -128,7 +128,7 @@ class QueryTokenizer:
 
     def __init__(
         self,
-        tokenizer: PreTrainedTokenizerBase,
+        tokenizer: Tokenizer,
         tokens_per_image: int,
         suffix_length: int = 64,
         *,

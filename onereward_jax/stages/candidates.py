@@ -25,6 +25,7 @@ from onereward_jax.chain.base_models import made_by
 from onereward_jax.chain.plugins import check_plugin, maker
 from onereward_jax.chain.stage import Results, StageContext
 from onereward_jax.common.atomic_file import atomic_file
+from onereward_jax.common.pixels import from_uint8, to_uint8
 from onereward_jax.common.rng import generator
 from onereward_jax.data.pipeline import TripletSequence
 from onereward_jax.data.triplets import Triplets
@@ -306,7 +307,7 @@ def save_candidate(
       transform: of the picture.
     """
     if transform and drawn.disturbance:
-        image, mask = np.float32(pixels) / 127.5 - 1.0, np.float32(source.mask >= 128)
+        image, mask = from_uint8(pixels), np.float32(source.mask >= 128)
         pixels = to_uint8(transform.apply(image, mask, drawn.disturbance, drawn.noise_seed))
     with atomic_file(folder / drawn.picture, sync=True) as draft:  # the store says it is there
         Image.fromarray(pixels).save(draft)
@@ -314,8 +315,3 @@ def save_candidate(
         "source_digest": source_digest(source.image, source.mask),
         "digest": pixel_digest(pixels),
     }
-
-
-def to_uint8(image: Float32[np.ndarray, "*b h w 3"]) -> UInt8[np.ndarray, "*b h w 3"]:
-    """[-1, 1] to 0 ... 255, rounded."""
-    return np.clip(np.rint((image + 1.0) * 127.5), 0, 255).astype(np.uint8)

@@ -14,6 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import UInt8
 
+from onereward_jax.common.pixels import from_uint8
 from onereward_jax.data.aspect_buckets import Size
 from onereward_jax.data.pipeline import same_size_parts
 from onereward_jax.data.triplets import Triplets
@@ -178,7 +179,7 @@ class PictureMaker:
         """The samples of this process."""
         sources = [found[edit.triplet] for edit in edits]
         return EditBatch(
-            image=np.stack([np.float32(source.image) / 127.5 - 1.0 for source in sources]),
+            image=np.stack([from_uint8(source.image) for source in sources]),
             mask=np.stack([np.float32(source.mask >= 128) for source in sources]),
             embeds=_joined([source.embeds for source in sources]),
             negative_embeds=_joined([negatives[edit.negative_prompt] for edit in edits]),

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from onereward_jax.chain.base_models import made_by
 from onereward_jax.chain.stage import StageContext
+from onereward_jax.common.listing import first_of
 from onereward_jax.convert.tokenizers import load_tokenizer
 from onereward_jax.data.metadata import METADATA
 from onereward_jax.data.triplets import Triplets
@@ -22,9 +23,6 @@ from onereward_jax.reward.judge_loader import judge_template
 from onereward_jax.stages.data import data_folder, folder_rows, open_triplets
 from onereward_jax.stages.settings import query_options, query_template
 from onereward_jax.tasks import DIMENSIONS, TASKS, Dimension, Task
-
-LISTED = 20
-"""Prompts named in an error message; the others are counted."""
 
 Named = tuple[str, Task, str]
 """How a triplet is called, its task, and its prompt."""
@@ -84,13 +82,12 @@ def refuse_unfit(queries: QueryTokenizer, rows: Iterable[Named], where: Path) ->
     found = list(unfit(queries, rows))
     if not found:
         return
-    lines = [f"  {name}: {shortened(prompt)}: {reason}" for name, prompt, reason in found]
-    more = [f"  and {len(found) - LISTED} more"] if len(found) > LISTED else []
-    listing = "\n".join(lines[:LISTED] + more)
-    raise ValueError(
+    lines = [f"{name}: {shortened(prompt)}: {reason}" for name, prompt, reason in found]
+    told = (
         f"{where}: the judge cannot be asked about {len(found)} prompts; "
-        f'config.reward.unfit_prompts = "cut" cuts them\n{listing}'
+        'config.reward.unfit_prompts = "cut" cuts them'
     )
+    raise ValueError("\n  ".join([told, *first_of(lines)]))
 
 
 def unfit(queries: QueryTokenizer, rows: Iterable[Named]) -> Iterator[tuple[str, str, str]]:

@@ -24,6 +24,7 @@ from onereward_jax.annotation import Preference, PreferenceStore
 from onereward_jax.chain.base_models import made_by
 from onereward_jax.chain.stage import Results, StageContext
 from onereward_jax.common.atomic_file import atomic_file
+from onereward_jax.common.pixels import from_uint8
 from onereward_jax.convert import Weights, read_config, read_preprocessor, write_judge_folder
 from onereward_jax.data.aspect_buckets import Size
 from onereward_jax.data.mixing import Mixing, mixed_rows
@@ -285,7 +286,7 @@ class PairSource:
 
     def _picture(self, one: Preference, candidate: int) -> np.ndarray:
         path: Path = self._folder / self._pictures[one.triplet_id, candidate]
-        return np.float32(Image.open(path)) / 127.5 - 1.0
+        return from_uint8(Image.open(path))
 
 
 def task_shares(tasks: Integer[np.ndarray, "n"], drawn: str) -> dict[Task, float]:

@@ -21,6 +21,7 @@ from PIL import Image
 from onereward_jax.chain.base_models import made_by
 from onereward_jax.chain.plugins import check_plugin
 from onereward_jax.chain.stage import Results, StageContext
+from onereward_jax.common.pixels import to_uint8
 from onereward_jax.convert import (
     FLUX,
     VAE,
@@ -42,7 +43,6 @@ from onereward_jax.policy.lora_adapters import abstract_adapter, init_adapter
 from onereward_jax.policy.policy_loader import abstract_params
 from onereward_jax.reward import Questions
 from onereward_jax.reward.interface import dimension_mask
-from onereward_jax.stages.candidates import to_uint8
 from onereward_jax.stages.data import open_triplets
 from onereward_jax.stages.flow_matching_targets import check_targets, check_targets_ahead
 from onereward_jax.stages.guidance_settings import guidance_apart, rl_guidance

@@ -229,40 +229,6 @@ def _remove_drafts(folder: epath.Path) -> None:
             shutil.rmtree(draft, ignore_errors=True)
 
 
-def restore_params(folder: epath.PathLike, abstract_params: Any, *, ema: bool) -> Any:
-    """Only the parameters (or their average) of the newest checkpoint: no moments are read.
-
-    Args:
-      folder: the run's checkpoint folder.
-      abstract_params: shapes and shardings to restore to.
-      ema: the average instead of the parameters themselves.
-
-    Raises:
-      FileNotFoundError: there is no complete checkpoint.
-    """
-    folder = _absolute(folder)
-    options = ocp.CheckpointManagerOptions(atomicity_options=_atomicity(folder))
-    with ocp.CheckpointManager(folder, options=options) as manager:
-        step = manager.latest_step()
-        if step is None:
-            raise FileNotFoundError(f"{folder}: no complete checkpoint")
-        part = "ema" if ema else "params"
-        item = {part: abstract_params}
-        restored = manager.restore(
-            step,
-            args=ocp.args.Composite(
-                **{
-                    STATE: ocp.args.PyTreeRestore(
-                        item,
-                        restore_args=ocp.checkpoint_utils.construct_restore_args(item),
-                        partial_restore=True,
-                    )
-                }
-            ),
-        )
-        return restored[STATE][part]
-
-
 def _absolute(folder: epath.PathLike) -> epath.Path:
     folder = epath.Path(folder)
     return folder if is_bucket(folder) else folder.resolve()  # which would take a URL for a name

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from jaxtyping import Float32, PyTree
 
 from onereward_jax.chain.stage import Results, StageContext
+from onereward_jax.common.pixels import from_uint8
 from onereward_jax.common.rng import stream
 from onereward_jax.convert import VAE, load_params, read_config, save_params
 from onereward_jax.mini.pretrain.train import optimizer_config, run_training
@@ -49,7 +50,7 @@ def pictures(seed: int, split: str, size: int) -> grain.MapDataset:
         task = list(TASK_SHARES)[rng.choice(len(TASK_SHARES), p=list(TASK_SHARES.values()))]
         image = make_scene(rng, task, split, size).target
         image = image[:, ::-1] if rng.random() < 0.5 else image
-        return {"image": np.float32(image) / 127.5 - 1.0, "index": np.int32(index)}
+        return {"image": from_uint8(image), "index": np.int32(index)}
 
     return grain.MapDataset.range(2**30).seed(seed).random_map(draw)
 

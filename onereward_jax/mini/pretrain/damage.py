@@ -12,6 +12,7 @@ from PIL import Image, ImageFilter
 from safetensors.numpy import load_file, save
 
 from onereward_jax.common.atomic_file import atomic_file
+from onereward_jax.common.pixels import from_uint8
 from onereward_jax.mini.world import Scene, describe_colour, make_scene, prompt_colour, prompts
 from onereward_jax.parallel.progress import progress_bar
 from onereward_jax.tasks import DIMENSIONS, TASKS, Dimension, Task
@@ -140,7 +141,7 @@ def _reconstruct(pairs: Sequence[SyntheticPair], reconstruct: Reconstruct) -> No
     """Has the pairs' own arrays show, inside the mask, what the autoencoder makes of them."""
     pictures = [picture for pair in pairs for picture in (pair.winner, pair.loser)]
     masks = [pair.mask for pair in pairs for _ in range(2)]
-    seen = np.asarray(reconstruct(np.float32(pictures) / 127.5 - 1.0))
+    seen = np.asarray(reconstruct(from_uint8(pictures)))
     for picture, mask, new in zip(pictures, masks, np.rint(seen.clip(-1, 1) * 127.5 + 127.5)):
         picture[mask > 0] = new[mask > 0]
 

@@ -11,6 +11,7 @@ from jaxtyping import Float32, PyTree
 from safetensors.numpy import load_file, save
 
 from onereward_jax.common.atomic_file import atomic_file
+from onereward_jax.common.pixels import from_uint8
 from onereward_jax.mini.world import Scene, make_scene
 from onereward_jax.mini.world import prompts as all_prompts
 from onereward_jax.parallel.progress import progress_bar
@@ -58,7 +59,7 @@ def scene_latents(
             tasks = rng.choice(list(shares), ENCODE_BATCH, p=list(shares.values()))
             scenes = [make_scene(rng, Task(str(task)), "train", size) for task in tasks]
             mask = np.stack([scene.mask for scene in scenes])[..., None] // 255
-            images = np.stack([np.float32(scene.image) / 127.5 - 1.0 for scene in scenes])
+            images = np.stack([from_uint8(scene.image) for scene in scenes])
             drawn = [see_through(rng, scene, faint, opacity) for scene in scenes]
             targets = np.stack(drawn) / 127.5 - 1.0
             batch = {

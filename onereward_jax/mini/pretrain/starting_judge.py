@@ -18,6 +18,7 @@ from jaxtyping import PyTree
 from transformers import PreTrainedTokenizerBase
 
 from onereward_jax.chain.stage import Results, StageContext
+from onereward_jax.common.pixels import from_uint8
 from onereward_jax.common.rng import stream
 from onereward_jax.convert import Weights, preprocessor_config, write_judge_folder
 from onereward_jax.mini.mini_tokenizers import qwen_tokenizer
@@ -208,7 +209,7 @@ def _with_queries(table: dict[str, np.ndarray], queries: QueryTokenizer) -> dict
 
 def _in_range(pairs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Pictures from uint8 to [-1, 1]."""
-    pictures = {name: np.float32(pairs[name]) / 127.5 - 1.0 for name in ("winner", "loser")}
+    pictures = {name: from_uint8(pairs[name]) for name in ("winner", "loser")}
     return {**pairs, **pictures}
 
 

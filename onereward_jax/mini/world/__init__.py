@@ -1,7 +1,6 @@
 """The mini world: real photographs, sprites and typefaces composed so that the truth is known."""
 
 from onereward_jax.mini.world.colour_words import NAMED_COLOURS, describe_colour
-from onereward_jax.mini.world.contact_sheet import render_grid
 from onereward_jax.mini.world.make_scene import make_scene
 from onereward_jax.mini.world.photos import PHOTOS
 from onereward_jax.mini.world.prompts import prompt_colour, prompts
@@ -22,5 +21,4 @@ __all__ = [
     "named_pictures",
     "prompt_colour",
     "prompts",
-    "render_grid",
 ]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from onereward_jax.chain.stage import StageContext
+from onereward_jax.common.pixels import from_uint8
 from onereward_jax.convert import resolve_folder
 from onereward_jax.data.pipeline import same_size_parts, sizes_of
 from onereward_jax.data.triplets import Triplets
@@ -108,7 +109,7 @@ def judge_preferences(
     own = [[part[min(row, len(part) - 1)] for row in here.tolist()] for part in parts]
 
     def read(row: int) -> list[np.ndarray]:
-        return [np.float32(made[row]) / 127.5 - 1.0 for made in pictures]
+        return [from_uint8(made[row]) for made in pictures]
 
     def compute(number: int, found: Sequence[list[np.ndarray]]) -> Iterator[Answer]:
         part, size = parts[number], tuple(triplets.sizes[parts[number][0]].tolist())

@@ -1,0 +1,13 @@
+"""Long lists in messages: the first entries, and how many there are beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+LISTED = 20
+
+
+def first_of(entries: Sequence[str], count: int = LISTED) -> list[str]:
+    """The first `count` entries, and "and N more" where that is not all."""
+    rest = len(entries) - count
+    return [*entries[:count], f"and {rest} more"] if rest > 0 else list(entries)

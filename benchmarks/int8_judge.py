@@ -24,7 +24,7 @@ from onereward_jax.parallel import gather, make_mesh, replicate
 from onereward_jax.reward.judge_loader import load_reward_params, read_reward_model
 from onereward_jax.stages.data import open_triplets
 from onereward_jax.stages.reward import PairSource
-from onereward_jax.stages.settings import judge_options
+from onereward_jax.stages.rl_settings import judge_options
 from onereward_jax.training.reward_step import make_answers
 
 BATCH = 16

@@ -7,10 +7,11 @@ import re
 import numpy as np
 import pytest
 
-from onereward_jax.annotation.answers import LISTED, read_answers
+from onereward_jax.annotation.answers import read_answers
 from onereward_jax.annotation.picture_digests import pixel_digest, question_digest
 from onereward_jax.annotation.question_page import write_question_page
 from onereward_jax.annotation.questions import Question, add_questions
+from onereward_jax.common.listing import LISTED
 from onereward_jax.tasks import DIMENSIONS, Task
 
 

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from onereward_jax.common.listing import LISTED
 from onereward_jax.data.example import SPLITS
 from onereward_jax.data.folder_source import FolderSource
-from onereward_jax.data.metadata import LISTED, read_rows
+from onereward_jax.data.metadata import read_rows
 from onereward_jax.data.shard_writer import write_triplets
 from onereward_jax.data.splits import check_splits, split_rows
 from onereward_jax.data.triplets import Triplets

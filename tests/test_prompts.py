@@ -12,7 +12,7 @@ from onereward_jax.parallel import make_mesh
 from onereward_jax.reward.judge_loader import read_reward_model
 from onereward_jax.stages import reward, rl
 from onereward_jax.stages.prompt_checks import check_prompts, settle_prompts
-from onereward_jax.stages.settings import reward_options
+from onereward_jax.stages.reward_settings import reward_options
 from onereward_jax.tasks import Task
 
 CLOCK = "a clock face twelve-thirty"

@@ -18,7 +18,7 @@ from onereward_jax.parallel import make_mesh
 from onereward_jax.policy import read_policy
 from onereward_jax.policy.policy_loader import abstract_params
 from onereward_jax.reward.judge_loader import abstract_reward_params, read_scorer
-from onereward_jax.stages.settings import rl_settings
+from onereward_jax.stages.rl_settings import rl_settings
 from onereward_jax.train_compile.hlo import collective_traffic
 from onereward_jax.train_compile.programs import PUBLISHED
 from onereward_jax.training.reward_step import (

@@ -43,8 +43,8 @@ def test_the_schedule_warms_up_to_the_peak_and_falls_to_the_given_fraction():
 @pytest.mark.parametrize(
     "fields, message",
     [
-        ({"schedule": "linear"}, "schedule 'linear'"),
-        ({"schedule": "cosine", "total_steps": 5, "warmup_steps": 5}, "total_steps is 5"),
+        ({"schedule": "linear"}, "schedule is 'linear'"),
+        ({"schedule": "cosine", "total_steps": 5, "warmup_steps": 5}, "warmup_steps is 5"),
         ({"learning_rate": 0.0}, "learning_rate"),
     ],
 )

@@ -56,9 +56,9 @@ class LoraConfig:
 
     def __post_init__(self) -> None:
         if self.rank < 1:
-            raise ValueError(f"lora rank is {self.rank}, at least 1 expected")
+            raise ValueError(f"rank is {self.rank}, at least 1 expected")
         if self.alpha <= 0:
-            raise ValueError(f"lora alpha is {self.alpha}, a positive number expected")
+            raise ValueError(f"alpha is {self.alpha}, a positive number expected")
 
     @property
     def scale(self) -> float:

@@ -40,9 +40,9 @@ class Jitter:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             if getattr(self, field.name) < 0:
-                raise ValueError(f"jitter.{field.name} is {getattr(self, field.name)}, below 0")
+                raise ValueError(f"{field.name} is {getattr(self, field.name)}, below 0")
         if self.negative > 1:
-            raise ValueError(f"jitter.negative is {self.negative}: a probability expected")
+            raise ValueError(f"negative is {self.negative}: a probability expected")
 
     def __bool__(self) -> bool:
         return self != Jitter()

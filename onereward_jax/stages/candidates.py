@@ -37,7 +37,8 @@ from onereward_jax.policy import load_policy, open_text_cache, read_policy
 from onereward_jax.stages.data import open_triplets
 from onereward_jax.stages.edit_batches import Edit, PictureMaker, Source
 from onereward_jax.stages.preference_stores import open_store
-from onereward_jax.stages.settings import check_batch, compute_dtype, task_probabilities
+from onereward_jax.stages.rl_settings import task_probabilities
+from onereward_jax.stages.settings import check_batch, compute_dtype
 from onereward_jax.tasks import TASKS, Task
 
 

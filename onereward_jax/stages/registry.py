@@ -29,7 +29,8 @@ from onereward_jax.chain.staleness import (
 from onereward_jax.reward import TEMPLATE_VERSION
 from onereward_jax.stages.guidance_settings import evaluate_guidance, rl_guidance
 from onereward_jax.stages.preference_stores import save_lines
-from onereward_jax.stages.settings import query_template, task_probabilities
+from onereward_jax.stages.reward_settings import query_template
+from onereward_jax.stages.rl_settings import task_probabilities
 from onereward_jax.storage import local_path
 
 OUTPUT, UPDATES, ADDS = Effect.OUTPUT, Effect.UPDATES, Effect.ADDS

@@ -51,7 +51,8 @@ from onereward_jax.stages.logging_setup import training_logs
 from onereward_jax.stages.preference_stores import read_store
 from onereward_jax.stages.prompt_checks import check_prompts, prompts_of, settle_prompts
 from onereward_jax.stages.resume import restored_or_first
-from onereward_jax.stages.settings import check_batch, plain, reward_options, reward_settings
+from onereward_jax.stages.reward_settings import reward_options, reward_settings
+from onereward_jax.stages.settings import check_batch, plain
 from onereward_jax.tasks import DIMENSIONS, TASKS, Dimension, Task
 from onereward_jax.training.checkpoint import About, Checkpointer
 from onereward_jax.training.flop_counter import Assumptions

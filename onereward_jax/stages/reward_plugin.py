@@ -12,12 +12,8 @@ from ml_collections import FrozenConfigDict
 from onereward_jax.chain.plugins import maker
 from onereward_jax.chain.stage import StageContext
 from onereward_jax.reward.interface import Reward, Size
-from onereward_jax.reward.judge_loader import (
-    RewardModel,
-    load_reward_params,
-    read_reward_model,
-)
-from onereward_jax.stages.settings import judge_options
+from onereward_jax.reward.judge_loader import RewardModel, load_reward_params, read_reward_model
+from onereward_jax.stages.rl_settings import judge_options
 
 JUDGE = "judge"
 """The name of the trained judge."""

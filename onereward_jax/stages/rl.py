@@ -22,14 +22,7 @@ from onereward_jax.chain.base_models import made_by
 from onereward_jax.chain.plugins import check_plugin
 from onereward_jax.chain.stage import Results, StageContext
 from onereward_jax.common.pixels import to_uint8
-from onereward_jax.convert import (
-    FLUX,
-    VAE,
-    load_params,
-    read_config,
-    save_adapter,
-    save_params,
-)
+from onereward_jax.convert import FLUX, VAE, load_params, read_config, save_adapter, save_params
 from onereward_jax.data.aspect_buckets import Size
 from onereward_jax.data.mixing import Mixing
 from onereward_jax.data.pipeline import TripletSequence, eval_batches, sizes_of, train_batches
@@ -50,14 +43,13 @@ from onereward_jax.stages.logging_setup import training_logs
 from onereward_jax.stages.prompt_checks import check_prompts, prompts_of, settle_prompts
 from onereward_jax.stages.resume import restored_or_first
 from onereward_jax.stages.reward_plugin import needs_judge, reward_of
-from onereward_jax.stages.settings import (
-    check_batch,
+from onereward_jax.stages.rl_settings import (
     editor_options,
     judge_options,
-    plain,
     rl_settings,
     task_probabilities,
 )
+from onereward_jax.stages.settings import check_batch, plain
 from onereward_jax.tasks import TASKS, Task
 from onereward_jax.training.checkpoint import About, Checkpointer
 from onereward_jax.training.flop_counter import Assumptions

@@ -28,16 +28,9 @@ from onereward_jax.policy.generate import make_generate
 from onereward_jax.policy.policy_loader import abstract_params
 from onereward_jax.reward.judge_loader import abstract_reward_params, read_scorer
 from onereward_jax.stages.reward_plugin import needs_judge
-from onereward_jax.stages.settings import (
-    check_batch,
-    compute_dtype,
-    editor_options,
-    judge_options,
-    query_template,
-    reward_options,
-    reward_settings,
-    rl_settings,
-)
+from onereward_jax.stages.reward_settings import query_template, reward_options, reward_settings
+from onereward_jax.stages.rl_settings import editor_options, judge_options, rl_settings
+from onereward_jax.stages.settings import check_batch, compute_dtype
 from onereward_jax.training.abstract_batches import (
     abstract_edits,
     abstract_pairs,

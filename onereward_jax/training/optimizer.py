@@ -55,13 +55,13 @@ class OptimizerConfig:
           ValueError: naming the field.
         """
         if self.schedule not in SCHEDULES:
-            raise ValueError(f"schedule {self.schedule!r}: choose one of {', '.join(SCHEDULES)}")
+            raise ValueError(f"schedule is {self.schedule!r}: choose one of {', '.join(SCHEDULES)}")
         if self.moments not in MOMENTS:
-            raise ValueError(f"moments {self.moments!r}: choose one of {', '.join(MOMENTS)}")
+            raise ValueError(f"moments is {self.moments!r}: choose one of {', '.join(MOMENTS)}")
         if self.schedule == "cosine" and self.total_steps <= self.warmup_steps:
             raise ValueError(
-                f"total_steps is {self.total_steps}: the cosine schedule needs more than "
-                f"the {self.warmup_steps} warmup_steps"
+                f"warmup_steps is {self.warmup_steps}: fewer are expected for a cosine schedule "
+                f"that ends at step {self.total_steps}"
             )
         for name in ("learning_rate", "clip_norm"):
             if getattr(self, name) <= 0:

@@ -71,11 +71,13 @@ class RLConfig:
 
     def __post_init__(self) -> None:
         if self.algorithm not in ALGORITHMS:
-            raise ValueError(f"algorithm {self.algorithm!r}: choose one of {', '.join(ALGORITHMS)}")
+            raise ValueError(
+                f"algorithm is {self.algorithm!r}: choose one of {', '.join(ALGORITHMS)}"
+            )
         if not 0 <= self.t1 <= self.t2 < self.num_steps:
             raise ValueError(
-                f"t1 {self.t1} and t2 {self.t2} must satisfy "
-                f"0 <= t1 <= t2 < num_steps {self.num_steps}"
+                f"t1 is {self.t1} and t2 is {self.t2}: indices of the sampling grid are expected, "
+                f"0 <= t1 <= t2 < num_steps, {self.num_steps}"
             )
         weights = dict(zip(Dimension, self.dimension_weights, strict=True))
         for dimension, weight in weights.items():

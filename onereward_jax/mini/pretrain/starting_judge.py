@@ -29,7 +29,7 @@ from onereward_jax.mini.world import prompts
 from onereward_jax.models.qwen2_5_vl import Qwen2_5_VL, Qwen2_5_VLConfig, init_params
 from onereward_jax.parallel import logical_shardings, mesh_jit, shard_batch
 from onereward_jax.reward import ImageProcessor, Jitter, QueryTokenizer, Scorer, packaged_template
-from onereward_jax.stages.settings import plain
+from onereward_jax.stages.settings import from_section
 from onereward_jax.tasks import DIMENSIONS, TASKS
 from onereward_jax.training.metrics import scalars
 from onereward_jax.training.preference_loss import preference_metrics
@@ -157,10 +157,13 @@ def _train(
 ) -> PyTree:
     """The judge's parameters after the training `name`, which begins with those of `create`."""
     section, mesh = context.config.pretrain[name], context.mesh
-    reward = RewardConfig(
+    where = f"config.pretrain.{name}"
+    reward = from_section(
+        RewardConfig,
+        section,
+        where,
         optimizer=optimizer_config(section),
-        words_weight=section.words_weight,
-        jitter=Jitter(**plain(section.jitter)),
+        jitter=from_section(Jitter, section.jitter, f"{where}.jitter"),
     )
     table = make_pairs(
         context.folder / f"{name}_pairs.safetensors", count=section.pairs, split="train"

@@ -12,7 +12,7 @@ from onereward_jax.chain.stage import StageContext
 from onereward_jax.parallel import MeshFunction, shard_batch
 from onereward_jax.stages.logging_setup import training_logs
 from onereward_jax.stages.resume import restored_or_first
-from onereward_jax.stages.settings import plain
+from onereward_jax.stages.settings import from_section, plain
 from onereward_jax.training.checkpoint import About, Checkpointer
 from onereward_jax.training.nonfinite_steps import Advice
 from onereward_jax.training.optimizer import OptimizerConfig
@@ -22,15 +22,13 @@ from onereward_jax.training.train_state import TrainState
 
 def optimizer_config(section: FrozenConfigDict) -> OptimizerConfig:
     """AdamW with warm-up and cosine from a section of `config.pretrain`."""
-    return OptimizerConfig(
-        learning_rate=section.learning_rate,
+    return from_section(
+        OptimizerConfig,
+        section,
+        "config.pretrain",
         schedule="cosine",
-        warmup_steps=section.warmup_steps,
         total_steps=section.steps,
-        final_fraction=section.final_fraction,
         b2=0.99,
-        weight_decay=section.weight_decay,
-        clip_norm=section.clip_norm,
     )
 
 

@@ -7,7 +7,7 @@ from onereward_jax.chain.stage import StageContext
 from onereward_jax.parallel import local_rows
 from onereward_jax.stages.evaluate.judge_verdicts import HELD_OUT, held_out_folder, open_judge
 from onereward_jax.stages.evaluate.people_verdicts import check_people
-from onereward_jax.stages.settings import judge_options
+from onereward_jax.stages.rl_settings import judge_options
 
 
 def check(context: StageContext) -> None:

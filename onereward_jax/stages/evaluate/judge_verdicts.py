@@ -26,14 +26,10 @@ from onereward_jax.parallel import (
 )
 from onereward_jax.parallel.distributed import gather_on_writer
 from onereward_jax.parallel.progress import progress_bar
-from onereward_jax.reward.judge_loader import (
-    RewardModel,
-    load_reward_params,
-    read_reward_model,
-)
+from onereward_jax.reward.judge_loader import RewardModel, load_reward_params, read_reward_model
 from onereward_jax.stages.evaluate.compared_edits import Pictures
 from onereward_jax.stages.io_pipeline import overlapped
-from onereward_jax.stages.settings import judge_options
+from onereward_jax.stages.rl_settings import judge_options
 from onereward_jax.tasks import DIMENSIONS, TASKS
 
 HELD_OUT = "config.evaluate.judge"

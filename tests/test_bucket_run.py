@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-import uuid
 
 import grain
 import jax
@@ -16,7 +15,6 @@ import numpy as np
 import processes
 import pytest
 from bucket_hosts_program import candidate
-from gcs_server import gcs_server
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from onereward_jax.annotation import PreferenceStore
@@ -30,19 +28,6 @@ from onereward_jax.stages.preference_stores import LINES, STORE, open_store, rea
 from onereward_jax.storage import BucketFolder
 from onereward_jax.training.checkpoint import About, Checkpointer
 from onereward_jax.training.train_state import TrainState
-
-
-@pytest.fixture(scope="module")
-def server():
-    with gcs_server("team") as variables, pytest.MonkeyPatch.context() as patch:
-        for name, value in variables.items():
-            patch.setenv(name, value)
-        yield
-
-
-@pytest.fixture
-def bucket(server):
-    return BucketFolder(f"gs://team/{uuid.uuid4().hex}")
 
 
 @pytest.fixture

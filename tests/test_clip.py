@@ -7,6 +7,7 @@ import pytest
 import torch
 import transformers
 from jax.sharding import PartitionSpec as P
+from parity import gradient_of, relative_error
 
 from onereward_jax.convert import CLIP, load_params
 from onereward_jax.models.clip import ClipTextConfig, ClipTextModel
@@ -32,11 +33,6 @@ CURRENT = LEGACY | dict(
 )
 BATCH, LENGTH = 4, 11
 TOLERANCE = 2e-4
-
-
-def relative_error(found, expected) -> float:
-    found, expected = np.asarray(found), np.asarray(expected)
-    return np.abs(found - expected).max() / np.abs(expected).max()
 
 
 @pytest.fixture(scope="module", params=[LEGACY, CURRENT], ids=["legacy", "current"])
@@ -78,10 +74,7 @@ def test_outputs_and_gradient_equal_transformers(pair, tmp_path):
     assert relative_error(last, expected.last_hidden_state.detach()) <= TOLERANCE
     assert relative_error(pooled, expected.pooler_output.detach()) <= TOLERANCE
 
-    # torch's gradients travel through the same folder format as its weights
-    state = {name: parameter.grad for name, parameter in oracle.named_parameters()}
-    oracle.save_pretrained(tmp_path, state_dict=state)
-    expected_gradient = load_params(tmp_path, jax.eval_shape(lambda: params), CLIP)
+    expected_gradient = gradient_of(oracle, tmp_path, params, CLIP)
     scale = max(np.abs(leaf).max() for leaf in jax.tree.leaves(expected_gradient))
     for (path, found), wanted in zip(
         jax.tree_util.tree_leaves_with_path(gradient), jax.tree.leaves(expected_gradient)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from diffusers import FluxTransformer2DModel
 from flax import linen as nn
+from parity import gradient_of, relative_error
 
 from onereward_jax.convert import FLUX, load_params
 from onereward_jax.models.flux import FluxConfig, FluxTransformer
@@ -69,11 +70,6 @@ def save_oracle(values: dict, folder) -> FluxTransformer2DModel:
     return oracle
 
 
-def relative_error(found, expected) -> float:
-    found, expected = np.asarray(found), np.asarray(expected)
-    return np.abs(found - expected).max() / np.abs(expected).max()
-
-
 @pytest.fixture(scope="module", params=[SMALL, ODD], ids=["small", "odd"])
 def pair(request, tmp_path_factory):
     """The torch oracle, our parameters read from its folder, and inputs."""
@@ -103,11 +99,7 @@ def test_output_and_gradients_equal_diffusers(pair, tmp_path):
     assert relative_error(output, expected.detach()) <= TOLERANCE
     assert relative_error(input_gradient, tensors["hidden_states"].grad) <= TOLERANCE
 
-    # The gradients of torch travel through the same folder format as the weights.
-    for parameter in oracle.parameters():
-        parameter.data, parameter.grad = parameter.grad, None
-    oracle.save_pretrained(tmp_path)
-    expected_gradient = load_params(tmp_path, jax.eval_shape(lambda: params), FLUX)
+    expected_gradient = gradient_of(oracle, tmp_path, params, FLUX)
     errors = jax.tree.map(relative_error, params_gradient, expected_gradient)
     worst = max(jax.tree_util.tree_leaves_with_path(errors), key=lambda leaf: leaf[1])
     assert worst[1] <= TOLERANCE, worst

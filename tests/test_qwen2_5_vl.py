@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from parity import relative_error
 
 from onereward_jax.convert import load_params
 from onereward_jax.convert.layouts import QWEN2_5_VL
@@ -144,10 +145,6 @@ def inputs(case: Case) -> tuple[np.ndarray, np.ndarray]:
         ids[:, start : start + patches // 4] = IMAGE_TOKEN
     pixels = rng.normal(size=(2, len(case.image_starts), patches, 3 * 2 * 4 * 4))
     return ids, pixels.astype(np.float32)
-
-
-def relative_error(ours: np.ndarray, theirs: np.ndarray) -> float:
-    return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
 
 
 @pytest.mark.parametrize("name", CASES)

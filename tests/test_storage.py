@@ -3,28 +3,13 @@
 import json
 import os
 import pathlib
-import uuid
 
 import pytest
-from gcs_server import gcs_server
 from ml_collections import FrozenConfigDict
 
 from onereward_jax.chain import fingerprints
 from onereward_jax.common.user_errors import Unreachable
 from onereward_jax.storage import BucketFolder, WorkingCopy, fetch, local_path, mount_of
-
-
-@pytest.fixture(scope="module")
-def server():
-    with gcs_server("team") as variables, pytest.MonkeyPatch.context() as patch:
-        for name, value in variables.items():
-            patch.setenv(name, value)
-        yield
-
-
-@pytest.fixture
-def bucket(server):
-    return BucketFolder(f"gs://team/{uuid.uuid4().hex}")
 
 
 def files_below(folder: pathlib.Path) -> dict[str, bytes]:

@@ -7,6 +7,7 @@ import pytest
 import torch
 import transformers
 from jax.sharding import PartitionSpec as P
+from parity import gradient_of, relative_error
 from transformers.models.t5.modeling_t5 import T5Attention
 
 from onereward_jax.convert import T5, load_params
@@ -28,11 +29,6 @@ GATED = dict(
 DENSE = GATED | dict(d_model=18, d_kv=5, num_layers=3, num_heads=3, feed_forward_proj="relu")
 BATCH, LENGTH = 4, 17
 TOLERANCE = 2e-4
-
-
-def relative_error(found, expected) -> float:
-    found, expected = np.asarray(found), np.asarray(expected)
-    return np.abs(found - expected).max() / np.abs(expected).max()
 
 
 @pytest.fixture(scope="module", params=[GATED, DENSE], ids=["gated", "dense"])
@@ -72,10 +68,7 @@ def test_output_and_gradient_equal_transformers(pair, masked, tmp_path):
     gradient, output = jax.jit(jax.grad(objective, has_aux=True))(params)
     assert relative_error(output, expected.detach()) <= TOLERANCE
 
-    # torch's gradients travel through the same folder format as its weights
-    state = {name: parameter.grad for name, parameter in oracle.named_parameters()}
-    oracle.save_pretrained(tmp_path, state_dict=state)
-    expected_gradient = load_params(tmp_path, jax.eval_shape(lambda: params), T5)
+    expected_gradient = gradient_of(oracle, tmp_path, params, T5)
     errors = jax.tree.map(relative_error, gradient, expected_gradient)
     assert max(jax.tree.leaves(errors)) <= TOLERANCE, errors
 

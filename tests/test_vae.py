@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL as TorchVae
+from parity import gradient_of, relative_error
 
 from onereward_jax.convert import VAE, load_params
 from onereward_jax.models.vae import AutoencoderKL, VaeConfig
@@ -38,12 +39,6 @@ TOLERANCE = 2e-4
 def abstract_params(config: VaeConfig):
     model, side = AutoencoderKL(config), config.scale_factor
     return jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((8, side, side, 3)))["params"]
-
-
-def relative_error(found, expected) -> float:
-    found, expected = np.asarray(found), np.asarray(expected)
-    assert found.shape == expected.shape
-    return np.abs(found - expected).max() / np.abs(expected).max()
 
 
 def draw(seed: int, *shape: int) -> np.ndarray:
@@ -98,13 +93,7 @@ def test_both_ways_and_all_gradients_equal_diffusers(pair, tmp_path):
     for ours, theirs in zip(gradients, (pixels, given)):
         assert relative_error(ours, to_numpy(theirs.grad)) <= TOLERANCE
 
-    # torch's gradients travel through the same folder format as its weights
-    for parameter in oracle.parameters():
-        parameter.data, parameter.grad = parameter.grad, parameter.data
-    oracle.save_pretrained(tmp_path)
-    for parameter in oracle.parameters():
-        parameter.data, parameter.grad = parameter.grad, None
-    expected_gradient = load_params(tmp_path, jax.eval_shape(lambda: params), VAE)
+    expected_gradient = gradient_of(oracle, tmp_path, params, VAE)
     largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(expected_gradient))
 
     def error(ours, theirs):

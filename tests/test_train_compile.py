@@ -300,7 +300,7 @@ def test_neither_grain_nor_pillow_is_loaded():
     """What reads the judge's tokenizer, transformers, takes Pillow along where it can."""
     code = """
 import sys
-from onereward_jax.common.config import load_config
+from onereward_jax.common.config_files import load_config
 from onereward_jax.parallel import make_mesh
 from onereward_jax.train_compile.__main__ import make_programs
 

@@ -12,14 +12,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from absl import app, flags, logging
+from absl import app, flags
 from ml_collections import config_flags
 
 from onereward_jax.chain import run_chain
 from onereward_jax.chain.closing_table import print_outcomes
-from onereward_jax.chain.saved_command import given_command, last_flags, read_command
-from onereward_jax.common.absl_help import print_help
-from onereward_jax.common.config_files import check_overrides, check_tuples, load_config
+from onereward_jax.chain.saved_command import given_command
 from onereward_jax.common.user_errors import (
     TRY_AGAIN,
     WAITING,
@@ -36,6 +34,7 @@ from onereward_jax.parallel.cpu_threads import set_cpu_threads
 from onereward_jax.parallel.preemption import hearing_signals
 from onereward_jax.parallel.rendezvous import PeerLost
 from onereward_jax.stages import STAGES
+from onereward_jax.stages.command_flags import parse_flags
 from onereward_jax.stages.logging_setup import prepare_logging
 from onereward_jax.stages.registry import stages_of
 from onereward_jax.training.nonfinite_steps import TooManyRefusedSteps
@@ -85,18 +84,17 @@ _TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where an error was rais
 
 def main(argv: Sequence[str]) -> None:
     """Run the chain and print its closing table; errors of the user end in one sentence."""
+    del argv
     with distributed.shutdown_together(orderly=(TRY_AGAIN,), silence=_HOST_TIMEOUT.value):
-        _run(argv)
+        _run()
 
 
-def _run(argv: Sequence[str]) -> None:
+def _run() -> None:
     try:
         if _CONFIG.value is None or not _WORKDIR.value:
             raise ValueError(
                 "--config and --workdir are needed, or --workdir and --resume; --help explains them"
             )
-        if argv[1:]:
-            raise ValueError(f"stray argument {argv[1]!r}: flags look like --name=value")
         config = _CONFIG.value
         for part in ("stages", "mesh"):
             if part not in config:
@@ -155,48 +153,9 @@ def _join() -> None:
         distributed.initialize(distributed.find_cluster_config(*given), _HOST_TIMEOUT.value)
 
 
-def parse_flags(argv: list[str]) -> list[str]:
-    """absl's parser, with one sentence for every mistake, and typos in config fields named."""
-    if "--help" in argv[1:]:
-        print_help(__doc__, "workdir")
-    # jax, orbax and TFDS tell a lot at the level of info; --verbosity=0 brings it back. Set as a
-    # value, not as a default, which app.run would replace by the level of info.
-    flags.FLAGS.verbosity = logging.WARNING
-    try:
-        argv = _with_former_flags(argv)
-        command = given_command(argv)
-        if command is None:
-            return flags.FLAGS(argv)
-        defaults = load_config(command.config)
-        check_overrides(argv, defaults)
-        argv = last_flags(argv, defaults)
-        sys.argv[:] = argv  # config_flags looks there for the fields that are set
-        rest = flags.FLAGS(argv)
-        check_tuples(_CONFIG.value, defaults)
-        return rest
-    except (flags.Error, ValueError) as error:
-        if "--traceback" in argv:
-            raise
-        exit_with(error)
-
-
-def _with_former_flags(argv: list[str]) -> list[str]:
-    """The command line with what `--resume` stands for in its place."""
-    if "--resume" not in argv[1:]:
-        return argv
-    if given_command(argv) is not None:
-        raise ValueError("--resume stands in place of --config: give one of them")
-    workdir = next((one.partition("=")[2] for one in argv if one.startswith("--workdir=")), "")
-    if not workdir:
-        raise ValueError("--resume needs --workdir=...: the folder of the run to go on with")
-    former = read_command(workdir)
-    place = argv.index("--resume")
-    return [*argv[:place], *former.flags(), *argv[place + 1 :]]
-
-
 def cli() -> None:
     """The command `onereward`."""
-    app.run(main, flags_parser=parse_flags)
+    app.run(main, flags_parser=lambda argv: parse_flags(argv, __doc__, "workdir"))
 
 
 if __name__ == "__main__":

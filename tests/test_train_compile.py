@@ -286,7 +286,9 @@ def crash(topology):
     raise NotImplementedError("no such kernel")
 
 program.report = crash
-program.parse_flags(["train_compile", "--config=configs/mini.py", "--topology=v5e:2x2"])
+program.parse_flags(
+    ["train_compile", "--config=configs/mini.py", "--topology=v5e:2x2"], "", "topology"
+)
 program.main([])
 """
     outcome = subprocess.run(

@@ -12,7 +12,6 @@ fault. 70: this program or the compiler is.
 from __future__ import annotations
 
 import json
-import logging
 import sys
 import traceback
 from collections.abc import Sequence
@@ -22,10 +21,9 @@ from absl import app, flags
 from ml_collections import config_flags
 from rich.console import Console
 
-from onereward_jax.common.absl_help import print_help
-from onereward_jax.common.config_files import check_overrides, load_config
 from onereward_jax.common.user_errors import exit_with
 from onereward_jax.parallel import make_mesh
+from onereward_jax.stages.command_flags import parse_flags
 from onereward_jax.train_compile.chips import CHIPS
 from onereward_jax.train_compile.programs import JOBS, make_programs
 from onereward_jax.train_compile.report import compile_report, print_report, print_summary
@@ -111,29 +109,11 @@ def suggest(topology: Topology) -> bool:
     return best is not None
 
 
-def parse_flags(argv: list[str]) -> list[str]:
-    """absl's parser, with typos in config fields named."""
-    if "--help" in argv[1:]:
-        print_help(__doc__, "topology")
-    flags.FLAGS.set_default("verbosity", logging.WARNING)
-    try:
-        for argument in argv[1:]:
-            name, _, path = argument.partition("=")
-            if name == "--config" and path:
-                check_overrides(argv, load_config(path))
-        rest = flags.FLAGS(argv)
-        if rest[1:]:
-            raise ValueError(f"stray argument {rest[1]!r}: flags look like --name=value")
-        return rest
-    except (flags.Error, ValueError) as error:
-        exit_with(error)
-
-
 def cli() -> None:
     """The command `onereward-compile`."""
     # Devices are only described: nothing of this machine but its CPU is used.
     jax.config.update("jax_platforms", "cpu")
-    app.run(main, flags_parser=parse_flags)
+    app.run(main, flags_parser=lambda argv: parse_flags(argv, __doc__, "topology"))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,60 @@
+"""The command lines of `main` and `train_compile`: flags, and fields of the config as flags."""
+
+from __future__ import annotations
+
+import sys
+
+from absl import flags, logging
+
+from onereward_jax.common.absl_help import print_help
+from onereward_jax.common.config_files import check_overrides, check_tuples, load_config
+from onereward_jax.common.user_errors import exit_with
+from onereward_jax.stages.command_file import given_command, last_flags, read_command
+
+
+def parse_flags(argv: list[str], doc: str, flag: str) -> list[str]:
+    """absl's parser, with one sentence for every mistake, and typos in config fields named.
+
+    Args:
+      argv: the command line. With `--resume`, where the command has that flag, it goes on from the
+        command of the run in `--workdir`.
+      doc, flag: for `--help`, see `print_help`.
+    """
+    if "--help" in argv[1:]:
+        print_help(doc, flag)
+    # jax, orbax and TFDS tell a lot at the level of info; --verbosity=0 brings it back. Set as a
+    # value, not as a default, which app.run would replace by the level of info.
+    flags.FLAGS.verbosity = logging.WARNING
+    try:
+        if "resume" in flags.FLAGS:
+            argv = _with_former_flags(argv)
+        command = given_command(argv)
+        if command is not None:
+            defaults = load_config(command.config)
+            check_overrides(argv, defaults)
+            argv = last_flags(argv, defaults)
+            sys.argv[:] = argv  # config_flags looks there for the fields that are set
+        rest = flags.FLAGS(argv)
+        if command is not None:
+            check_tuples(flags.FLAGS.config, defaults)
+        if rest[1:]:
+            raise ValueError(f"stray argument {rest[1]!r}: flags look like --name=value")
+        return rest
+    except (flags.Error, ValueError) as error:
+        if "--traceback" in argv:
+            raise
+        exit_with(error)
+
+
+def _with_former_flags(argv: list[str]) -> list[str]:
+    """The command line with what `--resume` stands for in its place."""
+    if "--resume" not in argv[1:]:
+        return argv
+    if given_command(argv) is not None:
+        raise ValueError("--resume stands in place of --config: give one of them")
+    workdir = next((one.partition("=")[2] for one in argv if one.startswith("--workdir=")), "")
+    if not workdir:
+        raise ValueError("--resume needs --workdir=...: the folder of the run to go on with")
+    former = read_command(workdir)
+    place = argv.index("--resume")
+    return [*argv[:place], *former.flags(), *argv[place + 1 :]]

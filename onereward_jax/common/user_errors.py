@@ -98,7 +98,7 @@ def log_full_disk_once() -> None:
 def exit_with(error: Exception) -> NoReturn:
     """Ends the process with the error's message and `USER_ERROR`."""
     hint = ""
-    if isinstance(error, ModuleNotFoundError):
+    if isinstance(error, ModuleNotFoundError) and error.name:  # Python's own, not a sentence
         hint = "; the extras of setup.py bring it, as in: pip install -e '.[mini]'"
     print(f"error: {in_words(error)}{hint}", file=sys.stderr)
     sys.exit(USER_ERROR)

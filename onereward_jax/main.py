@@ -17,6 +17,7 @@ from ml_collections import config_flags
 
 from onereward_jax.chain import run_chain
 from onereward_jax.chain.closing_table import print_outcomes
+from onereward_jax.chain.command_flags import parse_flags
 from onereward_jax.chain.saved_command import given_command
 from onereward_jax.common.user_errors import (
     TRY_AGAIN,
@@ -34,7 +35,6 @@ from onereward_jax.parallel.cpu_threads import set_cpu_threads
 from onereward_jax.parallel.preemption import hearing_signals
 from onereward_jax.parallel.rendezvous import PeerLost
 from onereward_jax.stages import STAGES
-from onereward_jax.stages.command_flags import parse_flags
 from onereward_jax.stages.logging_setup import prepare_logging
 from onereward_jax.stages.registry import stages_of
 from onereward_jax.training.nonfinite_steps import TooManyRefusedSteps

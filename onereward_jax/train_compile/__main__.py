@@ -21,9 +21,9 @@ from absl import app, flags
 from ml_collections import config_flags
 from rich.console import Console
 
+from onereward_jax.chain.command_flags import parse_flags
 from onereward_jax.common.user_errors import exit_with
 from onereward_jax.parallel import make_mesh
-from onereward_jax.stages.command_flags import parse_flags
 from onereward_jax.train_compile.chips import CHIPS
 from onereward_jax.train_compile.programs import JOBS, make_programs
 from onereward_jax.train_compile.report import compile_report, print_report, print_summary

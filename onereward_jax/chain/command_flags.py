@@ -6,10 +6,10 @@ import sys
 
 from absl import flags, logging
 
+from onereward_jax.chain.saved_command import given_command, last_flags, read_command
 from onereward_jax.common.absl_help import print_help
 from onereward_jax.common.config_files import check_overrides, check_tuples, load_config
 from onereward_jax.common.user_errors import exit_with
-from onereward_jax.stages.command_file import given_command, last_flags, read_command
 
 
 def parse_flags(argv: list[str], doc: str, flag: str) -> list[str]:

@@ -22,7 +22,7 @@ from onereward_jax.chain.base_models import MODELS, made_by
 from onereward_jax.chain.staleness import Digest
 from onereward_jax.common.atomic_file import atomic_file
 from onereward_jax.convert import hub_commit, resolve_folder
-from onereward_jax.data.metadata import METADATA, metadata_lines
+from onereward_jax.data.metadata_lines import METADATA, metadata_lines
 from onereward_jax.parallel.progress import announce
 from onereward_jax.storage import local_path, states_below
 

@@ -25,9 +25,8 @@ from PIL import ExifTags, Image
 
 from onereward_jax.common.listing import first_of
 from onereward_jax.data.example import RowError, Split
+from onereward_jax.data.metadata_lines import METADATA, metadata_lines
 from onereward_jax.tasks import FIXED_PROMPTS, Task, task_named
-
-METADATA = "metadata.jsonl"
 
 UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 """What Pillow raises for a file that it cannot read."""
@@ -112,24 +111,6 @@ def refuse_rows(folder: pathlib.Path, errors: Mapping[int, RowError]) -> None:
     raise ValueError(
         "\n  ".join([f"{folder / METADATA}: {len(errors)} bad rows", *first_of(lines)])
     )
-
-
-def metadata_lines(path: pathlib.Path) -> list[str]:
-    """The lines of a `metadata.jsonl`; the mark that some editors begin UTF-8 with is dropped.
-
-    They end at line feeds alone: JSON texts may hold other characters that look like line ends.
-
-    Raises:
-      FileNotFoundError: there is no such file.
-      ValueError: it is not UTF-8, naming the first line that is not.
-    """
-    data = path.read_bytes()
-    try:
-        lines = data.decode("utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        number = data.count(b"\n", 0, error.start) + 1
-        raise ValueError(f"{path}, line {number}: not UTF-8 ({error.reason})") from error
-    return [line.removesuffix("\r") for line in lines]
 
 
 def check_inside(field: str, name: str) -> None:

@@ -9,6 +9,8 @@
 #   do_it <command>                      run it, or print it in a dry run
 #   may_restart <code>                   whether to run the same command again after this exit code
 #   waits_for_people <code>              whether the run has ended until people answer; says so
+#   await <process>                      its exit code into `code`
+#   exit_or_restart <code> <restarts>    exits, or says that restart `attempt` + 1 follows
 #
 # PYTHON   interpreter to make the environment with (3.11 or newer); default python3
 # VENV     folder of the environment; default .venv in the repository. One folder has one Python.
@@ -159,4 +161,20 @@ waits_for_people() {
 # other code is a mistake or a bug, which would come again.
 may_restart() {
   [[ " 75 134 137 143 " == *" $1 "* ]]
+}
+
+# A signal to the script ends `wait` before the child has ended.
+await() {
+  code=0
+  wait "$1" || code=$?
+  while kill -0 "$1" 2>/dev/null; do
+    code=0
+    wait "$1" || code=$?
+  done
+}
+
+exit_or_restart() {
+  if waits_for_people "$1"; then exit "${WAITING:-10}"; fi
+  if [[ $1 == 0 || $asked == yes || $attempt -ge $2 ]] || ! may_restart "$1"; then exit "$1"; fi
+  echo "${0##*/}: exit code $1; going on, restart $((attempt + 1)) of $2" >&2
 }

@@ -85,16 +85,6 @@ trap 'asked=yes; kill -TERM "$child" 2>/dev/null || true' TERM INT
 for ((attempt = 0; ; attempt++)); do
   "${command[@]}" &
   child=$!
-  code=0
-  wait "$child" || code=$?
-  # A signal to this script ends `wait` before the child has ended.
-  while kill -0 "$child" 2>/dev/null; do
-    code=0
-    wait "$child" || code=$?
-  done
-  if waits_for_people "$code"; then exit "${WAITING:-10}"; fi
-  if [[ $code == 0 || $asked == yes || $attempt -ge ${RESTARTS:-10} ]] || ! may_restart "$code"; then
-    exit "$code"
-  fi
-  echo "host.sh: exit code $code; going on, restart $((attempt + 1)) of ${RESTARTS:-10}" >&2
+  await "$child"
+  exit_or_restart "$code" "${RESTARTS:-10}"
 done

@@ -80,18 +80,9 @@ for ((attempt = 0; ; attempt++)); do
   done
   worst=0
   for child in "${children[@]}"; do
-    code=0
-    wait "$child" || code=$?
-    while kill -0 "$child" 2>/dev/null; do
-      code=0
-      wait "$child" || code=$?
-    done
+    await "$child"
     # A mistake outweighs the loss of a process, which it may have caused.
     if [[ $code != 0 ]] && { [[ $worst == 0 ]] || ! may_restart "$code"; }; then worst=$code; fi
   done
-  if waits_for_people "$worst"; then exit "$worst"; fi
-  if [[ $worst == 0 || $asked == yes || $attempt -ge ${RESTARTS:-3} ]] || ! may_restart "$worst"; then
-    exit "$worst"
-  fi
-  echo "local_multiprocess.sh: exit code $worst; restart $((attempt + 1))" >&2
+  exit_or_restart "$worst" "${RESTARTS:-3}"
 done

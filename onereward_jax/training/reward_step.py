@@ -15,7 +15,6 @@ from onereward_jax.parallel import (
     batch_sharding,
     check_microbatches,
     mesh_jit,
-    replicated,
 )
 from onereward_jax.reward import Jitter, Scorer, jitter_pairs
 from onereward_jax.reward.judge_loader import abstract_reward_params
@@ -30,7 +29,12 @@ from onereward_jax.training.preference_loss import (
     preference_loss,
     preference_metrics,
 )
-from onereward_jax.training.train_state import TrainState, abstract_state, place_state, shardings_of
+from onereward_jax.training.train_state import (
+    TrainState,
+    abstract_state,
+    jit_step,
+    place_state,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,14 +88,7 @@ def make_reward_step(scorer: Scorer, config: RewardConfig, mesh: Mesh) -> MeshFu
         )
         return apply_gradients(state, loss, gradients, optimizer, metrics)
 
-    state = shardings_of(abstract_reward_state(scorer, config, mesh))
-    return mesh_jit(
-        step,
-        mesh,
-        donate_argnums=0,
-        in_shardings=(state, batch_sharding(mesh)),
-        out_shardings=(state, replicated(mesh)),
-    )
+    return jit_step(step, abstract_reward_state(scorer, config, mesh), mesh)
 
 
 def jittered(config: RewardConfig, step: Int32[Array, ""], pairs: Pairs) -> Pairs:

@@ -40,7 +40,12 @@ from onereward_jax.training.rl_weights import (
     reference_distance,
     reference_weights,
 )
-from onereward_jax.training.train_state import TrainState, abstract_state, place_state, shardings_of
+from onereward_jax.training.train_state import (
+    TrainState,
+    abstract_state,
+    jit_step,
+    place_state,
+)
 
 
 def make_rl_step(models: RLModels, config: RLConfig, mesh: Mesh) -> MeshFunction:
@@ -73,14 +78,8 @@ def make_rl_step(models: RLModels, config: RLConfig, mesh: Mesh) -> MeshFunction
         metrics |= {"reference_distance": once(distance), "prediction_index": once(index)}
         return apply_gradients(state, loss, gradients, optimizer, metrics, config.ema_decay)
 
-    state = shardings_of(abstract_rl_state(models, config, mesh))
-    return mesh_jit(
-        step,
-        mesh,
-        donate_argnums=0,
-        in_shardings=(state, None, batch_sharding(mesh), replicated(mesh)),
-        out_shardings=(state, replicated(mesh)),
-    )
+    others = (None, batch_sharding(mesh), replicated(mesh))
+    return jit_step(step, abstract_rl_state(models, config, mesh), mesh, *others)
 
 
 def make_preview(models: RLModels, config: RLConfig, mesh: Mesh) -> MeshFunction:

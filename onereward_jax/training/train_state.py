@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int32, PyTree
 
-from onereward_jax.parallel import mesh_jit, replicated
+from onereward_jax.parallel import MeshFunction, batch_sharding, mesh_jit, replicated
 
 
 class TrainState(NamedTuple):
@@ -113,3 +114,24 @@ def place_state(
     abstract = abstract_state(params, optimizer, mesh, with_ema=with_ema)
     create = functools.partial(create_state, optimizer=optimizer, with_ema=with_ema)
     return mesh_jit(create, mesh, out_shardings=shardings_of(abstract))(params)
+
+
+def jit_step(
+    step: Callable[..., tuple[TrainState, Any]], abstract: TrainState, mesh: Mesh, *others: Any
+) -> MeshFunction:
+    """`step`, which makes of a state and more the next state and metrics, compiled for the mesh.
+
+    Args:
+      step: its first argument, the state, is donated.
+      abstract: shapes and shardings of the state.
+      mesh: the mesh.
+      *others: shardings of the other arguments; left out, there is one, a batch.
+    """
+    state = shardings_of(abstract)
+    return mesh_jit(
+        step,
+        mesh,
+        donate_argnums=0,
+        in_shardings=(state, *(others or (batch_sharding(mesh),))),
+        out_shardings=(state, replicated(mesh)),
+    )

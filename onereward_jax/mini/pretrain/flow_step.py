@@ -9,14 +9,14 @@ from jax.sharding import Mesh
 from jaxtyping import PyTree
 
 from onereward_jax.common.rng import stream
-from onereward_jax.parallel import MeshFunction, batch_sharding, mesh_jit, replicated
+from onereward_jax.parallel import MeshFunction
 from onereward_jax.policy import Condition, FillPolicy, TextEncoder, TextParams
 from onereward_jax.policy.latent_packing import image_ids, pack_mask, token_grid
 from onereward_jax.policy.text_encoders import TokenIds
 from onereward_jax.training.apply_gradients import apply_gradients
 from onereward_jax.training.flow_matching import flow_matching_loss
 from onereward_jax.training.metrics import Metrics, mean_of
-from onereward_jax.training.train_state import TrainState, shardings_of
+from onereward_jax.training.train_state import TrainState, jit_step
 
 
 def make_flow_step(
@@ -67,11 +67,4 @@ def make_flow_step(
         metrics = {"loss": mean_of(loss[None])}
         return apply_gradients(state, loss, gradients, optimizer, metrics, ema_decay)
 
-    state = shardings_of(abstract)
-    return mesh_jit(
-        step,
-        mesh,
-        in_shardings=(state, batch_sharding(mesh)),
-        out_shardings=(state, replicated(mesh)),
-        donate_argnums=0,
-    )
+    return jit_step(step, abstract, mesh)

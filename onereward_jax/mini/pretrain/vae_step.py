@@ -12,10 +12,10 @@ from jaxtyping import Array, Float, Float32, PRNGKeyArray, PyTree
 
 from onereward_jax.common.rng import stream
 from onereward_jax.models.vae import AutoencoderKL
-from onereward_jax.parallel import MeshFunction, batch_sharding, mesh_jit, replicated
+from onereward_jax.parallel import MeshFunction
 from onereward_jax.training.apply_gradients import apply_gradients
 from onereward_jax.training.metrics import Metrics, mean_of
-from onereward_jax.training.train_state import TrainState, shardings_of
+from onereward_jax.training.train_state import TrainState, jit_step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,11 +94,4 @@ def make_vae_step(
         (loss, metrics), gradients = grad(vae, state.params, batch["image"], key, weights)
         return apply_gradients(state, loss, gradients, optimizer, metrics, ema_decay)
 
-    state = shardings_of(abstract)
-    return mesh_jit(
-        step,
-        mesh,
-        in_shardings=(state, batch_sharding(mesh)),
-        out_shardings=(state, replicated(mesh)),
-        donate_argnums=0,
-    )
+    return jit_step(step, abstract, mesh)

@@ -51,12 +51,7 @@ class DownBlock(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
         kinds = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        resnet = remat(ResnetBlock, self.remat, scanned=False)
-        for layer in range(self.config.layers_per_block):
-            block = resnet(
-                self.features, self.config.norm_num_groups, name=f"resnets_{layer}", **kinds
-            )
-            x = spread_rows(block(x))
+        x = _resnets(self, x, self.config.layers_per_block)
         return x if self.last else spread_rows(Downsample(name="downsamplers_0", **kinds)(x))
 
 
@@ -70,6 +65,17 @@ class Downsample(nn.Module):
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
         kinds = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         return Conv(x.shape[-1], stride=2, padding=((0, 1), (0, 1)), name="conv", **kinds)(x)
+
+
+def _resnets(
+    block: DownBlock | UpBlock, x: Float[Array, "b h w c"], count: int
+) -> Float[Array, "b h w d"]:
+    """The residual blocks of a block, which are made in it."""
+    resnet = remat(ResnetBlock, block.remat, scanned=False)
+    groups, kinds = block.config.norm_num_groups, (block.dtype, block.param_dtype)
+    for layer in range(count):
+        x = spread_rows(resnet(block.features, groups, *kinds, name=f"resnets_{layer}")(x))
+    return x
 
 
 class UpBlock(nn.Module):
@@ -88,12 +94,7 @@ class UpBlock(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
         kinds = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        resnet = remat(ResnetBlock, self.remat, scanned=False)
-        for layer in range(self.config.layers_per_block + 1):
-            block = resnet(
-                self.features, self.config.norm_num_groups, name=f"resnets_{layer}", **kinds
-            )
-            x = spread_rows(block(x))
+        x = _resnets(self, x, self.config.layers_per_block + 1)
         return x if self.last else spread_rows(Upsample(name="upsamplers_0", **kinds)(x))
 
 

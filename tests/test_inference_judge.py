@@ -11,6 +11,7 @@ import pytest
 import torch
 import transformers
 from PIL import Image
+from torch_judge import random_judge
 
 from onereward_jax import Judge
 from onereward_jax.mini.mini_tokenizers import qwen_tokenizer
@@ -57,39 +58,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     processor = transformers.Qwen2VLImageProcessor(
         patch_size=8, size={"shortest_edge": 32 * 32, "longest_edge": 64 * 64}
     )
-    torch.manual_seed(0)
-    config = transformers.Qwen2_5_VLConfig(
-        text_config={
-            "vocab_size": len(tokenizer) + 3,
-            "hidden_size": 32,
-            "intermediate_size": 32,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "initializer_range": 0.3,
-            "rope_parameters": {
-                "rope_type": "default",
-                "mrope_section": [1, 1, 2],
-                "rope_theta": 1e4,
-            },
-            "bos_token_id": 0,
-            "eos_token_id": 0,
-        },
-        vision_config={
-            "depth": 2,
-            "hidden_size": 16,
-            "intermediate_size": 16,
-            "num_heads": 2,
-            "patch_size": 8,
-            "out_hidden_size": 32,
-            "window_size": 32,
-            "fullatt_block_indexes": [1],
-            "initializer_range": 0.3,
-        },
-        image_token_id=tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
-        tie_word_embeddings=True,
-    )
-    model = transformers.Qwen2_5_VLForConditionalGeneration(config).eval()
+    model = random_judge(tokenizer, 0.3)
     with torch.no_grad():
         # As it is, two words of some hundred would share less than a per cent.
         words = model.get_input_embeddings().weight

@@ -11,11 +11,10 @@ import pytest
 import torch
 import torch_pipeline
 from diffusers import (
-    AutoencoderKL,
     FlowMatchEulerDiscreteScheduler,
     FluxFillPipeline,
-    FluxTransformer2DModel,
 )
+from torch_pipeline import random_transformer, random_vae
 
 from onereward_jax.parallel import make_mesh
 from onereward_jax.policy import (
@@ -40,40 +39,11 @@ TOLERANCE = {"rtol": 2e-4, "atol": 2e-4}
 def tiny_pipeline(guidance_embeds: bool) -> FluxFillPipeline:
     """A pipeline of random components; prompts are given as embeddings."""
     torch.manual_seed(1)
-    vae = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        block_out_channels=(8, 16),
-        layers_per_block=1,
-        latent_channels=4,
-        norm_num_groups=4,
-        scaling_factor=0.36,
-        shift_factor=0.12,
-        use_quant_conv=False,
-        use_post_quant_conv=False,
-    )
-    with torch.no_grad():
-        # The pipeline samples from the posterior, we take its mean: make the two the same.
-        vae.encoder.conv_out.weight[4:] = 0
-        vae.encoder.conv_out.bias[4:] = -30
-    transformer = FluxTransformer2DModel(
-        in_channels=16 + 16 + 16,
-        out_channels=16,
-        num_layers=1,
-        num_single_layers=1,
-        attention_head_dim=8,
-        num_attention_heads=2,
-        joint_attention_dim=JOINT,
-        pooled_projection_dim=POOLED,
-        guidance_embeds=guidance_embeds,
-        axes_dims_rope=(2, 2, 4),
-    )
-    with torch.no_grad():
-        for parameter in transformer.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
+    vae = random_vae((8, 16))
+    transformer = random_transformer(16, JOINT, POOLED, guidance_embeds)
     scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True)
     pipeline = FluxFillPipeline(
-        scheduler=scheduler, vae=vae.eval(), transformer=transformer.eval(),
+        scheduler=scheduler, vae=vae, transformer=transformer,
         text_encoder=None, tokenizer=None, text_encoder_2=None, tokenizer_2=None,
     )  # fmt: skip
     pipeline.set_progress_bar_config(disable=True)

@@ -10,10 +10,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
-import transformers
 from diffusers import AutoencoderKL, FluxFillPipeline
+from torch_pipeline import random_text_encoders
 
-from onereward_jax.mini.mini_tokenizers import clip_tokenizer, t5_tokenizer
 from onereward_jax.parallel import make_mesh
 from onereward_jax.policy import (
     PromptEmbeds,
@@ -38,35 +37,9 @@ T5_LENGTH, CLIP_LENGTH, BATCH = 14, 32, 3
 @pytest.fixture(scope="module")
 def pipeline() -> FluxFillPipeline:
     torch.manual_seed(0)
-    clip_words, t5_words = clip_tokenizer(PROMPTS, max_length=CLIP_LENGTH), t5_tokenizer(PROMPTS)
-    clip = transformers.CLIPTextModel(
-        transformers.CLIPTextConfig(
-            vocab_size=len(clip_words),
-            hidden_size=16,
-            intermediate_size=24,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            max_position_embeddings=CLIP_LENGTH,
-            bos_token_id=clip_words.bos_token_id,
-            eos_token_id=clip_words.eos_token_id,
-        )  # fmt: skip
-    )
-    t5 = transformers.T5EncoderModel(
-        transformers.T5Config(
-            vocab_size=len(t5_words),
-            d_model=16,
-            d_kv=4,
-            d_ff=24,
-            num_layers=2,
-            num_heads=4,
-            feed_forward_proj="gated-gelu",
-        )  # fmt: skip
-    )
+    encoders = random_text_encoders(PROMPTS, CLIP_LENGTH, 2)
     vae = AutoencoderKL(block_out_channels=(4,), norm_num_groups=2, latent_channels=4)
-    return FluxFillPipeline(
-        scheduler=None, vae=vae, transformer=None, text_encoder=clip.eval(), tokenizer=clip_words,
-        text_encoder_2=t5.eval(), tokenizer_2=t5_words,
-    )  # fmt: skip
+    return FluxFillPipeline(scheduler=None, vae=vae, transformer=None, **encoders)
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from torch_judge import random_judge
 
 from onereward_jax.convert import QWEN2_5_VL, load_params
 from onereward_jax.mini.mini_tokenizers import qwen_tokenizer
@@ -44,41 +45,9 @@ def judge(tmp_path_factory: pytest.TempPathFactory) -> Judge:
     folder = tmp_path_factory.mktemp("judge")
     tokenizer = qwen_tokenizer(packaged_template().texts())
     queries = QueryTokenizer(tokenizer, PROCESSOR.tokens_per_image(SIDE, SIDE), suffix_length=40)
-    torch.manual_seed(0)
-    config = transformers.Qwen2_5_VLConfig(
-        text_config={
-            "vocab_size": len(tokenizer) + 3,
-            "hidden_size": 32,
-            "intermediate_size": 32,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "initializer_range": 0.2,
-            "rope_parameters": {
-                "rope_type": "default",
-                "mrope_section": [1, 1, 2],
-                "rope_theta": 1e4,
-            },
-            "bos_token_id": 0,
-            "eos_token_id": 0,
-        },
-        vision_config={
-            "depth": 2,
-            "hidden_size": 16,
-            "intermediate_size": 16,
-            "num_heads": 2,
-            "patch_size": 8,
-            "out_hidden_size": 32,
-            "window_size": 32,
-            "fullatt_block_indexes": [1],
-            "initializer_range": 0.2,
-        },
-        image_token_id=tokenizer.convert_tokens_to_ids("<|image_pad|>"),
-        tie_word_embeddings=True,
-    )
-    theirs = transformers.Qwen2_5_VLForConditionalGeneration(config).eval()
+    theirs = random_judge(tokenizer, 0.2)
     theirs.save_pretrained(folder)
-    model = Qwen2_5_VL(Qwen2_5_VLConfig.from_dict(config.to_dict()))
+    model = Qwen2_5_VL(Qwen2_5_VLConfig.from_dict(theirs.config.to_dict()))
     abstract = jax.eval_shape(partial(init_params, model), jax.random.key(0))
     params = load_params(folder, abstract, QWEN2_5_VL)
     scorer = Scorer(model, PROCESSOR, queries.layout)

@@ -52,13 +52,12 @@ class TrueGuidance(torch.nn.Module):
         return (negative + self.scale * (positive - negative),)
 
 
-def whole_pipeline(guidance_embeds: bool) -> FluxFillPipeline:
-    """With text encoders and tokenizers, and FLUX's 16 pixels to a token."""
-    torch.manual_seed(2)
+def random_vae(channels: tuple[int, ...]) -> AutoencoderKL:
+    """One level for each number of channels; its posterior has no spread."""
     vae = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        block_out_channels=(8,) * 4,
+        down_block_types=("DownEncoderBlock2D",) * len(channels),
+        up_block_types=("UpDecoderBlock2D",) * len(channels),
+        block_out_channels=channels,
         layers_per_block=1,
         latent_channels=4,
         norm_num_groups=4,
@@ -71,53 +70,77 @@ def whole_pipeline(guidance_embeds: bool) -> FluxFillPipeline:
         # The pipeline samples from the posterior, we take its mean: make the two the same.
         vae.encoder.conv_out.weight[4:] = 0
         vae.encoder.conv_out.bias[4:] = -30
-        # A fresh decoder paints grey; this one uses the range of a picture and goes beyond it.
-        vae.decoder.conv_out.weight *= 4
+    return vae.eval()
+
+
+def random_transformer(
+    mask_channels: int, joint: int, pooled: int, guidance_embeds: bool
+) -> FluxTransformer2DModel:
+    """One block of each kind; `mask_channels` are the pixels of a token."""
     transformer = FluxTransformer2DModel(
-        in_channels=16 + 16 + 256,
+        in_channels=16 + 16 + mask_channels,
         out_channels=16,
         num_layers=1,
         num_single_layers=1,
         attention_head_dim=8,
         num_attention_heads=2,
-        joint_attention_dim=WIDTH,
-        pooled_projection_dim=WIDTH,
+        joint_attention_dim=joint,
+        pooled_projection_dim=pooled,
         guidance_embeds=guidance_embeds,
         axes_dims_rope=(2, 2, 4),
     )
     with torch.no_grad():
         for parameter in transformer.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
-    clip_words = clip_tokenizer(WORDS, max_length=CLIP_LENGTH)
-    t5_words = t5_tokenizer(WORDS, max_length=T5_LENGTH)
+    return transformer.eval()
+
+
+def random_text_encoders(
+    words: Sequence[str], clip_length: int, layers: int, **t5_options: int
+) -> dict[str, Any]:
+    """CLIP, T5 and their tokenizers, which know some words, as the pipeline calls them."""
+    tokenizer = clip_tokenizer(words, max_length=clip_length)
+    tokenizer_2 = t5_tokenizer(words, **t5_options)
     clip = transformers.CLIPTextModel(
         transformers.CLIPTextConfig(
-            vocab_size=len(clip_words),
+            vocab_size=len(tokenizer),
             hidden_size=WIDTH,
             intermediate_size=24,
-            num_hidden_layers=1,
+            num_hidden_layers=layers,
             num_attention_heads=2,
-            max_position_embeddings=CLIP_LENGTH,
-            bos_token_id=clip_words.bos_token_id,
-            eos_token_id=clip_words.eos_token_id,
+            max_position_embeddings=clip_length,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
         )  # fmt: skip
     )
     t5 = transformers.T5EncoderModel(
         transformers.T5Config(
-            vocab_size=len(t5_words),
+            vocab_size=len(tokenizer_2),
             d_model=WIDTH,
             d_kv=4,
             d_ff=24,
-            num_layers=1,
+            num_layers=layers,
             num_heads=4,
             feed_forward_proj="gated-gelu",
         )  # fmt: skip
     )
+    models = {"text_encoder": clip.eval(), "text_encoder_2": t5.eval()}
+    return {**models, "tokenizer": tokenizer, "tokenizer_2": tokenizer_2}
+
+
+def whole_pipeline(guidance_embeds: bool) -> FluxFillPipeline:
+    """With text encoders and tokenizers, and FLUX's 16 pixels to a token."""
+    torch.manual_seed(2)
+    vae = random_vae((8,) * 4)
+    with torch.no_grad():
+        # A fresh decoder paints grey; this one uses the range of a picture and goes beyond it.
+        vae.decoder.conv_out.weight *= 4
     pipeline = FluxFillPipeline(
+        vae=vae,
+        transformer=random_transformer(256, WIDTH, WIDTH, guidance_embeds),
+        **random_text_encoders(WORDS, CLIP_LENGTH, 1, max_length=T5_LENGTH),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
-        vae=vae.eval(), transformer=transformer.eval(), text_encoder=clip.eval(),
-        tokenizer=clip_words, text_encoder_2=t5.eval(), tokenizer_2=t5_words,
-    )  # fmt: skip
+    )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

@@ -13,14 +13,13 @@ from onereward_jax.parallel.batch import (
     split_microbatches,
 )
 from onereward_jax.parallel.distributed import barrier, is_writer
-from onereward_jax.parallel.jit import MeshFunction, logical_axes, mesh_jit
-from onereward_jax.parallel.mesh import MESH_AXES, make_mesh
+from onereward_jax.parallel.jit import MeshFunction, mesh_jit
+from onereward_jax.parallel.mesh import make_mesh
 from onereward_jax.parallel.remat import ATTENTION, remat
 from onereward_jax.parallel.sharding_rules import RULES, abstract_arrays, logical_shardings
 
 __all__ = [
     "ATTENTION",
-    "MESH_AXES",
     "RULES",
     "MeshFunction",
     "HostLocalRow",
@@ -30,7 +29,6 @@ __all__ = [
     "gather",
     "is_writer",
     "local_rows",
-    "logical_axes",
     "logical_shardings",
     "make_mesh",
     "mesh_jit",

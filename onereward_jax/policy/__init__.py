@@ -5,13 +5,11 @@ from onereward_jax.policy.model_inputs import Condition, PromptEmbeds
 from onereward_jax.policy.noise_schedule import (
     NoiseSchedule,
     add_noise,
-    first_step,
     predict_x0,
     sigma_table,
     velocity_target,
 )
 from onereward_jax.policy.policy_loader import (
-    abstract_params,
     init_params,
     load_policy,
     load_text_encoder,
@@ -36,14 +34,12 @@ __all__ = [
     "TextCache",
     "TextEncoder",
     "TextParams",
-    "abstract_params",
     "add_noise",
     "add_to_text_cache",
     "denoise",
     "embed_prompts",
     "embedded_prompts",
     "euler_step",
-    "first_step",
     "guided",
     "init_params",
     "load_policy",

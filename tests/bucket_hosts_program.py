@@ -16,7 +16,7 @@ from onereward_jax.chain import Stage, StageContext, run_chain
 from onereward_jax.chain.staleness import Effect
 from onereward_jax.parallel import distributed, make_mesh
 from onereward_jax.parallel.distributed import gather_on_writer
-from onereward_jax.stages.preference_stores import open_store, read_store
+from onereward_jax.stages.preference_stores import open_store, read_store, save_lines
 
 
 def made(context: StageContext) -> dict[str, int]:
@@ -55,7 +55,7 @@ def candidate(index: int) -> Candidate:
 
 
 CHAIN = (
-    Stage("made", "make", made),
+    Stage("made", "make", made, before_publishing=save_lines),
     Stage("read", "read", read, reads={"made": Effect.OUTPUT}),
 )
 

@@ -100,5 +100,5 @@ def test_both_of_a_pair_are_turned_together_as_often_as_asked_and_not_for_a_prom
     "field, value, says", [("shift", -1, "-1, below 0"), ("negative", 1.5, "1.5: a probability")]
 )
 def test_a_field_out_of_range_is_named(field, value, says) -> None:
-    with pytest.raises(ValueError, match=rf"jitter\.{field} is {says}"):
+    with pytest.raises(ValueError, match=rf"^{field} is {says}"):
         Jitter(**{field: value})

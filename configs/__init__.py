@@ -1,1 +1,1 @@
-"""Experiments: one file each, and what they share in `defaults`."""
+"""Experiments, one file each; shared defaults are in `defaults`."""

@@ -1,14 +1,14 @@
 """The paper's setting: FLUX.1-Fill-dev as the editor, Qwen2.5-VL-7B-Instruct as the judge.
 
-Algorithm 1 at 1024x1024; batch sizes, learning rates, guidance and N are the paper's (defaults.py),
-what it leaves open is our reading.
+Algorithm 1 at 1024x1024. Batch sizes, learning rates, guidance and N are the paper's (defaults.py);
+what it does not state is our choice.
 
     python -m onereward_jax.main --config=configs/flux_fill_dev.py --workdir=gs://bucket/run \\
         --config.data.path=... --config.models.editor=... --config.models.judge=...
 
-Folders of both models can be named; otherwise they come from the Hugging Face hub.
-Devices: 8, 16, 32 or 64, one sample of the batch on each 1, 2, 4 or 8.
-Cost: docs/fits.md bounds memory and seconds per step of each topology.
+Both models can be local folders; the default is to download them from the Hugging Face hub.
+Devices: 8, 16, 32 or 64; each sample of the batch is on 1, 2, 4 or 8 of them.
+Cost: docs/fits.md has bounds of memory and seconds per step for each topology.
 Result: not run yet.
 """
 

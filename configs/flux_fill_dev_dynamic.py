@@ -1,6 +1,6 @@
-"""flux_fill_dev.py with Algorithm 2: the reference is the policy's moving average.
+"""flux_fill_dev.py with Algorithm 2: the reference is the EMA of the policy.
 
-The bar rises with the policy, and the step holds one copy of the editor less.
+The reference improves with the policy, and memory holds one copy of the editor less.
 
     python -m onereward_jax.main --config=configs/flux_fill_dev_dynamic.py \\
         --workdir=gs://bucket/dynamic --config.data.path=...

@@ -1,7 +1,7 @@
-"""flux_fill_dev.py with a low-rank adapter in place of the whole transformer.
+"""flux_fill_dev.py with a LoRA adapter instead of full fine-tuning.
 
-Master weights, moments, average and gradients are those of the adapter alone, and the editor
-without it is the reference, so there is no second transformer.
+Only the adapter has master weights, Adam moments, EMA and gradients. The reference is the editor
+without the adapter, so there is no second transformer.
 
     python -m onereward_jax.main --config=configs/flux_fill_dev_lora.py \\
         --workdir=gs://bucket/lora --config.data.path=...
@@ -19,5 +19,5 @@ def get_config() -> ConfigDict:
     config = flux_fill_dev.get_config()
     config.rl.lora.rank = 64
     config.rl.lora.alpha = 64.0
-    config.rl.optimizer.learning_rate = 1e-4  # adapters take larger steps than whole weights
+    config.rl.optimizer.learning_rate = 1e-4  # LoRA needs a larger one than full fine-tuning
     return config

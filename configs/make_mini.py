@@ -1,8 +1,8 @@
-"""Training the mini models that come with the package, from nothing (launch/make_mini.sh).
+"""Trains the package's mini models from scratch (launch/make_mini.sh).
 
 Variants, as in `--config=configs/make_mini.py:smoke`:
   (none)  the recipe of the shipped models
-  smoke   a handful of steps: everything runs, nothing is learnt
+  smoke   a few steps: everything runs, nothing is learned
 
     launch/make_mini.sh
 
@@ -26,33 +26,33 @@ def get_config(variant: str = "") -> ConfigDict:
     config.pretrain = pretrain = ConfigDict()
     pretrain.image_size = 64  # height and width in pixels
     pretrain.checkpoint_every = 500  # steps between checkpoints
-    pretrain.log_every = 50  # steps between lines of the log
+    pretrain.log_every = 50  # steps between log entries
 
     pretrain.vae = training(steps=5000, batch_size=8, learning_rate=1.5e-3)
-    pretrain.vae.ema_decay = 0.998  # of the average that is kept
-    pretrain.vae.kl_weight = 1e-6  # beside the absolute error of the reconstruction
-    pretrain.vae.squared_weight = 0.5  # of the squared error, likewise
+    pretrain.vae.ema_decay = 0.998  # of the exported weights
+    pretrain.vae.kl_weight = 1e-6  # of the KL term; the absolute error has weight 1
+    pretrain.vae.squared_weight = 0.5  # of the squared error
 
     pretrain.editor = training(steps=16000, batch_size=32, learning_rate=1.2e-3)
-    pretrain.editor.ema_decay = 0.998  # of the average that is kept
-    pretrain.editor.scenes = 24000  # different scenes
-    pretrain.editor.shares = ConfigDict()  # of the tasks
+    pretrain.editor.ema_decay = 0.998  # of the exported weights
+    pretrain.editor.scenes = 24000  # number of different scenes
+    pretrain.editor.shares = ConfigDict()  # task distribution
     pretrain.editor.shares.fill = 0.8
     pretrain.editor.shares.extend_with_prompt = 0.09
     pretrain.editor.shares.extend_without_prompt = 0.08
-    pretrain.editor.shares.removal = 0.03  # few: to be mediocre at removal, as FLUX Fill is
-    pretrain.editor.faint = 0.6  # share of fills drawn see-through: better ones can then be taught
+    pretrain.editor.shares.removal = 0.03  # few: to be mediocre at removal, like FLUX Fill
+    pretrain.editor.faint = 0.6  # fraction of transparent fills: leaves room for RL to improve
     pretrain.editor.opacity = (0.3, 1.0)  # range of their opacity
-    pretrain.editor.drop_prompt = 0.1  # how often a negative prompt takes its place, for guidance
+    pretrain.editor.drop_prompt = 0.1  # probability of a negative prompt instead, for CFG
 
     pretrain.judge = training(steps=5000, batch_size=16, learning_rate=1e-3)
-    pretrain.judge.pairs = 16000  # different pairs of damaged pictures
-    pretrain.judge.words_weight = 0.0  # of foretelling a question's words from the pictures
-    pretrain.judge.jitter = jitter()  # none: what is clear to see is learnt first
+    pretrain.judge.pairs = 16000  # number of different pairs of damaged images
+    pretrain.judge.words_weight = 0.0  # of the language-modelling loss on the question's tokens
+    pretrain.judge.jitter = jitter()  # none: start with what is easy to see
 
     pretrain.judge_refined = training(steps=4000, batch_size=16, learning_rate=5e-4)
-    pretrain.judge_refined.pairs = 32000  # half of them as the autoencoder gives them back
-    pretrain.judge_refined.words_weight = 3.0  # as above: what a prompt names is learnt this way
+    pretrain.judge_refined.pairs = 32000  # half of them reconstructed by the VAE
+    pretrain.judge_refined.words_weight = 3.0  # as above: teaches what the prompt's words look like
     pretrain.judge_refined.jitter = jitter(noise=0.2, shift=3, negative=0.5)  # as in mini.py
     if variant == "smoke":
         smoke(pretrain)
@@ -62,20 +62,20 @@ def get_config(variant: str = "") -> ConfigDict:
 
 
 def training(steps: int, batch_size: int, learning_rate: float) -> ConfigDict:
-    """How long and how fast one model is trained."""
+    """Training settings of one model."""
     section = ConfigDict()
     section.steps = steps  # updates
     section.batch_size = batch_size  # examples per update
-    section.learning_rate = learning_rate  # the peak of a cosine
-    section.warmup_steps = 200  # of linear rise from 0
+    section.learning_rate = learning_rate  # peak of the cosine schedule
+    section.warmup_steps = 200  # linear warm-up from 0
     section.final_fraction = 0.02  # end of the cosine, as a fraction of the peak
     section.weight_decay = 0.01  # decoupled, on kernels and embeddings
-    section.clip_norm = 1.0  # largest global norm of the gradient
+    section.clip_norm = 1.0  # clipping threshold of the global gradient norm
     return section
 
 
 def smoke(pretrain: ConfigDict) -> None:
-    """Make everything as small as it can be."""
+    """Makes everything as small as possible."""
     pretrain.checkpoint_every = 2
     pretrain.log_every = 1
     for part in (pretrain.vae, pretrain.judge, pretrain.judge_refined, pretrain.editor):

@@ -1,12 +1,12 @@
-"""The mini world: the whole method on two CPU cores, with the models that come along.
+"""The mini world: the whole method on two CPU cores, with the package's mini models.
 
     launch/quickstart.sh, or
     python -m onereward_jax.main --config=configs/mini.py --workdir=runs/mini
 
 Variants, as in `--config=configs/mini.py:smoke`:
   (none)  the run of launch/quickstart.sh
-  smoke   a handful of samples and steps: every stage runs, nothing is learnt
-  folder  the mini models on pictures of yours (--config.data.path), judged by people
+  smoke   a few samples and steps: every stage runs, nothing is learned
+  folder  the mini models on your own images (--config.data.path), judged by people
   smoke,folder  both
 
 Cost: 9 to 12 minutes on two cores; smoke about a minute.
@@ -35,12 +35,12 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data.update(source=f"{MINI}.scene_source", image_size=64)
     config.annotate.by = f"{MINI}.oracle_annotator"
     config.mini = mini = ConfigDict()
-    mini.train = per_task(2000, 500, 500, 1000)  # scenes to learn from
-    mini.test = per_task(200, 200, 200, 200)  # scenes of photos never learnt from
-    mini.noise_rate = 0.05  # how often the annotator names a pair the wrong way round
-    mini.margin = 0.1  # least difference of scores for a pair; below it: no preference
-    mini.same_margin = 0.03  # least difference of the oracle's scores for Good or Bad; else Same
-    mini.disturbed = 0.5  # share of the triplets whose candidates get colour noise
+    mini.train = per_task(2000, 500, 500, 1000)  # training scenes
+    mini.test = per_task(200, 200, 200, 200)  # test scenes, of held-out photos
+    mini.noise_rate = 0.05  # probability that the annotator swaps winner and loser
+    mini.margin = 0.1  # minimum score difference for a preference
+    mini.same_margin = 0.03  # minimum score difference of the oracle for Good or Bad; else Same
+    mini.disturbed = 0.5  # fraction of triplets whose candidates get colour noise
     mini.disturbance = (0.0, 0.5)  # range of its standard deviation, for values in [-1, 1]
 
     config.guidance.true_cfg_scale = 2.0
@@ -85,7 +85,7 @@ def get_config(variant: str = "") -> ConfigDict:
 
 
 def folder(config: ConfigDict) -> None:
-    """Leave out what knows the scenes of the mini world."""
+    """Removes everything that depends on the scenes of the mini world."""
     del config.mini
     config.data.source = "folder"
     config.candidates.transform = ""
@@ -102,7 +102,7 @@ def per_task(
 
 
 def smoke(config: ConfigDict) -> None:
-    """Make everything as small as it can be."""
+    """Makes everything as small as possible."""
     for counts in (config.mini.train, config.mini.test, config.evaluate.triplets):
         for task in counts:
             counts[task] = 8

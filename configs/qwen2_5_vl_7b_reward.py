@@ -1,6 +1,6 @@
-"""The judge alone: Qwen2.5-VL-7B-Instruct learns the preferences of flux_fill_dev.py.
+"""Only the judge: trains Qwen2.5-VL-7B-Instruct on the preferences of flux_fill_dev.py.
 
-The chain up to the stage `reward`; a run of flux_fill_dev.py in the same workdir goes on from it.
+Runs the stages up to `reward`; a run of flux_fill_dev.py in the same workdir continues from there.
 
     python -m onereward_jax.main --config=configs/qwen2_5_vl_7b_reward.py \\
         --workdir=gs://bucket/run --config.data.path=...

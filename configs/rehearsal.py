@@ -1,12 +1,12 @@
 """The rehearsal of a real run (launch/rehearse.sh): mini.py:smoke on a folder, judged by people.
 
-Two buckets, one mesh with two axes, small batches: whatever a real run does, in minutes. The folder
-and the work folder are named on the command line.
+Two aspect-ratio buckets, a mesh with two axes, small batches: everything a real run does, in
+minutes. The data folder and the work folder are set on the command line.
 
     launch/rehearse.sh
 
 Cost: about 10 minutes on two cores.
-Result: every stage runs, killed and resumed; nothing is learnt.
+Result: every stage runs, is killed and resumes; nothing is learned.
 """
 
 from ml_collections import ConfigDict

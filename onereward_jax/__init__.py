@@ -1,4 +1,4 @@
-"""OneReward in JAX: reinforcement of a mask-guided image editor from one vision-language judge."""
+"""OneReward in JAX: RL of a mask-guided image editor with one vision-language reward model."""
 
 import importlib
 
@@ -7,7 +7,7 @@ __all__ = ["Editor", "Judge"]
 
 
 def __getattr__(name: str) -> object:
-    """`Editor` and `Judge` on first use: they bring along every model there is."""
+    """Imports `Editor` and `Judge` lazily: they import every model."""
     if name in __all__:
         return getattr(importlib.import_module("onereward_jax.inference"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,11 +1,11 @@
-"""Edit pictures with a FLUX Fill editor: fill, extend, remove.
+"""Edit images with a FLUX Fill editor: fill, extend, remove.
 
     python -m onereward_jax.edit --model=mini/models/editor --image=cup.png --mask=cup_mask.png \\
       --prompt="a red apple" --out=edited.png
 
-White in the mask means: edit here. --image may be a folder with metadata.jsonl, one row per
-picture, such as {"image": "a.jpg", "mask": "a_mask.png", "prompt": "a red apple", "task": "fill"};
---out is then a folder too.
+White in the mask: edit here. --image may be a folder with metadata.jsonl, one row per image, e.g.
+{"image": "a.jpg", "mask": "a_mask.png", "prompt": "a red apple", "task": "fill"}; --out is then a
+folder too.
 """
 
 from __future__ import annotations
@@ -41,40 +41,40 @@ def parser() -> CommandParser:
     options = CommandParser(prog="python -m onereward_jax.edit", description=__doc__)
     add = options.add_argument
     add("--model", required=True, help="folder of the editor (diffusers layout)")
-    add("--transformer", help="folder of a transformer in place of the editor's own")
+    add("--transformer", help="folder of a transformer to use instead of the editor's own")
     add("--lora", action="append", default=[], type=weighted, metavar="PATH[:WEIGHT]",
-        help="adapter added to the transformer, file or folder; may be repeated")  # fmt: skip
-    add("--image", required=True, type=Path, help="picture, or folder with metadata.jsonl")
-    add("--mask", type=Path, help="picture whose white pixels are edited")
-    add("--prompt", default="", help="what to draw; remove and extend do without")
+        help="LoRA adapter, file or folder; may be repeated")  # fmt: skip
+    add("--image", required=True, type=Path, help="image, or folder with metadata.jsonl")
+    add("--mask", type=Path, help="image whose white pixels are edited")
+    add("--prompt", default="", help="prompt; optional for remove and extend")
     add("--task", help=f"one of {', '.join(COMMAND_TASKS)} (default fill)")
     add("--pad", help="for extend: pixels to add, left,top,right,bottom, instead of a mask")
-    add("--out", required=True, type=Path, help="picture to write, or folder")
-    add("--negative_prompt", default="nsfw", help="what to move away from (default %(default)s)")
+    add("--out", required=True, type=Path, help="image to write, or folder")
+    add("--negative_prompt", default="nsfw", help="negative prompt (default %(default)s)")
     add("--true_cfg_scale", type=float,
         help=f"true classifier-free guidance, 1 for none (default 4; {STATED})")  # fmt: skip
     add("--guidance_scale", type=float,
-        help=f"guidance embedded in FLUX (default 1; {STATED})")  # fmt: skip
+        help=f"embedded (distilled) guidance of FLUX (default 1; {STATED})")  # fmt: skip
     add("--steps", type=int, help=f"sampling steps (default 50; {STATED})")
     add("--strength", type=float, default=1.0,
-        help="below 1: start from the picture, so much noised (default %(default)s)")  # fmt: skip
-    add("--height", type=int, help="of the edited picture (default: as it is)")
-    add("--width", type=int, help="of the edited picture (default: as it is)")
-    add("--seed", type=int, default=0, help="of the noise; counts up in a folder (default 0)")
-    add("--batch_size", type=int, default=1, help="pictures of a folder edited at once (default 1)")
+        help="below 1: start from the noised source image (default %(default)s)")  # fmt: skip
+    add("--height", type=int, help="height of the result (default: that of the source)")
+    add("--width", type=int, help="width of the result (default: that of the source)")
+    add("--seed", type=int, default=0, help="noise seed; + row index in a folder (default 0)")
+    add("--batch_size", type=int, default=1, help="images of a folder per batch (default 1)")
     add("--dtype", choices=DTYPES, help="default: float32 on CPU, bfloat16 on TPU and GPU")
     add("--paste_back", action=argparse.BooleanOptionalAction,
-        help=f"keep what is outside the mask, in its own size (default off; {STATED})")  # fmt: skip
+        help=f"keep the source outside the mask, at its size (default off; {STATED})")  # fmt: skip
     add("--feather", type=int, default=8,
-        help="width of the seam of --paste_back in pixels (default %(default)s)")  # fmt: skip
+        help="blending width of --paste_back in pixels (default %(default)s)")  # fmt: skip
     return options
 
 
 def weighted(text: str) -> tuple[str, float]:
-    """(path, weight) from "path:weight", or with weight 1 from "path".
+    """Parses "path:weight", or "path" with weight 1.
 
     Raises:
-      argparse.ArgumentTypeError: the weight is infinite or no number.
+      argparse.ArgumentTypeError: the weight is infinite or NaN.
     """
     path, colon, end = text.rpartition(":")
     try:
@@ -87,13 +87,13 @@ def weighted(text: str) -> tuple[str, float]:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Checks everything that can be, loads the editor, edits and writes.
+    """Checks the inputs, loads the editor, edits and writes.
 
     Raises:
       FileNotFoundError, ValueError: as `plan` and `Editor`, or an option is out of range.
     """
     requests, outputs = plan(options)
-    # What can be wrong is said before minutes of loading a model.
+    # Fail early, before loading a model.
     folder = resolve_folder(options.model, "model")
     first_step(_steps(options, read_edit_defaults(folder)), options.strength)
     for name, least in (("batch_size", 1), ("feather", 0)):
@@ -117,13 +117,13 @@ def edit_files(
     requests: Sequence[Request],
     outputs: Sequence[Path],
 ) -> None:
-    """Edits the requests, as many at once as the options say, and writes each as it is done.
+    """Edits the requests in batches and writes each result when it is done.
 
     Args:
-      editor: any.
-      options: how to edit, from `parser`.
-      requests: what to edit.
-      outputs: the file of each result.
+      editor: the editor.
+      options: the settings, from `parser`.
+      requests: the edits.
+      outputs: output file of each request.
     """
     sizes = [
         editing_size(one.image, options.height, options.width, editor.multiple) for one in requests
@@ -142,7 +142,7 @@ def edit_files(
 
 
 def batches(sizes: Sequence[tuple[int, int]], batch_size: int) -> Iterator[tuple[int, ...]]:
-    """Indices of pictures edited together: of one size, and at most `batch_size` of them."""
+    """Indices of the images of each batch: of one size, at most `batch_size`."""
     by_size = sorted(range(len(sizes)), key=lambda index: sizes[index])
     for _, same in itertools.groupby(by_size, key=lambda index: sizes[index]):
         same = list(same)
@@ -151,25 +151,25 @@ def batches(sizes: Sequence[tuple[int, int]], batch_size: int) -> Iterator[tuple
 
 
 def plan(options: argparse.Namespace) -> tuple[list[Request], list[Path]]:
-    """What to edit, and the file of each result.
+    """The requests, and the output file of each.
 
     Raises:
-      FileNotFoundError, ValueError: as `read_request` and `read_folder`, or an option that does
-        not fit the others.
+      FileNotFoundError, ValueError: as `read_request` and `read_folder`, or options contradict each
+        other.
     """
     if not options.image.is_dir():
         if options.out.suffix.lower() not in Image.registered_extensions():
-            raise ValueError(f"--out: {options.out} is not the name of a picture, as in edited.png")
+            raise ValueError(f"--out: {options.out} is not the name of an image, as in edited.png")
         if options.out.is_dir():
-            raise ValueError(f"--out: {options.out} is a folder, but one picture is a file")
+            raise ValueError(f"--out: {options.out} is a folder; one image needs a file")
         task = options.task or Task.FILL.value
         request = read_request(options.image, options.mask, options.prompt, task, options.pad)
         return [request], [options.out]
     for name in ("mask", "prompt", "task", "pad"):
         if getattr(options, name):
-            raise ValueError(f"--{name}: the pictures of a folder have theirs in metadata.jsonl")
+            raise ValueError(f"--{name}: for a folder, set it in metadata.jsonl")
     if options.out.is_file():
-        raise ValueError(f"--out: {options.out} is a file, but the results of a folder need one")
+        raise ValueError(f"--out: {options.out} is a file; the results of a folder need a folder")
     requests = read_folder(options.image)
     names = [f"{number:05d}-{one.name}.png" for number, one in enumerate(requests, 1)]
     return requests, [options.out / name for name in names]

@@ -1,9 +1,9 @@
-"""Ask a judge which of two edits is better, in one dimension; it answers in both orders.
+"""Ask a judge which of two edits is better in one dimension, in both orders.
 
     python -m onereward_jax.judge --model=mini/models/judge --a=first.png --b=second.png \\
       --task=fill --dimension=structure
 
-A judge that sees no difference may still prefer the first place, so both orders are asked.
+A judge may prefer the first position even if it sees no difference, so both orders are asked.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ def parser() -> CommandParser:
     options = CommandParser(prog="python -m onereward_jax.judge", description=__doc__)
     add = options.add_argument
     add("--model", required=True, help="folder of the judge (transformers layout)")
-    add("--a", required=True, type=Path, help="a picture")
-    add("--b", required=True, type=Path, help="another of the same size")
-    add("--task", required=True, help=f"what was done: {', '.join(COMMAND_TASKS)}")
-    add("--dimension", required=True, help=f"in which respect: {', '.join(Dimension)}")
-    add("--prompt", default="", help="what was to be drawn; text_alignment needs it")
+    add("--a", required=True, type=Path, help="first image")
+    add("--b", required=True, type=Path, help="second image, of the same size")
+    add("--task", required=True, help=f"task of the edit: {', '.join(COMMAND_TASKS)}")
+    add("--dimension", required=True, help=f"dimension to judge: {', '.join(Dimension)}")
+    add("--prompt", default="", help="prompt of the edit; required for text_alignment")
     return options
 
 

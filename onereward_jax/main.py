@@ -40,50 +40,50 @@ from onereward_jax.stages.registry import stages_of
 from onereward_jax.training.nonfinite_steps import TooManyRefusedSteps
 
 _STAGE_HELP = (
-    "Run this stage alone; the stages it reads must be complete. Left out, the stages named in "
+    "Run only this stage; the stages it reads must be complete. By default, the stages named in "
     "config.stages run in this order, except those that are complete and unchanged:\n"
     + "\n".join(f"  {stage.name:10} {stage.summary}" for stage in STAGES)
 )
 
 _CONFIG = config_flags.DEFINE_config_file(
-    "config", help_string="The experiment: a file of configs/, with :variant where it has some."
+    "config", help_string="The experiment: a file of configs/, optionally with :variant."
 )
 _WORKDIR = flags.DEFINE_string(
     "workdir",
     None,
-    "The folder of the run, made when missing; gs://bucket/path is one in a bucket. All hosts see "
-    "it. Of a bucket each host keeps copies of what it reads and writes, in the folder that the "
-    "variable ONEREWARD_COPIES names, by default ~/.cache/onereward_jax/copies.",
+    "The folder of the run, created if missing, local or gs://bucket/path; shared by all hosts. "
+    "Each host caches what it reads from and writes to a bucket, in the folder named by the "
+    "variable ONEREWARD_COPIES, by default ~/.cache/onereward_jax/copies.",
 )
 flags.DEFINE_bool(
     "resume",
     False,
-    "In place of --config: the config file and the --config.... flags that the run in --workdir "
-    "was started with. Flags given beside it come on top.",
+    "Instead of --config: use the config file and the --config.... flags of the run in --workdir. "
+    "Other flags override them.",
 )
 _STAGE = flags.DEFINE_string("stage", None, _STAGE_HELP)
 _DISTRIBUTED = flags.DEFINE_bool(
     "distributed",
     False,
-    "Several processes, one a host, make this run, all started with the same command. They find "
-    "each other by Cloud TPU's, GKE's or Slurm's own means, or by the variables "
-    "JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID, or by the next three flags.",
+    "Multi-process run: one process per host, all started with the same command. Processes are "
+    "detected on Cloud TPU, GKE and Slurm, or set by JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES "
+    "and JAX_PROCESS_ID, or by the next three flags.",
 )
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of process 0.")
-_PROCESS_COUNT = flags.DEFINE_integer("process_count", None, "How many processes there are.")
-_PROCESS_INDEX = flags.DEFINE_integer("process_index", None, "Which one this is, from 0.")
+_PROCESS_COUNT = flags.DEFINE_integer("process_count", None, "Number of processes.")
+_PROCESS_INDEX = flags.DEFINE_integer("process_index", None, "Index of this process, from 0.")
 _HOST_TIMEOUT = flags.DEFINE_float(
     "host_timeout",
     distributed.SILENCE_SECONDS,
-    "Seconds after which a silent process is taken for dead, and all others are ended; at the "
-    f"start they wait {distributed.START_FACTOR} times as long for each other.",
+    "Heartbeat timeout: seconds after which a silent process counts as dead, and all others end. "
+    f"At the start, processes wait {distributed.START_FACTOR} times as long for each other.",
     lower_bound=1.0,
 )
 _TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where an error was raised.")
 
 
 def main(argv: Sequence[str]) -> None:
-    """Run the chain and print its closing table; errors of the user end in one sentence."""
+    """Runs the chain and prints its summary table; user errors are printed as one line."""
     del argv
     with distributed.shutdown_together(orderly=(TRY_AGAIN,), silence=_HOST_TIMEOUT.value):
         _run()
@@ -92,9 +92,7 @@ def main(argv: Sequence[str]) -> None:
 def _run() -> None:
     try:
         if _CONFIG.value is None or not _WORKDIR.value:
-            raise ValueError(
-                "--config and --workdir are needed, or --workdir and --resume; --help explains them"
-            )
+            raise ValueError("--workdir and either --config or --resume are required, see --help")
         config = _CONFIG.value
         for part in ("stages", "mesh"):
             if part not in config:
@@ -134,9 +132,9 @@ def _run() -> None:
     except Exception as error:
         if _TRACEBACK.value:
             raise
-        if told := full_disk_message(error):
+        if message := full_disk_message(error):
             exit_with(
-                OSError(f"a disk is full ({told}): the same command goes on once there is room")
+                OSError(f"a disk is full ({message}): free some space, then run the same command")
             )
         expected = (ValueError, OSError, ModuleNotFoundError, TooManyRefusedSteps)
         if not (isinstance(error, expected) and is_user_error(error)):
@@ -147,7 +145,7 @@ def _run() -> None:
 
 
 def _join() -> None:
-    """Meets the other processes, where there are to be any."""
+    """Joins the other processes of a multi-process run."""
     given = (_COORDINATOR.value, _PROCESS_COUNT.value, _PROCESS_INDEX.value)
     if _DISTRIBUTED.value or any(value is not None for value in given):
         distributed.initialize(distributed.find_cluster_config(*given), _HOST_TIMEOUT.value)

@@ -1,10 +1,10 @@
-"""The rehearsal of a real run: photographs, people's answers, processes that die, until the export.
+"""Rehearsal of a real run: photographs, people's answers, killed processes, through to the export.
 
     python -m onereward_jax.rehearsal --workdir=runs/rehearsal [--pictures=folder]
     python -m onereward_jax.rehearsal --workdir=runs/rehearsal --run=gs://bucket/rehearsal
 
-`launch/rehearse.sh` runs it in an environment without extras, `tests/test_real_run.py` is made of
-the same parts. Everything goes through the command line of `onereward_jax.main`, in several
+`launch/rehearse.sh` runs it in an environment without extras; `tests/test_real_run.py` uses the
+same parts. Everything goes through the command line of `onereward_jax.main`, with multiple
 processes on this machine.
 """
 
@@ -35,39 +35,39 @@ from onereward_jax.storage.cache_folder import VARIABLE
 from onereward_jax.tasks import FIXED_PROMPTS, Task
 
 Place = pathlib.Path | epath.Path
-"""On this machine or in a bucket."""
+"""A local path or a path in a bucket."""
 
 ROOT = pathlib.Path(__file__).parents[1]
 MAIN = ("-m", "onereward_jax.main")
 PROMPTS = ("a red apple", "a green tree", "a blue car", "a small cat", "a house", "a white cloud")
 PICTURES, LONGEST_SIDE = 6, 160
 FOR_TESTING = 2
-"""So many pictures, the first ones, are for testing."""
+"""Number of test images, the first ones."""
 DISAGREES, SEES_NO_DIFFERENCE = 0.2, 0.1
-"""Shares of the questions in which an annotator names another order, or none."""
+"""Fractions of questions for which an annotator reverses the order, or sees no difference."""
 MARKER = "rehearsal.txt"
-"""File by which a rehearsal knows a work folder that it may delete."""
+"""File that marks a work folder as one that a rehearsal may delete."""
 PATIENCE = 3600.0
-"""Seconds after which something that does not come is given up."""
+"""Timeout in seconds of every wait."""
 
 
 def empty_workdir(workdir: pathlib.Path) -> None:
-    """Makes the work folder, or empties that of a former rehearsal: nothing else is deleted.
+    """Creates the work folder, or empties that of an earlier rehearsal; deletes nothing else.
 
     Raises:
-      ValueError: there is something else.
+      ValueError: the folder is not of a rehearsal and not empty.
     """
     marker = workdir / MARKER
     if marker.is_file():
         shutil.rmtree(workdir)
     elif workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
-        raise ValueError(f"--workdir: {workdir} is not of a rehearsal: name a folder of its own")
+        raise ValueError(f"--workdir: {workdir} is not of a rehearsal: use another folder")
     workdir.mkdir(parents=True, exist_ok=True)
     marker.write_text("Made by launch/rehearse.sh, which deletes this folder when it runs again.\n")
 
 
 def draw_pictures(folder: pathlib.Path) -> list[pathlib.Path]:
-    """Makes pictures where a team gives none: soft colours, noise and shapes; of several shapes."""
+    """Makes images if none are given: soft colours, noise and ellipses, in three sizes."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for number in range(PICTURES):
@@ -89,7 +89,7 @@ def draw_pictures(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def write_folder(pictures: Sequence[pathlib.Path], folder: pathlib.Path) -> None:
-    """A data folder: of each picture a row for every task, with a mask and without a target."""
+    """Writes a data folder: one row per image and task, with a mask and without a target."""
     folder.mkdir(parents=True)
     rows = []
     for number, path in enumerate(pictures):
@@ -117,15 +117,15 @@ def write_folder(pictures: Sequence[pathlib.Path], folder: pathlib.Path) -> None
 
 
 def answer(questions: Place, annotator: str, share: tuple[float, float] = (0.0, 1.0)) -> int:
-    """Answers questions as people do: lines added to the file. Returns how many.
+    """Answers questions like people: appends lines to the file. Returns how many.
 
-    What is answered depends on the triplets' names only, so that runs whose pictures differ by
-    rounding get equal answers.
+    Answers depend only on the triplets' names, so that runs whose images differ by rounding get
+    equal answers.
 
     Args:
       questions: `questions.jsonl` of a work folder.
-      annotator: whose opinion differs from that of others here and there.
-      share: from which to which part of the questions, in [0, 1].
+      annotator: name; annotators sometimes disagree.
+      share: range of the questions to answer, as fractions in [0, 1].
     """
     text = questions.read_text()
     asked = [json.loads(line) for line in text.split("\n") if line]
@@ -153,15 +153,14 @@ class Run:
     """A run of the chain on this machine.
 
     Attributes:
-      workdir: its folder; in a bucket, too, and then every process has copies of its own, as if on
-        a host of its own.
-      flags: of every start, such as --config=...
-      processes: how many.
-      devices: virtual CPU devices of each.
-      program: what Python runs.
-      before_each: called with the number of each process before it starts.
-      here: folder on this machine for what the processes say, and for their copies; `workdir` by
-        default.
+      workdir: its folder; may be in a bucket, then every process has its own copies, as on separate
+        hosts.
+      flags: flags of every start, e.g. --config=...
+      processes: number of processes.
+      devices: virtual CPU devices per process.
+      program: arguments of Python.
+      before_each: called with the index of each process before it starts.
+      here: local folder for the processes' output and copies; None: `workdir`.
     """
 
     workdir: Place
@@ -174,16 +173,16 @@ class Run:
 
     @property
     def said(self) -> pathlib.Path:
-        """The folder of what each process says."""
+        """The folder of the processes' output."""
         return (self.here or self.workdir) / "processes"
 
     @property
     def questions(self) -> Place:
-        """What people are asked."""
+        """The file of the questions to people."""
         return self.workdir / "questions" / "questions.jsonl"
 
     def start(self, *flags: str) -> list[subprocess.Popen]:
-        """All processes; what each says is in `said`."""
+        """Starts all processes; their output goes to `said`."""
         self.said.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, *self.program, f"--workdir={self.workdir}", *self.flags, *flags]
         shape = f"--xla_force_host_platform_device_count={self.devices}"

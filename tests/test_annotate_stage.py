@@ -188,7 +188,7 @@ def test_answers_stay_with_their_pictures_when_rows_come_and_go(tmp_path, capsys
     grown = file_of(context).read_bytes()
     context = write_run(tmp_path, [1])  # a row goes: its answers are passed over, and kept
     assert annotate.run(context) == {"pairs": 2, "undecided": 0, "annotators": 1}
-    assert "annotate: 16 answers are about other pictures" in capsys.readouterr().out
+    assert "annotate: 16 answers are about other images" in capsys.readouterr().out
     assert file_of(context).read_bytes() == grown
 
 
@@ -209,7 +209,7 @@ def test_answers_do_not_count_for_other_pictures_and_count_again_for_theirs(
     answered = file_of(context).read_bytes()
     said = waiting(write_run(tmp_path, [0, 1], **change))
     assert said.startswith(f"annotate: {left} of 10 questions are answered")
-    assert f"{10 - left} answers are about other pictures" in capsys.readouterr().out
+    assert f"{10 - left} answers are about other images" in capsys.readouterr().out
     assert file_of(context).read_bytes().startswith(answered)
     context = write_run(tmp_path, [0, 1])
     assert annotate.run(context) == {"pairs": 10, "undecided": 0, "annotators": 1}
@@ -229,7 +229,7 @@ def test_two_candidates_that_change_places_take_their_answers_with_them(tmp_path
             *others,
         ])  # fmt: skip
     assert waiting(context).startswith("annotate: 1 of 2 questions are answered")
-    assert "1 answer is about other pictures" in capsys.readouterr().out
+    assert "1 answer is about other images" in capsys.readouterr().out
 
 
 def test_answers_without_a_digest_and_a_missing_file_are_refused(tmp_path):

@@ -79,7 +79,7 @@ def test_bad_answers_are_named_all_at_once(tmp_path):
         "not JSON": "Expecting value",
         "[]": "not a JSON object",
         json.dumps(ANSWER | {"digest": ""}): "digest is missing: copy it from the question",
-        json.dumps(ANSWER | {"digest": REMOVAL}): "is 'train/a', but digest is that of 'test/b'",
+        json.dumps(ANSWER | {"digest": REMOVAL}): "is 'train/a', but digest belongs to 'test/b'",
         json.dumps(ANSWER | {"best": 4}): "best must be a number from 0 to 3 or null, found 4",
         json.dumps(ANSWER | {"best": 1.5}): "best must be a number from 0 to 3 or null, found 1.5",
         json.dumps(ANSWER | {"best": "x"}): "a number from 0 to 3 or null, found 'x'",
@@ -87,7 +87,7 @@ def test_bad_answers_are_named_all_at_once(tmp_path):
         json.dumps(ANSWER | {"worst": 2}): f"best and worst are both candidate 2: {both}",
         json.dumps(ANSWER | {"worst": None}): f"best is given without worst: {both}",
         json.dumps(ANSWER | {"best": ""}): f"worst is given without best: {both}",
-        json.dumps(ANSWER | {"dimension": "removal_quality"}): "in which image fill is judged",
+        json.dumps(ANSWER | {"dimension": "removal_quality"}): "is not a dimension of image fill",
         json.dumps(ANSWER | {"annotator": 3}): "annotator must be a name, found 3",
         json.dumps({"digest": FILL, "best": 1, "worst": 0}): "dimension is missing",
         json.dumps({"digest": FILL, "dimension": "structure", "best": 1}): "best is given without",
@@ -109,7 +109,7 @@ def test_one_annotator_answers_a_question_once_or_twice_alike(tmp_path):
     with pytest.raises(ValueError) as error:
         read_answers(write(tmp_path / "a.jsonl", *twice, other), ASKED)
     assert str(error.value).endswith(
-        "a.jsonl: 1 bad answer\n  line 4: 'people' has answered this question otherwise in line 1: "
+        "a.jsonl: 1 bad answer\n  line 4: 'people' gave a different answer in line 1: "
         "best 2 and worst 0 there, best null and worst null here"
     )
     # of a folder, each file is an annotator's unless its lines say otherwise
@@ -132,9 +132,9 @@ def test_answers_to_other_pictures_are_kept_apart(tmp_path):
     path = write(tmp_path / "answers.jsonl", gone, gone, ANSWER, gone)
     found = read_answers(path, ASKED)
     assert len(found.given) == 1 and found.answered == 1
-    assert "3 answers are about other pictures than this run has (answers.jsonl, lines 1-2, 4)" in (
-        found.about_elsewhere()
-    )
+    places = "answers.jsonl, lines 1-2, 4"
+    message = f"3 answers are about other images than those of this run ({places})"
+    assert message in found.about_elsewhere()
 
 
 def test_a_file_with_answers_is_only_ever_added_to(tmp_path):

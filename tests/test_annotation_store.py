@@ -48,7 +48,7 @@ def test_inserting_the_same_twice_changes_nothing(store):
     [
         (
             dict(winner=2),
-            "^the answer of 'ann' about t0 in structure contradicts what is stored: "
+            "^the answer of 'ann' about t0 in structure contradicts the stored record: "
             "winner 2 instead of 1$",
         ),
         (dict(triplet_id="t1", winner=7), "FOREIGN KEY"),
@@ -104,7 +104,7 @@ def test_candidates_that_are_not_wanted_leave_unless_they_were_judged(store):
     assert store.keep_candidates([("t0", 0), ("t0", 1), ("t9", 0)]) == 4
     assert store.candidates() == [_candidate("t0", 0), _candidate("t0", 1)]
     store.add_preferences([_preference()])
-    with pytest.raises(ValueError, match="a candidate that has been judged stays"):
+    with pytest.raises(ValueError, match="a candidate with preferences stays"):
         store.keep_candidates([("t0", 0)])
     assert len(store.candidates()) == 2
 

@@ -154,7 +154,7 @@ def test_a_name_tells_what_a_triplet_is_and_the_same_one_twice_is_left_out(folde
     repeated = write_triplets(folder / "data", source).repeated
     assert repeated == {7: 6, 8: 0}
     (note,) = source.notes(repeated)
-    assert note.endswith("left out, because the triplet is there already: line 8 (as 7), 9 (as 1)")
+    assert note.endswith("duplicate triplets skipped: line 8 (as 7), 9 (as 1)")
     written = {split: Triplets(folder / "data", split) for split in SPLITS}
     *others, same = written["train"].column("id")
     assert same == names["train"] and len({same, *others}) == len(variants) + 1
@@ -201,15 +201,15 @@ def test_all_bad_rows_are_reported_with_line_and_reason(folder):
         json.dumps({**FILL, "mask": "small.png"}): "mask is 20x20 pixels, image 40x30",
         json.dumps({**FILL, "mask": "empty.png"}): "the mask is empty",
         json.dumps({**FILL, "mask": "faint.png"}): "the mask is empty",
-        json.dumps({**FILL, "mask": "full.png"}): "covers all of the picture",
+        json.dumps({**FILL, "mask": "full.png"}): "covers all of the image",
         json.dumps({**FILL, "task": "erase"}): "unknown task 'erase'; there are fill, extend,",
         json.dumps({**FILL, "image": str(folder / "a.png")}): "a.png' leads out of the folder",
         json.dumps({**FILL, "target": "b/../../a.png"}): "target 'b/../../a.png' leads out",
         json.dumps({**FILL, "target": "tall.png"}): "target is 30x40 pixels, image 40x30",
         json.dumps({**FILL, "split": "val"}): "split must be",
-        json.dumps({**FILL, "prompt": 3}): "prompt must be a text",
+        json.dumps({**FILL, "prompt": 3}): "prompt must be a non-empty string",
         json.dumps({**FILL, "promt": "x"}): "unknown field 'promt'",
-        json.dumps({**FILL, "prompt": "a \ud800"}): "prompt holds half of a character",
+        json.dumps({**FILL, "prompt": "a \ud800"}): "prompt has a lone surrogate",
         json.dumps({"image": "a.png", "mask": "m.png", "task": "fill"}): "prompt is missing",
         json.dumps({"mask": "m.png", "task": "removal"}): "image is missing",
     }

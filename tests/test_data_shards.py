@@ -128,10 +128,10 @@ def test_opening_reads_no_record(folder, written, tmp_path):
         assert opened.sizes.tolist() == [[SIDE, SIDE]] * len(expected)
         assert len(opened) == len(opened.with_task(expected[0].task)) == len(expected)
     shard_files[-1].write_bytes(b"cut")
-    with pytest.raises(ValueError, match="the index is of other records .* has 3 bytes, not"):
+    with pytest.raises(ValueError, match="the index does not match the records .* has 3 bytes"):
         Triplets(tmp_path / "data", "train")
     shard_files[-1].unlink()
-    with pytest.raises(ValueError, match="the index is of other records .there is no triplets-tr"):
+    with pytest.raises(ValueError, match="the index does not match the records .there is no"):
         Triplets(tmp_path / "data", "train")
 
 
@@ -200,9 +200,9 @@ def test_a_photograph_of_the_right_size_keeps_its_own_bytes_but_not_its_metadata
 def test_small_pictures_are_enlarged_or_refused(folder, tmp_path):
     source = FolderSource(folder, 96)
     (note,) = source.notes({})
-    assert f"{ROWS} of {ROWS} pictures are enlarged, the first in line 1: image 0.jpg is" in note
+    assert f"{ROWS} of {ROWS} images are upscaled, the first in line 1: image 0.jpg is" in note
     assert not FolderSource(folder, 64, small_pictures="refuse").notes({})
-    with pytest.raises(ValueError, match=f"{ROWS} bad rows\n  line 1: .* less than the 96x96 of"):
+    with pytest.raises(ValueError, match=f"{ROWS} bad rows\n  line 1: .* smaller than 96x96"):
         write_triplets(tmp_path, FolderSource(folder, 96, small_pictures="refuse"))
 
 

@@ -111,7 +111,7 @@ def test_answers_are_kept_for_their_pictures_and_files_are_added_to(world, capsy
     policy.write(row, np.zeros_like(old))  # a policy that was trained further
     opinion = ask()
     assert len(opinion.comparisons) == 7 and opinion.told.startswith("7 of 8 ")
-    assert "1 answer is about other pictures" in capsys.readouterr().out
+    assert "1 answer is about other images" in capsys.readouterr().out
     assert file_of(context).read_bytes().startswith(before)
     policy.write(row, old)
     assert [one.verdict for one in ask().comparisons] == [Verdict.GOOD] * 8

@@ -122,7 +122,7 @@ def test_rows_become_requests_with_the_fixed_prompts_where_none_is_given(folder:
         ("{", "not JSON"),
         ({"mask": "mask.png"}, 'the field "image" expected'),
         ({"image": "a.png", "mask": "mask.png", "promt": "x"}, "unknown field 'promt'"),
-        ({"image": "a.png", "mask": "mask.png", "prompt": 3}, "prompt must be a text, found 3"),
+        ({"image": "a.png", "mask": "mask.png", "prompt": 3}, "prompt must be a string, found 3"),
         ({"image": "a.png", "mask": "mask.png"}, "the task fill needs a prompt"),
         ({"image": "a.png", "mask": "mask.png", "task": "erase"}, "unknown task 'erase'"),
         ({"image": "a.png", "task": "remove"}, "the task remove needs a mask$"),
@@ -130,7 +130,7 @@ def test_rows_become_requests_with_the_fixed_prompts_where_none_is_given(folder:
         ({"image": "a.png", "task": "remove", "pad": "1,1,1,1"}, "pad is for the task extend"),
         (
             {"image": "a.png", "task": "extend", "pad": "1,1,1,1", "mask": "mask.png"},
-            "pad makes a mask of its own",
+            "pad creates the mask",
         ),
         ({"image": "a.png", "task": "remove", "mask": "black.png"}, "the mask is empty"),
         ({"image": "a.png", "task": "remove", "mask": "text.png"}, "text.png cannot be read"),

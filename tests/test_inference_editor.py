@@ -209,14 +209,14 @@ def test_another_transformer_and_adapters_take_part(worlds, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"mask": picture(30, 48, 0)}, "mask of 30x48 .* shape of the picture of 48x32"),
+        ({"mask": picture(30, 48, 0)}, "mask of 30x48 .* than the image of 48x32"),
         ({"mask": Image.new("L", (48, 32), 127)}, "the mask is empty"),
         ({"image": picture(15, 10, 0), "mask": picture(15, 10, 0)}, "too small .* at least 16"),
-        ({"image": [picture(48, 32, 0), picture(64, 48, 0)]}, "edited in 48x32 and 64x48 pixels"),
+        ({"image": [picture(48, 32, 0), picture(64, 48, 0)]}, "sizes, 48x32 and 64x48 pixels"),
         ({"prompt": PROMPTS, "negative_prompt": ["nsfw"] * 3}, "prompt: 2 values for a batch of 3"),
         ({"seed": [1, 2]}, "seed has 2 numbers for a batch of 1"),
         ({"latents": np.zeros((1, 6, 4), np.float32)}, r"\(1, 6, 16\) expected"),
-        ({"output_type": "pt"}, "output_type 'pt' is none of pil, np, latent"),
+        ({"output_type": "pt"}, "output_type 'pt' is not one of pil, np, latent"),
         ({"strength": 0.0}, "strength 0.0 leaves none of 50 steps"),
     ],
 )
@@ -229,11 +229,11 @@ def test_mistakes_are_named(worlds: dict[bool, World], changed: dict, message: s
 def test_files_that_cannot_be_read_are_named(worlds: dict[bool, World], tmp_path: Path) -> None:
     editor, good = worlds[True].editor, picture(48, 32, 0)
     (tmp_path / "broken.png").write_text("no picture")
-    with pytest.raises(ValueError, match="broken.png cannot be read as a picture"):
+    with pytest.raises(ValueError, match="broken.png is not a readable image"):
         editor(tmp_path / "broken.png", good, "a hat")
     good.save(tmp_path / "whole.png")
     (tmp_path / "half.png").write_bytes((tmp_path / "whole.png").read_bytes()[:200])
-    with pytest.raises(ValueError, match="half.png cannot be read as a picture"):
+    with pytest.raises(ValueError, match="half.png is not a readable image"):
         editor(good, tmp_path / "half.png", "a hat")
     with pytest.raises(FileNotFoundError, match="there is no file .*none.png"):
         editor(good, tmp_path / "none.png", "a hat")

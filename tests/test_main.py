@@ -230,7 +230,7 @@ def test_help_explains_every_stage():
             ["--config.models.transformer=mini/models/editor/vae"],
             "config.models.editor or config.models.transformer: ",
         ),
-        (["--workdir="], "--config and --workdir are needed"),
+        (["--workdir="], "--workdir and either --config or --resume"),
     ],
 )
 def test_mistakes_end_in_one_sentence(arguments, message, tmp_path):

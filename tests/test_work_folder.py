@@ -159,5 +159,5 @@ def test_resume_takes_the_place_of_config(tmp_path):
     both = run("--resume", "--config=configs/mini.py")
     assert (both.returncode, both.stderr) == (
         2,
-        "error: --resume stands in place of --config: give one of them\n",
+        "error: give either --resume or --config, not both\n",
     )

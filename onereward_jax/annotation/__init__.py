@@ -1,4 +1,4 @@
-"""Human preferences: where they are stored and how far annotators agree."""
+"""Human preferences: questions, answers, storage and annotator agreement."""
 
 from onereward_jax.annotation.agreement import Agreement, agreement_by_dimension
 from onereward_jax.annotation.records import Candidate, Preference

@@ -1,8 +1,8 @@
-"""How far annotators agree, beyond chance, per task × dimension.
+"""Inter-annotator agreement per task × dimension.
 
 An answer is a nominal category: the pair (winner, loser), or ∅. With N candidates there are
-N (N - 1) + 1 of them, so chance agreement is small and the rate alone is already telling; kappa
-corrects for what is left and for annotators who answer ∅ most of the time.
+N (N - 1) + 1 categories, so chance agreement is small and the raw rate is already informative.
+Kappa corrects for chance, and for annotators who mostly answer ∅.
 """
 
 from __future__ import annotations
@@ -73,9 +73,8 @@ def cohen_kappa(first: Sequence[Hashable], second: Sequence[Hashable]) -> float:
 def fleiss_kappa(counts: Int[np.ndarray, "items categories"]) -> float:
     """Fleiss (1971), for any number of answers per item.
 
-    Items with a single answer say nothing of agreement and are left out. Where the number of
-    answers varies, an item's agreement is weighted by its number of answers; with equal numbers
-    this is Fleiss' own formula.
+    Items with fewer than two answers are ignored. If the number of answers varies, an item's
+    agreement is weighted by its number of answers; with equal numbers this is Fleiss' formula.
     """
     counts = counts[counts.sum(1) >= 2]
     if not len(counts):
@@ -92,7 +91,7 @@ def _beyond_chance(observed: float, chance: float) -> float:
 
 
 def agreement_of(triplets: Mapping[str, Mapping[str, Hashable]]) -> Agreement:
-    """Agreement on the answers to some triplets: triplet -> annotator -> answer."""
+    """Agreement on answers, given as triplet -> annotator -> answer."""
     shared = [answers for answers in triplets.values() if len(answers) >= 2]
     annotators = sorted({name for answers in shared for name in answers})
     equal = [a == b for answers in shared for a, b in itertools.combinations(answers.values(), 2)]

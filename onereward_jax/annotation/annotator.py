@@ -1,6 +1,6 @@
-"""What an annotator is: whoever says which candidate is best and which is worst.
+"""The interface of annotators, which name the best and the worst candidate of a triplet.
 
-People answer in files (`answers`). A plug-in of `config.annotate.by` answers on the spot.
+People answer in files (`answers`). A plug-in named in `config.annotate.by` answers synchronously.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ class Asked(NamedTuple):
     """The candidates of one triplet.
 
     Attributes:
-      name: of the triplet, "<split>/<id>"; random draws should depend on it.
-      split: "train" or "test". BestAndWorst about test triplets measure the judge.
-      task: of the triplet.
-      example: the triplet, as `data.triplets.Triplets` gives it.
-      pictures: of the candidates, in [0, 255].
+      name: name of the triplet, "<split>/<id>"; use it to seed random draws.
+      split: "train" or "test". Answers about test triplets measure the judge's accuracy.
+      task: task of the triplet.
+      example: the triplet, as returned by `data.triplets.Triplets`.
+      pictures: images of the candidates, in [0, 255].
     """
 
     name: str
@@ -33,18 +33,18 @@ class Asked(NamedTuple):
 
 
 BestAndWorst = Mapping[Dimension, tuple[int, int] | None]
-"""Dimension -> (best, worst) by their place among the candidates; None: they do not differ (∅)."""
+"""Dimension -> (best, worst), indices of candidates; None: they do not differ (∅)."""
 
 
 @runtime_checkable
 class Annotator(Protocol):
-    """BestAndWorst for every dimension of a task.
+    """Names the best and the worst candidate in every dimension of a task.
 
     Attributes:
-      name: as the preferences call it.
+      name: name of the annotator, stored with the preferences.
     """
 
     name: str
 
     def answer(self, asked: Asked) -> BestAndWorst:
-        """Best and worst candidate of a triplet, dimension by dimension."""
+        """Best and worst candidate of a triplet, for every dimension of its task."""

@@ -1,4 +1,4 @@
-"""Reading what people answered; `questions` has the format."""
+"""Reads people's answers; see `questions` for the format."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from onereward_jax.annotation.questions import Question
 from onereward_jax.common.listing import first_of
 
 ANNOTATOR = "people"
-"""Who has answered where a line does not say."""
+"""Annotator of lines that do not name one."""
 
 _FIELDS = ("digest", "triplet", "dimension", "best", "worst", "annotator")
-"""What is read of a line."""
+"""Fields that are read from a line."""
 
 BOTH = "give both, or null twice where the candidates do not differ"
 
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """What an annotator says of a triplet in a dimension.
+    """An annotator's answer about a triplet in one dimension.
 
-    `best` and `worst` are numbers of candidates, both None where they do not differ.
-    `answered_at` is Unix time in seconds: when the file was written. `place` is its line.
+    `best` and `worst` are candidate indices, both None if they do not differ. `answered_at` is the
+    modification time of the file, Unix time in seconds. `place` is (file, line number).
     """
 
     triplet: str
@@ -45,8 +45,8 @@ class Answers:
     """The answers of a file or a folder.
 
     Attributes:
-      given: to the questions that were asked.
-      elsewhere: lines with answers to questions about other pictures.
+      given: answers to questions of this run.
+      elsewhere: lines with answers about other images.
     """
 
     given: tuple[Answer, ...]
@@ -54,40 +54,40 @@ class Answers:
 
     @property
     def answered(self) -> int:
-        """How many questions have an answer, be it of one annotator or of several."""
+        """Number of questions with at least one answer."""
         return len({(one.triplet, one.dimension) for one in self.given})
 
     def about_elsewhere(self) -> str:
-        """A sentence on the answers to other pictures; "" where there are none."""
+        """A message about the answers to other images; "" if there are none."""
         if not self.elsewhere:
             return ""
         many = len(self.elsewhere) > 1
         return (
-            f"{len(self.elsewhere)} answer{'s are' if many else ' is'} about other pictures than "
-            f"this run has ({_places(self.elsewhere)}): pictures were made anew or rows have "
-            "changed; such answers are kept, and count when their pictures are back"
+            f"{len(self.elsewhere)} answer{'s are' if many else ' is'} about other images than "
+            f"those of this run ({_places(self.elsewhere)}): images or rows have changed; such "
+            "answers are kept, and count again if their images return"
         )
 
 
 def answer_files(source: Path) -> list[Path]:
-    """The file itself, or all *.jsonl of a folder; none where there is nothing yet."""
+    """The file itself, or all *.jsonl of a folder; empty if nothing exists yet."""
     if source.is_dir():
         return sorted(path for path in source.glob("*.jsonl") if not path.name.startswith("."))
     return [source] if source.exists() else []
 
 
 def read_answers(source: Path, questions: Sequence[Question]) -> Answers:
-    """The answers in a file, or in the files of a folder; questions without one are passed over.
+    """Reads the answers in a file or in the files of a folder.
 
-    Answers to other pictures than those of `questions` are kept apart, not refused: a file with
-    answers is added to for as long as a project lives, and candidates come and go.
+    Answers about other images than those of `questions` are returned separately, not refused: a
+    file of answers grows over a whole project, while candidates change.
 
     Args:
-      source: the file, or a folder with a *.jsonl for each annotator.
-      questions: those that were asked.
+      source: a file, or a folder with one *.jsonl per annotator.
+      questions: the questions of this run.
 
     Raises:
-      ValueError: lines cannot be used: all of them are named at once, each with the reason.
+      ValueError: listing all bad lines, each with the reason.
     """
     asked = {question.digest: question for question in questions}
     found: dict[tuple[str, str, str], Answer] = {}
@@ -117,10 +117,10 @@ def read_answers(source: Path, questions: Sequence[Question]) -> Answers:
 
 
 def what_is_said(source: Path) -> Iterator[str]:
-    """What counts of each answered line, as JSON; a line that cannot be read as it stands.
+    """The relevant fields of each answered line, as JSON; unreadable lines unchanged.
 
     Args:
-      source: as for `read_answers`.
+      source: as in `read_answers`.
     """
     for path in answer_files(source):
         for _, line in _lines(path):
@@ -131,20 +131,20 @@ def what_is_said(source: Path) -> Iterator[str]:
                 continue
             if fields is not None:
                 said = {name: fields[name] for name in _FIELDS if name in fields}
-                # The name of a file in a folder stands for the annotator.
+                # In a folder, the name of the file is the default annotator.
                 said.setdefault("annotator", path.stem if source.is_dir() else ANNOTATOR)
                 yield json.dumps(said, sort_keys=True)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Lines that are not empty, with their numbers from 1. Only a line feed ends a line."""
+    """Non-empty lines, with line numbers from 1. Only a line feed ends a line."""
     for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
         if line.strip():
             yield number, line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
 
 
 def _object(line: bytes) -> dict[str, Any] | None:
-    """The fields of a line, None for one without an answer. Raises ValueError."""
+    """The fields of a line; None if it has no answer. Raises ValueError."""
     fields = json.loads(line.decode("utf-8"))
     if not isinstance(fields, dict):
         raise ValueError("not a JSON object")
@@ -159,7 +159,7 @@ def _object(line: bytes) -> dict[str, Any] | None:
 
 
 def _is_empty(value: Any) -> bool:
-    """Whether a tool has left the place of an answer empty."""
+    """Whether an annotation tool left the value empty."""
     if isinstance(value, float):
         return math.isnan(value)
     return isinstance(value, str) and not value.strip()
@@ -168,26 +168,24 @@ def _is_empty(value: Any) -> bool:
 def _digest(fields: Mapping[str, Any]) -> str:
     digest = fields.get("digest")
     if not isinstance(digest, str) or not digest:
-        raise ValueError(
-            "digest is missing: copy it from the question, an answer counts for its pictures only"
-        )
+        raise ValueError("digest is missing: copy it from the question, it identifies the images")
     return digest
 
 
 def _answer(
     fields: Mapping[str, Any], question: Question, annotator: str, place: tuple[Path, int]
 ) -> Answer:
-    """The answer of a line to a question of this run. Raises ValueError."""
+    """The answer in a line, to a question of this run. Raises ValueError."""
     if fields.get("triplet", question.triplet) != question.triplet:
         raise ValueError(
-            f"triplet is {fields['triplet']!r}, but digest is that of {question.triplet!r}"
+            f"triplet is {fields['triplet']!r}, but digest belongs to {question.triplet!r}"
         )
     if "dimension" not in fields:
         raise ValueError("dimension is missing")
     if fields["dimension"] not in question.dimensions:
         raise ValueError(
-            f"dimension {fields['dimension']!r} is not one of {', '.join(question.dimensions)}, in "
-            f"which {question.task.title} is judged"
+            f"dimension {fields['dimension']!r} is not a dimension of {question.task.title}: "
+            f"{', '.join(question.dimensions)}"
         )
     annotator = fields.get("annotator") or annotator
     if not isinstance(annotator, str) or not annotator.strip():
@@ -207,7 +205,7 @@ def _answer(
 
 
 def _number(name: str, value: Any, question: Question) -> int | None:
-    """A candidate's number, however a spreadsheet has written it. Raises ValueError."""
+    """A candidate's index; accepts 2, 2.0 and "2", as spreadsheets write it. Raises ValueError."""
     last, number = len(question.candidates) - 1, value
     if isinstance(value, str):
         try:
@@ -222,12 +220,12 @@ def _number(name: str, value: Any, question: Question) -> int | None:
 
 
 def _require_alike(first: Answer, second: Answer) -> None:
-    """Raises ValueError when one annotator says two things."""
+    """Raises ValueError if an annotator gives two different answers."""
     if (first.best, first.worst) != (second.best, second.worst):
         path, number = first.place
         where = f"line {number}" if path == second.place[0] else f"{path.name}, line {number}"
         raise ValueError(
-            f"{second.annotator!r} has answered this question otherwise in {where}: "
+            f"{second.annotator!r} gave a different answer in {where}: "
             f"{_in_words(first)} there, {_in_words(second)} here"
         )
 
@@ -239,7 +237,7 @@ def _in_words(answer: Answer) -> str:
 
 
 def _places(places: Sequence[tuple[Path, int]]) -> str:
-    """Lines in words: "a.jsonl, lines 3-7, 9; b.jsonl, lines 1"."""
+    """Formats lines as "a.jsonl, lines 3-7, 9; b.jsonl, line 1"."""
     of_file: dict[Path, list[int]] = collections.defaultdict(list)
     for path, number in places:
         of_file[path].append(number)

@@ -1,7 +1,7 @@
-"""What binds a question, and its answers, to the very pictures that it is about.
+"""Digests that tie a question and its answers to its images.
 
-Triplets change, candidates are made anew, rows move: an answer counts as long as the digest it
-carries is that of a question of the run, whatever else has changed.
+Triplets change, candidates are regenerated, rows move: an answer counts as long as its digest is
+that of a question of the run.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from jaxtyping import UInt8
 from onereward_jax.tasks import Task
 
 DIGITS = 16
-"""Hexadecimal digits of a digest: among a million, two are alike with a chance of 3e-8."""
+"""Hexadecimal digits of a digest: the probability of a collision among a million is 3e-8."""
 
 
 def pixel_digest(*pictures: UInt8[np.ndarray, "h w ..."]) -> str:
-    """The digest of the pixels and the shapes of pictures, in this order."""
+    """Digest of the shapes and pixels of images, in this order."""
     found = hashlib.sha256()
     for picture in pictures:
         found.update(f"{picture.shape}".encode())
@@ -29,20 +29,20 @@ def pixel_digest(*pictures: UInt8[np.ndarray, "h w ..."]) -> str:
 
 
 def source_digest(image: UInt8[np.ndarray, "h w 3"], mask: UInt8[np.ndarray, "h w 1"]) -> str:
-    """The digest of a triplet's picture and of its mask, which counts from 128 on."""
+    """Digest of a triplet's image and its mask, binarized at 128."""
     return pixel_digest(image, np.uint8(255) * (mask >= 128))
 
 
 def question_digest(
     triplet: str, task: Task, prompt: str, source: str, candidates: Sequence[str]
 ) -> str:
-    """The digest of all that a person looks at who answers about a triplet.
+    """Digest of everything that an annotator of a triplet sees.
 
     Args:
       triplet: its name.
-      task, prompt: what was to be done.
-      source: `source_digest` of its picture and mask.
-      candidates: `pixel_digest` of each candidate, in the order of their numbers.
+      task, prompt: the edit.
+      source: `source_digest` of its image and mask.
+      candidates: `pixel_digest` of each candidate, by index.
     """
     content = json.dumps([triplet, task.value, prompt, source, list(candidates)])
     return hashlib.sha256(content.encode()).hexdigest()[:DIGITS]

@@ -1,28 +1,28 @@
-"""Questions to people and their answers, as lines of JSON for whatever tool people work with.
+"""Questions to people and their answers, as JSON lines for any annotation tool.
 
-A question is a line of `questions.jsonl`, here broken in several:
+A question is one line of `questions.jsonl` (wrapped here):
 
-    {"triplet": "train/fill-0a1b2c3d",      the triplet's name
-     "dimension": "structure",              what to judge; one line for each dimension of the task
-     "digest": "9c1185a5c5e9fc54",          binds the answer to task, prompt and all pixels below
+    {"triplet": "train/fill-0a1b2c3d",      name of the triplet
+     "dimension": "structure",              what to judge; one line per dimension of the task
+     "digest": "9c1185a5c5e9fc54",          digest of task, prompt and all pixels below
      "task": "fill", "prompt": "a red apple",
      "image": "train/fill-0a1b2c3d/image-5feceb66.png",      paths relative to this file
-     "mask": "train/fill-0a1b2c3d/mask-5feceb66.png",        white: to be edited
+     "mask": "train/fill-0a1b2c3d/mask-5feceb66.png",        white: edit here
      "candidates": ["train/fill-0a1b2c3d/0-6b86b273.png", ...]}
 
 An answer is a line with at least `dimension` and `digest`, and
 
-    "best", "worst"   numbers of candidates, from 0; or null twice where they do not differ (the
-                      paper's ∅). Left out or "" twice: not answered
-    "annotator"       who answered; left out: "people", or the file's name in a folder of files
+    "best", "worst"   candidate indices, from 0; or both null if they do not differ (the paper's ∅).
+                      Both missing or "": not answered
+    "annotator"       name of the annotator; default: "people", or the file's name in a folder
 
-as in {"dimension": "structure", "digest": "9c1185a5c5e9fc54", "best": 2, "worst": 0}. Everything
-else of the question may be left in or out. Numbers may come as 2, 2.0 or "2". A line may stand
-more than once, with answers of several annotators; one annotator answers a question once. Lines
-end at line feeds only.
+e.g. {"dimension": "structure", "digest": "9c1185a5c5e9fc54", "best": 2, "worst": 0}. The other
+fields of the question are optional. Indices may be written as 2, 2.0 or "2". A question may have
+multiple lines with answers of different annotators, one per annotator. Only a line feed ends a
+line.
 
-Answers may be written into `questions.jsonl` itself: from the first one on it is only ever added
-to. `answers.read_answers` reads them.
+Answers may be written into `questions.jsonl` itself: once it has an answer, it is only appended to.
+`answers.read_answers` reads them.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ FILE = "questions.jsonl"
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-    """What people are asked about a triplet, in every dimension.
+    """The questions about a triplet, one per dimension.
 
     Attributes:
       triplet: its name.
-      task, prompt: what was to be done.
-      dimensions: in which the candidates are judged.
-      image, mask: paths of the picture before the edit and of its mask.
-      candidates: paths of what the editor made, by number.
-      digest: of all of these but the dimensions, see `binding.question_digest`.
+      task, prompt: the edit.
+      dimensions: dimensions to judge.
+      image, mask: paths of the source image and its mask.
+      candidates: paths of the candidates, by index.
+      digest: digest of everything except the dimensions, see `picture_digests.question_digest`.
     """
 
     triplet: str
@@ -62,7 +62,7 @@ class Question:
     digest: str
 
     def lines(self) -> Iterator[dict[str, Any]]:
-        """One for each dimension, as the file has them."""
+        """The lines of the file, one per dimension."""
         for dimension in self.dimensions:
             yield {
                 "triplet": self.triplet,
@@ -82,10 +82,7 @@ _FIELDS = frozenset({field.name for field in dataclasses.fields(Question)} - {"d
 
 
 def add_questions(path: Path, questions: Iterable[Question]) -> int:
-    """Adds the lines that the file does not have yet, at its end; returns how many.
-
-    See `with_questions`.
-    """
+    """Appends the lines that the file does not have yet; returns how many. See `with_questions`."""
     old = path.read_bytes() if path.exists() else b""
     new = with_questions(old, questions)
     if new == old:
@@ -96,12 +93,12 @@ def add_questions(path: Path, questions: Iterable[Question]) -> int:
 
 
 def with_questions(old: bytes, questions: Iterable[Question]) -> bytes:
-    """The content of a file of questions with the lines that it does not have yet at its end.
+    """The content of a questions file with missing lines appended.
 
-    What is there stays, byte for byte. Only a file into which nobody has written is made anew
-    where its questions are not those of the run any more.
+    Existing content is kept byte for byte. Only a file without answers is rewritten, if it has
+    questions that are not in `questions`.
     """
-    wanted = {
+    expected = {
         (line["digest"], line["dimension"]): json.dumps(line, ensure_ascii=False).encode()
         for question in questions
         for line in question.lines()
@@ -112,15 +109,15 @@ def with_questions(old: bytes, questions: Iterable[Question]) -> bytes:
             fields = _fields(line)
             found.add((fields.get("digest"), fields.get("dimension")))
             written_into |= not fields.keys() <= _FIELDS or not fields
-    if not written_into and not found <= wanted.keys():
+    if not written_into and not found <= expected.keys():
         old, found = b"", set()
-    added = [line + b"\n" for key, line in wanted.items() if key not in found]
+    added = [line + b"\n" for key, line in expected.items() if key not in found]
     ending = b"" if not (old and added) or old.endswith(b"\n") else b"\n"
     return b"".join([old, ending, *added])
 
 
 def _fields(line: bytes) -> dict[str, Any]:
-    """Of a line that may be anything, since people write into the file; empty for no object."""
+    """The fields of a line; {} if it is not a question or answer (people edit the file)."""
     try:
         fields = json.loads(line.decode("utf-8-sig"))
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""What stage 1 leaves behind: candidates with their inference settings, and preferences."""
+"""Records of stage 1: candidates with their inference settings, and preferences."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from onereward_jax.tasks import DIMENSIONS, Dimension, Task
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """One result of the base editor for a triplet, and the settings it was drawn with.
+    """One output of the base editor for a triplet, and its sampling settings.
 
-    `picture` is the path of its PNG relative to the store's folder, `digest` that of its pixels
-    and `source_digest` that of the triplet's picture and mask (see `binding`); both are "" only
-    while the candidate is not yet made. `guidance_scale` is the embedded one, `true_cfg_scale` that
-    of classifier-free guidance. `noise_strength` in [0, 1] is the share of noise in the initial
-    latents, `noise_seed` what they were drawn from, and `disturbance` the strength of the colour
-    noise that the finished picture was given.
+    `picture` is the path of its PNG relative to the store's folder. `digest` is the digest of its
+    pixels, `source_digest` that of the triplet's image and mask (see `picture_digests`); both are
+    "" until the candidate is generated. `guidance_scale` is the embedded guidance,
+    `true_cfg_scale` the scale of classifier-free guidance. `noise_strength` in [0, 1] is the noise
+    strength of the initial latents, `noise_seed` their seed, and `disturbance` the standard
+    deviation of the colour noise added to the finished image.
     """
 
     triplet_id: str
@@ -44,8 +44,8 @@ class Candidate:
 class Preference:
     """One annotator's answer for one triplet in one dimension.
 
-    `winner` and `loser` are candidate indices; both None stands for ∅, "they do not differ".
-    `answered_at` is Unix time in seconds, `seconds` how long the answer took.
+    `winner` and `loser` are candidate indices; both None means ∅, "they do not differ".
+    `answered_at` is Unix time in seconds, `seconds` the time spent on the answer.
     """
 
     triplet_id: str

@@ -1,4 +1,4 @@
-"""Tables of the preference store. A primary key is a record's identity: see `store`."""
+"""SQL tables of the preference store. A record's identity is its primary key, see `store`."""
 
 SCHEMA_VERSION = 3
 

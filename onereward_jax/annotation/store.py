@@ -1,8 +1,8 @@
-"""The preference store: one SQLite file that several annotators may write at the same time.
+"""The preference store: a SQLite file with concurrent writers.
 
-Write-ahead logging and one transaction per call: a process killed at any moment leaves either
-the whole call or nothing of it. Inserts are idempotent, so an interrupted import or a browser that
-sends an answer twice does no harm; a *different* record under the same identity is an error.
+It uses write-ahead logging and one transaction per call, so every call is atomic, even if the
+process is killed. Inserts are idempotent: repeating an interrupted import is safe. A *different*
+record with the same identity is an error.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from onereward_jax.annotation.schema import SCHEMA, SCHEMA_VERSION
 from onereward_jax.tasks import Dimension, Task
 
 BUSY_TIMEOUT_SECONDS = 30.0
-"""How long a writer waits for another one before SQLite reports that the file is locked."""
+"""Timeout of a writer that waits for another one."""
 
 _TABLES: Mapping[type, str] = types.MappingProxyType(
     {Candidate: "candidates", Preference: "preferences"}
@@ -34,14 +34,14 @@ _IDENTITY: Mapping[type, tuple[str, ...]] = types.MappingProxyType(
     }
 )
 _TIMING = ("answered_at", "seconds")
-"""Not part of what an answer says: the same answer sent again a second later is the same."""
+"""Fields that are ignored when two answers are compared."""
 
 
 class PreferenceStore:
-    """Candidates and preferences in `path` (created when missing). One instance per thread.
+    """Candidates and preferences in `path` (created if missing). Use one instance per thread.
 
     Raises:
-      ValueError: the file was written by another schema version, or is no store.
+      ValueError: the file has another schema version, or is not a store.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -53,14 +53,14 @@ class PreferenceStore:
         self._connection.row_factory = sqlite3.Row
         try:
             self._connection.execute("PRAGMA journal_mode = WAL")
-        except sqlite3.OperationalError:  # of the disk, or another process
+        except sqlite3.OperationalError:  # disk error, or locked by another process
             raise
         except sqlite3.DatabaseError as error:
             self._connection.close()
             raise ValueError(
                 f"{self.path} is damaged ({error}): remove its folder to run the stage again"
             ) from error
-        # FULL: an answer that was acknowledged survives power loss, not only a killed process
+        # FULL: a committed answer survives a power loss, not only a killed process.
         self._connection.execute("PRAGMA synchronous = FULL")
         self._connection.execute("PRAGMA foreign_keys = ON")
         self._create_tables()
@@ -72,28 +72,29 @@ class PreferenceStore:
         self.close()
 
     def close(self) -> None:
-        """Close the file; committed records are already safe."""
+        """Closes the file; committed records are already on disk."""
         self._connection.close()
 
     def add_candidates(self, candidates: Iterable[Candidate]) -> int:
-        """Add all or none; returns how many were new.
+        """Adds all or none; returns how many were new.
 
         Raises:
-          ValueError: a candidate of the same triplet and index is stored with other settings.
+          ValueError: the store has a candidate with the same triplet and index but other settings.
         """
         return self._add(Candidate, candidates)
 
-    def keep_candidates(self, wanted: Iterable[tuple[str, int]]) -> int:
-        """Remove all candidates but those of these (triplet, index); returns how many left.
+    def keep_candidates(self, kept: Iterable[tuple[str, int]]) -> int:
+        """Removes all candidates except those with these (triplet, index); returns the number
+        removed.
 
         Raises:
-          ValueError: one of them has been judged.
+          ValueError: a candidate to remove has preferences.
         """
-        wanted = set(wanted)
+        kept = set(kept)
         leaving = [
             (one.triplet_id, one.index)
             for one in self.candidates()
-            if (one.triplet_id, one.index) not in wanted
+            if (one.triplet_id, one.index) not in kept
         ]
         try:
             with self._transaction():
@@ -101,32 +102,33 @@ class PreferenceStore:
                     'DELETE FROM candidates WHERE triplet_id = ? AND "index" = ?', leaving
                 )
         except sqlite3.IntegrityError as error:
-            raise ValueError(f"{self.path}: a candidate that has been judged stays") from error
+            raise ValueError(f"{self.path}: a candidate with preferences stays") from error
         return len(leaving)
 
     def add_preferences(self, preferences: Iterable[Preference]) -> int:
-        """Add all or none; returns how many were new.
+        """Adds all or none; returns how many were new.
 
         Raises:
-          ValueError: this annotator has already answered otherwise, or winner or loser is not a
-            stored candidate of the triplet.
+          ValueError: the annotator has already given a different answer, or winner or loser is not
+            a stored candidate of the triplet.
         """
         return self._add(Preference, preferences)
 
     def candidates(self, triplet_id: str | None = None) -> list[Candidate]:
-        """All candidates, or those of one triplet, by triplet and index."""
+        """All candidates, or those of one triplet, sorted by triplet and index."""
         return self._select(Candidate, {"triplet_id": triplet_id}, 'triplet_id, "index"')
 
     def preferences(
         self, task: Task | None = None, dimension: Dimension | None = None
     ) -> list[Preference]:
-        """Those of a task and/or dimension, or all; by triplet, dimension, annotator."""
+        """Preferences, optionally of a task and/or dimension; sorted by triplet, dimension,
+        annotator."""
         chosen = {"task": task, "dimension": dimension}
         return self._select(Preference, chosen, "triplet_id, dimension, annotator")
 
     def export_jsonl(self, path: str | os.PathLike[str]) -> int:
-        """Write every record as a line {"record": "candidate" | "preference", ...}, candidates
-        first; returns the number of lines. The file appears whole or not at all."""
+        """Writes every record as a line {"record": "candidate" | "preference", ...}, candidates
+        first; returns the number of lines. The write is atomic."""
         destination = Path(path)
         partial = destination.with_name(destination.name + ".partial")
         with self._transaction("DEFERRED"):
@@ -141,10 +143,10 @@ class PreferenceStore:
         return len(records)
 
     def import_jsonl(self, path: str | os.PathLike[str]) -> int:
-        """Add every record of an exported file, all or none; returns how many were new.
+        """Adds every record of an exported file, all or none; returns how many were new.
 
         Raises:
-          ValueError: a line is no record (with its number), or contradicts what is stored.
+          ValueError: a line is not a record (with its number), or contradicts a stored record.
         """
         records: dict[type, list[Any]] = {Candidate: [], Preference: []}
         with Path(path).open(encoding="utf-8") as file:
@@ -161,8 +163,8 @@ class PreferenceStore:
         (found,) = self._connection.execute("PRAGMA user_version").fetchone()
         if found not in (0, SCHEMA_VERSION):
             raise ValueError(
-                f"{self.path} is of schema version {found}, {SCHEMA_VERSION} is expected: another "
-                "version of this package has written it"
+                f"{self.path} has schema version {found}, expected {SCHEMA_VERSION}: it was "
+                "written by another version of this package"
             )
         self._connection.executescript(SCHEMA)
         self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
@@ -210,7 +212,7 @@ class PreferenceStore:
                 for name, value in dataclasses.asdict(record).items()
                 if name not in _TIMING and value != getattr(stored, name)
             )
-            raise ValueError(f"{_name(record)} contradicts what is stored: {differing}")
+            raise ValueError(f"{_name(record)} contradicts the stored record: {differing}")
 
     def _select(self, kind: type, equal: Mapping[str, Any], order: str) -> list[Any]:
         chosen = {name: value for name, value in equal.items() if value is not None}
@@ -221,7 +223,7 @@ class PreferenceStore:
 
 
 def _name(record: Candidate | Preference) -> str:
-    """A record in words."""
+    """A description of a record."""
     if isinstance(record, Candidate):
         return f"candidate {record.index} of {record.triplet_id}"
     return f"the answer of {record.annotator!r} about {record.triplet_id} in {record.dimension}"

@@ -13,17 +13,17 @@ from onereward_jax.common.user_errors import exit_with
 
 
 def parse_flags(argv: list[str], doc: str, flag: str) -> list[str]:
-    """absl's parser, with one sentence for every mistake, and typos in config fields named.
+    """absl's parser, with one-line errors, and suggestions for misspelled config fields.
 
     Args:
-      argv: the command line. With `--resume`, where the command has that flag, it goes on from the
-        command of the run in `--workdir`.
+      argv: the command line. `--resume`, if the command has that flag, is replaced by the flags of
+        the run in `--workdir`.
       doc, flag: for `--help`, see `print_help`.
     """
     if "--help" in argv[1:]:
         print_help(doc, flag)
-    # jax, orbax and TFDS tell a lot at the level of info; --verbosity=0 brings it back. Set as a
-    # value, not as a default, which app.run would replace by the level of info.
+    # jax, orbax and TFDS are verbose at level info; --verbosity=0 restores it. Set as a value, not
+    # as a default, which app.run would replace by info.
     flags.FLAGS.verbosity = logging.WARNING
     try:
         if "resume" in flags.FLAGS:
@@ -33,7 +33,7 @@ def parse_flags(argv: list[str], doc: str, flag: str) -> list[str]:
             defaults = load_config(command.config)
             check_overrides(argv, defaults)
             argv = last_flags(argv, defaults)
-            sys.argv[:] = argv  # config_flags looks there for the fields that are set
+            sys.argv[:] = argv  # config_flags reads the overridden fields from there
         rest = flags.FLAGS(argv)
         if command is not None:
             check_tuples(flags.FLAGS.config, defaults)
@@ -47,14 +47,14 @@ def parse_flags(argv: list[str], doc: str, flag: str) -> list[str]:
 
 
 def _with_former_flags(argv: list[str]) -> list[str]:
-    """The command line with what `--resume` stands for in its place."""
+    """The command line with `--resume` replaced by the flags of the run."""
     if "--resume" not in argv[1:]:
         return argv
     if given_command(argv) is not None:
-        raise ValueError("--resume stands in place of --config: give one of them")
+        raise ValueError("give either --resume or --config, not both")
     workdir = next((one.partition("=")[2] for one in argv if one.startswith("--workdir=")), "")
     if not workdir:
-        raise ValueError("--resume needs --workdir=...: the folder of the run to go on with")
+        raise ValueError("--resume needs --workdir=...: the folder of the run to resume")
     former = read_command(workdir)
     place = argv.index("--resume")
     return [*argv[:place], *former.flags(), *argv[place + 1 :]]

@@ -1,6 +1,5 @@
-"""Material and how it reaches a step: sources, data sets, batches.
+"""The data pipeline: sources, data sets on disk, batches.
 
-Sources (`folder_source`) give examples, `shard_writer` stores them, `triplets` reads them,
-`pipeline` makes batches. Nothing is imported here: composing scenes needs no TFDS, training needs
-no photos.
+Sources (`folder_source`) yield examples, `shard_writer` writes them, `triplets` reads them,
+`pipeline` makes batches. Nothing is imported here, so that not every user needs TFDS.
 """

@@ -1,4 +1,4 @@
-"""Aspect-ratio buckets: the few sizes that pictures come in, for one compiled step each."""
+"""Aspect-ratio buckets: a few fixed image sizes, with one compiled step each."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ Size = tuple[int, int]
 """Height and width in pixels."""
 
 MULTIPLE = 16
-"""Pixels of a FLUX token along each side: 8 of the autoencoder times 2 of the patches."""
+"""Side of a FLUX token in pixels: 8 (VAE) times 2 (patch)."""
 
 
 def bucket_sizes(image_size: int, aspect_ratios: Sequence[float]) -> tuple[Size, ...]:
-    """The size of every bucket: about as many pixels as a square of `image_size`.
+    """The size of every bucket, with about the same area as a square of `image_size`.
 
     Args:
-      image_size: side of the square; a multiple of 16.
-      aspect_ratios: width over height; ratios that come to the same size are one bucket.
+      image_size: side of the square in pixels; a multiple of 16.
+      aspect_ratios: width over height; ratios with the same rounded size share a bucket.
 
     Raises:
-      ValueError: the side is not a multiple of 16, there is no ratio, or one leaves a side of less
-        than 16 pixels or is not a positive number.
+      ValueError: the side is not a multiple of 16, there is no ratio, or a ratio is not positive or
+        gives a side below 16 pixels.
     """
     if image_size % MULTIPLE or image_size <= 0:
         raise ValueError(f"image_size must be a multiple of {MULTIPLE}, found {image_size}")
@@ -40,6 +40,6 @@ def bucket_sizes(image_size: int, aspect_ratios: Sequence[float]) -> tuple[Size,
 
 
 def nearest_bucket(size: Size, buckets: Sequence[Size]) -> Size:
-    """The bucket that cuts least off a picture of `size`: the nearest in shape."""
+    """The bucket with the nearest aspect ratio, which crops an image of `size` least."""
     shape = math.log(size[1] / size[0])
     return min(buckets, key=lambda bucket: abs(math.log(bucket[1] / bucket[0]) - shape))

@@ -1,6 +1,6 @@
-"""One triplet of a data set: pictures, mask, prompt, task, and what is known about the truth.
+"""One triplet of a data set: images, mask, prompt, task, and the ground truth if known.
 
-This is what the sources (mini world, the user's folder) give and what `tfds_record` stores.
+Sources (mini world, a user's folder) yield it, `tfds_record` stores it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")
 
 NAME_LENGTH = 16
-"""Hexadecimal digits of a name: of a million triplets, two share one with probability 3e-8."""
+"""Hexadecimal digits of a name: the probability of a collision among a million is 3e-8."""
 
 
 class RowError(ValueError):
@@ -29,24 +29,24 @@ class RowError(ValueError):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Example:
-    """A triplet (image, mask, prompt) and its truth.
+    """A triplet (image, mask, prompt) and its ground truth.
 
     Attributes:
-      id: its name, made of what it is: task, prompt, pixels of image and mask, and of the target
-        where there is one. Equal triplets have equal names, wherever they stand.
-      image: the picture before the edit.
-      mask: 255 where it is to be edited, 0 elsewhere.
-      has_target: whether it is known what a perfect edit looks like. Where it is not, `target` and
-        `background` are black and mean nothing: do not read them.
-      target: what a perfect edit looks like.
-      background: what is behind object or word; equal to `target` where only that is known.
-      prompt: what the user writes.
+      id: its name, a digest of its content: task, prompt, pixels of image, mask and target (if
+        any). Equal triplets have equal names.
+      image: the source image, uint8.
+      mask: 255 where to edit, 0 elsewhere.
+      has_target: whether the ground truth is known. If not, `target` and `background` are black
+        placeholders.
+      target: the ground truth of the edit.
+      background: the image without the object or word; equal to `target` if unknown.
+      prompt: the user's prompt.
       task: the editing task.
-      kind: "object", "word" or "scene": what the mask is about.
-      label: the object's name or the word; "" where there is none.
-      box: (y0, x0, y1, x1) of object, word or extended area, ends excluded.
-      photo: the photograph that the picture is made of.
-      files: of pictures that are stored as JPEG, by their names here: the bytes of the file.
+      kind: subject of the mask: "object", "word" or "scene".
+      label: the object's name or the word; "" if there is none.
+      box: (y0, x0, y1, x1) of object, word or extended area, half-open.
+      photo: name of the photograph that the image is made from.
+      files: name of an image field -> its JPEG file content, for images stored as JPEG.
     """
 
     id: str = dataclasses.field(init=False)

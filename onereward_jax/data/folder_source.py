@@ -1,4 +1,4 @@
-"""Triplets from a user's folder: pictures, masks and `metadata.jsonl`, see `metadata`."""
+"""Triplets from a user's folder: images, masks and `metadata.jsonl`, see `metadata`."""
 
 from __future__ import annotations
 
@@ -31,22 +31,21 @@ from onereward_jax.tasks import Task
 
 @dataclasses.dataclass(frozen=True)
 class FolderSource:
-    """The folder's triplets, each cropped and scaled to the nearest of a few sizes.
+    """The folder's triplets, each cropped and resized to the nearest bucket.
 
-    Heads of pictures are read when the source is made; `example` reads the pictures themselves.
+    The constructor reads the headers of images; `example` decodes them.
 
     Attributes:
-      folder: with `metadata.jsonl`.
+      folder: has `metadata.jsonl`.
       image_size, aspect_ratios: see `bucket_sizes`.
-      small_pictures: "upscale" those that have fewer pixels than training, or "refuse" their rows.
-      sizes: of the pictures.
-      rows: each with its split.
-      errors: of rows that cannot be used, by their line.
+      small_pictures: "upscale" images smaller than their bucket, or "refuse" their rows.
+      sizes: sizes of the buckets.
+      rows: the valid rows, each with its split.
+      errors: line number -> error of an invalid row.
 
     Raises:
       FileNotFoundError: there is no metadata.
-      ValueError: `bucket_sizes` says why not, the metadata is not UTF-8 or has no rows, or a split
-        is empty.
+      ValueError: as `bucket_sizes`; the metadata is not UTF-8 or has no rows; or a split is empty.
     """
 
     folder: pathlib.Path
@@ -63,7 +62,7 @@ class FolderSource:
         if self.small_pictures == "refuse":
             errors |= small_rows(rows, sizes)
             rows = tuple(row for row in rows if row.line not in errors)
-        if not errors:  # otherwise nobody needs the splits: the rows will be others
+        if not errors:  # with errors, the source is refused anyway
             rows = split_rows(self.folder, rows)
         object.__setattr__(self, "sizes", sizes)
         object.__setattr__(self, "rows", rows)
@@ -75,40 +74,40 @@ class FolderSource:
         return tuple(row.split or "train" for row in self.rows)
 
     def refuse(self, errors: Mapping[int, RowError]) -> None:
-        """Raises ValueError with all bad rows, each with its line number and the reason.
+        """Raises ValueError listing all bad rows, if any, with line number and reason.
 
         Args:
-          errors: of further rows, by their place in `rows`.
+          errors: additional errors, by index into `rows`.
         """
         found = {self.rows[place].line: error for place, error in errors.items()}
         refuse_rows(self.folder, {**self.errors, **found})
 
     def examples(self, split: Split) -> Iterator[Example]:
-        """The examples of a split, in the order of their lines, repeated ones too."""
+        """The examples of a split, in line order, including duplicates."""
         return (self.example(place) for place, one in enumerate(self.splits) if one == split)
 
     def notes(self, repeated: Mapping[int, int]) -> list[str]:
-        """What the user should know of the rows, a sentence each.
+        """Messages to the user about the rows.
 
         Args:
-          repeated: rows that are left out -> those that are the same triplet, by their places.
+          repeated: index of a duplicate row -> index of the row with the same triplet.
         """
         path, notes = self.folder / METADATA, []
         if repeated:
             lines = {self.rows[row].line: self.rows[first].line for row, first in repeated.items()}
             pairs = [f"{line} (as {lines[line]})" for line in sorted(lines)]
             listing = ", ".join(first_of(pairs))
-            notes.append(f"{path}: left out, because the triplet is there already: line {listing}")
+            notes.append(f"{path}: duplicate triplets skipped: line {listing}")
         if small := small_rows(self.rows, self.sizes):
             first = min(small)
             notes.append(
-                f"{path}: {len(small)} of {len(self.rows)} pictures are enlarged, the first in "
+                f"{path}: {len(small)} of {len(self.rows)} images are upscaled, the first in "
                 f'line {first}: {small[first]} (config.data.small_pictures = "refuse" refuses them)'
             )
         return notes
 
     def example(self, row: int) -> Example:
-        """Reads, crops and scales the pictures of `rows[row]`. Raises RowError."""
+        """Reads, crops and resizes the images of `rows[row]`. Raises RowError."""
         row = self.rows[row]
         image, whole = self._read(row.image, "RGB")
         mask, _ = self._read(row.mask, "L")
@@ -129,11 +128,11 @@ class FolderSource:
         if edited.all() or not edited.any():
             part = "all" if edited.all() else "nothing"
             shape = "a square" if width == height else f"{width}:{height}"
-            raise RowError(f"mask {row.mask} covers {part} of the picture once cropped to {shape}")
+            raise RowError(f"mask {row.mask} covers {part} of the image once cropped to {shape}")
         if row.target is None:
             after = np.zeros_like(pixels["image"])
         else:
-            # Scaling blurs across the mask's edge, but outside the mask an edit changes nothing.
+            # Resizing blurs across the mask's edge, but outside the mask the target is the image.
             after = np.where(edited[..., None], pixels["target"], pixels["image"])
         stored = {"image": pixels["image"], "target": after}
         files = {name: encode_jpeg(stored[name], found) for name, found in tables.items() if found}
@@ -155,7 +154,7 @@ class FolderSource:
         )
 
     def _read(self, name: str, mode: str) -> tuple[Image.Image, Image.Image]:
-        """A picture upright and in a mode, and as it is stored."""
+        """An image, upright and converted to `mode`, and as stored."""
         try:
             with open_row_picture(self.folder, name) as picture:
                 upright = ImageOps.exif_transpose(picture)
@@ -166,19 +165,19 @@ class FolderSource:
             raise RowError(f"{name} cannot be read: {error}") from error
 
     def _own_bytes(self, name: str, other: bytes) -> bytes:
-        """The file's own bytes without metadata, which a second compression would spoil."""
+        """The original file without metadata, to avoid compressing it a second time."""
         try:
             return without_metadata((self.folder / name).read_bytes())
-        except ValueError:  # decoders forgive more
+        except ValueError:  # decoders are more tolerant
             return other
 
 
 def small_rows(rows: Iterable[Row], sizes: Sequence[Size]) -> dict[int, RowError]:
-    """Rows whose pictures have to be enlarged, by their line.
+    """Line number -> error of each row whose image is smaller than its bucket.
 
     Args:
-      rows: whose `size` is known.
-      sizes: that pictures come in.
+      rows: rows with `size`.
+      sizes: sizes of the buckets.
     """
     found = {}
     for row in rows:
@@ -186,14 +185,13 @@ def small_rows(rows: Iterable[Row], sizes: Sequence[Size]) -> dict[int, RowError
         columns, lines = _window_size(row.size, width / height)
         if columns < width or lines < height:
             found[row.line] = RowError(
-                f"image {row.image} is {by(row.size)} pixels, less than the {width}x{height} of "
-                "training"
+                f"image {row.image} is {by(row.size)} pixels, smaller than {width}x{height}"
             )
     return found
 
 
 def _is_as_stored(picture: Image.Image, size: tuple[int, int]) -> bool:
-    """Whether a file is a JPEG of this width and height, of whose pixels nothing is changed."""
+    """Whether a file is an RGB JPEG of this width and height that needs no rotation."""
     return (
         picture.format == "JPEG"
         and picture.mode == "RGB"
@@ -203,15 +201,15 @@ def _is_as_stored(picture: Image.Image, size: tuple[int, int]) -> bool:
 
 
 def _window_size(size: tuple[int, int], ratio: float) -> tuple[int, int]:
-    """Width and height of the largest window whose width is `ratio` times its height."""
+    """Width and height of the largest window with aspect ratio `ratio`."""
     width, height = size
     return min(width, round(height * ratio)), min(height, round(width / ratio))
 
 
 def _window_around_mask(edited: Bool[np.ndarray, "h w"], ratio: float) -> tuple[int, int, int, int]:
-    """(left, top, right, bottom) of the largest window, as central to the mask as possible.
+    """(left, top, right, bottom) of the largest window, centred on the mask as far as possible.
 
-    Its width is `ratio` times its height.
+    Its width is `ratio` times its height. Raises RowError if the mask is empty.
     """
     if not edited.any():
         raise RowError("the mask is empty")

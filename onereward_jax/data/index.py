@@ -1,11 +1,11 @@
-"""The index of a split: every column of its records that is not a picture, in one file beside them.
+"""The index of a split: all columns of its records except the images, in one file.
 
     index-train.json   {"format": 1, "shards": [{"file", "records", "bytes"}, ...], "repeated": [],
                         "rows": {"id": [...], "prompt": [...], "task": [...], ...}}
 
-Names, prompts, tasks and sizes of 40,000 triplets are read from it in a fraction of a second; the
-records themselves are tens of GB. It says which files it is about: an index of other records is
-refused.
+Names, prompts, tasks and sizes of 40,000 triplets are read from it in a fraction of a second,
+while the records are tens of GB. The index lists the files it belongs to, so an index of other
+records is detected.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from onereward_jax.data.tfds_record import TEXTS
 FORMAT = 1
 
 COLUMNS = (*TEXTS, "has_target", "height", "width")
-"""What a row of the index has: texts, whether the target is known, pixels of the pictures."""
+"""Columns of the index: texts, whether the target is known, image size in pixels."""
 
 Row = Mapping[str, str | bool | int]
 """Column -> value."""
@@ -35,8 +35,8 @@ class Shard:
 
     Attributes:
       file: its name in the folder of the data set.
-      records: how many there are in it.
-      bytes: of the file.
+      records: number of records.
+      bytes: size of the file.
     """
 
     file: str
@@ -49,9 +49,9 @@ class Index:
     """The columns of a split.
 
     Attributes:
-      shards: in the order of the records.
-      rows: column -> its values, in that order.
-      repeated: rows of the source that are left out, each with the earlier one that is the same.
+      shards: files, in record order.
+      rows: column -> its values, in record order.
+      repeated: pairs (duplicate row of the source, earlier row with the same triplet).
     """
 
     shards: tuple[Shard, ...]
@@ -62,37 +62,37 @@ class Index:
         return sum(shard.records for shard in self.shards)
 
     def why_not(self, folder: pathlib.Path) -> str:
-        """What is amiss with its shards in `folder`; "" when nothing is."""
+        """Why the index does not match the shards in `folder`; "" if it does."""
         for shard in self.shards:
             try:
                 found = (folder / shard.file).stat().st_size
             except FileNotFoundError:
                 return f"there is no {shard.file}"
             if found != shard.bytes:
-                return f"{shard.file} has {found} bytes, not {shard.bytes}"
+                return f"{shard.file} has {found} bytes, expected {shard.bytes}"
         return ""
 
 
 def row_of(example: Example) -> Row:
-    """The row of an example."""
+    """The index row of an example."""
     texts = {name: getattr(example, name) for name in TEXTS} | {"task": example.task.value}
     height, width = example.mask.shape
     return texts | {"has_target": example.has_target, "height": height, "width": width}
 
 
 def columns(rows: Iterable[Row]) -> dict[str, list[Any]]:
-    """Rows as columns."""
+    """Transposes rows to columns."""
     rows = list(rows)
     return {name: [row[name] for row in rows] for name in COLUMNS}
 
 
 def index_path(folder: pathlib.Path, split: Split) -> pathlib.Path:
-    """Where the index of a split lies."""
+    """Path of the index of a split."""
     return folder / f"index-{split}.json"
 
 
 def write_index(folder: pathlib.Path, split: Split, index: Index) -> None:
-    """Writes an index into `folder`, whole or not at all."""
+    """Writes an index to `folder`, atomically."""
     content = {
         "format": FORMAT,
         "shards": [dataclasses.asdict(shard) for shard in index.shards],
@@ -104,10 +104,10 @@ def write_index(folder: pathlib.Path, split: Split, index: Index) -> None:
 
 
 def read_index(folder: pathlib.Path, split: Split) -> Index | None:
-    """The index in `folder`, None where there is none. Its shards are not looked at.
+    """Reads the index in `folder`; None if there is none. Does not check its shards.
 
     Raises:
-      ValueError: it is damaged or of another version.
+      ValueError: it is damaged or has another format version.
     """
     path = index_path(folder, split)
     try:
@@ -118,7 +118,7 @@ def read_index(folder: pathlib.Path, split: Split) -> Index | None:
         raise ValueError(f"{path} is damaged ({error}): {_REMEDY}") from None
     try:
         if content["format"] != FORMAT:
-            raise ValueError(f"{path} is of format {content['format']}, not {FORMAT}: {_REMEDY}")
+            raise ValueError(f"{path} has format {content['format']}, expected {FORMAT}: {_REMEDY}")
         shards = tuple(Shard(**shard) for shard in content["shards"])
         rows = {name: content["rows"][name] for name in COLUMNS}
         index = Index(shards, rows, tuple((row, first) for row, first in content["repeated"]))

@@ -1,9 +1,9 @@
-"""Photographs as JPEG bytes, as fine as the files they come from.
+"""JPEG compression of records, with the quality of the source files.
 
-A photograph from a JPEG file that has to be cropped or scaled is compressed again. Its quantization
-tables are those of its file, but no coarser than those of quality 90, and its colours are not
-subsampled. So records take about the bytes of the source files at the size of training. One that
-has that size already keeps its own bytes.
+A cropped or resized photograph from a JPEG file is compressed again, with the quantization tables
+of its file (but at least quality 90) and without chroma subsampling. So records are about as large
+as source files of the training size would be. A photograph that already has the training size keeps
+its original bytes.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from jaxtyping import UInt8
 from PIL import Image
 
 LEAST_QUALITY = 90
-"""Quality, as libjpeg counts it, of photographs whose files are coarser."""
+"""Minimum libjpeg quality of compressed photographs."""
 
 _SOS, _APP0, _APP14, _COM = 0xDA, 0xE0, 0xEE, 0xFE
-"""Markers: start of scan, JFIF, Adobe's transform of colours, comment."""
+"""Markers: start of scan, JFIF, Adobe colour transform, comment."""
 
 Tables = dict[int, list[int]]
-"""Quantization tables by number, 64 steps each: 0 of brightness, 1 of colour."""
+"""Quantization tables by number, 64 values each: 0 luminance, 1 chrominance."""
 
 
 def is_jpeg(data: bytes) -> bool:
@@ -31,13 +31,13 @@ def is_jpeg(data: bytes) -> bool:
 
 
 def tables_of(picture: Image.Image) -> Tables | None:
-    """Tables to compress a changed copy of a picture with; None where its file is lossless.
+    """Quantization tables for a modified copy of an image; None if its file is lossless.
 
     Args:
-      picture: as opened; it may be decoded, but not converted.
+      picture: the opened image; may be decoded, but not converted.
     """
     least = _tables_of_quality(LEAST_QUALITY)
-    if picture.format in ("WEBP", "AVIF", "HEIF"):  # lossy, or of unknown loss
+    if picture.format in ("WEBP", "AVIF", "HEIF"):  # lossy, or possibly lossy
         return least
     found = getattr(picture, "quantization", None)
     if not found:
@@ -49,16 +49,16 @@ def tables_of(picture: Image.Image) -> Tables | None:
 
 
 def encode_jpeg(pixels: UInt8[np.ndarray, "h w 3"], tables: Tables) -> bytes:
-    """A JPEG file with these tables; colours are stored at full resolution."""
+    """A JPEG file with these quantization tables, without chroma subsampling."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", qtables=tables, subsampling="4:4:4")
     return buffer.getvalue()
 
 
 def without_metadata(data: bytes) -> bytes:
-    """A JPEG file without EXIF (places, cameras, thumbnails), colour profile and comments.
+    """A JPEG file without EXIF (location, camera, thumbnail), colour profile and comments.
 
-    The pixels stay the same.
+    The pixels do not change.
 
     Raises:
       ValueError: the segments before the first scan are damaged.
@@ -66,7 +66,7 @@ def without_metadata(data: bytes) -> bytes:
     kept, place = [data[:2]], 2
     while True:
         if data[place : place + 1] != b"\xff" or place + 4 > len(data):
-            raise ValueError("damaged JPEG: no marker where one is due")
+            raise ValueError("damaged JPEG: marker expected")
         marker = data[place + 1]
         if marker == 0xFF:  # padding
             place += 1

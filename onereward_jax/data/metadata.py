@@ -1,15 +1,15 @@
-"""The rows of a folder's `metadata.jsonl`, one per triplet, checked without decoding a picture.
+"""The rows of a folder's `metadata.jsonl`, one per triplet, validated without decoding images.
 
     {"image": "a.jpg", "mask": "a_mask.png", "prompt": "a red apple", "task": "fill"}
 
-image    a picture; paths are relative to the folder and stay inside it
-mask     a picture of the same size; white means: edit here
+image    path of the source image; paths are relative to the folder and must stay inside it
+mask     an image of the same size; white: edit here
 task     fill, extend, remove, or a value of `tasks.Task`
-prompt   what to draw; may be left out where the task fixes it
-target   optional: the picture after a perfect edit, of the same size
-split    optional: "train" or "test"; left out, the image decides, see `splits`
+prompt   the prompt; optional for tasks with a fixed prompt
+target   optional: ground truth of the edit, of the same size
+split    optional: "train" or "test"; by default drawn from a hash of the image, see `splits`
 
-A field that is null counts as left out. Lines end at line feeds.
+A null field counts as missing. Only a line feed ends a line.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ from onereward_jax.data.metadata_lines import METADATA, metadata_lines
 from onereward_jax.tasks import FIXED_PROMPTS, Task, task_named
 
 UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-"""What Pillow raises for a file that it cannot read."""
+"""Exceptions that Pillow raises for unreadable files."""
 
 _FIELDS = ("image", "mask", "prompt", "task", "target", "split")
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A checked line of the metadata.
+    """A validated line of the metadata.
 
     Attributes:
-      line: its number, from 1.
+      line: line number, from 1.
       image, mask: paths relative to the folder.
-      prompt: the row's own, or the fixed one of the task.
+      prompt: the row's prompt, or the fixed one of the task.
       task: the editing task.
-      target: path of the picture after a perfect edit, if there is one.
-      split: as the row says; None where it does not.
-      size: width and height of the image, upright; None where files were not looked at.
+      target: path of the ground truth; None if there is none.
+      split: the row's split; None if not stated.
+      size: width and height of the upright image; None if files were not read.
     """
 
     line: int
@@ -59,17 +59,16 @@ class Row:
 
 
 def read_rows(folder: pathlib.Path, *, files: bool = True) -> tuple[Row, ...]:
-    """The rows of a folder, in the order of their lines.
+    """The rows of a folder, in line order.
 
     Args:
-      folder: with the metadata.
-      files: whether to look that the pictures are there and of one size, from the heads of their
-        files.
+      folder: has the metadata.
+      files: whether to read the image headers, to check that the files exist and have equal sizes.
 
     Raises:
       FileNotFoundError: there is no metadata.
-      ValueError: it is not UTF-8 or has no rows, or rows are bad: all of them are reported at once,
-        each with its line number and the reason.
+      ValueError: it is not UTF-8 or has no rows, or rows are bad (all are listed, with line number
+        and reason).
     """
     rows, errors = scan_rows(folder, files=files)
     refuse_rows(folder, errors)
@@ -79,7 +78,7 @@ def read_rows(folder: pathlib.Path, *, files: bool = True) -> tuple[Row, ...]:
 def scan_rows(
     folder: pathlib.Path, *, files: bool = True
 ) -> tuple[tuple[Row, ...], dict[int, RowError]]:
-    """As `read_rows`, but bad rows are returned, by their line, instead of raised."""
+    """Like `read_rows`, but returns the errors of bad rows, by line number, instead of raising."""
     path = folder / METADATA
     if not path.is_file():
         raise FileNotFoundError(f"{folder} is a folder without {METADATA}")
@@ -104,7 +103,7 @@ def scan_rows(
 
 
 def refuse_rows(folder: pathlib.Path, errors: Mapping[int, RowError]) -> None:
-    """Raises ValueError with all bad rows, by their line, if there are any."""
+    """Raises ValueError listing all bad rows, given by line number, if there are any."""
     if not errors:
         return
     lines = [f"line {number}: {errors[number]}" for number in sorted(errors)]
@@ -114,14 +113,14 @@ def refuse_rows(folder: pathlib.Path, errors: Mapping[int, RowError]) -> None:
 
 
 def check_inside(field: str, name: str) -> None:
-    """Raises RowError where a path of a row leads out of its folder."""
+    """Raises RowError if a path of a row leads out of its folder."""
     path = pathlib.PurePath(name)
     if path.is_absolute() or ".." in path.parts:
         raise RowError(f"{field} {name!r} leads out of the folder")
 
 
 def _parse(number: int, line: str) -> Row:
-    """A row from its line. Raises RowError."""
+    """Parses a row. Raises RowError."""
     try:
         found: Any = json.loads(line)
     except (json.JSONDecodeError, RecursionError) as error:
@@ -133,9 +132,9 @@ def _parse(number: int, line: str) -> Row:
     fields = {name: value for name, value in found.items() if value is not None}
     for name, value in fields.items():
         if not isinstance(value, str) or not value.strip():
-            raise RowError(f"{name} must be a text that is not empty, found {value!r}")
+            raise RowError(f"{name} must be a non-empty string, found {value!r}")
         if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
-            raise RowError(f"{name} holds half of a character: {value!r}")
+            raise RowError(f"{name} has a lone surrogate: {value!r}")
     for name in ("image", "mask", "task"):
         if name not in fields:
             raise RowError(f"{name} is missing")
@@ -148,7 +147,7 @@ def _parse(number: int, line: str) -> Row:
         raise RowError(str(error)) from None
     prompt = fields.get("prompt", FIXED_PROMPTS.get(task))
     if prompt is None:
-        raise RowError(f"prompt is missing, which the task {task.value} needs")
+        raise RowError(f"prompt is missing; the task {task.value} needs one")
     split = fields.get("split")
     if split not in ("train", "test", None):
         raise RowError(f'split must be "train" or "test", found {split!r}')
@@ -156,7 +155,7 @@ def _parse(number: int, line: str) -> Row:
 
 
 def _size(row: Row, sizes: Mapping[str, tuple[int, int] | RowError]) -> tuple[int, int]:
-    """Of the row's image. Raises RowError where pictures are missing or of other sizes."""
+    """Size of the row's image. Raises RowError if files are missing or sizes differ."""
     names = {"image": row.image, "mask": row.mask, "target": row.target}
     found = {field: sizes[name] for field, name in names.items() if name is not None}
     for size in found.values():
@@ -171,7 +170,7 @@ def _size(row: Row, sizes: Mapping[str, tuple[int, int] | RowError]) -> tuple[in
 def _stored_sizes(
     folder: pathlib.Path, rows: Iterable[Row]
 ) -> dict[str, tuple[int, int] | RowError]:
-    """Width and height of all files that rows name, from their heads; or why it is not known."""
+    """Upright width and height of all files of the rows, from their headers; or the error."""
     names = sorted(
         {name for row in rows for name in (row.image, row.mask, row.target) if name is not None}
     )
@@ -191,7 +190,7 @@ def _stored_sizes(
 
 
 def open_row_picture(folder: pathlib.Path, name: str) -> Image.Image:
-    """A picture of a row, not yet decoded. Raises RowError."""
+    """Opens an image of a row without decoding it. Raises RowError."""
     try:
         return Image.open(folder / name)
     except FileNotFoundError:
@@ -201,5 +200,5 @@ def open_row_picture(folder: pathlib.Path, name: str) -> Image.Image:
 
 
 def by(size: tuple[int, int]) -> str:
-    """A size as people read it."""
+    """Formats a size as "WxH"."""
     return f"{size[0]}x{size[1]}"

@@ -1,4 +1,4 @@
-"""The file `metadata.jsonl` as lines; what they say is in `metadata`."""
+"""Reads the lines of `metadata.jsonl`; `metadata` parses them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ METADATA = "metadata.jsonl"
 
 
 def metadata_lines(path: pathlib.Path) -> list[str]:
-    """The lines of a `metadata.jsonl`; the mark that some editors begin UTF-8 with is dropped.
+    """The lines of a `metadata.jsonl`, without a byte order mark.
 
-    They end at line feeds alone: JSON texts may hold other characters that look like line ends.
+    Only a line feed ends a line: JSON strings may contain other characters that `splitlines` splits
+    at.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: it is not UTF-8, naming the first line that is not.
+      ValueError: naming the first line that is not UTF-8.
     """
     data = path.read_bytes()
     try:

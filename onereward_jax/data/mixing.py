@@ -1,7 +1,7 @@
-"""Which row comes when: tasks with their probability p_k (Algorithm 1), and every row in its turn.
+"""The order of rows: tasks with probability p_k (Algorithm 1), every row once per epoch.
 
-Nothing is carried from one draw to the next: row number n of a run is computed from n, so a run
-resumes anywhere, and any number of processes see the same rows.
+The order is stateless: the n-th row of a run is a function of n. So a run can resume anywhere, and
+the rows do not depend on the number of processes.
 """
 
 from __future__ import annotations
@@ -21,27 +21,30 @@ from onereward_jax.data.aspect_buckets import Size
 from onereward_jax.tasks import SAMPLING_PROBABILITIES, TASKS, Task
 
 ENDLESS = 2**48
-"""Samples in a run that never ends."""
+"""Length of an endless data set."""
 
 BLOCK_BATCHES = 64
-"""Batches in which every task, and every size, has a fixed number of turns. More would come nearer
-to independent draws, fewer nearer to all tasks and sizes keeping the same pace."""
+"""Batches per block; in each block, every task and size has a fixed count. Longer blocks are closer
+to independent draws, shorter ones to a fixed rotation."""
 
 _UNIT = 2**32
-"""Weights are integers of this sum, so that counts are exact however long a run is."""
+"""Weights are integers with this sum, so that counts are exact for any length of a run."""
 
 _CACHED = 4
-"""Blocks and epochs that are kept: threads read ahead, at most into the next one."""
+"""Cached blocks and epochs: threads read ahead at most into the next one."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Mixing:
-    """How tasks get into batches.
+    """How tasks are drawn.
 
     Attributes:
-      probabilities: p_k of every task that is to be drawn; they sum to 1.
-      task_per: draw the task for every "sample", or for every "iteration": then all samples of a
-        batch, on all processes, are of one task, as Algorithm 1 writes it.
+      probabilities: p_k per task; sum to 1.
+      task_per: draw the task per "sample", or per "iteration": then all samples of a global batch
+        have the same task, as in Algorithm 1.
+
+    Raises:
+      ValueError: a field is out of range.
     """
 
     probabilities: Mapping[Task, float] = dataclasses.field(
@@ -58,7 +61,7 @@ class Mixing:
 
 
 AS_PUBLISHED = Mixing()
-"""The p_k of the paper, drawn for every sample."""
+"""The paper's p_k, drawn per sample."""
 
 
 def mixed_rows(
@@ -68,19 +71,19 @@ def mixed_rows(
     seed: int,
     mixing: Mixing,
 ) -> grain.MapDataset:
-    """Endless row numbers, every `batch_size` of them of one size.
+    """Endless row indices, in batches of `batch_size` rows of one size.
 
-    Tasks come with their probabilities, and the sizes of a task as often as it has rows of them.
-    Of each task and size, every row comes once, in random order, before any comes again.
+    Tasks are drawn with their probabilities, the sizes of a task in proportion to its rows. Within
+    each task and size, every row is drawn once per epoch, in random order.
 
     Args:
-      tasks: of the rows, as indices into `tasks.TASKS`; all that are to be drawn are among them.
-      sizes: height and width of each row's pictures.
-      batch_size: rows per draw of a size.
-      seed: of tasks, sizes and order.
+      tasks: task of each row, an index into `tasks.TASKS`; has every task with p_k > 0.
+      sizes: image height and width of each row.
+      batch_size: rows per batch.
+      seed: seed of tasks, sizes and order.
       mixing: how tasks are drawn.
     """
-    # All rows that share the draw of a task: a whole batch, or one row alone.
+    # Number of rows that share one draw of a task: a batch, or a single row.
     group = batch_size if mixing.task_per == "iteration" else 1
     chances = _chances(tasks, sizes, mixing)
     streams = []
@@ -102,18 +105,18 @@ def mixed_rows(
 def draws(
     weights: Sequence[float], block_length: int, seed: int, name: str
 ) -> Callable[[int], tuple[int, int]]:
-    """Endless draws of one of several options, each as often as its weight says.
+    """Endless weighted draws of options, stratified in blocks.
 
-    In a block the options come in random order, but a fixed number of times. So it is known how
-    often one has come before any block, without drawing what is before.
+    In each block the options are in random order, with fixed counts. So the number of earlier draws
+    of an option is known without drawing the earlier blocks.
 
     Args:
-      weights: of the options, > 0.
+      weights: weights of the options, > 0.
       block_length: draws per block.
-      seed, name: what the order depends on.
+      seed, name: seed of the order.
 
     Returns:
-      number of a draw -> (option, how often it was drawn before).
+      Function from index of a draw to (option, number of earlier draws of that option).
     """
     shares = [max(1, round(_UNIT * weight / sum(weights))) for weight in weights]
 
@@ -137,14 +140,14 @@ def draws(
 
 
 def turns(shares: Sequence[int], count: int) -> list[int]:
-    """How many of the first `count` turns each option has.
+    """How many of the first `count` draws each option gets.
 
-    They add up to `count`, never fall as it grows, and differ from its exact part by less than the
-    number of options.
+    The numbers sum to `count`, are monotonic in it, and differ from the exact proportions by less
+    than the number of options.
     """
     found, left, total = [], count, sum(shares)
     for share in shares:
-        # one option against all that follow: neither side loses a turn when there is one more
+        # Split between one option and all following ones: both sides are monotonic in `left`.
         taken = left * share // total
         found.append(taken)
         left, total = left - taken, total - share
@@ -159,7 +162,7 @@ def _rows_of_size(
     seed: int,
     size: Size,
 ) -> Callable[[int], int]:
-    """Endless rows of one size: a task for each `group` of them, its rows in turn."""
+    """Endless rows of one size: one task per `group` of rows, and the task's rows in epochs."""
     name = f"{size[0]}x{size[1]}"
     orders = [_in_turn(rows[task], seed, f"order {name} {task.value}") for task in chances]
     block_length = BLOCK_BATCHES * batch_size // group
@@ -174,7 +177,7 @@ def _rows_of_size(
 
 
 def _in_turn(rows: Integer[np.ndarray, "m"], seed: int, name: str) -> Callable[[int], int]:
-    """The rows over and over, in another order each time."""
+    """Endless epochs of rows, in a new order each."""
 
     @functools.lru_cache(maxsize=_CACHED)
     def order(epoch: int) -> Integer[np.ndarray, "m"]:
@@ -190,7 +193,7 @@ def _in_turn(rows: Integer[np.ndarray, "m"], seed: int, name: str) -> Callable[[
 def _chances(
     tasks: Integer[np.ndarray, "n"], sizes: Integer[np.ndarray, "n 2"], mixing: Mixing
 ) -> dict[Size, dict[Task, float]]:
-    """P(size, task): p_k, spread over the sizes as the rows of task k are."""
+    """P(size, task): p_k times the fraction of task k's rows that have the size."""
     chances: dict[Size, dict[Task, float]] = collections.defaultdict(dict)
     for task in (task for task in TASKS if mixing.probabilities.get(task, 0) > 0):
         of_task = sizes[tasks == TASKS.index(task)]

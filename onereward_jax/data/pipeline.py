@@ -1,6 +1,6 @@
-"""Batches of triplets, in the order of `mixing`, and an exact resume.
+"""Batches of triplets, in the order of `mixing`, with exact resume.
 
-All pictures of a batch are of one size; where a data set has several, each batch draws its own.
+All images of a batch have the same size; with multiple sizes, each batch draws one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Transform = Callable[[Batch], Batch]
 
 @runtime_checkable
 class TripletSequence(Protocol):
-    """What batches are made of: `triplets.Triplets`."""
+    """The interface of data sets for batches, e.g. `triplets.Triplets`."""
 
     tasks: Int32[np.ndarray, "n"]
     sizes: Int32[np.ndarray, "n 2"]
@@ -47,25 +47,25 @@ def train_batches(
     rows: Integer[np.ndarray, "n"] | None = None,
     num_threads: int = 4,
 ) -> grain.DatasetIterator:
-    """Endless batches of this process; see `to_batch` for what is in one.
+    """Endless host-local batches; see `to_batch` for their fields.
 
-    Tasks come with p_k. Of each task and size of pictures, every example comes once before any
-    comes again. The samples of a batch do not depend on how many processes share it. `get_state` of
-    the iterator and `set_state` of a new one resume exactly; the state is the same in all processes
-    and fits any other number of them.
+    Tasks are drawn with p_k. Within each task and image size, every example is drawn once per
+    epoch. Global batches do not depend on the number of processes. The iterator's `get_state` and
+    `set_state` resume exactly; the state is the same on all processes and valid for any number of
+    them.
 
     Args:
-      triplets: what to draw from.
-      batch_size: of all processes together.
-      seed: of tasks and order.
+      triplets: the data set.
+      batch_size: global batch size.
+      seed: seed of tasks and order.
       mixing: how tasks are drawn.
-      transform: makes what a step takes out of a batch (embeddings for prompts, queries, ...). Runs
-        in the reading threads.
-      rows: which samples of a batch are this process's, from `parallel.local_rows`; left out: all.
-      num_threads: that read ahead.
+      transform: batch -> inputs of the step (adds prompt embeddings, queries, ...). Runs in the
+        loader threads.
+      rows: indices of this process's samples in a batch, from `parallel.local_rows`; None: all.
+      num_threads: loader threads.
 
     Raises:
-      ValueError: a task to be drawn has no examples.
+      ValueError: a task with p_k > 0 has no examples.
     """
     for task, probability in mixing.probabilities.items():
         if probability > 0 and not len(triplets.with_task(task)):
@@ -86,12 +86,12 @@ def batches_of_rows(
     rows: Integer[np.ndarray, "n"] | None = None,
     batch_fn: Callable[[Sequence[Any]], Any] | None = None,
 ) -> grain.MapDataset:
-    """Batches of some rows only, of the batches that one process alone would make.
+    """Selects the same rows from every global batch.
 
     Args:
-      samples: endless.
-      batch_size: of whole batches.
-      rows: which of their samples; left out: all.
+      samples: endless data set.
+      batch_size: global batch size.
+      rows: indices of the samples to keep in each batch; None: all.
       batch_fn: stacks samples, as in grain.
     """
     rows = np.arange(batch_size) if rows is None else rows
@@ -108,15 +108,15 @@ def eval_batches(
     indices: Sequence[int] | Integer[np.ndarray, "n"] | None = None,
     transform: Transform | None = None,
 ) -> Iterator[Batch]:
-    """The examples once, size by size and in order. Every batch is full: the last one of a size
-    repeats its last sample.
+    """One pass over the examples, in order, grouped by size. The last batch of a size is padded
+    with its last sample.
 
-    A batch has, beside what `to_batch` says, `valid`, bool [b]: False for such repetitions.
+    Batches have the fields of `to_batch` and `valid`, bool [b], False for padding.
 
     Args:
-      triplets: what to read.
+      triplets: the data set.
       batch_size: samples per batch.
-      indices: which examples; left out: all.
+      indices: examples to read; None: all.
       transform: as in `train_batches`.
     """
     chosen = np.arange(len(triplets)) if indices is None else np.asarray(indices, np.int64)
@@ -130,9 +130,9 @@ def eval_batches(
 def same_size_parts(
     sizes: Integer[np.ndarray, "n k"], items: Integer[np.ndarray, "n"], batch_size: int
 ) -> Iterator[Integer[np.ndarray, "m"]]:
-    """`items` in parts of at most `batch_size`, each of one size; in order within a size.
+    """Splits `items` into parts of at most `batch_size`, each of one size; in order within a size.
 
-    A size is height and width, and whatever else the compiled function depends on.
+    A size is height and width, plus anything else that the compiled function depends on.
     """
     firsts = np.unique(sizes, axis=0, return_index=True)[1]
     for size in sizes[np.sort(firsts)]:
@@ -142,7 +142,7 @@ def same_size_parts(
 
 
 def to_sample(triplets: TripletSequence, index: int) -> dict[str, Any]:
-    """Example `index` as a step takes it: a batch (see `to_batch`) without its leading axis."""
+    """Example `index` with the fields of `to_batch`, without the batch axis."""
     example = triplets[index]
     pictures = {name: from_uint8(example[name]) for name in ("image", "target")}
     return pictures | {
@@ -158,9 +158,9 @@ def to_batch(samples: Sequence[dict[str, Any]]) -> Batch:
     """Stacks samples.
 
     Returns:
-      image, target: float32 [b, h, w, 3] in [-1, 1]. has_target: bool [b]; where False, target
-      means nothing. mask: float32 [b, h, w, 1], 1 = edit here.
-      task: int32 [b], index into `tasks.TASKS`. index: int32 [b], number of the example in its
+      image, target: float32 [b, h, w, 3] in [-1, 1]. has_target: bool [b]; where False, target is
+      a placeholder. mask: float32 [b, h, w, 1], 1 = edit here.
+      task: int32 [b], index into `tasks.TASKS`. index: int32 [b], index of the example in its
       split. prompt: object array [b] of str.
     """
     batch = {name: np.stack([sample[name] for sample in samples]) for name in samples[0]}
@@ -169,6 +169,6 @@ def to_batch(samples: Sequence[dict[str, Any]]) -> Batch:
 
 
 def sizes_of(triplets: TripletSequence) -> list[Size]:
-    """The sizes of pictures that occur, the most frequent one first."""
+    """The image sizes of a data set, most frequent first."""
     counts = collections.Counter((int(height), int(width)) for height, width in triplets.sizes)
     return [size for size, _ in counts.most_common()]

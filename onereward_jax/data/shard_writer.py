@@ -1,13 +1,13 @@
-"""Writing a data set: all cores make records, finished shards outlive a kill.
+"""Writes a data set, using all cores; resumes after the last finished shard.
 
     <folder>/triplets/3.0.0/
       triplets-train.array_record-00000-of-00079   512 rows of the source each
       index-train.json, index-test.json            see `index`
-      features.json, dataset_info.json             what TFDS reads
-      rows/                                        of each finished shard, while others are missing
+      features.json, dataset_info.json             TFDS metadata
+      rows/                                        index rows of finished shards, until all are done
 
-Rows are taken in the order of the source whatever thread makes them, so the files depend on the
-source alone: not on the number of cores, nor on where the writing was interrupted.
+Records are written in source order, so the files depend only on the source: not on the number of
+cores, nor on interruptions.
 """
 
 from __future__ import annotations
@@ -36,23 +36,23 @@ from onereward_jax.data.tfds_record import features, serialize
 NAME, VERSION = "triplets", "3.0.0"
 
 SHARD_ROWS = 512
-"""Rows of the source per shard: what a kill costs at most, per split."""
+"""Rows of the source per shard: the most work that a kill loses, per split."""
 
 ROWS = "rows"
 
 T, R = TypeVar("T"), TypeVar("R")
 
 Progress = Callable[[int, int], None]
-"""(rows that are done, rows in all); may raise, to stop."""
+"""(rows done, total rows); may raise to stop."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Written:
-    """What became of the rows of a source.
+    """A written data set.
 
     Attributes:
-      folder: of the data set.
-      repeated: row that is left out -> the earlier one that is the same triplet.
+      folder: folder of the data set.
+      repeated: duplicate row that was skipped -> earlier row with the same triplet.
     """
 
     folder: pathlib.Path
@@ -62,18 +62,18 @@ class Written:
 def write_triplets(
     folder: pathlib.Path, source: TripletSource, *, progress: Progress = lambda done, total: None
 ) -> Written:
-    """Writes both splits below `folder`; goes on where it was interrupted with the same source.
+    """Writes both splits to `folder`; resumes if it was interrupted with the same source.
 
-    Every row is read once. When one is bad the others are still read, so that all are reported
-    together.
+    Every row is read once. After a bad row the others are still read, so that all bad rows are
+    reported together.
 
     Args:
-      folder: where the data set goes, as <folder>/triplets/<version>.
-      source: of the triplets.
-      progress: is called after every row.
+      folder: the data set is written to <folder>/triplets/<version>.
+      source: source of the triplets.
+      progress: called after every row.
 
     Raises:
-      ValueError: `source.refuse` says why, or all rows of a split repeat others.
+      ValueError: as `source.refuse`, or all rows of a split are duplicates.
     """
     writing = _Writing(folder / NAME / VERSION, source, progress)
     repeated = writing.known()
@@ -100,7 +100,7 @@ class _Writing:
         }
 
     def known(self) -> dict[int, int] | None:
-        """The rows left out, where the data set is complete."""
+        """The skipped duplicates if the data set is complete, else None."""
         indices = [read_index(self.folder, split) for split in SPLITS]
         if not all(index is not None and not index.why_not(self.folder) for index in indices):
             return None
@@ -108,7 +108,7 @@ class _Writing:
         return {row: first for index in indices for row, first in index.repeated}
 
     def make_shards(self) -> None:
-        """Makes the shards that are missing. Raises ValueError when rows are bad."""
+        """Writes the missing shards. Raises ValueError if rows are bad."""
         (self.folder / ROWS).mkdir(parents=True, exist_ok=True)
         missing: dict[int, _Shard] = {}
         names: dict[str, int] = {}
@@ -127,7 +127,7 @@ class _Writing:
             except RowError as error:
                 bad.set()
                 return error
-            if bad.is_set():  # nothing is written any more
+            if bad.is_set():  # no more shards will be written
                 return None
             return row_of(example), serialize(self._features, example)
 
@@ -147,12 +147,12 @@ class _Writing:
                     shard.add(row, *found, names)
                 self._progress(done, total)
         if errors:
-            # Other rows make another data set: nothing of this one is of use.
+            # The corrected source makes another data set: these shards are useless.
             shutil.rmtree(self.folder)
         self._source.refuse(errors)
 
     def finish(self) -> dict[int, int]:
-        """Writes what makes a data set of the shards; returns the rows that are left out."""
+        """Writes metadata and indices of the data set; returns the skipped duplicates."""
         indices = {}
         for split, shards in self._shards.items():
             found = [shard.content() for shard in shards]
@@ -163,7 +163,7 @@ class _Writing:
             )
             if not len(index):
                 raise ValueError(
-                    f'no triplet is left for the split "{split}": each of its rows repeats one of '
+                    f'no triplet is left in the split "{split}": all of its rows are duplicates of '
                     "the other split"
                 )
         write_metadata(self.folder, self._features, indices)
@@ -174,12 +174,12 @@ class _Writing:
 def write_metadata(
     folder: pathlib.Path, stored: tfds.features.FeaturesDict, indices: Mapping[Split, Index]
 ) -> None:
-    """Writes what TFDS has to know of a data set, and its indices.
+    """Writes the TFDS metadata of a data set, and its indices.
 
     Args:
-      folder: of the data set, with its shards.
-      stored: the features of its records.
-      indices: of all of its splits.
+      folder: folder of the data set, with its shards.
+      stored: features of its records.
+      indices: index of each split.
     """
 
     def info(split: Split, index: Index) -> tfds.core.SplitInfo:
@@ -199,24 +199,24 @@ def write_metadata(
         split_infos=[info(split, index) for split, index in indices.items()],
         version=VERSION,
         check_data=False,
-        description="Mask-guided editing: image, mask and prompt, with the truth where known.",
-        # The order of the source, so that an index means the same example everywhere.
+        description="Mask-guided editing: image, mask, prompt, and ground truth where known.",
+        # Keep source order, so that an index is the same example everywhere.
         disable_shuffling=True,
     )
-    # Last: a data set with both is complete.
+    # Written last: the indices mark the data set as complete.
     for split, index in indices.items():
         write_index(folder, split, index)
 
 
 class _Shard:
-    """A file of records, and beside it what its rows are while other shards are missing."""
+    """A file of records, and a file with its index rows until all shards are finished."""
 
     def __init__(self, folder: pathlib.Path, name: str, rows: Sequence[int]) -> None:
         """
         Args:
-          folder: of the data set.
-          name: of the file.
-          rows: of the source, in their order.
+          folder: folder of the data set.
+          name: name of the file.
+          rows: rows of the source, in order.
         """
         self.rows = rows
         self._path = folder / name
@@ -227,7 +227,7 @@ class _Shard:
         self._repeated: list[tuple[int, int]] = []
 
     def content(self) -> dict[str, Any] | None:
-        """What was noted of a finished shard; None where it is not finished."""
+        """The index rows of a finished shard; None if it is not finished."""
         try:
             content = json.loads(self._notes.read_bytes())
             if self._path.stat().st_size == content["shard"]["bytes"]:
@@ -237,16 +237,16 @@ class _Shard:
         return None
 
     def open(self) -> None:
-        """Starts to write."""
+        """Opens a draft file."""
         self._writer = array_record_module.ArrayRecordWriter(str(self._draft), "group_size:1")
 
     def add(self, row: int, columns: Row, record: bytes, names: dict[str, int]) -> None:
-        """Writes a row, unless its triplet is there already; its last one finishes the shard.
+        """Writes a row unless its triplet is a duplicate; the last row finishes the shard.
 
         Args:
-          row: of the source.
-          columns, record: of its triplet.
-          names: name of a triplet -> its row, of all that are written; gets one more.
+          row: row of the source.
+          columns, record: index row and record of its triplet.
+          names: name of each written triplet -> its row; updated.
         """
         first = names.setdefault(columns["id"], row)
         if first == row:
@@ -258,10 +258,10 @@ class _Shard:
             self._finish()
 
     def abandon(self) -> None:
-        """Removes what is half-written, if anything is."""
+        """Removes the draft file, if any."""
         self._draft.unlink(missing_ok=True)
         if self._writer is not None:
-            with contextlib.suppress(RuntimeError):  # the disk is full, and that has been said
+            with contextlib.suppress(RuntimeError):  # full disk, already reported
                 self._writer.close()
 
     def _finish(self) -> None:
@@ -282,9 +282,9 @@ class _Shard:
 
 
 def in_order(function: Callable[[T], R], items: Iterable[T]) -> Iterator[tuple[T, R]]:
-    """Each item with what `function` makes of it, in order; made by as many threads as cores.
+    """Ordered parallel map: yields (item, function(item)), with one thread per core.
 
-    Pictures are decoded, scaled, encoded and hashed without Python's lock, so threads suffice.
+    Decoding, resizing, encoding and hashing release the GIL, so threads suffice.
     """
     threads = len(os.sched_getaffinity(0))
     pending: collections.deque[tuple[T, concurrent.futures.Future[R]]] = collections.deque()
@@ -303,7 +303,7 @@ def in_order(function: Callable[[T], R], items: Iterable[T]) -> Iterator[tuple[T
 
 
 def _parts(splits: Sequence[Split]) -> dict[Split, list[list[int]]]:
-    """The rows of each split, shard by shard."""
+    """The rows of each shard, per split."""
     rows: dict[Split, list[int]] = {split: [] for split in SPLITS}
     for row, split in enumerate(splits):
         rows[split].append(row)

@@ -1,4 +1,4 @@
-"""What a data source is: whoever gives triplets, such as `folder_source` or one of your own."""
+"""The interface of data sources, e.g. `folder_source` or your own."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from onereward_jax.data.example import Example, RowError, Split
 
 @runtime_checkable
 class TripletSource(Protocol):
-    """Where triplets come from; a plug-in of `config.data.source` makes one."""
+    """A source of triplets; made by a plug-in named in `config.data.source`."""
 
     @property
     def sizes(self) -> Sequence[Size]:
-        """The sizes that pictures come in."""
+        """All image sizes."""
 
     @property
     def splits(self) -> Sequence[Split]:
         """The split of each of its rows."""
 
     def example(self, row: int) -> Example:
-        """The triplet of a row, the same one at every call, on any thread. Raises RowError."""
+        """The triplet of a row; deterministic and thread-safe. Raises RowError."""
 
     def refuse(self, errors: Mapping[int, RowError]) -> None:
-        """Raises ValueError with all that is wrong, rows by their number, if anything is."""
+        """Raises ValueError listing `errors` (by row index) and the source's own, if any."""

@@ -1,9 +1,9 @@
-"""Which rows of a folder are for training and which for testing.
+"""Train/test split of a folder's rows.
 
-A row that names no split goes where its photograph goes, and that is drawn from the bytes of its
-file: one photograph, under whatever names and in however many rows, is never in both splits, and
-more rows move none of the others. A row's image and its target are one photograph: what a removal
-has to find is never a training picture of another row.
+A row without a split gets that of its photograph, which is drawn from a hash of the file. So a
+photograph, under any name and in any number of rows, is never in both splits, and adding rows does
+not move existing ones. A row's image and target count as the same photograph: the ground truth of a
+test removal is never a training image of another row.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from onereward_jax.data.example import SPLITS, Split
 from onereward_jax.data.metadata import METADATA, Row
 
 TEST_SHARE = 0.1
-"""Of the photographs whose rows name no split, the share that is for testing."""
+"""Fraction of test photographs among those without a stated split."""
 
 
 def split_rows(folder: pathlib.Path, rows: Sequence[Row]) -> tuple[Row, ...]:
-    """The rows, each with its split. Reads images and targets where a row names none.
+    """The rows, each with its split. Reads images and targets if a row has no split.
 
-    Rows that name no split follow those that name one for the same photograph. Where a split would
-    be empty, the photograph nearest to it is moved there.
+    Rows without a split follow rows of the same photograph that state one. If a split would be
+    empty, the photograph nearest to the threshold is moved to it.
 
     Raises:
       ValueError: a split has no row.
@@ -39,7 +39,7 @@ def split_rows(folder: pathlib.Path, rows: Sequence[Row]) -> tuple[Row, ...]:
 
 
 def check_splits(folder: pathlib.Path, rows: Sequence[Row]) -> None:
-    """Raises ValueError where `split_rows` would, as far as can be known without reading images."""
+    """Raises ValueError like `split_rows`, as far as possible without reading images."""
     _splits(folder, _photos(rows, _digest_of_name), rows)
 
 
@@ -48,7 +48,7 @@ def _digest_of_name(name: str) -> str:
 
 
 def _digests_of_files(folder: pathlib.Path, names: Sequence[str]) -> dict[str, str]:
-    """Of what is in the files; of the name of one that cannot be read: its row is refused."""
+    """Digests of file contents; of the name if a file is unreadable (its row is refused later)."""
 
     def digest(name: str) -> str:
         try:
@@ -62,11 +62,11 @@ def _digests_of_files(folder: pathlib.Path, names: Sequence[str]) -> dict[str, s
 
 
 def _photos(rows: Sequence[Row], digest: Callable[[str], str]) -> list[str]:
-    """The photograph of each row, a hexadecimal digest; that of one of its files.
+    """The photograph of each row: the hexadecimal digest of one of its files.
 
     Args:
-      rows: those whose images and targets are linked, however indirectly, share a photograph.
-      digest: of a file, by its path in the folder; hexadecimal.
+      rows: rows whose images and targets are connected, directly or not, share a photograph.
+      digest: path in the folder -> hexadecimal digest of the file.
     """
     parents: dict[str, str] = {}
 
@@ -76,8 +76,8 @@ def _photos(rows: Sequence[Row], digest: Callable[[str], str]) -> list[str]:
         return photo
 
     for row in rows:
-        # Of two, the one whose digest is least read backwards: its beginning, from which the split
-        # is drawn, stays evenly distributed.
+        # Choose by the reversed digest: then the digest's beginning, from which the split is drawn,
+        # stays uniformly distributed.
         both = {root(digest(row.image)), root(digest(row.target or row.image))}
         first, *others = sorted(both, key=lambda photo: photo[::-1])
         parents |= dict.fromkeys(others, first)
@@ -85,7 +85,7 @@ def _photos(rows: Sequence[Row], digest: Callable[[str], str]) -> list[str]:
 
 
 def _splits(folder: pathlib.Path, photos: Sequence[str], rows: Sequence[Row]) -> list[Split]:
-    """The split of each row. Those of photographs, hexadecimal digests, are drawn from them."""
+    """The split of each row; drawn from the photograph's digest if not stated."""
     named = {photo: row.split for photo, row in zip(photos, rows) if row.split is not None}
     free = sorted({photo for photo in photos if photo not in named})
     drawn = {photo: "test" if _fraction(photo) < TEST_SHARE else "train" for photo in free}
@@ -98,7 +98,7 @@ def _splits(folder: pathlib.Path, photos: Sequence[str], rows: Sequence[Row]) ->
         if split not in found:
             raise ValueError(
                 f'{folder / METADATA}: no row for the split "{split}": add rows of another '
-                'photograph, or name the split of each row in "split"'
+                'photograph, or set the field "split" of each row'
             )
     return found
 

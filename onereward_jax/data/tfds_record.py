@@ -1,7 +1,7 @@
-"""A triplet as one record of a TFDS data set, written and read without TensorFlow.
+"""A triplet as a record of a TFDS data set, written and read without TensorFlow.
 
-Each picture is stored once: `target` is left out where it is not known, and `background` where it
-is the target. Photographs are JPEG files (`jpeg`), everything else is PNG.
+Each image is stored once: `target` is omitted if unknown, `background` if equal to the target.
+Photographs are stored as JPEG (`jpeg`), everything else as PNG.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ REST = ("box", "has_target")
 PICTURES = ("image", "mask", "target", "background")
 FIELDS = (*PICTURES, *TEXTS, *REST)
 
-# Levels beyond make photographs hardly smaller and take three times as long.
+# Higher levels make photographs hardly smaller and take three times as long.
 _PNG_LEVEL = 3
 
 
 def features(sizes: Sequence[Size]) -> tfds.features.FeaturesDict:
-    """The features of a data set whose pictures come in these sizes."""
+    """The TFDS features of a data set with these image sizes."""
     size = sizes[0] if len(sizes) == 1 else (None, None)
     picture = tfds.features.Image(shape=(*size, 3))
     texts = {name: tfds.features.Text() for name in TEXTS}
@@ -39,7 +39,7 @@ def features(sizes: Sequence[Size]) -> tfds.features.FeaturesDict:
         {
             "image": picture,
             "mask": tfds.features.Image(shape=(*size, 1), encoding_format="png"),
-            # one, or none
+            # zero or one image
             "target": tfds.features.Sequence(picture),
             "background": tfds.features.Sequence(picture),
             "box": tfds.features.Tensor(shape=(4,), dtype=np.int32),
@@ -50,7 +50,7 @@ def features(sizes: Sequence[Size]) -> tfds.features.FeaturesDict:
 
 
 def encode(example: Example) -> dict[str, Any]:
-    """What TFDS serializes: pictures as bytes (an array would ask for TensorFlow)."""
+    """The input of TFDS serialization: images as bytes (arrays would require TensorFlow)."""
     known = example.has_target
     has_background = known and not np.array_equal(example.background, example.target)
     return {
@@ -65,16 +65,16 @@ def encode(example: Example) -> dict[str, Any]:
 
 
 def serialize(stored: tfds.features.FeaturesDict, example: Example) -> bytes:
-    """The record of an example: the same bytes in every process."""
+    """The record of an example; deterministic."""
     record = stored.serialize_example(encode(example))
-    # TFDS leaves the order of the features to protobuf's hash table.
+    # Without this the order of the features depends on protobuf's hash table.
     return tf_example_pb2.Example.FromString(record).SerializeToString(deterministic=True)
 
 
 class RecordReader:
-    """Takes records apart, also those of data sets with target and background in every record.
+    """Parses records, also of data sets that store target and background in every record.
 
-    Pictures are decoded only where they are asked for.
+    Only requested images are decoded.
     """
 
     def __init__(self, stored: tfds.features.FeaturesDict) -> None:
@@ -100,14 +100,14 @@ class RecordReader:
                 return _decode(found[name]) if found[name] else picture("target")
             target = _decode(found[name])
             if is_jpeg(found[name]) or is_jpeg(found["image"]):
-                # Compression errs everywhere, but outside the mask an edit changes nothing.
+                # Remove compression artifacts outside the mask, where the target is the image.
                 target = np.where(picture("mask") >= 128, target, picture("image"))
             return target
 
         return {name: picture(name) if name in PICTURES else found[name] for name in fields}
 
     def files(self, record: bytes) -> dict[str, Any]:
-        """All fields, pictures as the bytes of their files; b"" for those that are left out."""
+        """All fields, images as encoded bytes; b"" for omitted images."""
         found = self._features.deserialize_example_np(record)
         for name in ("target", "background"):
             if not isinstance(found[name], bytes):
@@ -116,13 +116,13 @@ class RecordReader:
 
 
 def picture_size(file: bytes) -> Size:
-    """Height and width from the head of a picture's file."""
+    """Height and width, from the header of an image file."""
     with Image.open(io.BytesIO(file)) as picture:
         return picture.size[::-1]
 
 
 def _undecoded(name: str, stored: tfds.features.FeatureConnector) -> tfds.features.FeatureConnector:
-    """The feature that gives a picture as the bytes of its file."""
+    """The feature that reads an image as encoded bytes."""
     if name not in PICTURES:
         return stored
     text = tfds.features.Text()

@@ -1,6 +1,6 @@
 """Triplets on disk, with random access: a TFDS data set in ArrayRecord files, see `tfds_record`.
 
-Columns come from the index beside the records; a record is read when its triplet is asked for.
+Columns are read from the index, records on access.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ class MissingFeatures(ValueError):
 def check_data_set(
     folder: pathlib.Path, splits: Sequence[Split] = SPLITS
 ) -> tfds.core.ReadOnlyBuilder:
-    """The data set that lies in `folder` or below it, of which no example is read.
+    """Finds the data set in `folder` or below it; reads no example.
 
     Raises:
       FileNotFoundError: there is no data set.
-      ValueError: there are several, or one of the splits is missing.
+      ValueError: there is more than one, or a split is missing.
       MissingFeatures: features are missing.
     """
     found = sorted(path.parent for path in pathlib.Path(folder).rglob("features.json"))
     if not found:
         raise FileNotFoundError(f"{folder}: no TFDS data set here or below (no features.json)")
     if len(found) > 1:
-        raise ValueError(f"{folder}: several data sets: {', '.join(map(str, found))}")
+        raise ValueError(f"{folder}: more than one data set: {', '.join(map(str, found))}")
     builder = tfds.builder_from_directory(str(found[0]))
     if missing := set(FIELDS) - set(builder.info.features):
         names = ", ".join(sorted(missing))
@@ -53,32 +53,32 @@ def check_data_set(
 class Triplets:
     """A split on disk as a random access sequence of examples.
 
-    An example is a dict with the fields of `Example`: pictures uint8 [h, w, 3], mask uint8
-    [h, w, 1] (0 or 255), box int32 [4], has_target bool, everything else str. Where has_target is
-    False, target and background are black.
+    An example is a dict with the fields of `Example`: images uint8 [h, w, 3], mask uint8 [h, w, 1]
+    (0 or 255), box int32 [4], has_target bool, everything else str. If has_target is False, target
+    and background are black.
 
     Attributes:
-      tasks: index into `tasks.TASKS` of every example.
-      sizes: height and width of every example's pictures.
-      has_target: whether target and background mean something, of every example.
-      index: all of its columns.
+      tasks: task of each example, an index into `tasks.TASKS`.
+      sizes: image height and width of each example.
+      has_target: whether each example has target and background.
+      index: all columns.
       scanned: whether there was no index, so that all records were read.
     """
 
     def __init__(
         self, folder: pathlib.Path, split: Split, *, index: pathlib.Path | None = None
     ) -> None:
-        """Opens a split of a data set that lies in `folder` or below it; reads no record.
+        """Opens a split of the data set in `folder` or below it; reads no record.
 
-        A data set from elsewhere may have no index: then all of its records are read.
+        If the data set has no index (not written by this package), all records are read.
 
         Args:
-          folder: of the data set.
-          split: which of its splits.
-          index: folder with an index of a data set that has none beside its records.
+          folder: folder of the data set.
+          split: name of the split.
+          index: another folder that may have the index.
 
         Raises:
-          FileNotFoundError, ValueError: as `check_data_set`; the index is of other records.
+          FileNotFoundError, ValueError: as `check_data_set`; or the index belongs to other records.
         """
         builder = check_data_set(folder, (split,))
         self.name = f"{builder.data_path}:{split}"
@@ -112,18 +112,18 @@ class Triplets:
         return f"Triplets({self.name})"
 
     def read(self, index: SupportsIndex, fields: Sequence[str] = FIELDS) -> dict[str, Any]:
-        """Some fields of an example; no other picture is decoded. Several threads may call it.
+        """Some fields of an example; decodes no other images. Thread-safe.
 
         Raises:
-          ValueError: the record is not the one that the index says.
+          ValueError: the record does not match the index.
         """
         index = int(index)
         found = self._reader.read(self._records[index], (*fields, "id"))
         if found["id"] != self.index.rows["id"][index]:
             raise ValueError(
-                f"{self.name}: record {index} is the triplet {found['id']}, but the index beside "
-                f"the records says {self.index.rows['id'][index]}: remove the output of the stage "
-                "data and run it again"
+                f"{self.name}: record {index} is the triplet {found['id']}, but the index has "
+                f"{self.index.rows['id'][index]}: remove the output of the stage data and run it "
+                "again"
             )
         return {name: found[name] for name in fields}
 
@@ -139,16 +139,16 @@ class Triplets:
         info, folder = builder.info.splits[split], pathlib.Path(builder.data_path)
         why = self.index.why_not(folder)
         if not why and [shard.records for shard in self.index.shards] != info.shard_lengths:
-            why = f"dataset_info.json counts {info.num_examples} records, not {len(self.index)}"
+            why = f"dataset_info.json has {info.num_examples} records, the index {len(self.index)}"
         if why:
             raise ValueError(
-                f"{self.name}: the index is of other records ({why}): remove the output of the "
-                "stage data and run it again"
+                f"{self.name}: the index does not match the records ({why}): remove the output of "
+                "the stage data and run it again"
             )
 
 
 def _index_of(folder: pathlib.Path, split: Split, elsewhere: pathlib.Path | None) -> Index | None:
-    """The index beside the records, or else the one that the stage `data` has made elsewhere."""
+    """The index next to the records, or the one that the stage `data` wrote elsewhere."""
     index = read_index(folder, split)
     if index is None and elsewhere is not None:
         index = read_index(elsewhere, split)
@@ -156,7 +156,7 @@ def _index_of(folder: pathlib.Path, split: Split, elsewhere: pathlib.Path | None
 
 
 def _shards(builder: tfds.core.ReadOnlyBuilder, split: Split) -> tuple[Shard, ...]:
-    """The files of a split as they are."""
+    """The files of a split, with their current sizes."""
     info = builder.info.splits[split]
     return tuple(
         Shard(path.name, records, path.stat().st_size)
@@ -164,9 +164,9 @@ def _shards(builder: tfds.core.ReadOnlyBuilder, split: Split) -> tuple[Shard, ..
     )
 
 
-@functools.lru_cache(maxsize=len(SPLITS))  # what is checked first is opened soon
+@functools.lru_cache(maxsize=len(SPLITS))  # a split is checked first, then opened
 def _scan(folder: pathlib.Path, split: Split, shards: tuple[Shard, ...]) -> Index:
-    """The index of a split that has none, from its records."""
+    """Builds the index of a split from its records."""
     builder = tfds.builder_from_directory(str(folder))
     reader = RecordReader(builder.info.features)
     records = builder.as_data_source(

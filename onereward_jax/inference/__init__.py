@@ -1,4 +1,4 @@
-"""Trained models at work: the editor and the judge on pictures of any size."""
+"""Inference: the editor and the judge on images of any size."""
 
 from onereward_jax.inference.canvas import Padding, extended, paste_back
 from onereward_jax.inference.editor import Editor

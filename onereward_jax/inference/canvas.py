@@ -1,4 +1,4 @@
-"""Around an edit: a larger canvas to extend into, and pasting the edit back into its source.
+"""Outpainting canvas, and pasting an edit back into its source.
 
 Single letters: h, w height and width in pixels.
 """
@@ -15,7 +15,7 @@ from scipy import ndimage
 from onereward_jax.inference.picture_io import check_shapes
 
 GREY = (128, 128, 128)
-"""What the model sees under the mask anyway; resampling then brings no colour in at the seam."""
+"""Fill colour, equal to the model's input under the mask: resampling adds no colour at the seam."""
 
 WHITE = 255
 
@@ -38,19 +38,19 @@ class Padding(NamedTuple):
         parts = text.split(",")
         if len(parts) != 4 or not all(part.strip().isdecimal() for part in parts):
             raise ValueError(
-                f"pad {text!r}: four numbers of pixels expected, left,top,right,bottom"
+                f"pad {text!r}: four integers expected, left,top,right,bottom in pixels"
             )
         padding = cls(*map(int, parts))
         if not any(padding):
-            raise ValueError(f"pad {text!r} adds nothing: one side must be above 0")
+            raise ValueError(f"pad {text!r}: at least one side must be above 0")
         return padding
 
 
 def extended(picture: Image.Image, padding: Padding) -> tuple[Image.Image, Image.Image]:
-    """(canvas, mask): the picture on a larger canvas, and white in the mask where it was added.
+    """(canvas, mask): the image on a larger canvas, and a mask that is white in the added area.
 
     Raises:
-      ValueError: the canvas is larger than any picture that Pillow opens without a warning.
+      ValueError: the canvas is larger than Pillow's limit, `Image.MAX_IMAGE_PIXELS`.
     """
     size = (
         padding.left + picture.width + padding.right,
@@ -58,8 +58,8 @@ def extended(picture: Image.Image, padding: Padding) -> tuple[Image.Image, Image
     )
     if size[0] * size[1] > Image.MAX_IMAGE_PIXELS:
         raise ValueError(
-            f"pad makes a picture of {size[0]}x{size[1]} pixels, more than Pillow opens "
-            f"({Image.MAX_IMAGE_PIXELS})"
+            f"pad makes an image of {size[0]}x{size[1]} pixels, above Pillow's limit of "
+            f"{Image.MAX_IMAGE_PIXELS}"
         )
     canvas, mask = Image.new("RGB", size, GREY), Image.new("L", size, WHITE)
     canvas.paste(picture.convert("RGB"), padding[:2])
@@ -70,22 +70,22 @@ def extended(picture: Image.Image, padding: Padding) -> tuple[Image.Image, Image
 def paste_back(
     source: Image.Image, edited: Image.Image, mask: Image.Image, feather: int = 8
 ) -> Image.Image:
-    """The source with the edit where the mask is white, in the source's own size.
+    """Pastes the edit into the source where the mask is white, at the source's original size.
 
-    The seam lies outside the mask, so that nothing that was to go shines through: the edit fades
-    out linearly over `feather` pixels, and beyond them the source is untouched, bit for bit.
+    Blending happens outside the mask, so that nothing under the mask shows through: the edit fades
+    out linearly over `feather` pixels. Beyond them the source is unchanged, bit for bit.
 
     Args:
-      source: before the edit.
-      edited: after it, in any size.
+      source: the source image.
+      edited: the edited image, in any size.
       mask: white = edited.
-      feather: width of the seam in pixels of the source; 0 for a hard edge.
+      feather: blending width in pixels of the source; 0 for a hard edge.
 
     Raises:
-      ValueError: `feather` is negative, or the mask has another shape than the source.
+      ValueError: `feather` is negative, or mask and source differ in aspect ratio.
     """
     if feather < 0:
-        raise ValueError(f"feather is {feather}: a number of pixels, at least 0, expected")
+        raise ValueError(f"feather is {feather}: at least 0 pixels expected")
     check_shapes(source, mask)
     whole = mask.resize(source.size, Image.Resampling.LANCZOS).convert("L")
     opacity = seam(np.asarray(whole) >= 128, feather)[..., None]
@@ -95,11 +95,11 @@ def paste_back(
 
 
 def seam(edited: Bool[np.ndarray, "h w"], feather: int) -> Float[np.ndarray, "h w"]:
-    """Opacity of the edit: 1 inside, falling to 0 at `feather` + 1 pixels from the nearest edge.
+    """Opacity of the edit: 1 inside the mask, falling linearly to 0 at distance `feather` + 1.
 
     Args:
-      edited: where the mask is white; 0 everywhere if it is nowhere.
-      feather: width of the seam in pixels.
+      edited: where the mask is white; if nowhere, the opacity is 0.
+      feather: blending width in pixels.
     """
     if not edited.any():
         return np.zeros(edited.shape)

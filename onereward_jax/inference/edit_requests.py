@@ -1,11 +1,11 @@
-"""What is to be edited: one picture, or the rows of a folder's `metadata.jsonl`.
+"""Edit requests: one image, or the rows of a folder's `metadata.jsonl`.
 
     {"image": "a.jpg", "mask": "a_mask.png", "prompt": "a red apple", "task": "fill"}
     {"image": "b.jpg", "pad": "64,0,64,0", "task": "extend"}
 
-Paths are relative to the folder. `task` is fill (also when left out), extend, remove, or a value
-of `tasks.Task`; `prompt` may be left out where the task fixes it. Fields that only training knows
-(`target`, `split`) are passed over, and so are those that are null.
+Paths are relative to the folder. `task` is fill (default), extend, remove, or a value of
+`tasks.Task`; `prompt` is optional for tasks with a fixed prompt. Fields that only training uses
+(`target`, `split`) are ignored, and so are null fields.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ IGNORED_FIELDS = ("target", "split")
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """One picture to be edited.
+    """One edit.
 
     Attributes:
-      image, mask: opened; the canvas and its mask where the picture is extended.
-      prompt: what to draw; the fixed one for tasks that have one and none was given.
-      name: of the picture's file, without its suffix.
+      image, mask: the opened images; with `pad`, the extended canvas and its mask.
+      prompt: the prompt; by default the task's fixed one.
+      name: name of the image file, without suffix.
     """
 
     image: Image.Image
@@ -49,26 +49,26 @@ def read_request(
     """Opens and checks the files of one edit.
 
     Args:
-      image: the source picture.
-      mask: white = edit here; None where `pad` makes one.
+      image: the source image.
+      mask: white = edit here; None with `pad`.
       prompt: "" for none.
       task: see `tasks.task_named`.
       pad: "left,top,right,bottom" pixels to extend by, or None.
 
     Raises:
       FileNotFoundError: a file does not exist.
-      ValueError: a file cannot be read as a picture, the prompt is no text, the task is unknown,
-        or mask, pad and prompt do not fit the task.
+      ValueError: a file is not a readable image, the prompt is not valid Unicode, the task is
+        unknown, or mask, pad and prompt do not match the task.
     """
     check_prompt(prompt)
     kind = task_named(task, prompt)
     words = prompt or FIXED_PROMPTS.get(kind)
     if words is None:
-        raise ValueError(f"the task {task} needs a prompt: what shall be drawn under the mask?")
+        raise ValueError(f"the task {task} needs a prompt")
     if pad is not None and kind not in (Task.EXTEND_WITH_PROMPT, Task.EXTEND_WITHOUT_PROMPT):
         raise ValueError(f"pad is for the task extend, not for {task}")
     if pad is not None and mask is not None:
-        raise ValueError("pad makes a mask of its own: leave one of pad and mask out")
+        raise ValueError("pad creates the mask: give either pad or mask, not both")
     if pad is None and mask is None:
         raise ValueError(f"the task {task} needs a mask" + (" or pad" if "extend" in kind else ""))
     picture = open_picture(image)
@@ -77,18 +77,17 @@ def read_request(
     else:
         covered = open_picture(mask)
         check_shapes(picture, covered)
-        # found now, not after minutes of loading a model
+        # fail early, before loading a model
         mask_pixels(covered, editing_size(picture, None, None, 1))
     return Request(picture, covered, words, image.stem)
 
 
 def read_folder(folder: Path) -> list[Request]:
-    """The requests of a folder's metadata, in the order of the lines.
+    """The requests of a folder's metadata, in line order.
 
     Raises:
-      FileNotFoundError: there is no metadata, or a file it names does not exist.
-      ValueError: a line is not UTF-8 or not a request, or as `read_request`; the message names
-        the line.
+      FileNotFoundError: there is no metadata, or a file named in it does not exist.
+      ValueError: naming a line that is not UTF-8 or not a valid request.
     """
     path = folder / METADATA
     if not path.is_file():
@@ -116,7 +115,7 @@ def read_folder(folder: Path) -> list[Request]:
 
 
 def _fields(line: str) -> dict[str, Any]:
-    """A line's fields, all of them texts."""
+    """The fields of a line, all strings."""
     try:
         fields = json.loads(line)
     except (json.JSONDecodeError, RecursionError) as error:
@@ -128,7 +127,7 @@ def _fields(line: str) -> dict[str, Any]:
         if name not in FIELDS + IGNORED_FIELDS:
             raise ValueError(f"unknown field {name!r}; there are {', '.join(FIELDS)}")
         if not isinstance(value, str):
-            raise ValueError(f"{name} must be a text, found {value!r}")
+            raise ValueError(f"{name} must be a string, found {value!r}")
         if name in ("image", "mask"):
             check_inside(name, value)
     return fields

@@ -1,6 +1,6 @@
-"""An edit in compiled pieces, so that every step can be watched: encode, start, step, decode.
+"""An edit as separate jitted functions, for callbacks after each step: encode, start, step, decode.
 
-`policy.generate` runs the same in one call, for batches of candidates with settings of their own.
+`policy.generate` does the same in one jitted call, for batches with per-sample settings.
 
 Single letters: b batch, n image tokens, c channels of a latent token, h, w image height and width.
 """
@@ -22,16 +22,16 @@ from onereward_jax.policy.generate import seeded_noise
 
 @dataclasses.dataclass(frozen=True)
 class EditSteps:
-    """Jitted functions of one editor; one compilation each per size and batch size.
+    """Jitted functions of one editor; each compiles once per image size and batch size.
 
     Attributes:
       condition: (vae, image, mask) -> `policy.Condition`.
       noise: (seeds, size) -> latents at σ = 1.
       start: (vae, image, seeds, sigma) -> latents at σ < 1, from the source.
       step: (transformer, latents, condition, embeds, negative embeds or None, sigma, next sigma,
-        guidance scale, true CFG scale) -> latents; without negative embeds there is no true
-        guidance, and a step costs half as much.
-      decode: (vae, latents, size) -> images, about [-1, 1].
+        guidance scale, true CFG scale) -> latents; without negative embeds there is no true CFG,
+        and a step costs half as much.
+      decode: (vae, latents, size) -> images, approximately in [-1, 1].
     """
 
     condition: MeshFunction
@@ -42,7 +42,7 @@ class EditSteps:
 
 
 def make_steps(editor: policy.FillPolicy, mesh: Mesh) -> EditSteps:
-    """The compiled pieces of `editor` for samples spread over `mesh`."""
+    """The jitted functions of `editor`, for samples sharded over `mesh`."""
 
     def noise(seeds: Int[Array, "b"], size: Size) -> Float32[Array, "b n c"]:
         return seeded_noise(editor, seeds, size)
@@ -76,7 +76,7 @@ def make_steps(editor: policy.FillPolicy, mesh: Mesh) -> EditSteps:
 
     samples = batch_sharding(mesh)
     return EditSteps(
-        # positions are the same for the whole batch, so this one's output is not dealt
+        # No out_shardings: its position ids have no batch axis.
         condition=mesh_jit(editor.encode_condition, mesh),
         noise=mesh_jit(noise, mesh, static_argnums=1, out_shardings=samples),
         start=mesh_jit(start, mesh, out_shardings=samples),

@@ -1,9 +1,9 @@
-"""The editor as people use it: pictures, masks and prompts in, pictures out.
+"""The editor for inference: images, masks and prompts in, images out.
 
 Original: diffusers' `FluxFillPipeline.__call__`, with true classifier-free guidance in the order
-[negative, positive] as in the authors' released pipeline. From the same starting latents the
-result is the same, with one choice of ours: the VAE's posterior is not sampled, its mean is taken
-(see `policy.encode_decode.encode_image`), so a seed decides about nothing but the initial noise.
+[negative, positive] as in the authors' released pipeline. From the same initial latents the result
+is the same, with one difference: it uses the mean of the VAE's posterior instead of sampling (see
+`policy.encode_decode.encode_image`), so a seed only determines the initial noise.
 
 Single letters: b batch, n image tokens, c channels of a latent token, h, w image height and width.
 """
@@ -45,21 +45,21 @@ from onereward_jax.policy.text_encoders import TextEncoder, TextParams, make_emb
 
 OUTPUT_TYPES = ("pil", "np", "latent")
 LONGEST_PROMPT = 512
-"""T5 tokens of a prompt in FLUX; an editor whose tokenizer says less has learnt with less."""
+"""T5 tokens of a prompt in FLUX; a smaller limit of the tokenizer takes precedence."""
 
 OnStep = Callable[[int, Float32[Array, "b n c"]], None]
-"""(index of the step, latents after it)."""
+"""(index of the step, latents after the step)."""
 
 
 class Editor:
-    """An editor with its weights, ready to edit; its pure functions are `policy.FillPolicy`'s.
+    """An editor with its weights; the pure functions are in `policy.FillPolicy`.
 
     Attributes:
-      functions: the static half.
-      params: its weights.
-      mesh: where they are.
-      steps: the functions compiled for it.
-      defaults: how it is best used; arguments of a call that are left out.
+      functions: the static part.
+      params: the weights.
+      mesh: mesh of the weights.
+      steps: the jitted functions.
+      defaults: default arguments of a call.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Editor:
         self.steps = make_steps(functions, mesh)
         self._tokenize = encoder.tokenize
         self._embed = functools.partial(make_embed(encoder, mesh), text_params)
-        # a directory of pictures repeats its negative prompt and the fixed prompts
+        # Edits of a folder repeat the negative prompt and the fixed prompts.
         self._prompt_embeds = functools.lru_cache(maxsize=64)(self._embed_one)
 
     @classmethod
@@ -93,22 +93,23 @@ class Editor:
         dtype: Any = None,
         max_sequence_length: int | None = None,
     ) -> Editor:
-        """The editor in a folder in the layout of FluxFillPipeline (see `policy.policy_loader`).
+        """Loads an editor from a folder in the layout of FluxFillPipeline.
 
         Args:
-          path: of the folder, or "mini/models/editor" for the small one that comes along.
-          transformer: folder of a transformer alone, in place of the editor's own, such as
-            OneReward's or `rl/ema` of a run.
-          adapters: (LoRA, weight): file or folder, and how much of it is added to the kernels.
-          mesh: where weights and samples go; default: all devices share both (`fsdp`).
-          dtype: of weights and computation, bfloat16 or float32; the VAE has float32 always.
-            Default: float32 on CPU, bfloat16 elsewhere.
-          max_sequence_length: T5 tokens per prompt; default: what the tokenizer states, at most
-            512 as in FLUX.
+          path: the folder (see `convert.resolve_folder`), or "mini/models/editor" for the package's
+            mini editor.
+          transformer: folder of a transformer to use instead of the editor's own, e.g. OneReward's
+            or `rl/ema` of a run.
+          adapters: pairs (LoRA file or folder, weight), merged into the kernels.
+          mesh: mesh of weights and samples; None: all devices on the axis `fsdp`.
+          dtype: dtype of weights and computation, bfloat16 or float32; the VAE is always float32.
+            None: float32 on CPU, bfloat16 elsewhere.
+          max_sequence_length: T5 tokens per prompt; None: the tokenizer's limit, at most 512 as in
+            FLUX.
 
         Raises:
           FileNotFoundError, ValueError: as `convert.resolve_folder`, `policy.load_policy` and
-            `policy.load_text_encoder`; an adapter that does not fit, or given as `transformer`.
+            `policy.load_text_encoder`; or an adapter does not fit or is given as `transformer`.
         """
         folder = resolve_folder(path, "model")
         check_fill_pipeline(folder)
@@ -116,11 +117,11 @@ class Editor:
         if transformer is not None:
             transformer = resolve_folder(transformer, "transformer")
             if is_adapter(transformer):
-                raise ValueError(f"transformer: {transformer} is a LoRA: give it as --lora")
+                raise ValueError(f"transformer: {transformer} is a LoRA: pass it as --lora")
         loras = [(resolve_adapter(source, "lora"), weight) for source, weight in adapters]
         mesh = make_mesh() if mesh is None else mesh
         kinds = dict.fromkeys(("dtype", "param_dtype"), dtype_or_default(dtype))
-        if loras:  # first: one that does not fit is found before minutes of loading
+        if loras:  # first, to fail early, before loading the weights
             static = policy.read_policy(folder, transformer=transformer, **kinds)
             factors = load_factors(loras, static, mesh)
         encoder, text_params = policy.load_text_encoder(folder, mesh, **kinds)
@@ -134,7 +135,7 @@ class Editor:
 
     @property
     def multiple(self) -> int:
-        """Pixels per side of a token: sides of edited pictures are multiples of it."""
+        """Pixels per side of a token: sides of edited images are multiples of it."""
         return self.functions.vae.config.scale_factor * PATCH
 
     def __call__(
@@ -155,40 +156,40 @@ class Editor:
         output_type: str = "pil",
         on_step: OnStep | None = None,
     ) -> list[Image.Image] | Float32[np.ndarray, "..."]:
-        """Edits one picture or a batch of one size.
+        """Edits an image, or a batch of images of one size.
 
-        Each of `image`, `mask`, `prompt`, `negative_prompt` is one for all, or one per sample.
-        `true_cfg_scale`, `guidance_scale` and `num_inference_steps` that are left out are those of
+        Each of `image`, `mask`, `prompt`, `negative_prompt` is one value for all samples, or one
+        per sample. `true_cfg_scale`, `guidance_scale` and `num_inference_steps` default to
         `defaults`: 4, 1 and 50 unless the editor's folder states others.
 
         Args:
-          image: opened pictures or paths, of any mode.
-          mask: white = edit here; scaled to the size of the picture.
-          prompt: what to draw.
-          negative_prompt: what to move away from.
-          true_cfg_scale: s of v = v_neg + s (v_pos - v_neg); 1 for none, at half the cost.
-          guidance_scale: the scale embedded in FLUX; ignored by models without.
-          num_inference_steps: steps of the whole grid.
-          strength: in (0, 1]; below 1 the first (1 - strength) of the grid is left out, and the
-            edit starts from the source with noise.
-          height, width: of the result; default: those of the picture. Cut to multiples of
-            `multiple` (16 for FLUX), as all pictures are resized to one of these sizes.
-          latents: packed starting latents, taken as they are; None draws them from `seed`.
-          seed: of each sample's noise; a single number counts up along the batch.
+          image: opened images or paths, of any mode.
+          mask: white = edit here; resized to the size of the image.
+          prompt: the prompt.
+          negative_prompt: the negative prompt.
+          true_cfg_scale: s of v = v_neg + s (v_pos - v_neg); 1: none, at half the cost.
+          guidance_scale: embedded (distilled) guidance of FLUX; ignored by models without it.
+          num_inference_steps: steps of the full grid.
+          strength: in (0, 1]; below 1, the first (1 - strength) of the grid is dropped, and
+            sampling starts from the noised source.
+          height, width: size of the result in pixels; None: that of the image. Rounded down to
+            multiples of `multiple` (16 for FLUX).
+          latents: packed initial latents [b, n, c]; None: drawn from `seed`.
+          seed: noise seed of each sample; a single number s means s, s + 1, ... along the batch.
           output_type: "pil", "np" or "latent".
           on_step: called after every step.
 
         Returns:
-          Always a batch: a list of pictures, an array [b, h, w, 3] in [0, 1], or the final packed
+          Always a batch: a list of images, an array [b, h, w, 3] in [0, 1], or the final packed
           latents [b, n, c].
 
         Raises:
           FileNotFoundError: a path does not exist.
-          ValueError: a picture cannot be read, a mask is empty or of another shape, pictures
+          ValueError: an image is unreadable, a mask is empty or has another aspect ratio, images
             differ in size, or an argument is out of range.
         """
         if output_type not in OUTPUT_TYPES:
-            raise ValueError(f"output_type {output_type!r} is none of {', '.join(OUTPUT_TYPES)}")
+            raise ValueError(f"output_type {output_type!r} is not one of {', '.join(OUTPUT_TYPES)}")
         images, masks, prompts, negatives = _aligned(
             image=image, mask=mask, prompt=prompt, negative_prompt=negative_prompt
         )
@@ -239,13 +240,13 @@ class Editor:
         height: int | None,
         width: int | None,
     ) -> tuple[Size, Float32[np.ndarray, "b h w 3"], Float32[np.ndarray, "b h w 1"]]:
-        """The common size, sources in [-1, 1] and masks."""
+        """The common size, sources in [-1, 1], and masks."""
         pairs = [(open_picture(image), open_picture(mask)) for image, mask in zip(images, masks)]
         sizes = {editing_size(picture, height, width, self.multiple) for picture, _ in pairs}
         if len(sizes) > 1:
             listed = " and ".join("{}x{}".format(*size[::-1]) for size in sorted(sizes))
             raise ValueError(
-                f"the pictures of a batch would be edited in {listed} pixels: give height and "
+                f"the images of a batch have different sizes, {listed} pixels: set height and "
                 "width, or edit them one by one"
             )
         for picture, mask in pairs:
@@ -258,11 +259,11 @@ class Editor:
         )
 
     def _check_latents(self, latents: Any, batch: int, size: Size) -> None:
-        wanted = (batch, self.functions.token_count(size), self.functions.latent_channels)
-        if latents is not None and latents.shape != wanted:
+        expected = (batch, self.functions.token_count(size), self.functions.latent_channels)
+        if latents is not None and latents.shape != expected:
             raise ValueError(
-                f"latents of shape {latents.shape}: {wanted} expected, the packed tokens of "
-                f"{batch} pictures of {size[1]}x{size[0]} pixels"
+                f"latents have shape {latents.shape}: {expected} expected, the packed tokens of "
+                f"{batch} images of {size[1]}x{size[0]} pixels"
             )
 
     def _embeds(self, prompts: Sequence[str]) -> policy.PromptEmbeds:
@@ -273,17 +274,17 @@ class Editor:
 
     def _embed_one(self, prompt: str) -> policy.PromptEmbeds:
         ids = self._tokenize([prompt])
-        # under a mesh a batch has a row for each device
+        # The batch must be a multiple of the number of devices.
         whole = self._embed(jax.tree.map(lambda row: np.repeat(row, self.mesh.size, 0), ids))
         return policy.PromptEmbeds(*(np.asarray(part)[0] for part in whole))
 
     def _place(self, samples: np.ndarray) -> jax.Array:
-        """On the mesh, the last sample repeated until every device has one."""
+        """Pads samples to the mesh and transfers them."""
         return jax.device_put(pad_batch(samples, self.mesh), batch_sharding(self.mesh))
 
 
 def _aligned(**arguments: Any) -> list[list[Any]]:
-    """Every argument as a list of one length; what stands alone is for all."""
+    """Every argument as a list of the same length; single values are repeated."""
     single = (str, os.PathLike, Image.Image)
     lists = {
         name: [value] if isinstance(value, single) else list(value)
@@ -297,7 +298,7 @@ def _aligned(**arguments: Any) -> list[list[Any]]:
 
 
 def check_seeds(seeds: Iterable[int]) -> None:
-    """Raises ValueError unless every seed is a number of 32 bits with sign."""
+    """Raises ValueError unless every seed fits into int32."""
     for seed in seeds:
         if not -(2**31) <= seed < 2**31:
-            raise ValueError(f"seed is {seed}, a number of 32 bits with sign expected")
+            raise ValueError(f"seed is {seed}, which does not fit into int32")

@@ -1,4 +1,4 @@
-"""The judge as people use it: two pictures, a task, a dimension in, P("Yes") out.
+"""The judge for inference: two images, a task and a dimension in, P("Yes") out.
 
 Single letters: b batch, h, w image height and width.
 """
@@ -26,15 +26,15 @@ from onereward_jax.reward.judge_loader import load_reward_params, read_reward_mo
 from onereward_jax.tasks import DIMENSIONS, Dimension, Task, task_named
 
 ANY_SIZE = (56, 56)
-"""Weights do not depend on the size of the pictures, but a scorer is made for one."""
+"""Image size of the scorer used to load the weights, which do not depend on it."""
 
 
 class Judge:
-    """A judge with its weights, ready to be asked; the pure functions are in `reward`.
+    """A judge with its weights; the pure functions are in `reward`.
 
     Attributes:
       params: the weights.
-      mesh: where they are.
+      mesh: mesh of the weights.
     """
 
     def __init__(self, folder: Path, mesh: Mesh, options: dict[str, Any]) -> None:
@@ -54,23 +54,24 @@ class Judge:
         suffix_length: int = 96,
         answers_only: bool = False,
     ) -> Judge:
-        """The judge in a folder in the layout of transformers' Qwen2.5-VL.
+        """Loads a judge from a folder in the layout of transformers' Qwen2.5-VL.
 
         Args:
-          path: of the folder, or "mini/models/judge" for the small one that comes along.
-          mesh: where weights and samples go; default: all devices share both (`fsdp`).
-          dtype: of weights and computation; default: float32 on CPU, bfloat16 elsewhere.
+          path: the folder (see `convert.resolve_folder`), or "mini/models/judge" for the package's
+            mini judge.
+          mesh: mesh of weights and samples; None: all devices on the axis `fsdp`.
+          dtype: dtype of weights and computation; None: float32 on CPU, bfloat16 elsewhere.
           suffix_length: tokens for a dimension's words including a quoted prompt.
-          answers_only: take P("Yes") over {Yes, No} instead of the whole vocabulary.
+          answers_only: normalize P("Yes") over {Yes, No} instead of the whole vocabulary.
 
         Raises:
           FileNotFoundError, ValueError: as `convert.resolve_folder`,
             `reward.judge_loader.read_reward_model` and `load_reward_params`.
         """
-        kind = dtype_or_default(dtype)
+        dtype = dtype_or_default(dtype)
         options = {
-            "dtype": kind,
-            "param_dtype": kind,
+            "dtype": dtype,
+            "param_dtype": dtype,
             "suffix_length": suffix_length,
             "answers_only": answers_only,
         }
@@ -85,24 +86,25 @@ class Judge:
         dimension: Dimension | str,
         prompt: str | Sequence[str] = "",
     ) -> Float32[np.ndarray, "b"]:
-        """P("Yes") to "is picture a better than picture b?", for each pair.
+        """P("Yes") to "is image a better than image b?", for each pair.
 
-        The answer depends on the order; `score(b, a)` is the other one.
+        The answer depends on the order; `score(b, a)` asks in the other order.
 
         Args:
-          images_a, images_b: opened pictures or paths, as many a as b, all of one size.
+          images_a, images_b: opened images or paths, equally many, all of one size.
           task: "fill", "extend", "remove", or the value of a `Task`.
-          dimension: the aspect in question, one of the task's (`tasks.DIMENSIONS`).
-          prompt: of the edit, one for all pairs or one each; quoted for text alignment only.
+          dimension: a dimension of the task (`tasks.DIMENSIONS`).
+          prompt: prompt of the edit, one for all pairs or one per pair; only text alignment quotes
+            it.
 
         Raises:
           FileNotFoundError: a path does not exist.
-          ValueError: a picture cannot be read, sizes or numbers of pictures differ, the task is
-            unknown, or the dimension is not judged for it.
+          ValueError: an image is unreadable, sizes or numbers of images differ, the task is
+            unknown, or the dimension does not belong to it.
         """
-        first, second = _several(images_a), _several(images_b)
+        first, second = _as_list(images_a), _as_list(images_b)
         if len(first) != len(second):
-            raise ValueError(f"{len(first)} pictures a and {len(second)} pictures b: no pairs")
+            raise ValueError(f"images_a has {len(first)} images, images_b has {len(second)}")
         prompts = [prompt] * len(first) if isinstance(prompt, str) else list(prompt)
         if len(prompts) != len(first):
             raise ValueError(f"{len(prompts)} prompts for {len(first)} pairs")
@@ -119,7 +121,7 @@ class Judge:
         return np.exp(np.asarray(log_yes, np.float32)[: len(first), 0])
 
     def _compile(self, size: tuple[int, int]) -> tuple[QueryTokenizer, MeshFunction]:
-        """For pictures of one size: what makes the questions, and what answers them."""
+        """Query tokenizer and jitted scorer for images of one size."""
         judge = self._read(size)
         return judge.queries, mesh_jit(judge.scorer.score, self.mesh)
 
@@ -127,7 +129,7 @@ class Judge:
         return jax.device_put(pad_batch(samples, self.mesh), batch_sharding(self.mesh))
 
 
-def _several(pictures: Picture | Sequence[Picture]) -> list[Picture]:
+def _as_list(pictures: Picture | Sequence[Picture]) -> list[Picture]:
     single = isinstance(pictures, (str, os.PathLike, Image.Image))
     return [pictures] if single else list(pictures)
 
@@ -137,5 +139,5 @@ def _dimension(name: Dimension | str, task: Task, prompt: str) -> Dimension:
         known = ", ".join(DIMENSIONS[task])
         raise ValueError(f"dimension {str(name)!r} is not judged for {task.title}: {known}")
     if name == Dimension.TEXT_ALIGNMENT and not prompt:
-        raise ValueError("dimension 'text_alignment' compares with the prompt: there is none")
+        raise ValueError("dimension 'text_alignment' needs a prompt")
     return Dimension(name)

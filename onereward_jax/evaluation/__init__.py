@@ -1,4 +1,4 @@
-"""Judging results: Good/Same/Bad, accuracy of the judge, plain measurements, reports."""
+"""Evaluation: Good/Same/Bad, judge accuracy, image metrics, reports."""
 
 from onereward_jax.evaluation.gsb import Comparison, GoodSameBad, Verdict, good_same_bad
 from onereward_jax.evaluation.image_metrics import ImageMetrics, mean_metrics, measure

@@ -1,4 +1,4 @@
-"""Where an editor gained on its base: dimension by dimension, as oracle and judge see it."""
+"""Gain of an editor over its base per dimension, by oracle and judge."""
 
 from __future__ import annotations
 
@@ -16,13 +16,12 @@ ByDimension = Mapping[Dimension, float]
 
 @dataclasses.dataclass(frozen=True)
 class Gain:
-    """One dimension of one task over `triplets` held-out triplets.
+    """The gain in one dimension of one task, over `triplets` held-out triplets.
 
-    `preference`: the mean probability, by the judge that the policy was trained against, that the
-    policy's result is the better one, asked in both orders; `held_out`: the same by a judge that it
-    was not trained against, None without one. `base`, `policy`: mean scores by the oracle, in
-    [0, 1], None where there is no oracle; `low`, `high`: 95 % bootstrap interval of their
-    difference, None for fewer than `FEW` triplets.
+    `preference`: mean probability that the policy's result is better, by the judge used in RL,
+    averaged over both orders; `held_out`: the same by a held-out judge, None without one. `base`,
+    `policy`: mean oracle scores in [0, 1], None without an oracle; `low`, `high`: 95 % bootstrap
+    interval of their difference, None for fewer than `FEW` triplets.
     """
 
     triplets: int
@@ -35,7 +34,7 @@ class Gain:
 
     @property
     def few(self) -> bool:
-        """Whether these are too few triplets to tell anything."""
+        """Whether there are too few triplets for a conclusion."""
         return self.triplets < FEW
 
 
@@ -49,11 +48,11 @@ def gains(
     """Means over the triplets of each task.
 
     Args:
-      tasks: of the triplets.
-      preferences: of the judge that was trained against, per triplet.
-      scores: the oracle's of policy and base, per triplet; empty where there is none.
-      seed: of the resampling.
-      held_out: preferences of a held-out judge, where there is one.
+      tasks: task of each triplet.
+      preferences: preferences of the judge used in RL, per triplet.
+      scores: oracle scores of policy and base, per triplet; empty without an oracle.
+      seed: seed of the bootstrap.
+      held_out: preferences of a held-out judge; None without one.
     """
     found = {}
     for task in dict.fromkeys(tasks.values()):

@@ -25,7 +25,7 @@ class Verdict(enum.StrEnum):
 
 
 def verdict_of(lead: float, margin: float) -> Verdict:
-    """Same where the first result leads or trails by no more than `margin`."""
+    """Same if |lead| <= margin, else Good or Bad by its sign."""
     if abs(lead) <= margin:
         return Verdict.SAME
     return Verdict.GOOD if lead > 0 else Verdict.BAD
@@ -37,7 +37,7 @@ PAPER_GSB: tuple[tuple[float, float, float], ...] = (
     (54.2, 38.4, 7.4),
     (66.1, 27.9, 6.1),
 )
-"""Figure 7, % good, same, bad of the RL model against its base; fill is the first and weakest."""
+"""Figure 7: % good, same, bad of the RL model against its base; fill is the first and weakest."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,8 +51,7 @@ class Comparison:
 
 @dataclasses.dataclass(frozen=True)
 class GoodSameBad:
-    """Counts of verdicts on so many triplets, and Good − Bad as a share in [-1, 1] with its 95 %
-    interval."""
+    """Counts of verdicts, and Good − Bad as a fraction in [-1, 1] with its 95 % interval."""
 
     good: int
     same: int
@@ -64,12 +63,12 @@ class GoodSameBad:
 
     @property
     def few(self) -> bool:
-        """Whether these are too few triplets to tell anything."""
+        """Whether there are too few triplets for a conclusion."""
         return self.triplets < FEW
 
     @property
     def total(self) -> int:
-        """How many verdicts were counted."""
+        """Number of verdicts."""
         return self.good + self.same + self.bad
 
     @property
@@ -79,13 +78,12 @@ class GoodSameBad:
 
 
 def good_same_bad(comparisons: Iterable[Comparison], seed: int = 0) -> dict[Task, GoodSameBad]:
-    """Counts and 95 % interval per task that occurs.
+    """Counts and 95 % bootstrap interval for each task.
 
-    Triplets are resampled, not verdicts: several verdicts on one triplet (seeds, raters) are not
-    independent of each other. Percentile interval over 2,000 resamples. To fewer than `FEW`
-    triplets, and to any number that are all alike, one that is good and one that is bad are added
-    before resampling, as Bonett and Price (2012) do for differences of paired proportions: the
-    interval of a few that agree by chance has some width.
+    Triplets are resampled, not verdicts, because multiple verdicts on one triplet (seeds, raters)
+    are not independent. Percentile interval over 2,000 resamples. For fewer than `FEW` triplets, or
+    if all agree, one good and one bad triplet are added before resampling, as in Bonett and Price
+    (2012) for differences of paired proportions, so that the interval has a width.
     """
     by_task: dict[Task, dict[str, list[Verdict]]] = {}
     for one in comparisons:

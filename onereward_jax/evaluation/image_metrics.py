@@ -1,7 +1,7 @@
-"""Plain measurements of an edit, beside the judge and the oracle.
+"""Image metrics of an edit, in addition to judge and oracle.
 
-They are what reward hacking shows up in first: colours beyond the truth's, edges where there were
-none, an unmasked area that drifts.
+Reward hacking shows up here first: more saturated than the ground truth, more edges, changes
+outside the mask.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ EDGE_THRESHOLD = 3.0
 """L* per pixel (blurred by σ = 1.5) above which a pixel counts as edge."""
 
 MAX_PSNR = 60.0
-"""dB reported for (nearly) equal regions, so that means stay finite."""
+"""Upper bound of the PSNR in dB, so that means stay finite."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ImageMetrics:
-    """Measurements of one result, or their mean over `results`, `truths` of them with a truth.
+    """Metrics of one result, or means over `results`, `truths` of them with a ground truth.
 
-    Always there: `drift`, the mean ΔE of the unmasked area against the source; `saturation`, the
-    mean chroma (L*a*b*) of the whole picture; `edge_density`, the share of edge pixels.
+    Always set: `drift`, mean ΔE to the source outside the mask; `saturation`, mean chroma (L*a*b*)
+    of the image; `edge_density`, fraction of edge pixels.
 
-    None where no truth is known: `psnr` in dB and `ssim` in [-1, 1] inside the mask;
-    `saturation_excess` and `edge_density_excess`, the same as above minus the truth's.
-    `word_accuracy`, None without words: the share of letters that OCR reads.
+    None without ground truth: `psnr` in dB and `ssim` in [-1, 1] inside the mask;
+    `saturation_excess` and `edge_density_excess`, the value minus that of the ground truth.
+    `word_accuracy`: fraction of letters read by OCR, None without words.
     """
 
     drift: float
@@ -54,13 +54,13 @@ def measure(
     truth: UInt8[np.ndarray, "h w 3"] | Float[np.ndarray, "h w 3"] | None = None,
     word_accuracy: float | None = None,
 ) -> ImageMetrics:
-    """Measurements of an edit. Pictures are uint8 [0, 255] or float [-1, 1].
+    """Metrics of an edit. Images are uint8 [0, 255] or float [-1, 1].
 
     Args:
-      result: what the editor made.
-      source: what it was given.
-      mask: above 0 where it was to edit; a part of the picture, not all of it.
-      truth: what a perfect edit looks like, where that is known.
+      result: the edited image.
+      source: the source image.
+      mask: above 0 inside the mask; must not cover the whole image.
+      truth: the ground truth; None if unknown.
       word_accuracy: see `ImageMetrics`.
     """
     picture, inside = Picture.read(result), mask > 0
@@ -85,7 +85,7 @@ def measure(
 
 
 def mean_metrics(metrics: Iterable[ImageMetrics]) -> ImageMetrics:
-    """Mean of every measurement over the results that have it; counts are summed.
+    """Mean of every metric over the results that have it; counts are summed.
 
     Raises:
       ValueError: there are no results.
@@ -108,5 +108,5 @@ def masked_psnr(picture: Picture, truth: Picture, mask: Bool[np.ndarray, "h w"])
 
 
 def edge_density(picture: Picture) -> float:
-    """Share of edge pixels in [0, 1]."""
+    """Fraction of edge pixels in [0, 1]."""
     return float((np.linalg.norm(picture.gradient, axis=-1) > EDGE_THRESHOLD).mean())

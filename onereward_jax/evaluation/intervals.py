@@ -1,20 +1,20 @@
-"""Intervals of shares that were counted on few, and how many are too few to tell."""
+"""Confidence intervals of proportions, and the minimum sample size for a conclusion."""
 
 from __future__ import annotations
 
 import math
 
 FEW = 20
-"""Fewer triplets or pairs than this are too few to tell: their figures are greyed in reports."""
+"""With fewer triplets or pairs than this, reports show figures in grey: no conclusion."""
 
 Z = 1.959964
-"""Standard deviations of a normal distribution on each side of its middle 95 %."""
+"""Two-sided 95 % quantile of the normal distribution."""
 
 
 def wilson(share: float, count: int) -> tuple[float, float]:
-    """95 % interval of a share in [0, 1] of `count` independent cases (Wilson 1927).
+    """95 % interval of a proportion `share` in [0, 1] of `count` independent cases (Wilson 1927).
 
-    Unlike share ± 2 standard errors it is of some width where all cases agree.
+    Unlike share ± 2 standard errors, it has a width even if all cases agree.
     """
     spread = Z**2 / count
     middle = (share + spread / 2) / (1 + spread)

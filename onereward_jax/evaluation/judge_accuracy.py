@@ -1,4 +1,4 @@
-"""How often the reward model agrees with held-out preferences (Table 1), and its position bias."""
+"""Accuracy of the reward model on held-out preferences (Table 1), and its position bias."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ PAPER_ACCURACY: Mapping[tuple[Task, Dimension], float] = types.MappingProxyType(
         (Task.REMOVAL, Dimension.REMOVAL_QUALITY): 84.93,
     }
 )
-"""Table 1 in %; the paper gives one row for both kinds of extend."""
+"""Table 1 in %; the paper has one row for both extend tasks."""
 
 
 @dataclasses.dataclass(frozen=True)
 class JudgeAccuracy:
-    """The judge on `pairs` held-out pairs; all shares in [0, 1].
+    """The judge on `pairs` held-out pairs; all fractions in [0, 1].
 
-    `accuracy`: share of pairs where P(Yes | winner, loser) > P(Yes | loser, winner), ties half.
-    `single_order_accuracy`: share of right answers at 0.5 when only one order is asked, averaged
-    over both orders; this is what training sees. `position_bias`: mean P(Yes) over both orders
-    minus 0.5, positive when the judge prefers the first picture. `inconsistent`: share of pairs
-    answered the same way (both Yes or both No) in both orders.
+    `accuracy`: fraction of pairs with P(Yes | winner, loser) > P(Yes | loser, winner); ties count
+    half. `single_order_accuracy`: fraction of correct answers at threshold 0.5 in a single order,
+    averaged over both orders, as in training. `position_bias`: mean P(Yes) over both orders minus
+    0.5, positive if the judge prefers the first image. `inconsistent`: fraction of pairs with the
+    same answer (both Yes or both No) in both orders.
     """
 
     pairs: int
@@ -61,26 +61,26 @@ class JudgeAccuracy:
 
     @property
     def few(self) -> bool:
-        """Whether these are too few pairs to tell anything."""
+        """Whether there are too few pairs for a conclusion."""
         return self.pairs < FEW
 
 
 def judge_accuracy(
     winner_first: Float[np.ndarray, " n"], loser_first: Float[np.ndarray, " n"]
 ) -> JudgeAccuracy:
-    """Accuracy and bias of P("Yes") in [0, 1] for each pair, asked in both orders.
+    """Accuracy and position bias, from P("Yes") in [0, 1] of each pair in both orders.
 
-    `winner_first` is P(Yes | x_w, x_l, q), to be high, `loser_first` P(Yes | x_l, x_w, q).
+    `winner_first` is P(Yes | x_w, x_l, q), `loser_first` P(Yes | x_l, x_w, q).
 
     Raises:
-      ValueError: no pairs, or values outside [0, 1] (NaN included).
+      ValueError: no pairs, or values outside [0, 1] (including NaN).
     """
     if not len(winner_first):
         raise ValueError("no held-out pairs to measure the judge on")
     for name, values in (("winner_first", winner_first), ("loser_first", loser_first)):
         if not ((values >= 0) & (values <= 1)).all():
             raise ValueError(
-                f"{name} must hold probabilities, found {values.min()} to {values.max()}"
+                f"{name} must be probabilities, found {values.min()} to {values.max()}"
             )
     right = np.where(winner_first == loser_first, 0.5, winner_first > loser_first)
     yes, also_yes = winner_first > 0.5, loser_first > 0.5
@@ -99,10 +99,10 @@ def judge_accuracy_table(
     winner_first: Float[np.ndarray, " n"],
     loser_first: Float[np.ndarray, " n"],
 ) -> dict[tuple[Task, Dimension], JudgeAccuracy]:
-    """`judge_accuracy` for every task × dimension that occurs among the n pairs.
+    """`judge_accuracy` for every task × dimension among the n pairs.
 
     Raises:
-      ValueError: `tasks` and `dimensions` do not name one of each per pair.
+      ValueError: `tasks` and `dimensions` do not have one item per pair.
     """
     keys = list(zip(tasks, dimensions, strict=True))
     if len(keys) != len(winner_first):

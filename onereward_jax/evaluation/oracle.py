@@ -1,6 +1,6 @@
-"""What an oracle is: whoever knows the truth of a triplet and scores results by it.
+"""The interface of oracles, which score results by the ground truth of a triplet.
 
-A plug-in of `config.evaluate.oracle` makes one. It is asked in evaluation only: never in a loss.
+Made by a plug-in named in `config.evaluate.oracle`. Used only in evaluation, never in a loss.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Oracle(Protocol):
     """Scores results.
 
     Attributes:
-      same_margin: mean scores that differ by no more are Same; otherwise Good or Bad.
+      same_margin: maximum difference of mean scores for Same; otherwise Good or Bad.
     """
 
     same_margin: float
@@ -27,14 +27,14 @@ class Oracle(Protocol):
     def scores(
         self, picture: UInt8[np.ndarray, "h w 3"], example: Mapping[str, Any]
     ) -> Mapping[Dimension, float]:
-        """Per dimension of the triplet's task; higher is better.
+        """A score per dimension of the triplet's task; higher is better.
 
         Args:
           picture: the result.
-          example: the triplet, as `data.triplets.Triplets` gives it.
+          example: the triplet, as returned by `data.triplets.Triplets`.
         """
 
     def letters_read(
         self, picture: UInt8[np.ndarray, "h w 3"], example: Mapping[str, Any]
     ) -> float | None:
-        """Share of the asked word's letters that can be read; None where no word was asked for."""
+        """Fraction of the requested word's letters that are readable; None without a word."""

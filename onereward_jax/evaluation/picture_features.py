@@ -1,4 +1,4 @@
-"""A picture and the features that several dimensions measure on it, each computed at most once."""
+"""An image with cached features that are shared by multiple metrics."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scipy import ndimage
 from onereward_jax.common.cielab import rgb_to_lab
 
 REFERENCE_SIDE = 64
-"""Filter widths are given in pixels of a 64×64 picture and grow with the shorter side."""
+"""Filter widths are given in pixels of a 64×64 image and scale with the shorter side."""
 
 
 def to_unit_range(image: Num[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w 3"]:
@@ -24,7 +24,7 @@ def to_unit_range(image: Num[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w 3
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Picture:
-    """An RGB picture in [0, 1] with its cached features. Widths σ are for 64×64 (see module)."""
+    """An RGB image in [0, 1] with cached features. Filter widths σ are for 64×64 images."""
 
     rgb: Float32[np.ndarray, "h w 3"]
 
@@ -35,7 +35,7 @@ class Picture:
 
     @property
     def unit(self) -> float:
-        """How many pixels one pixel of a 64×64 picture is here."""
+        """Pixels per pixel of a 64×64 image."""
         return min(self.rgb.shape[:2]) / REFERENCE_SIDE
 
     def smooth(
@@ -49,15 +49,15 @@ class Picture:
 
     @functools.cached_property
     def lab(self) -> Float32[np.ndarray, "h w 3"]:
-        """CIE L*a*b*: L* in [0, 100], a* and b* about [-100, 100].
+        """CIE L*a*b*: L* in [0, 100], a* and b* approximately in [-100, 100].
 
-        Euclidean distance here is ΔE (CIE 1976): 2.3 is just noticeable, 100 is black to white.
+        Euclidean distance is ΔE (CIE 1976): 2.3 is just noticeable, 100 is black to white.
         """
         return rgb_to_lab(self.rgb).astype(np.float32)
 
     @functools.cached_property
     def soft_lab(self) -> Float32[np.ndarray, "h w 3"]:
-        """L*a*b* blurred by σ = 1.5: colours without the texture that the image codec loses."""
+        """L*a*b* blurred by σ = 1.5: colours without fine texture, which the VAE loses."""
         return self.smooth(self.lab, 1.5)
 
     @functools.cached_property

@@ -1,1 +1,1 @@
-"""Jitted steps of every stage that trains, and what surrounds them: loop, state, checkpoints."""
+"""Training: jitted steps, train loop, state, checkpoints, metrics."""

@@ -1,4 +1,4 @@
-"""Batches as shapes, for compiling ahead of time: what the data pipelines will bring.
+"""Abstract batches for ahead-of-time compilation, with the shapes of the data pipelines.
 
 Single letters as in `rl_rollout` and `reward_step`.
 """
@@ -31,16 +31,16 @@ def abstract_rl_batch(
     embed_dtype: Any,
     mesh: Mesh,
 ) -> dict[str, Abstract]:
-    """A batch of `rl_rollout.Batch`.
+    """An abstract `rl_rollout.Batch`.
 
     Args:
-      flux: of the editor.
-      layout: of the judge's queries.
-      batch_size: samples of the whole mesh.
-      size: of the pictures.
-      text_length: T5 tokens of a prompt.
-      embed_dtype: in which prompts are embedded.
-      mesh: over which the samples are spread.
+      flux: config of the editor's transformer.
+      layout: layout of the judge's queries.
+      batch_size: global batch size.
+      size: image height and width in pixels.
+      text_length: T5 tokens per prompt.
+      embed_dtype: dtype of the prompt embeddings.
+      mesh: the mesh.
     """
     prompts = {
         "prompt_embeds": (embed_dtype, (text_length, flux.joint_attention_dim)),
@@ -62,7 +62,7 @@ def abstract_rl_batch(
 def abstract_pairs(
     layout: QueryLayout, batch_size: int, size: Size, mesh: Mesh
 ) -> dict[str, Abstract]:
-    """A batch of `reward_step.Pairs`; arguments as of `abstract_rl_batch`."""
+    """An abstract batch of preference pairs; arguments as in `abstract_rl_batch`."""
     fields = {
         "winner": (jnp.float32, (*size, 3)),
         "loser": (jnp.float32, (*size, 3)),
@@ -75,7 +75,7 @@ def abstract_pairs(
 def abstract_questions(
     layout: QueryLayout, batch_size: int, size: Size, mesh: Mesh
 ) -> tuple[Abstract, QueryBatch]:
-    """Pictures and the questions about them, as a judge takes them; otherwise as above."""
+    """Abstract images and queries of a judge; arguments as in `abstract_rl_batch`."""
     fields = {"image": (jnp.float32, (*size, 3)), **_query_fields(layout, MAX_DIMENSIONS)}
     made = _arrays(fields, batch_size, mesh)
     return made["image"], QueryBatch(
@@ -92,7 +92,7 @@ def abstract_edits(
     points: int,
     mesh: Mesh,
 ) -> EditBatch:
-    """A batch of edits with noise levels of at most `points` points; otherwise as above."""
+    """An abstract `EditBatch` with `points` noise levels; other arguments as above."""
     fields = {
         "image": (jnp.float32, (*size, 3)),
         "mask": (jnp.float32, (*size, 1)),
@@ -129,7 +129,7 @@ def _query_fields(layout: QueryLayout, dimensions: int) -> dict[str, tuple[Any, 
 def _arrays(
     fields: dict[str, tuple[Any, tuple[int, ...]]], batch_size: int, mesh: Mesh
 ) -> dict[str, Abstract]:
-    """Arrays from (dtype, shape of one sample)."""
+    """Abstract arrays from name -> (dtype, shape of one sample)."""
     return {
         name: Abstract((batch_size, *shape), dtype, sharding=batch_sharding(mesh))
         for name, (dtype, shape) in fields.items()

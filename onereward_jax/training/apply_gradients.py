@@ -1,6 +1,6 @@
-"""From gradients to the next state: refusal of non-finite steps, optimiser, moving average.
+"""From gradients to the next state: skips non-finite steps, applies optimizer and EMA.
 
-The last lines of Algorithms 1 and 2, shared by every stage that trains.
+The last lines of Algorithms 1 and 2, shared by all training stages.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ def apply_gradients(
     metrics: Metrics,
     ema_decay: float | None = None,
 ) -> tuple[TrainState, Metrics]:
-    """One update, or none at all when the loss or any gradient is NaN or infinite.
+    """Applies one update, or skips it if the loss or any gradient is NaN or infinite.
 
-    A refused step leaves parameters, moments and average as they were, bit for bit. It still
-    counts as a step: the next one draws other noise and another batch.
+    A skipped (refused) step leaves parameters, moments and EMA unchanged, bit for bit. It still
+    counts as a step: the next one uses other noise and another batch.
 
     Args:
       state: the state before the step.
-      loss: what was differentiated.
-      gradients: of the shape of `state.params`, not yet clipped.
+      loss: the loss.
+      gradients: gradients of `state.params`, not yet clipped.
       optimizer: from `make_optimizer`.
-      metrics: of the step so far; those of a refused step are not counted.
-      ema_decay: τ, needed when the state has an average.
+      metrics: metrics of the step; zeroed if the step is skipped.
+      ema_decay: τ; required if the state has an EMA.
 
     Returns:
       The next state, and the metrics with grad_norm (before clipping), update_norm, param_norm
-      and refused (share of steps).
+      and refused (fraction of steps).
 
     Raises:
-      ValueError: the state has an average and `ema_decay` is None.
+      ValueError: the state has an EMA and `ema_decay` is None.
     """
     if state.ema is not None and ema_decay is None:
-        raise ValueError("the state keeps a moving average: ema_decay is needed")
+        raise ValueError("the state has an EMA: ema_decay is required")
     grad_norm = optax.tree.norm(gradients)
     finite = jnp.isfinite(grad_norm) & jnp.isfinite(loss)
 

@@ -1,10 +1,9 @@
-"""Checkpoints: state, data iterator and a JSON description, written together or not at all.
+"""Checkpoints: train state, data iterator and a JSON description, written atomically.
 
-Orbax writes into a folder with a temporary name and renames it when everything is on disk; in a
-bucket, which cannot rename, it writes a last file instead. So a half-written checkpoint is never
-found by `latest_step`. Of several processes each writes its shards
-and process 0 the JSON. The iterator's state counts batches and is the same in all of them, so that
-a checkpoint also fits another number of processes.
+Orbax writes to a temporary folder and renames it when everything is on disk; in a bucket, which
+cannot rename, it writes a commit file last. So `latest_step` never finds an incomplete checkpoint.
+Each process writes its own shards, process 0 the JSON. The iterator's state counts batches and is
+the same on all processes, so a checkpoint can be restored on any number of processes.
 """
 
 from __future__ import annotations
@@ -29,27 +28,27 @@ from onereward_jax.storage import BucketFolder, is_bucket, mount_of
 from onereward_jax.training.train_state import TrainState
 
 DRAFT = ".orbax-checkpoint-tmp"
-"""Orbax's, in the name of a checkpoint that is not complete."""
+"""Part of Orbax's name of an incomplete checkpoint."""
 
 COMMITTED = "commit_success.txt"
-"""Orbax's, of a checkpoint in a bucket."""
+"""Orbax's commit file of a checkpoint in a bucket."""
 
 STATE, DATA, ABOUT = "state", "data", "about"
-"""The parts of a checkpoint: arrays, grain iterator, JSON."""
+"""The items of a checkpoint: arrays, grain iterator, JSON."""
 
 
 class IncompatibleCheckpoint(ValueError):
-    """The checkpoint belongs to another model, another query text or another data pipeline."""
+    """The checkpoint belongs to another model, query template or data pipeline."""
 
 
 @dataclasses.dataclass(frozen=True)
 class About:
-    """What is written beside the arrays.
+    """The JSON item of a checkpoint.
 
     Attributes:
-      must_match: settings without which the arrays mean something else (model sizes, version of
+      must_match: settings that must equal those of the run that restores (model sizes, version of
         the query template, shape of the data pipeline); compared before restoring.
-      config: the whole experiment, for the reader.
+      config: the full config, for information.
     """
 
     must_match: Mapping[str, Any]
@@ -57,15 +56,15 @@ class About:
 
 
 class Checkpointer:
-    """Writes and reads the checkpoints of one run; a context manager that waits at its end."""
+    """Saves and restores the checkpoints of one run; a context manager that waits at its end."""
 
     def __init__(self, folder: epath.PathLike, about: About, *, keep: int = 3) -> None:
         """Opens `folder`, creating it if missing.
 
         Args:
-          folder: of this run's checkpoints only; may be in a bucket.
-          about: stored with each checkpoint and compared at restoring.
-          keep: newest checkpoints kept; older ones are deleted.
+          folder: has only this run's checkpoints; may be in a bucket.
+          about: stored with each checkpoint and compared when restoring.
+          keep: number of newest checkpoints to keep; older ones are deleted.
         """
         self._about = about
         self._folder = _absolute(folder)
@@ -91,9 +90,9 @@ class Checkpointer:
         return self._manager.latest_step()
 
     def save(self, state: TrainState, data: grain.DatasetIterator) -> None:
-        """Starts writing; arrays are copied before this returns, the disk follows behind.
+        """Saves asynchronously: arrays are copied before this returns, then written in background.
 
-        A step that is already there is left alone.
+        Does nothing if the step already has a checkpoint.
         """
         step = int(state.step)
         if step in self._manager.all_steps():
@@ -112,13 +111,13 @@ class Checkpointer:
     def restore_newest(
         self, abstract: TrainState, data: grain.DatasetIterator
     ) -> tuple[TrainState | None, list[str]]:
-        """Reads the newest checkpoint that can be read; damaged ones are moved aside.
+        """Restores the newest readable checkpoint; damaged ones are moved aside.
 
         Args:
           abstract, data: see `restore`.
 
         Returns:
-          The state, None when there is no checkpoint to read, and a sentence for each damaged one.
+          The state (None if there is no readable checkpoint), and a message for each damaged one.
 
         Raises:
           IncompatibleCheckpoint: see `restore`.
@@ -130,9 +129,9 @@ class Checkpointer:
                 state = self.restore(abstract, data, step)
             except IncompatibleCheckpoint:
                 raise
-            except Exception as error:  # noqa: BLE001  # whatever a damaged file makes Orbax raise
+            except Exception as error:  # noqa: BLE001  # Orbax raises various types for damage
                 failure = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-            # A part may be damaged that only one process reads.
+            # The damage may be in a shard that only one process reads.
             if not true_on_all(state is not None):
                 kept = self._set_aside(step)
                 complaints.append(f"checkpoint {step} cannot be read and is now {kept}: {failure}")
@@ -156,15 +155,15 @@ class Checkpointer:
     def restore(
         self, abstract: TrainState, data: grain.DatasetIterator, step: int | None = None
     ) -> TrainState:
-        """Reads a checkpoint; `data` is set to where it stood.
+        """Restores a checkpoint, including the position of `data`.
 
         Args:
-          abstract: shapes and shardings to restore to; the mesh may differ from the one saved on.
-          data: an iterator over the same pipeline, changed in place.
-          step: which checkpoint; the newest by default.
+          abstract: shapes and shardings to restore to; the mesh may differ from the saved one.
+          data: an iterator over the same pipeline; its state is set in place.
+          step: step of the checkpoint; None: the newest.
 
         Raises:
-          FileNotFoundError: there is none.
+          FileNotFoundError: there is no checkpoint.
           IncompatibleCheckpoint: naming the first setting or array that differs.
         """
         step = self.latest_step() if step is None else step
@@ -185,7 +184,7 @@ class Checkpointer:
         return restored[STATE]
 
     def wait(self) -> None:
-        """Returns when everything that was saved is on disk."""
+        """Blocks until all saves are on disk."""
         self._manager.wait_until_finished()
 
     def __enter__(self) -> Checkpointer:
@@ -204,12 +203,12 @@ class Checkpointer:
         parts = ocp.args.Composite(**{ABOUT: ocp.args.JsonRestore()})
         about = self._manager.restore(step, args=parts)[ABOUT]
         saved = _flat(about["must_match"])
-        wanted = _flat(_plain(self._about)["must_match"])
-        for name in sorted(saved.keys() | wanted.keys()):
-            if saved.get(name) != wanted.get(name):
+        current = _flat(_plain(self._about)["must_match"])
+        for name in sorted(saved.keys() | current.keys()):
+            if saved.get(name) != current.get(name):
                 raise IncompatibleCheckpoint(
                     f"{where} was written with {name} = {saved.get(name)!r}, "
-                    f"now it is {wanted.get(name)!r}"
+                    f"now it is {current.get(name)!r}"
                 )
         found = _shapes(self._manager.item_metadata(step)[STATE])
         for name, shape in _shapes(abstract).items():
@@ -220,9 +219,9 @@ class Checkpointer:
 
 
 def _remove_drafts(folder: epath.Path) -> None:
-    """Removes what killed saves have left, each as large as a checkpoint; Orbax leaves it there.
+    """Removes incomplete checkpoints of killed saves, which Orbax does not remove.
 
-    In a bucket it has the name of its step, and is written over when that step comes again.
+    In a bucket they have the name of their step, and are overwritten when that step is saved again.
     """
     if is_writer() and not is_bucket(folder):
         for draft in folder.glob(f"*{DRAFT}*"):
@@ -231,15 +230,14 @@ def _remove_drafts(folder: epath.Path) -> None:
 
 def _absolute(folder: epath.PathLike) -> epath.Path:
     folder = epath.Path(folder)
-    return folder if is_bucket(folder) else folder.resolve()  # which would take a URL for a name
+    return folder if is_bucket(folder) else folder.resolve()  # resolve() breaks URLs
 
 
 def _atomicity(folder: epath.Path) -> AtomicityOptions:
-    """How a checkpoint becomes complete where a folder cannot be renamed at one stroke.
+    """Uses a commit file instead of a rename on mounted buckets, whose renames are not atomic.
 
-    A mounted bucket copies and deletes file by file: a process killed meanwhile would leave half a
-    checkpoint under its final name. There, as in a bucket itself, a file written last says that it
-    is complete. Orbax takes such a mount for a disk.
+    A mounted bucket renames by copying and deleting files: a process killed meanwhile would leave
+    an incomplete checkpoint under its final name. Orbax treats such a mount like a disk.
     """
     mount = None if is_bucket(folder) else mount_of(Path(folder))
     fuse = mount is not None and mount.is_fuse
@@ -247,7 +245,7 @@ def _atomicity(folder: epath.Path) -> AtomicityOptions:
 
 
 def _plain(about: About) -> dict[str, Any]:
-    """As JSON will return it: tuples as lists, keys as strings."""
+    """The value after a JSON round trip: tuples become lists, keys strings."""
     return json.loads(json.dumps(dataclasses.asdict(about), default=str))
 
 
@@ -261,7 +259,7 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-    """Shapes by path; the path's pieces are named alike in a state and in Orbax's metadata."""
+    """Shapes by path; paths of a state and of Orbax's metadata are spelled the same."""
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
     return {
         ".".join(_piece(key) for key in path): tuple(leaf.shape)

@@ -1,4 +1,4 @@
-"""The moving average of the policy's weights, π_ema: the reference of Algorithm 2.
+"""EMA of the policy's weights, π_ema: the reference of Algorithm 2.
 
 π_ema ← τ π_ema + (1 - τ) π_θ
 """
@@ -12,7 +12,7 @@ from jaxtyping import Array, Float32, PyTree
 
 
 def moving_average(ema: PyTree, params: PyTree, decay: float) -> PyTree:
-    """π_ema ← τ π_ema + (1 - τ) π_θ, in the form that leaves equal trees exactly equal."""
+    """π_ema ← τ π_ema + (1 - τ) π_θ, in a form that keeps equal trees exactly equal."""
     return jax.tree.map(lambda mean, leaf: mean + (1.0 - decay) * (leaf - mean), ema, params)
 
 

@@ -1,9 +1,9 @@
-"""Floating-point operations of a traced function, counted where they are: in its jaxpr.
+"""Counts the FLOPs of a traced function, from its jaxpr.
 
-XLA's own count sees the body of a loop once and a Pallas kernel not at all. Here bodies are
-counted as often as they run, Pallas kernels once per grid point, cuDNN's attention by its sizes,
-and what is computed again in a backward pass is counted again. Matrix products and convolutions
-only: the rest is a fraction of a per cent, and not what the matrix units do.
+XLA's cost analysis counts the body of a loop once and ignores Pallas kernels. Here loop bodies
+count once per iteration, Pallas kernels once per grid point, cuDNN attention by its sizes, and
+rematerialized operations count again. Only matmuls and convolutions: the rest is a fraction of a
+per cent and does not use the matrix units.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ import jax
 from jax.extend import core
 
 CUDNN_PRODUCTS = {"dot_product_attention_fwd_wrapper": 2, "dot_product_attention_bwd_wrapper": 5}
-"""Products of the size queries x keys x width: logits and mixture; backwards the logits once more,
-and the gradients of weights, values, queries and keys."""
+"""Number of matmuls of size queries x keys x width. Forward: logits and output; backward: logits
+again, and the gradients of weights, values, queries and keys."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Assumptions:
-    """What a trace leaves open.
+    """Assumptions about values that are only known at run time.
 
     Attributes:
-      loop_trips: iterations of a loop whose bounds are known at run time only.
-      true_share: how often a condition takes its last branch instead of its first.
+      loop_trips: iterations of a `while` loop.
+      true_share: fraction of times that a `cond` takes its last branch instead of its first.
     """
 
     loop_trips: float = 1.0
@@ -34,7 +34,7 @@ class Assumptions:
 
 
 def count_flops(jaxpr: core.Jaxpr, assumptions: Assumptions) -> float:
-    """Operations of the whole function over all devices, a multiply-add being two."""
+    """FLOPs of the whole function over all devices; a multiply-add counts as two."""
     return math.fsum(_equation_flops(equation, assumptions) for equation in jaxpr.eqns)
 
 
@@ -55,7 +55,7 @@ def _equation_flops(equation: core.JaxprEqn, assumptions: Assumptions) -> float:
         queries, keys = (variable.aval.shape for variable in equation.invars[:2])
         return 2.0 * CUDNN_PRODUCTS[name] * math.prod(queries) * keys[1]
     if name == "pallas_call":
-        # Conditions in a kernel are about the blocks to leave out: none without a mask.
+        # Conditions in a kernel skip masked blocks: none are skipped without a mask.
         assumptions = dataclasses.replace(assumptions, true_share=1.0)
     inner = [count_flops(jaxpr, assumptions) for jaxpr in inner_jaxprs(parameters)]
     if name == "scan":
@@ -74,7 +74,7 @@ def _equation_flops(equation: core.JaxprEqn, assumptions: Assumptions) -> float:
 
 
 def _convolution_flops(equation: core.JaxprEqn) -> float:
-    """Products with the zeros that a strided convolution's gradient is dilated by do not count."""
+    """Does not count products with the zeros of a dilated input (gradients of strided ones)."""
     parameters = equation.params
     numbers = parameters["dimension_numbers"]
     kernel, out = equation.invars[1].aval.shape, equation.outvars[0].aval.shape
@@ -84,7 +84,7 @@ def _convolution_flops(equation: core.JaxprEqn) -> float:
 
 
 def inner_jaxprs(parameters: dict[str, Any]) -> list[core.Jaxpr]:
-    """The jaxprs among the parameters of an equation, conditions of loops left out."""
+    """The jaxprs in the parameters of an equation, without loop conditions."""
     found = []
     for name, value in parameters.items():
         if name in ("cond_jaxpr", "jvp_jaxpr_fun", "fwd_jaxpr_thunk"):

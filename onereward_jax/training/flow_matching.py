@@ -1,4 +1,4 @@
-"""The flow-matching loss: what the editor was pre-trained with, and an anchor during RL."""
+"""The flow-matching loss: the editor's pre-training loss, and a regularizer during RL."""
 
 from __future__ import annotations
 
@@ -21,13 +21,16 @@ def flow_matching_loss(
     """‖v(x_σ) - (ε - x_0)‖², averaged over the tokens and channels of each sample.
 
     Args:
-      editor: the static half.
+      editor: the static part of the editor.
       transformer: its parameters, differentiated.
-      clean: latents x_0 of the wanted result, from `FillPolicy.encode_image`.
-      condition, embeds: of source, mask and prompt.
+      clean: latents x_0 of the target, from `FillPolicy.encode_image`.
+      condition, embeds: fill condition and prompt embeddings.
       sigma: noise levels in [0, 1].
       noise: ε.
-      guidance_scale: the embedded scale.
+      guidance_scale: embedded (distilled) guidance scale.
+
+    Returns:
+      The loss of each sample, [b].
     """
     noisy = add_noise(clean, noise, sigma)
     velocity = editor.velocity(transformer, noisy, condition, embeds, sigma, guidance_scale)

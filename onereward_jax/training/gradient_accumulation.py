@@ -1,4 +1,4 @@
-"""Gradients of a batch in parts: the same sums, a fraction of the memory."""
+"""Gradient accumulation over microbatches: the same sums with less memory."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from onereward_jax.parallel import split_microbatches
 
 
 def sum_over_microbatches(function: Callable[[Any], Any], batch: Any, microbatches: int) -> Any:
-    """Σ function(part) over the parts of `batch`, by `lax.scan`.
+    """Σ function(microbatch) over the microbatches of `batch`, with `lax.scan`.
 
-    Equal to function(batch) whenever `function` sums over samples (and does not average).
+    Equal to function(batch) if `function` sums over samples (does not average).
 
     Args:
-      function: part -> tree of float32 sums; called with trees shaped like `batch`.
-      batch: tree of arrays with samples on the first axis.
-      microbatches: number of parts; 1 calls `function` directly.
+      function: microbatch -> pytree of float32 sums.
+      batch: pytree of arrays [b, ...].
+      microbatches: number of microbatches; 1 calls `function` directly.
     """
     if microbatches == 1:
         return function(batch)

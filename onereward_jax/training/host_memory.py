@@ -1,4 +1,4 @@
-"""How much memory this process has held at most."""
+"""Peak memory of this process."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ GIB = 2**30
 
 
 def memory_peak() -> dict[str, float]:
-    """GiB: `device_memory_gib` of the fullest device of this process where devices have a memory
-    of their own and tell, `host_memory_gib` (resident) otherwise.
+    """Peak memory in GiB: `device_memory_gib`, the maximum over local devices, if devices report
+    it; otherwise `host_memory_gib` (resident set size).
     """
-    told = [device.memory_stats() or {} for device in jax.local_devices()]
-    peaks = [stats["peak_bytes_in_use"] for stats in told if "peak_bytes_in_use" in stats]
+    reported = [device.memory_stats() or {} for device in jax.local_devices()]
+    peaks = [stats["peak_bytes_in_use"] for stats in reported if "peak_bytes_in_use" in stats]
     if peaks:
         return {"device_memory_gib": max(peaks) / GIB}
     return {"host_memory_gib": _resident_peak() / GIB}
 
 
 def _resident_peak() -> int:
-    """Bytes. Linux's `getrusage` begins with what the starting process held: not asked there."""
+    """Peak resident bytes. On Linux not from `getrusage`, which includes the parent's peak."""
     status = pathlib.Path("/proc/self/status")
     if status.exists() and (found := re.search(r"^VmHWM:\s+(\d+) kB", status.read_text(), re.M)):
         return int(found[1]) * 1024

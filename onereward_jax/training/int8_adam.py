@@ -1,15 +1,15 @@
-"""Adam with both moments at one byte per weight.
+"""Adam with both moments quantised to one byte per weight.
 
-Kept is a code of each moment relative to the largest of its row (along the last axis): of the
-first moment a signed square root, in 127 steps either way, of the second the fourth root, in 255
-steps. Roots, because weights of one row may differ by orders of magnitude. The codes are rounded
-at random: a second moment changes by a thousandth in a step, and rounded to the nearest code it
-would stand still for ever. An update is computed from moments in float32; only what is kept from
-step to step is coded. Where the code of a second moment has come to 0, the quotient of the two is
-kept to the most that Adam's can be for a gradient after none, (1 - b1) / √(1 - b2).
+Each moment is stored as a code relative to the largest magnitude of its row (last axis): the first
+moment as a signed square root in ±127 steps, the second as a fourth root in 255 steps. Roots,
+because values of one row may differ by orders of magnitude. Codes are rounded stochastically: the
+second moment changes by a factor of a thousandth per step, and with rounding to nearest it would
+never change. Updates are computed from float32 moments; only the stored moments are quantised.
+Updates are clipped to Adam's maximum, that of a first non-zero gradient, (1 - b1) / √(1 - b2),
+because the code of a second moment may be 0.
 
-Non-linear codes are an idea of 8-bit optimisers (Dettmers et al., arXiv 2110.02861). These have
-blocks; rows lie on a mesh as their weights do.
+Non-linear quantisation follows 8-bit optimizers (Dettmers et al., arXiv 2110.02861), which quantise
+by blocks; rows have the same sharding as their weights.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ SIGNED_STEPS, UNSIGNED_STEPS = 127, 255
 
 
 class Int8AdamState(NamedTuple):
-    """What is kept; every tree is shaped like the parameters.
+    """Optimizer state; every pytree has the structure of the parameters.
 
     Attributes:
-      count: updates made so far.
+      count: number of updates.
       mu, nu: codes of the moments, int8 and uint8.
       mu_top, nu_top: float32, the largest magnitude of each row; one element on the last axis.
     """
@@ -43,7 +43,7 @@ class Int8AdamState(NamedTuple):
 
 
 def scale_by_int8_adam(b1: float, b2: float, eps: float) -> optax.GradientTransformation:
-    """As `optax.scale_by_adam`, with moments in `Int8AdamState`."""
+    """Like `optax.scale_by_adam`, with moments in `Int8AdamState`."""
 
     def init(params: PyTree) -> Int8AdamState:
         def zeros(dtype: Any) -> PyTree:
@@ -86,14 +86,14 @@ def scale_by_int8_adam(b1: float, b2: float, eps: float) -> optax.GradientTransf
 def encode_signed(
     key: PRNGKeyArray, values: Float[Array, "..."]
 ) -> tuple[Integer[Array, "..."], Float[Array, "..."]]:
-    """Codes and tops of values of either sign."""
+    """Quantises signed values: codes, and the largest magnitude of each row."""
     top = _top(values)
     share = jnp.sqrt(jnp.abs(values) / _divisor(top))
     return (_rounded(key, share * SIGNED_STEPS) * jnp.sign(values)).astype(jnp.int8), top
 
 
 def decode_signed(codes: Integer[Array, "..."], top: Float[Array, "..."]) -> Float[Array, "..."]:
-    """What `encode_signed` was given, nearly."""
+    """Inverse of `encode_signed`, up to quantisation."""
     share = codes.astype(jnp.float32) / SIGNED_STEPS
     return jnp.sign(share) * share**2 * top
 
@@ -101,19 +101,19 @@ def decode_signed(codes: Integer[Array, "..."], top: Float[Array, "..."]) -> Flo
 def encode_unsigned(
     key: PRNGKeyArray, values: Float[Array, "..."]
 ) -> tuple[Integer[Array, "..."], Float[Array, "..."]]:
-    """Codes and tops of values of at least 0."""
+    """Quantises non-negative values: codes, and the maximum of each row."""
     top = _top(values)
     share = jnp.sqrt(jnp.sqrt(values / _divisor(top)))
     return _rounded(key, share * UNSIGNED_STEPS).astype(jnp.uint8), top
 
 
 def decode_unsigned(codes: Integer[Array, "..."], top: Float[Array, "..."]) -> Float[Array, "..."]:
-    """What `encode_unsigned` was given, nearly."""
+    """Inverse of `encode_unsigned`, up to quantisation."""
     return (codes.astype(jnp.float32) / UNSIGNED_STEPS) ** 4 * top
 
 
 def _rounded(key: PRNGKeyArray, steps: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Up or down, so that the mean over many keys is the value itself."""
+    """Stochastic rounding, unbiased."""
     return jnp.floor(steps + jax.random.uniform(key, steps.shape))
 
 
@@ -126,5 +126,5 @@ def _top_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _divisor(top: Float[Array, "..."]) -> Float[Array, "..."]:
-    """The top, or 1 where all of a row is 0."""
+    """The row's maximum, or 1 if the row is all zeros."""
     return jnp.where(top > 0, top, 1.0)

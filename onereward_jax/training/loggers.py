@@ -14,37 +14,37 @@ FLUSH_SECONDS = 10
 
 
 class TensorBoard:
-    """Event files, written without TensorFlow.
+    """TensorBoard event files, written without TensorFlow.
 
-    In the thread that calls: tensorboardX's own thread ends when a disk is full, and a training
-    that goes on to tell it something waits for ever.
+    Written in the calling thread: tensorboardX's own writer thread dies if the disk is full, and
+    training would then block forever.
     """
 
     def __init__(self, folder: Path, first_step: int) -> None:
-        """What earlier processes wrote behind `first_step` will not be shown."""
-        # It imports torch where that is installed, so it is imported late.
+        """Opens an event file; hides values of earlier processes after `first_step`."""
+        # Imported late, because it imports torch if installed.
         from tensorboardX import summary
         from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto.event_pb2 import Event, SessionLog
 
         folder.mkdir(parents=True, exist_ok=True)
         self._summary, self._event = summary, Event
-        # A file is named by the second it is opened in, which need not tell two apart.
+        # File names contain the time in seconds, which may not be unique.
         self._file = EventsWriter(str(folder / "events"), f".{first_step}")
         self._flushed = time.monotonic()
         self._write(first_step + 1, session_log=SessionLog(status=SessionLog.START))
 
     def scalars(self, step: int, named: Mapping[str, float]) -> None:
-        """As curves; the part of a name before "/" is a group of curves."""
+        """Logs scalars; the part of a name before "/" is the group."""
         for name, value in named.items():
             self._write(step, summary=self._summary.scalar(name, value))
 
     def picture(self, step: int, name: str, pixels: UInt8[np.ndarray, "h w 3"]) -> None:
-        """On the page of images."""
+        """Logs an image."""
         self._write(step, summary=self._summary.image(name, pixels, dataformats="HWC"))
 
     def close(self) -> None:
-        """Writes what is left."""
+        """Flushes and closes the file."""
         self._file.close()
 
     def _write(self, step: int, **content: Any) -> None:
@@ -55,7 +55,7 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """A run of Weights & Biases; one that is resumed goes on under its id."""
+    """A Weights & Biases run; a resumed run keeps its id."""
 
     def __init__(
         self, project: str, folder: Path, *, run: str, name: str, config: Mapping[str, Any]
@@ -63,13 +63,13 @@ class WeightsAndBiases:
         """
         Args:
           project: created if missing.
-          folder: for its files; exists.
+          folder: existing folder for its files.
           run: id of the run, unique in the project.
-          name: shown to people.
-          config: shown beside the curves.
+          name: display name.
+          config: the config to show.
 
         Raises:
-          ValueError: Weights & Biases refuses, for instance because nobody has logged in.
+          ValueError: Weights & Biases reports an error, e.g. not logged in.
           ModuleNotFoundError: the package is not installed.
         """
         import wandb
@@ -82,21 +82,21 @@ class WeightsAndBiases:
         except wandb.Error as error:
             reason = str(error).splitlines()[0]
             raise ValueError(f"config.logging.wandb: Weights & Biases says: {reason}") from error
-        # Its own counter of steps never goes back, but a run after a crash does.
+        # W&B's own step counter cannot go back, but a run resumed after a crash does.
         self._run.define_metric("*", step_metric="step")
 
     def scalars(self, step: int, named: Mapping[str, float]) -> None:
-        """As curves over "step"."""
+        """Logs scalars over "step"."""
         self._run.log({"step": step, **named})
 
     def picture(self, step: int, name: str, pixels: UInt8[np.ndarray, "h w 3"]) -> None:
-        """As media."""
+        """Logs an image."""
         self._run.log({"step": step, name: self._wandb.Image(pixels)})
 
     def close(self) -> None:
-        """Uploads what is left."""
+        """Finishes the run and uploads pending data."""
         self._run.finish()
 
 
 Logger = TensorBoard | WeightsAndBiases
-"""What a `MetricsWriter` shows its numbers and pictures to."""
+"""A logger of `MetricsWriter`."""

@@ -1,7 +1,7 @@
-"""Metrics as numerators and denominators, so that they add up over microbatches and steps.
+"""Metrics as numerators and denominators, which add up over microbatches and steps.
 
-A mean of means is wrong as soon as the parts differ in size (a batch without any removal task);
-a sum of numerators over a sum of denominators never is.
+A mean of means is wrong if the parts differ in size (a batch without removal tasks); a sum of
+numerators over a sum of denominators is always right.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Mean(NamedTuple):
 
     Attributes:
       total: numerator.
-      count: denominator; 0 where nothing was measured.
+      count: denominator; 0 if nothing was measured.
     """
 
     total: Float32[Array, "*table"]
@@ -37,12 +37,12 @@ def mean_of(values: Float[Array, "*shape"]) -> Mean:
 
 
 def once(value: Float[Array, ""] | Int[Array, ""]) -> Mean:
-    """A quantity of which there is one a step."""
+    """A quantity with one value per step."""
     return Mean(value.astype(jnp.float32), jnp.float32(1.0))
 
 
 def by_task(values: Float[Array, "b e"], task: Int[Array, "b"], mask: Bool[Array, "b e"]) -> Mean:
-    """Means for each task and dimension.
+    """Means per task and dimension.
 
     Args:
       values: one per sample and dimension, in the order of `tasks.DIMENSIONS`.
@@ -55,7 +55,7 @@ def by_task(values: Float[Array, "b e"], task: Int[Array, "b"], mask: Bool[Array
     membership = jax.nn.one_hot(task, len(TASKS), dtype=jnp.float32)
 
     def table(rows: Float32[Array, "b e"]) -> Float32[Array, "t e"]:
-        # In full precision: TPUs would round the numbers to bfloat16 before adding them.
+        # Full precision: by default, TPUs round the inputs to bfloat16.
         return jnp.einsum("bt,be->te", membership, rows, precision="highest")
 
     kept = jnp.where(mask, values.astype(jnp.float32), 0.0)
@@ -63,15 +63,15 @@ def by_task(values: Float[Array, "b e"], task: Int[Array, "b"], mask: Bool[Array
 
 
 def add(first: Metrics, second: Metrics) -> Metrics:
-    """The metrics of both parts together."""
+    """The combined metrics of both parts."""
     return jax.tree.map(jnp.add, first, second)
 
 
 def scalars(metrics: Metrics) -> dict[str, float]:
-    """Plain numbers by name, on the host; waits for the device.
+    """Metrics as numbers by name, on the host; blocks until the device is done.
 
-    A table is spread out as "reward/fill/structure", with the mean over all as "reward". What was
-    not measured is left out.
+    A table is flattened to "reward/fill/structure", with the mean over all as "reward". Values that
+    were not measured are omitted.
     """
     named = {}
     for name, (total, count) in jax.device_get(metrics).items():
@@ -87,7 +87,7 @@ def scalars(metrics: Metrics) -> dict[str, float]:
 
 
 def _cells() -> list[tuple[str, tuple[int, int]]]:
-    """Names and places of the table's cells that mean something."""
+    """Names and indices of the table cells that are in use."""
     return [
         (f"{task.value}/{dimension.value}", (row, column))
         for row, task in enumerate(TASKS)

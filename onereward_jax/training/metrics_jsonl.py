@@ -1,4 +1,4 @@
-"""Where metrics go: a JSONL file and loggers to look at; written by process 0 only."""
+"""Writes metrics to a JSONL file and to loggers, on process 0 only."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ METRICS = "metrics.jsonl"
 
 
 class MetricsWriter:
-    """Appends one line a log point to `metrics.jsonl`; usable as a context manager.
+    """Appends one line per log point to `metrics.jsonl`; a context manager.
 
-    A resumed run appends to the same file. Lines of steps that are repeated after a crash (those
-    between the last checkpoint and the crash) are cut off first, so that every step is there once.
+    A resumed run appends to the same file. Lines between the last checkpoint and a crash are
+    removed first, because those steps are repeated; so every step occurs once.
 
     Attributes:
-      folder: of the file.
+      folder: folder of the file.
     """
 
     def __init__(
@@ -34,8 +34,8 @@ class MetricsWriter:
 
         Args:
           folder: created if missing.
-          first_step: the step the run starts or resumes from.
-          loggers: also shown everything; closed with the writer.
+          first_step: the step from which the run starts or resumes.
+          loggers: also get everything; closed with the writer.
         """
         self.folder = folder
         self._file = None
@@ -57,7 +57,7 @@ class MetricsWriter:
             logger.scalars(step, scalars)
 
     def picture(self, step: int, name: str, pixels: UInt8[np.ndarray, "h w 3"]) -> None:
-        """Shows a picture of `step` on the loggers."""
+        """Logs an image of `step` to the loggers."""
         for logger in self._loggers:
             logger.picture(step, name, pixels)
 
@@ -81,7 +81,7 @@ class MetricsWriter:
 
 
 def read_metrics(path: Path) -> list[dict[str, float | int]]:
-    """The lines of a `metrics.jsonl`; a line torn by a crash is left out."""
+    """The lines of a `metrics.jsonl`, without a line truncated by a crash."""
     if not path.exists():
         return []
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -90,5 +90,5 @@ def read_metrics(path: Path) -> list[dict[str, float | int]]:
 
 def _keep_until(path: Path, step: int) -> None:
     rows = [row for row in read_metrics(path) if row["step"] <= step]
-    with atomic_file(path) as draft:  # killed here, the log of all steps is still there
+    with atomic_file(path) as draft:  # if killed here, the old log remains
         draft.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Weights in the dtype they are computed with, converted once a step."""
+"""Casts master weights to the compute dtype, once per step."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from jaxtyping import PyTree
 
 
 def cast_params(params: PyTree, dtype: Any) -> PyTree:
-    """`params` with all kernels in `dtype`.
+    """`params` with all kernels cast to `dtype`.
 
-    Layers convert their kernels before use anyway, so results are the same; but converted here,
-    they are converted once instead of in each of some hundred forwards of a rollout, and half as
-    many bytes travel when sharded weights are gathered. Norms and biases stay in float32: some
-    layers compute with them in that precision.
+    Layers cast their kernels before use anyway, so results do not change. Casting here happens once
+    instead of in each of some hundred forward passes of a rollout, and halves the bytes of FSDP
+    all-gathers. Norms and biases stay in float32, in which some layers compute with them.
     """
 
     def convert(path: tuple, leaf: jax.Array) -> jax.Array:

@@ -1,7 +1,7 @@
-"""The least operations a step can do: every forward and every gradient once, nothing repeated.
+"""Model FLOPs of a step, for MFU: every forward and backward pass once, without remat.
 
-Forwards are traced from shapes and counted; a gradient costs one more forward with respect to
-activations and one more with respect to weights.
+Forward passes are traced from shapes and counted. A gradient with respect to activations costs one
+more forward pass, a gradient with respect to weights another one.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ Shape = jax.ShapeDtypeStruct
 def rl_model_flops(
     models: RLModels, config: RLConfig, params: Any, batch: Any, assumptions: Assumptions
 ) -> float:
-    """Of a step of `training.rl_step`.
+    """Model FLOPs of a step of `training.rl_step`.
 
     Args:
-      models, config: as of `make_rl_step`.
-      params: shapes of (transformer, vae, judge); of an adapter, whose own operations do not count,
-        the transformer below it.
+      models, config: as in `make_rl_step`.
+      params: shapes of (transformer, vae, judge); with LoRA, the base transformer (the adapter's
+        own FLOPs are not counted).
       batch: shapes of a batch.
       assumptions: `loop_trips` is the mean number of steps of the policy's rollout.
     """
@@ -43,7 +43,7 @@ def rl_model_flops(
     def branches(scale: float) -> int:
         return 1 if scale == 1.0 else 2
 
-    # An adapter's base has no gradients of weights either.
+    # With LoRA, the base has no weight gradients.
     differentiated = 2 if config.lora else 3
     forwards = (
         config.num_steps * branches(config.reference_true_cfg_scale)
@@ -57,17 +57,17 @@ def rl_model_flops(
     score = _score(models.scorer, "score", judge, samples, size, queries, assumptions)
     tower = _tower(models.scorer, judge, samples, size, assumptions)
     encodes = 2 if config.flow_matching_weight else 1
-    # Neither VAE nor judge has gradients of weights, and the reference image has none at all.
+    # VAE and judge have no weight gradients; the reference image has no backward pass.
     return forwards * velocity + encodes * encode + 3 * decode + 2 * score - tower
 
 
 def reward_model_flops(scorer: Scorer, judge: Any, pairs: Any, assumptions: Assumptions) -> float:
-    """Of a step of `training.reward_step`; shapes of parameters and of a batch."""
+    """Model FLOPs of a step of `training.reward_step`, from shapes of parameters and batch."""
     size, samples = pairs["winner"].shape[1:3], pairs["winner"].shape[0]
     asked = _queries(pairs)
     both = Shape((2 * samples, *size, 3), jnp.float32)
-    # Pictures get no gradient: what prepares them runs forward only, and the first layer of the
-    # tower has a gradient of its weights alone.
+    # Images get no gradient: preprocessing runs only forward, and the first layer of the vision
+    # tower has only a weight gradient.
     prepare = function_flops(scorer.processor, both, assumptions=_NONE)
     patches = jax.eval_shape(scorer.processor, both)
     project = 2.0 * math.prod(patches.shape) * scorer.model.config.vision_config.hidden_size
@@ -78,11 +78,11 @@ def reward_model_flops(scorer: Scorer, judge: Any, pairs: Any, assumptions: Assu
 def edit_model_flops(
     editor: FillPolicy, transformer: Any, vae: Any, batch: Any, assumptions: Assumptions
 ) -> float:
-    """Of a call of `policy.generate`, with `assumptions.loop_trips` sampling steps."""
+    """Model FLOPs of a call of `policy.generate`, with `assumptions.loop_trips` sampling steps."""
     samples, size = batch.image.shape[0], batch.image.shape[1:3]
     text_length = batch.embeds.prompt_embeds.shape[1]
     velocity = _velocity(editor, transformer, samples, size, text_length)
-    # masked image and source; with guidance
+    # Encodes the masked image and the source; true CFG has two branches.
     encodes, branches = 2, 2
     return (
         assumptions.loop_trips * branches * velocity
@@ -92,7 +92,7 @@ def edit_model_flops(
 
 
 def full_attention_share(scorer: Scorer) -> float:
-    """Share of the vision tower's layers that attend over the whole picture."""
+    """Fraction of the vision tower's layers with full attention."""
     vision = scorer.model.config.vision_config
     return len(vision.fullatt_block_indexes) / vision.depth
 
@@ -163,5 +163,5 @@ def _queries(batch: Any) -> QueryBatch:
 
 
 def _bare(tree: Any) -> Any:
-    """Shapes without shardings: forwards are traced outside of any mesh."""
+    """Shapes without shardings: forward passes are traced outside any mesh."""
     return jax.tree.map(lambda leaf: Shape(leaf.shape, leaf.dtype), tree)

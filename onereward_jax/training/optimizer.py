@@ -1,4 +1,4 @@
-"""The optimiser: AdamW behind a clip of the global gradient norm, with warm-up and decay."""
+"""The optimizer: AdamW with gradient clipping, warm-up and learning rate schedule."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from onereward_jax.models.lora import FACTOR_A, FACTOR_B
 from onereward_jax.training.int8_adam import scale_by_int8_adam
 
 DECAYED = ("kernel", "embedding", FACTOR_A, FACTOR_B)
-"""Names of the parameters that weight decay pulls at: neither biases nor norm scales."""
+"""Names of the parameters with weight decay: no biases, no norm scales."""
 
 SCHEDULES = ("constant", "cosine")
 MOMENTS = ("float32", "bfloat16", "int8")
@@ -21,19 +21,19 @@ MOMENTS = ("float32", "bfloat16", "int8")
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """How parameters are updated.
+    """Settings of the optimizer.
 
     Attributes:
-      learning_rate: the peak. The paper: 1e-5 for the policy, 1e-6 for the judge.
+      learning_rate: peak. The paper: 1e-5 for the policy, 1e-6 for the judge.
       schedule: "constant" or "cosine", after the warm-up.
-      warmup_steps: steps of linear rise from 0.
-      total_steps: the step at which "cosine" ends; not used by "constant".
+      warmup_steps: steps of linear warm-up from 0.
+      total_steps: step at which "cosine" ends; not used by "constant".
       final_fraction: learning rate at the end of "cosine", as a fraction of the peak.
       b1, b2, eps: Adam's.
       weight_decay: decoupled, on kernels, embeddings and adapters only.
-      clip_norm: largest global norm of the gradient.
-      moments: how Adam's two moments are kept: "float32", "bfloat16" (the first of them, the second
-        in float32), or "int8" (both at a byte per weight, see `int8_adam`).
+      clip_norm: clipping threshold of the global gradient norm.
+      moments: dtype of Adam's moments: "float32", "bfloat16" (only the first; the second is
+        float32), or "int8" (both, see `int8_adam`).
     """
 
     learning_rate: float = 1e-5
@@ -69,7 +69,7 @@ class OptimizerConfig:
 
 
 def make_schedule(config: OptimizerConfig) -> optax.Schedule:
-    """Learning rate as a function of the number of updates made so far."""
+    """Learning rate as a function of the number of updates so far."""
     peak, warmup = config.learning_rate, config.warmup_steps
     if config.schedule == "cosine":
         after = optax.cosine_decay_schedule(
@@ -79,7 +79,7 @@ def make_schedule(config: OptimizerConfig) -> optax.Schedule:
         after = optax.constant_schedule(peak)
     if not warmup:
         return after
-    # (n + 1) / warmup: the first update already moves.
+    # (n + 1) / warmup: the first update has a non-zero learning rate.
     rise = optax.linear_schedule(peak / warmup, peak, max(warmup - 1, 1))
     return optax.join_schedules([rise, after], [warmup])
 
@@ -95,9 +95,9 @@ def in_words(config: OptimizerConfig, step: int) -> str:
 
 
 def decay_mask(params: PyTree) -> PyTree:
-    """True at the parameters that are decayed.
+    """True for parameters with weight decay.
 
-    By name and not by rank: a norm's scales stacked over layers have two axes as well.
+    Selected by name, not by rank: norm scales stacked over layers are two-dimensional too.
     """
 
     def decays(path: tuple, _leaf: object) -> bool:
@@ -108,7 +108,7 @@ def decay_mask(params: PyTree) -> PyTree:
 
 
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
-    """The whole chain from raw gradients to updates: a clip, then AdamW."""
+    """The optimizer chain: clip by global norm, then AdamW."""
     adam = {"b1": config.b1, "b2": config.b2, "eps": config.eps}
     if config.moments == "int8":
         scale = scale_by_int8_adam(**adam)

@@ -37,10 +37,10 @@ class PairAnswers(NamedTuple):
 def answer_both_orders(
     scorer: Scorer, params: PyTree, pairs: Pairs
 ) -> tuple[PairAnswers, Float32[Array, "b"]]:
-    """Asks about (winner, loser) and (loser, winner).
+    """Scores (winner, loser) and (loser, winner).
 
     Returns:
-      The answers, and the mean log-likelihood of a word of the question in both orders.
+      The answers, and the mean log-likelihood of the question's tokens over both orders.
     """
     queries = QueryBatch(pairs["query_prefix"], pairs["query_suffix"], pairs["query_suffix_mask"])
     yes, no, words = scorer.score_both_orders_and_words(
@@ -50,17 +50,17 @@ def answer_both_orders(
 
 
 def preference_loss(answers: PairAnswers) -> Float32[Array, "b"]:
-    """Eq. 3, pair by pair."""
+    """Eq. 3 for each pair."""
     return -0.5 * (answers.yes[:, 0] + answers.no[:, 1])
 
 
 def preference_metrics(answers: PairAnswers, pairs: Pairs) -> Metrics:
-    """How the judge does, each as a table of task x dimension.
+    """Metrics of the judge, as tables of task x dimension.
 
     Returns:
-      accuracy: share of pairs in which it prefers the winner, both orders taken together.
-      single_order_accuracy: share of right answers when one order is asked.
-      position_bias: mean P("Yes") over both orders less ½; above 0 it favours the first image.
+      accuracy: fraction of pairs in which it prefers the winner, using both orders.
+      single_order_accuracy: fraction of correct answers in a single order.
+      position_bias: mean P("Yes") over both orders minus ½; above 0, it favours the first image.
     """
     preference = jax.nn.sigmoid(answers.yes - answers.no)
     winner_first, loser_first = preference[:, 0], preference[:, 1]

@@ -1,4 +1,4 @@
-"""A trace of some steps by `jax.profiler`, for TensorBoard's profile page or Perfetto."""
+"""Profiles some steps with `jax.profiler`, for TensorBoard's profile page or Perfetto."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import jax
 
 
 class StepTrace:
-    """Records steps `first` to `last`, counted from 1; none if a run resumes behind them."""
+    """Traces steps `first` to `last`, counted from 1; none if the run resumes after them."""
 
     def __init__(self, folder: Path, first: int, last: int) -> None:
         """`folder` gets `plugins/profile/<time>/`, with one file per host."""
@@ -16,19 +16,19 @@ class StepTrace:
         self._recording = False
 
     def before(self, step: int) -> None:
-        """Starts when `step` is the first one of those to come."""
+        """Starts the trace before the first step in the range."""
         if not self._recording and self._first <= step <= self._last:
             jax.profiler.start_trace(self._folder)
             self._recording = True
 
     def after(self, step: int, outcome: object) -> None:
-        """Stops behind the last step, when the devices are done with its `outcome`."""
+        """Stops the trace after the last step, once its `outcome` is ready."""
         if self._recording and step >= self._last:
             jax.block_until_ready(outcome)
             self.close()
 
     def close(self) -> None:
-        """Writes what was recorded, if the loop ended before `last`."""
+        """Stops the trace if the loop ends before `last`."""
         if self._recording:
             jax.profiler.stop_trace()
             self._recording = False

@@ -1,7 +1,7 @@
-"""Measures of known ways to cheat a judge, watched beside the reward and never trained on.
+"""Metrics of known kinds of reward hacking; logged, never trained on.
 
-Oversaturation, over-sharpening and repainting of what should have stayed: each raises the reward
-of a weak judge while people like the pictures less.
+Oversaturation, over-sharpening and changes outside the mask raise the reward of a weak judge while
+people like the images less.
 
 Single letters: b batch, h, w image height and width.
 """
@@ -37,7 +37,7 @@ def cheating_signs(
     sources: Float[Array, "b h w 3"],
     mask: Float[Array, "b h w 1"],
 ) -> Metrics:
-    """All monitors.
+    """All metrics.
 
     Args:
       images, reference_images: x_θ and x_ref, in [-1, 1].
@@ -45,8 +45,8 @@ def cheating_signs(
       mask: 1 = edit here.
 
     Returns:
-      saturation, edge_density: of x_θ relative to x_ref, 1 = alike; outside_drift: mean
-      |x_θ - source| per channel where the mask is 0; reference_outside_drift: the same of x_ref.
+      saturation, edge_density: ratio of x_θ to x_ref, 1 = equal; outside_drift: mean
+      |x_θ - source| per channel where the mask is 0; reference_outside_drift: the same for x_ref.
     """
 
     def ratio(of: Float32[Array, "b"], to: Float32[Array, "b"]) -> Mean:

@@ -39,15 +39,15 @@ from onereward_jax.training.train_state import (
 
 @dataclasses.dataclass(frozen=True)
 class RewardConfig:
-    """Settings of the judge's training; all of its weights learn.
+    """Settings of the judge's training (full fine-tuning).
 
     Attributes:
-      microbatches: parts of the batch that go through one after the other.
+      microbatches: number of microbatches for gradient accumulation.
       optimizer: the paper: batch 16, learning rate 1e-6.
-      words_weight: of the loss of foretelling the question's own words, a quoted prompt above all,
-        from the pictures: how a judge that has seen nothing learns names. Qwen2.5-VL knows them.
-      jitter: of the pictures of a pair.
-      seed: of the jitter.
+      words_weight: weight of the language-modelling loss on the question's tokens, mainly a quoted
+        prompt. It teaches a judge trained from scratch what words look like; Qwen2.5-VL knows.
+      jitter: augmentation of pairs.
+      seed: seed of the jitter.
     """
 
     microbatches: int = 1
@@ -92,7 +92,7 @@ def make_reward_step(scorer: Scorer, config: RewardConfig, mesh: Mesh) -> MeshFu
 
 
 def jittered(config: RewardConfig, step: Int32[Array, ""], pairs: Pairs) -> Pairs:
-    """The pairs as `step` shows them to the judge; each has its own draws."""
+    """Applies jitter to the pairs of `step`, with one key per pair."""
     keys = jax.random.split(stream(config.seed, "jitter", step), pairs["task"].shape[0])
     prompted = jnp.asarray(QUOTES_PROMPT)[pairs["task"], pairs["dimension"]]
     winner, loser = jitter_pairs(keys, pairs["winner"], pairs["loser"], prompted, config.jitter)
@@ -109,11 +109,11 @@ def make_answers(scorer: Scorer, mesh: Mesh) -> MeshFunction:
 
 
 def abstract_reward_state(scorer: Scorer, config: RewardConfig, mesh: Mesh) -> TrainState:
-    """Shapes and shardings of the state, for restoring and ahead-of-time compiling."""
+    """Shapes and shardings of the state, for restoring and ahead-of-time compilation."""
     optimizer = make_optimizer(config.optimizer)
     return abstract_state(abstract_reward_params(scorer, mesh), optimizer, mesh, with_ema=False)
 
 
 def first_reward_state(config: RewardConfig, params: PyTree, mesh: Mesh) -> TrainState:
-    """The state before the first step from the pre-trained judge, which stays the caller's."""
+    """The initial state from the pre-trained judge; `params` is copied, not donated."""
     return place_state(params, make_optimizer(config.optimizer), mesh, with_ema=False)

@@ -1,6 +1,6 @@
-"""What a training costs: seconds per step and where they go, memory, MFU, goodput.
+"""Performance metrics of a training run: step time, data wait, compile time, memory, MFU, goodput.
 
-The training loop calls these clocks. They never wait for a device where the loop would not.
+Called by the train loop. They add no device synchronization to it.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from onereward_jax.training.host_memory import memory_peak
 from onereward_jax.training.profiler import StepTrace
 
 COMPILATION = "/jax/core/compile/backend_compile_duration"
-"""JAX's name for the time of a compilation, or of reading its outcome from the cache on disk."""
+"""JAX's monitoring event of a compilation, or of a hit in the compilation cache."""
 
 Row = Mapping[str, float | int]
 
 
 class Throughput:
-    """Clocks of one training in one process."""
+    """Performance metrics of one training run in one process."""
 
     def __init__(
         self,
@@ -35,11 +35,11 @@ class Throughput:
     ) -> None:
         """
         Args:
-          started: when this process began with the stage (`time.time()`); now by default.
-          history: rows of the log that earlier processes wrote, steps that were lost included.
-          ideal_step_seconds: the least operations of a step over what all devices can do, for
-            MFU; None where that is not known.
-          trace: the steps to record.
+          started: start time of the stage in this process (`time.time()`); None: now.
+          history: log rows of earlier processes, including lost steps.
+          ideal_step_seconds: model FLOPs of a step over peak FLOP/s of all devices, for MFU; None
+            if unknown.
+          trace: the steps to profile.
         """
         self._started = time.time() if started is None else started
         self._history = [row for row in history if "elapsed_seconds" in row]
@@ -52,7 +52,7 @@ class Throughput:
 
     @contextmanager
     def running(self, step: int) -> Iterator[None]:
-        """To be held while the loop runs, which begins behind `step`."""
+        """Context of the train loop, which starts after `step`."""
         kept = [row for row in self._history if row["step"] <= step]
         self._useful = kept[-1]["goodput"] * kept[-1]["elapsed_seconds"] if kept else 0.0
         monitoring.register_event_duration_secs_listener(self._on_event)
@@ -66,14 +66,14 @@ class Throughput:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """The loop gets a batch. It costs nothing while the device is still busy."""
+        """Context of fetching a batch; counts as data wait only if the device is idle."""
         begin = time.monotonic()
         yield
         if self._last is None or self._last.is_ready():
             self._waited += time.monotonic() - begin
 
     def run(self, step: Callable[..., Any], number: int, *arguments: Any) -> Any:
-        """Calls step `number`; the time of a call that compiles is not that of a step."""
+        """Calls step `number`; a call that compiles is excluded from the step time."""
         if self._trace is not None:
             self._trace.before(number)
         compiled, begin = self._compile_seconds, time.monotonic()
@@ -88,7 +88,7 @@ class Throughput:
 
     @contextmanager
     def pausing(self) -> Iterator[None]:
-        """The loop does something beside training that waits for the device anyway."""
+        """Context of other work in the loop that blocks on the device, e.g. a checkpoint."""
         jax.block_until_ready(self._last)
         begin = time.monotonic()
         yield
@@ -104,15 +104,15 @@ class Throughput:
         )
 
     def read(self, step: int) -> dict[str, float]:
-        """The figures since the last reading; the device must be done with `step`.
+        """The metrics since the last call; the device must be done with `step`.
 
         Returns:
-          step_seconds: per step, data included; data_wait_seconds: of these, without work for
-          the device; compile_seconds: of this process so far; mfu; device_memory_gib or
-          host_memory_gib: at most so far; time: now, in seconds since 1970; elapsed_seconds:
-          since the stage was first started; goodput: share of them spent in steps that count,
-          so without loading, compiling, waiting, checkpoints, pictures, steps lost to a crash and
-          the time between a stop and the next start.
+          step_seconds: per step, including data; data_wait_seconds: the part of it with an idle
+          device; compile_seconds: of this process so far; mfu; device_memory_gib or
+          host_memory_gib: peak so far; time: Unix time in seconds; elapsed_seconds: since the stage
+          was first started; goodput: fraction of them spent in steps that count, without loading,
+          compiling, waiting, checkpoints, sample images, steps lost to a crash and the time between
+          a stop and the next start.
         """
         steps, now = step - self._steps_before, time.time()
         stepping = time.monotonic() - self._since - self._paused
@@ -133,7 +133,7 @@ class Throughput:
         return row
 
     def first_start(self) -> float:
-        """`time.time()` at the start of the first process; a lost row still knows it."""
+        """`time.time()` at the start of the first process, from any row of the history."""
         earlier = [row["time"] - row["elapsed_seconds"] for row in self._history]
         return min([self._started, *earlier])
 
@@ -147,7 +147,7 @@ class Throughput:
 
 
 def format_row(row: Row) -> str:
-    """The figures of a row of the log for a progress bar."""
+    """Formats the performance metrics of a log row, for a progress bar."""
     said = [f"loss {row['loss']:.4f}"] if "loss" in row else []
     said.append(f"{row['step_seconds']:.2f} s/step")
     said.append(f"data {row['data_wait_seconds']:.2f} s")

@@ -1,4 +1,4 @@
-"""Everything a training run carries from step to step, and how it lies on the mesh."""
+"""The train state and its shardings."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from onereward_jax.parallel import MeshFunction, batch_sharding, mesh_jit, repli
 
 
 class TrainState(NamedTuple):
-    """The state of a run; a step takes one (donated) and returns the next.
+    """The state of a training run; a step takes it (donated) and returns the next.
 
     Attributes:
-      step: steps taken, refused ones included; also what all randomness is derived from.
-      params: float32 master parameters.
-      opt_state: the optimiser's moments and counters.
-      ema: moving average of `params` (π_ema), or None where a stage keeps none.
-      refused: steps whose update was refused because loss or gradient was not finite.
+      step: number of steps, including refused ones; all RNG keys are derived from it.
+      params: float32 master weights.
+      opt_state: moments and counters of the optimizer.
+      ema: EMA of `params` (π_ema); None if the stage has none.
+      refused: number of steps skipped because loss or gradients were not finite.
     """
 
     step: Int32[Array, ""]
@@ -36,10 +36,10 @@ class TrainState(NamedTuple):
 def create_state(
     params: PyTree, optimizer: optax.GradientTransformation, *, with_ema: bool
 ) -> TrainState:
-    """The state before the first step, with π_ema ← π_θ.
+    """The initial state, with π_ema ← π_θ.
 
-    Parameters are copied: the state will be donated, and the caller may go on using his (as
-    frozen reference, for example).
+    `params` is copied to float32: the state will be donated, while `params` may stay in use, e.g.
+    as frozen reference.
     """
     params = jax.tree.map(lambda leaf: jnp.copy(leaf).astype(jnp.float32), params)
     return TrainState(
@@ -54,16 +54,15 @@ def create_state(
 def abstract_state(
     abstract_params: PyTree, optimizer: optax.GradientTransformation, mesh: Mesh, *, with_ema: bool
 ) -> TrainState:
-    """Shapes and shardings of a whole state, for jit, restoring and ahead-of-time compiling.
+    """Shapes and shardings of a state, for jit, restoring and ahead-of-time compilation.
 
     Args:
       abstract_params: shapes and shardings of the parameters (arrays or `jax.ShapeDtypeStruct`),
-        e.g. from `policy.policy_loader.abstract_params`. Moments and average lie where their
-        parameters lie, counters everywhere; axes along which a moment has one element only are
-        not split.
-      optimizer: decides what `opt_state` holds.
+        e.g. from `policy.policy_loader.abstract_params`. Moments and EMA have the shardings of
+        their parameters, counters are replicated; axes of size 1 of a moment are not sharded.
+      optimizer: determines `opt_state`.
       mesh: the mesh.
-      with_ema: whether there is an average.
+      with_ema: whether the state has an EMA.
 
     Returns:
       A `TrainState` of `jax.ShapeDtypeStruct` with `.sharding`.
@@ -93,23 +92,23 @@ def abstract_state(
 
 
 def _fitting(moment: jax.ShapeDtypeStruct, sharding: NamedSharding) -> NamedSharding:
-    """The sharding of a parameter, for an array that may be shorter along some axes."""
+    """The sharding of a parameter, for a moment that may have size 1 along some axes."""
     axes = (*sharding.spec, *[None] * (len(moment.shape) - len(sharding.spec)))
     spec = [axis if length > 1 else None for axis, length in zip(axes, moment.shape)]
     return NamedSharding(sharding.mesh, PartitionSpec(*spec), memory_kind=sharding.memory_kind)
 
 
 def shardings_of(abstract: PyTree) -> PyTree:
-    """The shardings of a tree of `jax.ShapeDtypeStruct` or arrays."""
+    """The shardings of a pytree of `jax.ShapeDtypeStruct` or arrays."""
     return jax.tree.map(lambda leaf: leaf.sharding, abstract)
 
 
 def place_state(
     params: PyTree, optimizer: optax.GradientTransformation, mesh: Mesh, *, with_ema: bool
 ) -> TrainState:
-    """The first state of a run from parameters that lie on the mesh already.
+    """The initial state from parameters that are already on the mesh.
 
-    Moments and average are created in their shards: no device ever holds a full copy.
+    Moments and EMA are created sharded: no device ever holds a full copy.
     """
     abstract = abstract_state(params, optimizer, mesh, with_ema=with_ema)
     create = functools.partial(create_state, optimizer=optimizer, with_ema=with_ema)

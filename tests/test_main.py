@@ -224,7 +224,7 @@ def test_help_explains_every_stage():
     ("arguments", "message"),
     [
         (["--config.rl.stesp=5"], "config.rl.stesp is not a field of the config; did you mean"),
-        (["--stage=rl"], "stage rl reads data, which is not done: run --stage=data first"),
+        (["--stage=rl"], "stage rl reads data, which is not complete: run --stage=data first"),
         (["--config.models.editor=mini/models/judge"], "config.models.editor: "),
         (
             ["--config.models.transformer=mini/models/editor/vae"],

@@ -88,7 +88,7 @@ def test_a_make_that_takes_the_work_folder_is_given_it(tmp_path):
     ("name", "content", "message"),
     [
         ("nowhere.py", None, "nowhere.py': there is no such file"),
-        ("no.such.module", None, "neither 'judge' nor a module or a .py file that there is"),
+        ("no.such.module", None, "neither 'judge' nor an existing module or .py file"),
         ("mine.py", "x = 1", "mine.py': it has no function make_reward"),
         (
             "mine.py",

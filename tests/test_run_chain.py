@@ -121,7 +121,7 @@ def test_complete_stages_run_again_only_when_their_output_would_differ(config, t
     assert read_record(tmp_path / "total").results == {"total": 6}
     said = capsys.readouterr().out
     assert "(config.count.size: 4 -> 3)" in said
-    assert "total: former output moved" in said or "total: starting" in said
+    assert "total: old output moved" in said or "total: starting" in said
 
 
 def test_a_stage_that_is_written_over_says_what_has_changed(config, tmp_path, capsys):
@@ -139,7 +139,7 @@ def test_steps_may_grow_and_what_adds_concerns_no_reader(config, tmp_path, capsy
     written = (tmp_path / "double" / "0").stat().st_mtime_ns
     config.double.steps = 2
     assert run(config, tmp_path) == {"count": False, "double": True, "total": True}
-    assert "double: going on (config.double.steps: 1 -> 2)" in capsys.readouterr().out
+    assert "double: resuming (config.double.steps: 1 -> 2)" in capsys.readouterr().out
     assert (tmp_path / "double" / "0").stat().st_mtime_ns == written
     config.double.more = "x"
     assert run(config, tmp_path) == {"count": False, "double": True, "total": False}
@@ -183,7 +183,7 @@ def test_output_of_other_settings_is_kept_and_taken_back(config, tmp_path, capsy
     assert run(config, tmp_path) == NOTHING
     assert (tmp_path / "count" / "numbers.txt").stat().st_mtime_ns == written
     assert read_record(tmp_path / "total").results == {"total": 12}
-    assert "count.old-1 is taken back: it was made from these inputs" in capsys.readouterr().out
+    assert "count.old-1 is restored: it was made from these inputs" in capsys.readouterr().out
     # What took its place while it was away is kept in turn; what is damaged is in nobody's way.
     (tmp_path / "count.old-9").mkdir()
     (tmp_path / "count.old-9" / "stage.json").write_text("{")
@@ -198,12 +198,12 @@ def test_finished_output_of_more_steps_is_taken_back(config, tmp_path, capsys):
     assert run(config, tmp_path)["double"]
     config.double.steps = 3
     assert run(config, tmp_path) == NOTHING
-    assert "double.old-1 is taken back" in capsys.readouterr().out
+    assert "double.old-1 is restored" in capsys.readouterr().out
     # What was left half-way is gone on with where it is.
     (tmp_path / "double.old-2" / "stage.json").unlink()
     config.double.steps = 4
     assert run(config, tmp_path)["double"]
-    assert "double: going on (config.double.steps: 3 -> 4)" in capsys.readouterr().out
+    assert "double: resuming (config.double.steps: 3 -> 4)" in capsys.readouterr().out
 
 
 def test_former_output_is_taken_back_to_go_on_from(config, tmp_path, capsys):
@@ -216,8 +216,8 @@ def test_former_output_is_taken_back_to_go_on_from(config, tmp_path, capsys):
     assert run(config, tmp_path) == {"count": False, "double": True, "total": True}
     assert (tmp_path / "double" / "0").stat().st_mtime_ns == written
     said = capsys.readouterr().out
-    assert "double.old-1 is taken back: to go on from" in said
-    assert "double: going on (config.double.steps: 1 -> 2)" in said
+    assert "double.old-1 is restored: to resume from" in said
+    assert "double: resuming (config.double.steps: 1 -> 2)" in said
 
 
 def test_nothing_is_touched_before_everything_is_checked(config, tmp_path):
@@ -262,7 +262,7 @@ def test_forgotten_flags_are_named_and_nothing_is_moved(config, tmp_path):
     config.count.size = 3
     run(config, tmp_path)
     config.count.size = 4
-    message = r"reads count, .*\(config\.count\.size: 3 -> 4\): give that run's flags .*--resume"
+    message = r"reads count, .*\(config\.count\.size: 3 -> 4\): use the same flags .*--resume"
     for stage in ("double", "total"):
         with pytest.raises(ValueError, match=message):
             run(config, tmp_path, only=stage)
@@ -273,7 +273,7 @@ def test_after_one_stage_alone_the_outdated_ones_are_named(config, tmp_path, cap
     run(config, tmp_path)
     config.double.steps = 2
     run(config, tmp_path, only="double")
-    assert "total is of a former double: run without --stage" in capsys.readouterr().out
+    assert "total is outdated, made from an older double" in capsys.readouterr().out
     run(config, tmp_path)
     run(config, tmp_path, only="double")
     assert "former double" not in capsys.readouterr().out
@@ -300,14 +300,14 @@ def test_interrupted_stages_resume_or_start_again(config, tmp_path):
 
 
 def test_one_stage_alone_wants_everything_it_reads_up_to_date(config, tmp_path):
-    with pytest.raises(ValueError, match="double reads count, which is not done: run --stage=cou"):
+    with pytest.raises(ValueError, match="double reads count, which is not complete: run --stage"):
         run(config, tmp_path, only="total")
     run(config, tmp_path)
     config.count.size = 5
     with pytest.raises(ValueError, match=r"reads count, .*config\.count\.size: 4 -> 5"):
         run(config, tmp_path, only="total")
     assert run(config, tmp_path, only="count") == {"count": True}
-    with pytest.raises(ValueError, match=r"reads double, .*\(the output of count is another one"):
+    with pytest.raises(ValueError, match=r"reads double, .*\(the output of count has changed"):
         run(config, tmp_path, only="total")
     assert run(config, tmp_path, only="double") == {"double": True}
     assert run(config, tmp_path, only="total") == {"total": True}

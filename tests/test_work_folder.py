@@ -100,7 +100,7 @@ for beat in range(1000):
         finally:
             living.kill()
             living.wait()
-        assert "looking for a sign of life" in capsys.readouterr().out
+        assert "for a heartbeat" in capsys.readouterr().out
         # Now it stands still.
         with WorkdirLock(tmp_path, beat_seconds=0.2):
             token = json.loads((tmp_path / FILE).read_text())["token"]

@@ -1,4 +1,4 @@
-"""The chain of a run: which stages run, what is stale, what is resumed, one run at a time."""
+"""Runs the stages of a run: staleness, resume, the lock of the work folder, plug-ins."""
 
 from onereward_jax.chain.chain import Outcome, run_chain
 from onereward_jax.chain.stage import Stage, StageContext

@@ -1,4 +1,4 @@
-"""Base models that an earlier stage of the same run makes: `config.models.editor = "stage:..."`."""
+"""Base models made by an earlier stage of the same run: `config.models.editor = "stage:..."`."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import pathlib
 from ml_collections import FrozenConfigDict
 
 MODELS = ("models.editor", "models.judge")
-"""Fields that may name such a model."""
+"""Config fields that may name such a model."""
 
 _PREFIX = "stage:"
 
 
 def made_by(config: FrozenConfigDict, field: str) -> str:
-    """The stage that makes the model of a field; "" where it is ready before the run.
+    """The stage that makes the model of a field; "" if no stage does.
 
     Args:
-      config: the whole config.
+      config: the full config.
       field: one of `MODELS`.
     """
     name = config.models[field.removeprefix("models.")]
@@ -24,5 +24,5 @@ def made_by(config: FrozenConfigDict, field: str) -> str:
 
 
 def made_folder(config: FrozenConfigDict, field: str, workdir: pathlib.Path) -> pathlib.Path:
-    """Where `made_by` writes the model: "stage:pretrain/editor" is <workdir>/pretrain/editor."""
+    """The model's folder: "stage:pretrain/editor" is <workdir>/pretrain/editor."""
     return workdir / config.models[field.removeprefix("models.")].removeprefix(_PREFIX)

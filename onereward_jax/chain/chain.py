@@ -1,4 +1,4 @@
-"""Running stages in order: skip what is complete, resume what was interrupted, lose nothing."""
+"""Runs stages in order: skips complete ones, resumes interrupted ones, deletes no output."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ from onereward_jax.parallel.progress import announce
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What came of one stage: its record, and whether it ran now or had nothing to do."""
+    """The outcome of a stage: its record, and whether it ran or was up to date."""
 
     stage: str
     ran: bool
@@ -63,29 +63,28 @@ def run_chain(
     only: str | None = None,
     command: Command | None = None,
 ) -> list[Outcome]:
-    """Run the stages named in `config.stages`, or only one of them.
+    """Runs the stages named in `config.stages`, or a single one.
 
-    A stage is skipped when it is complete and none of the inputs that its output depends on has
-    changed (`staleness`). Output made from other inputs is moved aside, not deleted, and taken back
-    when those inputs return. Everything that can be checked is checked before the first stage.
-    Every process of a multi-process run calls this; they share `workdir`, process 0 decides for
-    all, and what a stage returns there counts.
+    A stage is skipped if it is complete and none of the inputs of its output has changed
+    (`staleness`). Output made from other inputs is moved aside, not deleted, and restored if those
+    inputs return. Everything that can be checked is checked before the first stage. All processes
+    of a multi-process run call this; they share `workdir`, process 0 decides for all, and its
+    results of a stage count.
 
     Args:
       config: the experiment.
-      workdir: the folder of the run; each stage writes into the sub-folder of its name. One run at
-        a time holds it.
-      mesh: devices, passed on to the stages.
-      stages: all stages there are, in order.
-      only: run this stage alone; those it reads must be complete.
-      command: the flags, kept for `--resume` and to name those that nothing reads.
+      workdir: the folder of the run; each stage writes to the sub-folder of its name. Locked by one
+        run at a time.
+      mesh: the device mesh, passed to the stages.
+      stages: all known stages, in order.
+      only: run only this stage; those it reads must be complete.
+      command: the flags, saved for `--resume` and to report unused ones.
 
     Raises:
-      ValueError: an unknown stage, a missing config section, a field out of range or read by no
-        stage, what a stage's check says, a work folder in use, or (with `only`) an earlier stage
-        that is not complete.
-      Stopped: as asked by a signal, see `parallel.preemption`.
-      PeerLost: another process is missing or has failed.
+      ValueError: an unknown stage, a missing config section, a field out of range or unused, a
+        failed check of a stage, a work folder in use, or (with `only`) an incomplete earlier stage.
+      Stopped: after a signal, see `parallel.preemption`.
+      PeerLost: another process is missing or failed.
     """
     table = {stage.name: stage for stage in stages}
     for name in (*config.stages, *([only] if only else [])):
@@ -95,7 +94,7 @@ def run_chain(
     chain = _Chain(FrozenConfigDict(config), folders, mesh, table, command)
     chosen = [stage for stage in stages if stage.name in ((only,) if only else config.stages)]
     with contextlib.ExitStack() as held:
-        if folders.copy is not None:  # what a run in a bucket leaves is seen only while it is held
+        if folders.copy is not None:  # lock first: another run may change the bucket
             held.enter_context(chain.held())
             folders.fetch_heads()
         broadcast_from_writer(lambda: chain.prepare(chosen))
@@ -109,7 +108,7 @@ def run_chain(
 
 @dataclasses.dataclass(frozen=True)
 class _Chain:
-    """What stays the same from stage to stage of one run."""
+    """The constants of one run."""
 
     config: FrozenConfigDict
     folders: OutputFolders
@@ -119,7 +118,7 @@ class _Chain:
 
     @property
     def workdir(self) -> pathlib.Path:
-        """Of the run, on this host."""
+        """The work folder, on this host."""
         return self.folders.workdir
 
     def held(self) -> WorkdirLock | _Unheld:
@@ -135,15 +134,15 @@ class _Chain:
         ]
 
     def record(self, stage: Stage) -> StageRecord | None:
-        """What `stage.json` says at the moment."""
+        """The current `stage.json` of a stage."""
         return self.folders.record(stage.name)
 
     def inputs(self, stage: Stage, known: dict[str, dict[str, Any]]) -> dict[str, Any]:
-        """Every value the output of `stage` depends on, once the stages it reads are up to date.
+        """Every value that the output of `stage` depends on, once the stages it reads are current.
 
         Args:
-          stage: of which.
-          known: inputs by stage, filled while asking, so that no content is read twice.
+          stage: the stage.
+          known: cache of inputs by stage, so that no content is read twice.
         """
         if stage.name not in known:
             earlier = {
@@ -154,7 +153,7 @@ class _Chain:
         return known[stage.name]
 
     def prepare(self, chosen: Sequence[Stage]) -> str:
-        """On process 0, before anything is touched: whatever can be wrong is said now."""
+        """On process 0, before anything is changed: runs all checks."""
         overrides = self.command.overrides if self.command else ()
         present = [self.table[name] for name in self.config.stages]
         for stage in chosen:
@@ -173,7 +172,7 @@ class _Chain:
         return ""
 
     def has_to_run(self, stage: Stage, known: dict[str, dict[str, Any]]) -> bool:
-        """Whether a stage is missing, incomplete or made from other inputs."""
+        """Whether a stage has no output, an incomplete one, or one from other inputs."""
         record = self.record(stage)
         return (
             record is None
@@ -183,11 +182,11 @@ class _Chain:
         )
 
     def comparison(self, stage: Stage, record: StageRecord, inputs: Mapping[str, Any]) -> Change:
-        """The inputs of a record beside those of now."""
+        """Compares the inputs of a record with the current ones."""
         return compare(stage, self.config, record.inputs, inputs)
 
     def context(self, stage: Stage, inputs: Mapping[str, Any] | None = None) -> StageContext:
-        """What the stage is handed."""
+        """The context of a stage."""
         fixed = {}
         if inputs is not None:
             effects = input_effects(stage, self.config)
@@ -202,32 +201,32 @@ class _Chain:
         )
 
     def require_upstream(self, stage: Stage, known: dict[str, dict[str, Any]]) -> None:
-        """Raise a ValueError unless all that `stage` reads, however indirectly, is up to date."""
+        """Raises ValueError unless all stages that `stage` depends on are up to date."""
         for earlier in self.upstream(stage):
             self.require_upstream(earlier, known)
             record = self.record(earlier)
             if record is None or record.status != COMPLETE:
                 raise ValueError(
-                    f"stage {stage.name} reads {earlier.name}, which is not done: run "
-                    f"--stage={earlier.name} first, or leave --stage out"
+                    f"stage {stage.name} reads {earlier.name}, which is not complete: run "
+                    f"--stage={earlier.name} first, or leave out --stage"
                 )
             found = self.comparison(earlier, record, self.inputs(earlier, known))
             if found.action is Action.UNCHANGED:
                 continue
             if found.only_settings:
                 advice = (
-                    "give that run's flags again (--resume does, in place of --config), or "
-                    f"--stage={earlier.name} to make it with these"
+                    "use the same flags as before (--resume instead of --config does that), or run "
+                    f"--stage={earlier.name} with the new ones"
                 )
             else:
-                advice = f"run --stage={earlier.name} first, or leave --stage out"
+                advice = f"run --stage={earlier.name} first, or leave out --stage"
             raise ValueError(
                 f"stage {stage.name} reads {earlier.name}, which was made from other inputs "
                 f"({found}): {advice}"
             )
 
     def run(self, stage: Stage) -> Outcome:
-        """Run one stage unless there is nothing to do."""
+        """Runs one stage unless it is up to date."""
         folder = self.workdir / stage.name
         if stop_requested():
             raise Stopped(
@@ -238,7 +237,7 @@ class _Chain:
         if inputs is None:
             record = self.record(stage)
             where = self.folders.place(folder)
-            announce(f"{stage.name}: complete and unchanged; remove {where} to run it again")
+            announce(f"{stage.name}: complete and unchanged; remove {where} to rerun it")
             return Outcome(stage.name, False, record)
         start, results = time.monotonic(), None
         self.folders.fetch(reads_of(stage, self.config), stage.name, alone=stage.alone)
@@ -246,7 +245,7 @@ class _Chain:
         with self.folders.kept_up(stage.name, lambda: stage.before_publishing(context)):
             if is_writer() or not stage.alone:
                 results = stage.run(context)
-            # However long the writer may take: a dead one is noticed by the runtime.
+            # No timeout: the runtime detects a dead process 0.
             barrier(f"end of {stage.name}", seconds=None)
         barrier(f"files of {stage.name}", seconds=None)
         record = StageRecord(
@@ -264,12 +263,12 @@ class _Chain:
         return Outcome(stage.name, True, record)
 
     def settle(self, stage: Stage) -> dict[str, Any] | None:
-        """On process 0: leaves in the stage's folder only what it may go on from.
+        """On process 0: prepares the stage's folder, keeping only output it can resume from.
 
         Returns:
-          Its inputs, or None when it is complete and unchanged.
+          The stage's inputs, or None if it is complete and unchanged.
         """
-        self.folders.fetch_heads_here()  # people may have answered since
+        self.folders.fetch_heads_here()  # there may be new answers
         known: dict[str, dict[str, Any]] = {}
         self.require_upstream(stage, known)
         inputs = self.inputs(stage, known)
@@ -278,30 +277,30 @@ class _Chain:
         starts_over = found is None or found.action is Action.STARTS_OVER
         former = None
         if starts_over or found.action is Action.GOES_ON:
-            # What is finished already need not be gone on to.
+            # Prefer output that is already complete to resuming.
             former = self.former_output(stage, inputs, complete=not starts_over)
         if starts_over or former:
             if self.folders.has_output(stage.name) or (record and record.status == COMPLETE):
                 kept = self.folders.set_aside(stage.name)
                 why = str(found) if found else f"it has no {FILE}"
-                announce(f"{stage.name}: former output moved to {kept} ({why})")
+                announce(f"{stage.name}: old output moved to {kept} ({why})")
             else:
                 self.folders.remove(stage.name)
             if former:
                 self.folders.take_back(former, stage.name)
                 record = self.record(stage)
                 found = self.comparison(stage, record, inputs)
-                why = "to go on from" if found.differing else "it was made from these inputs"
-                announce(f"{stage.name}: {self.folders.place(former)} is taken back: {why}")
+                why = "to resume from" if found.differing else "it was made from these inputs"
+                announce(f"{stage.name}: {self.folders.place(former)} is restored: {why}")
         unchanged = found is not None and found.action is Action.UNCHANGED
         if unchanged and record is not None and record.status == COMPLETE:
             return None
         kept_output = found is not None and found.action is not Action.STARTS_OVER
         if kept_output and not stage.resumes:
             self.folders.remove(stage.name)
-        going_on = kept_output and stage.resumes and self.folders.has_output(stage.name)
+        resuming = kept_output and stage.resumes and self.folders.has_output(stage.name)
         changed = f" ({found})" if kept_output and found.differing else ""
-        announce(f"{stage.name}: {'going on' if going_on else 'starting'}{changed}")
+        announce(f"{stage.name}: {'resuming' if resuming else 'starting'}{changed}")
         self.folders.declare(stage.name, StageRecord(STARTED, inputs))
         if self.command is not None:
             write_command(self.workdir, self.command)
@@ -312,17 +311,17 @@ class _Chain:
     def former_output(
         self, stage: Stage, inputs: Mapping[str, Any], *, complete: bool
     ) -> pathlib.Path | None:
-        """Output that was moved aside and was made from these inputs, or can go on to them.
+        """Output that was moved aside and was made from these inputs, or can be resumed with them.
 
         Args:
-          stage, inputs: of which, and of what.
-          complete: whether it must be finished and of just these inputs; the first choice anyhow.
+          stage, inputs: the stage and its current inputs.
+          complete: accept only complete output of exactly these inputs; always preferred.
         """
         found = []
         for folder in self.workdir.glob(f"{stage.name}.old-*"):
             try:
                 record = read_record(folder)
-            except ValueError:  # damaged: it stays where it is
+            except ValueError:  # damaged: ignore it
                 continue
             if record is None:
                 continue
@@ -334,7 +333,7 @@ class _Chain:
         return max(found)[3] if found else None
 
     def name_outdated(self, stage: Stage) -> None:
-        """Say which later stages still show an output of `stage` that is no more."""
+        """Announces which later stages were made from older output of `stage`."""
         outdated = []
         for later in self.table.values():
             record = self.record(later) if later.name in self.config.stages else None
@@ -346,13 +345,13 @@ class _Chain:
         if outdated:
             verb = "is" if len(outdated) == 1 else "are"
             announce(
-                f"{', '.join(outdated)} {verb} of a former {stage.name}: run without --stage to "
-                "renew what follows"
+                f"{', '.join(outdated)} {verb} outdated, made from an older {stage.name}: run "
+                "without --stage to update"
             )
 
 
 class _Unheld:
-    """In place of the lock on processes that do not write."""
+    """Replaces the lock on processes other than 0."""
 
     def __enter__(self) -> None: ...
 

@@ -1,7 +1,7 @@
-"""What every field of the config may be: a rule by its dotted name.
+"""Validation rules of config fields, by dotted name.
 
-These are rules of single fields. What depends on several of them, on files or on the devices is in
-the `check` of the stage that reads them.
+These are rules for single fields. Checks that involve multiple fields, files or devices are in the
+`check` of the stage that reads them.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from onereward_jax.tasks import TASKS, Dimension
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """A rule.
+    """A validation rule.
 
     Attributes:
-      expected: what a value should be, as the rest of a sentence.
-      holds: whether a value is.
+      expected: description of valid values, the end of an error message.
+      holds: value -> whether it is valid.
     """
 
     expected: str
@@ -38,7 +38,7 @@ def _is_number(value: Any) -> bool:
 
 
 def choice(*values: str) -> Rule:
-    """One of some words."""
+    """One of these strings."""
     return Rule(f"choose one of {', '.join(values)}", lambda value: value in values)
 
 
@@ -75,7 +75,7 @@ def between(low: float, high: float = math.inf) -> Rule:
 
 
 def each(rule: Rule) -> Rule:
-    """A tuple that is not empty, whose items obey a rule."""
+    """A non-empty tuple whose items satisfy a rule."""
     return Rule(
         f"a tuple of values expected, for each: {rule.expected}",
         lambda v: isinstance(v, tuple) and len(v) > 0 and all(map(rule.holds, v)),
@@ -83,7 +83,7 @@ def each(rule: Rule) -> Rule:
 
 
 def or_none(rule: Rule) -> Rule:
-    """Nothing, or what a rule says."""
+    """None, or a value that satisfies a rule."""
     return Rule(f"None or {rule.expected}", lambda v: v is None or rule.holds(v))
 
 
@@ -132,7 +132,7 @@ def jitter(section: str) -> dict[str, Rule]:
 
 
 def _training(section: str) -> dict[str, Rule]:
-    """What the stages that train have in common."""
+    """Rules shared by the training stages."""
     names = ("steps", "batch_size", "microbatches", "checkpoint_every", "log_every")
     rules = {f"{section}.{name}": whole(1) for name in names}
     rules[f"{section}.max_refused"] = whole(0)

@@ -1,7 +1,7 @@
-"""Fingerprints of what config fields name: the content counts, not the path.
+"""Fingerprints of files and folders named in the config: of the content, not the path.
 
-Weights of tens of GB are told apart by samples of their files; everything else is read whole. Both
-give the same fingerprint for a copy in another place.
+Large weight files are fingerprinted by samples, everything else by its full content. A copy has the
+same fingerprint.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ from onereward_jax.parallel.progress import announce
 from onereward_jax.storage import local_path, states_below
 
 WHOLE_BYTES = 4 << 20
-"""Files up to this size are read whole."""
+"""Files up to this size are read in full."""
 SAMPLES, SAMPLE_BYTES = 64, 64 << 10
-"""Of larger ones so many pieces of this size, evenly spaced, the head and the end among them."""
+"""Number and size of the samples of larger files, evenly spaced, including start and end."""
 
 MODEL_FILES = (".safetensors", ".json", ".txt", ".jinja", ".model")
-"""What is read of a model's folder."""
+"""Suffixes of the files that count in a model folder."""
 
 NONE = "none"
 MADE_HERE = "made by an earlier stage"
 
 DIGESTS = "picture_digests.json"
-"""In the work folder: digests of a data folder's files, so that each is read once."""
+"""File in the work folder that caches the digests of a data folder's files."""
 
 
 def of_file(path: pathlib.Path) -> str:
-    """The fingerprint of a file: of all of it, or of its size and samples.
+    """The fingerprint of a file: of its content, or of its size and samples.
 
     Raises:
-      OSError: it cannot be read.
+      OSError: the file cannot be read.
     """
     size = path.stat().st_size
     digest = hashlib.sha256(str(size).encode())
@@ -60,36 +60,36 @@ def of_file(path: pathlib.Path) -> str:
 
 
 def of_model(folder: pathlib.Path) -> str:
-    """The fingerprint of a model's folder: the files that are read, by their names in it."""
+    """The fingerprint of a model folder, from names and content of its `MODEL_FILES`."""
     files = (path for path in folder.rglob("*") if path.suffix in MODEL_FILES and path.is_file())
     return _of_named((path.relative_to(folder).as_posix(), of_file(path)) for path in files)
 
 
 def model(field: str) -> Digest:
-    """Of the model that `field` names, a folder or the hub's."""
+    """Fingerprint of the model named by `field`, a folder or a hub repository."""
 
     def digest(config: FrozenConfigDict, workdir: pathlib.Path) -> str:
         if field in MODELS and made_by(config, field):
-            return MADE_HERE  # what it depends on are inputs of that stage
+            return MADE_HERE  # its inputs are those of that stage
         name = _value(config, field)
         if not name:
             return NONE
         folder = resolve_folder(name, f"config.{field}")
-        _tell_commit(field, name, hub_commit(folder))
+        _announce_commit(field, name, hub_commit(folder))
         return of_model(folder)
 
     return digest
 
 
 @functools.cache
-def _tell_commit(field: str, name: str, commit: str | None) -> None:
-    """Once: which commit of a model on the hub is taken."""
+def _announce_commit(field: str, name: str, commit: str | None) -> None:
+    """Announces, once, the commit of a hub model."""
     if commit:
         announce(f"config.{field}: {name} is commit {commit} of the Hugging Face hub")
 
 
 def file(field: str) -> Digest:
-    """Of the file that `field` names; none where it is empty."""
+    """Fingerprint of the file named by `field`; NONE if the field is empty."""
 
     def digest(config: FrozenConfigDict, workdir: pathlib.Path) -> str:
         name = _value(config, field)
@@ -99,7 +99,7 @@ def file(field: str) -> Digest:
 
 
 def folder(field: str) -> Digest:
-    """Of every file below the folder that `field` names, such as a TFDS data set."""
+    """Fingerprint of all files below the folder named by `field`, such as a TFDS data set."""
 
     def digest(config: FrozenConfigDict, workdir: pathlib.Path) -> str:
         top = local_path(_value(config, field), again=False)
@@ -110,10 +110,10 @@ def folder(field: str) -> Digest:
 
 
 def pictures(field: str) -> Digest:
-    """Of a data folder: its metadata, and every file that the metadata names.
+    """Fingerprint of a data folder: its metadata and all files named in it.
 
-    Digests of files are kept in the work folder; a file is read again when its size or time is
-    another one. Of a bucket nothing but the metadata is fetched as long as no file is.
+    Digests of files are cached in the work folder; a file is read again if its size or modification
+    time has changed. From a bucket, only the metadata is fetched as long as no file has changed.
     """
 
     def digest(config: FrozenConfigDict, workdir: pathlib.Path) -> str:
@@ -121,7 +121,7 @@ def pictures(field: str) -> Digest:
         metadata = local_path(f"{top}/{METADATA}")
         if not metadata.is_file():
             raise FileNotFoundError(
-                f"config.{field}: there is no {top}/{METADATA}, by which the run tells whether its "
+                f"config.{field}: there is no {top}/{METADATA}; it is needed to check whether "
                 "stages are up to date"
             )
         lines = metadata_lines(metadata)
@@ -149,11 +149,11 @@ def pictures(field: str) -> Digest:
 
 
 def answers(field: str, in_place: str) -> Digest:
-    """Of the answers in people's files, in whatever order and form they are written.
+    """Fingerprint of people's answers, independent of order and formatting.
 
     Args:
       field: names a file of answers, or a folder of such files.
-      in_place: file in the work folder that is meant where the field is empty.
+      in_place: file in the work folder that is used if the field is empty.
     """
 
     def digest(config: FrozenConfigDict, workdir: pathlib.Path) -> str:
@@ -161,7 +161,7 @@ def answers(field: str, in_place: str) -> Digest:
         path = local_path(name) if name else workdir / in_place
         if not path.exists():
             return NONE
-        # Questions that a stage has just written change nothing of what it read.
+        # Only answers count, so questions that the stage itself adds do not change it.
         text = "\n".join(sorted(set(what_is_said(path))))
         return hashlib.sha256(text.encode()).hexdigest()[:16] if text else NONE
 
@@ -169,7 +169,7 @@ def answers(field: str, in_place: str) -> Digest:
 
 
 def _rows(lines: Iterable[str]) -> Iterable[str]:
-    """What counts of the lines of metadata, once each; a bad line as it stands."""
+    """Normalized, deduplicated lines of the metadata; bad lines unchanged."""
     return dict.fromkeys(filter(None, map(_row, lines)))
 
 
@@ -184,7 +184,7 @@ def _row(line: str) -> str:
 
 
 def _named_files(line: str) -> Iterable[str]:
-    """The files that a row of metadata names; a bad row is the stage's to complain of."""
+    """The files named in a row of metadata; bad rows are reported by the stage."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):
@@ -198,11 +198,11 @@ def _read_digests(path: pathlib.Path) -> dict[str, list[Any]]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return {}  # they are computed anew
+        return {}  # recompute
 
 
 def _write_digests(path: pathlib.Path, digests: dict[str, list[Any]]) -> None:
-    # Nobody holds the work folder yet: another run may write its digests at the same moment.
+    # The work folder is not locked yet: another run may write its digests at the same time.
     with contextlib.suppress(FileNotFoundError), atomic_file(path) as draft:
         draft.write_text(json.dumps(digests, ensure_ascii=False), encoding="utf-8")
 

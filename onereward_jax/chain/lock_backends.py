@@ -1,4 +1,4 @@
-"""The file or object by which a work folder is held: created once, replaced as a whole, read."""
+"""Storage of a work folder's lock: a local file or a bucket object."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ FILE = "lock.json"
 
 
 class LocalLockFile:
-    """`lock.json` of a folder; on a mount that several hosts share too."""
+    """`lock.json` in a folder, also on a file system shared by multiple hosts."""
 
     def __init__(self, folder: pathlib.Path) -> None:
         self._path = folder / FILE
 
     def create(self, text: str) -> bool:
-        """Whether there was no such file; it is there then. Makes the folder when it is missing."""
+        """Creates the file exclusively; returns whether it did. Creates the folder if missing."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         try:
             file = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
@@ -29,20 +29,20 @@ class LocalLockFile:
         return True
 
     def read(self) -> str:
-        """What it says; "" where there is none that can be read."""
+        """The content; "" if missing or unreadable."""
         try:
             return self._path.read_text(encoding="utf-8")
         except (OSError, ValueError):
             return ""
 
     def replace(self, before: str, text: str) -> None:
-        """Writes the text. What another process writes at the same moment may be lost."""
+        """Writes the text, without compare-and-swap: a concurrent write may be lost."""
         partial = self._path.with_name(f"{FILE}.{uuid.uuid4().hex}")
         partial.write_text(text, encoding="utf-8")
         os.replace(partial, self._path)
 
     def remove(self) -> None:
-        """Removes it, if it is there."""
+        """Removes it if it exists."""
         self._path.unlink(missing_ok=True)
 
 
@@ -53,20 +53,20 @@ class BucketLockFile:
         self._folder = folder
 
     def create(self, text: str) -> bool:
-        """Whether there was no such object; of several who try at once one succeeds."""
+        """Creates the object if it does not exist; with concurrent calls exactly one succeeds."""
         return self._folder.create(FILE, text.encode())
 
     def read(self) -> str:
-        """What it says; "" where there is none, or none that can be read."""
+        """The content; "" if missing or unreadable."""
         try:
             return (self._folder.read(FILE) or b"").decode("utf-8")
         except (OSError, ValueError):
             return ""
 
     def replace(self, before: str, text: str) -> None:
-        """Writes the text if the object still says `before`; otherwise it stays as it is."""
+        """Compare-and-swap: writes the text if the content is still `before`."""
         self._folder.edit(FILE, lambda now: text.encode() if now == before.encode() else now)
 
     def remove(self) -> None:
-        """Removes it, if it is there."""
+        """Removes it if it exists."""
         self._folder.delete([FILE])

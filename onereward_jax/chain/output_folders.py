@@ -1,7 +1,8 @@
-"""The folders that stages write: moved aside, taken back, removed, declared to be what they are.
+"""The output folders of stages: moves them aside, restores, removes and records them.
 
-Of a work folder in a bucket process 0 does to the bucket what it does to its copy. There is no
-renaming in a bucket: a folder counts by its record, which is written last and goes first.
+For a work folder in a bucket, process 0 applies every change to the bucket and to its copy. A
+bucket has no renames: a folder is valid if it has a record, which is written last and deleted
+first.
 """
 
 from __future__ import annotations
@@ -24,18 +25,18 @@ from onereward_jax.storage import BucketFolder, WorkingCopy, copies_folder, is_b
 MOUNTS = Path("/proc/mounts")
 
 EVERY_SECONDS = 60.0
-"""Between two times that a stage's progress is written down outside this host."""
+"""Interval at which a stage's progress is published from this host."""
 
 
 @dataclasses.dataclass(frozen=True)
 class OutputFolders:
-    """The stages' folders of a run.
+    """The output folders of a run.
 
     Attributes:
-      workdir: of the run, on this host.
-      copy: of what it is the copy; None where it is the work folder itself.
-      keeper: whether this process, of those of its host, keeps the copy.
-      databases: where databases are that cannot be in `workdir`, as on a mounted bucket.
+      workdir: the work folder on this host.
+      copy: for a work folder in a bucket, the bucket folder and its copy; None otherwise.
+      keeper: whether this process manages the copy on its host.
+      databases: folder of the databases if they cannot be in `workdir`, as on a mounted bucket.
     """
 
     workdir: Path
@@ -45,14 +46,14 @@ class OutputFolders:
 
     @property
     def keeps_lines(self) -> bool:
-        """Whether the content of databases has to be written down as lines."""
+        """Whether databases must also be saved as JSON lines."""
         return self.copy is not None or self.databases is not None
 
     def check_mount(self) -> str:
-        """What has to be said of a work folder in a mounted bucket; "" of any other.
+        """A message about a work folder on a mounted bucket; "" otherwise.
 
         Raises:
-          ValueError: folders cannot be renamed there.
+          ValueError: the mount does not support renaming folders.
         """
         mount = mount_of(self.workdir, MOUNTS)
         if self.copy is not None or mount is None or not mount.is_fuse:
@@ -74,47 +75,47 @@ class OutputFolders:
             shutil.rmtree(renamed, ignore_errors=True)
         return (
             f"the work folder is in a {mount.kind} mount of {mount.source}: databases stay in "
-            f"{self.databases}; a folder is renamed at one stroke only in a bucket with a "
+            f"{self.databases}; renaming a folder is atomic only in a bucket with a "
             "hierarchical namespace; --workdir=gs://... needs neither"
         )
 
     def place(self, path: Path) -> str:
-        """A path of the work folder, as people find it."""
+        """The user-visible location of a path in the work folder."""
         if self.copy is None:
             return str(path)
         return f"{self.copy.bucket}/{path.relative_to(self.workdir).as_posix()}".removesuffix("/.")
 
     def record(self, name: str) -> StageRecord | None:
-        """What `stage.json` of a folder says at the moment."""
+        """The current `stage.json` of a folder."""
         return read_record(self.workdir / name)
 
     def declare(self, name: str, record: StageRecord) -> None:
-        """Writes the record of a folder, which is made when it is missing."""
+        """Writes the record of a folder, which is created if missing."""
         (self.workdir / name).mkdir(parents=True, exist_ok=True)
         write_record(self.workdir / name, record)
         self.publish_file(f"{name}/{FILE}")
 
     def publish_file(self, name: str) -> None:
-        """Brings one file of the work folder, if it is there, to where all find it."""
+        """Publishes one file of the work folder, if it exists."""
         if self.copy is not None and (self.workdir / name).is_file():
             self.copy.publish_file(name)
 
     def has_output(self, name: str) -> bool:
-        """Whether a folder has more than a record."""
+        """Whether a folder has files other than the record."""
         if self.copy is not None:
             return any(one != f"{name}/{FILE}" for one in self.copy.bucket.list(name))
         folder = self.workdir / name
         return folder.exists() and any(entry.name != FILE for entry in folder.iterdir())
 
     def remove(self, name: str) -> None:
-        """Removes a folder, if it is there."""
+        """Removes a folder if it exists."""
         if self.copy is not None:
             self.copy.bucket.remove(name, first=FILE)
         if (self.workdir / name).exists():
             shutil.rmtree(self.workdir / name)
 
     def set_aside(self, name: str) -> str:
-        """Renames a folder to `<name>.old-<number>`; returns where it is."""
+        """Renames a folder to `<name>.old-<number>`; returns its new location."""
         taken = set(self.copy.bucket.folders()) if self.copy else set()
         number = 1
         while (kept := f"{name}.old-{number}") in taken or (self.workdir / kept).exists():
@@ -123,47 +124,47 @@ class OutputFolders:
         return self.place(self.workdir / kept)
 
     def take_back(self, kept: Path, name: str) -> None:
-        """Renames a folder that was set aside; there is none with its former name."""
+        """Renames a folder that was set aside back to `name`, which must not exist."""
         self._rename(kept.name, name)
 
     def fetch_heads(self) -> None:
-        """Brings every copy up to date as far as what has to be done depends on it."""
+        """Syncs the heads (records, questions) to all copies."""
         if self.copy is not None:
             if self.keeper:
                 self.copy.fetch_heads()
             barrier("what is in the bucket", seconds=None)
 
     def fetch_heads_here(self) -> None:
-        """The same for this host; for a process by itself."""
+        """The same for this host only, without a barrier."""
         if self.copy is not None:
             self.copy.fetch_heads()
 
     def fetch(self, names: Iterable[str], own: str, *, alone: bool) -> None:
-        """Brings folders to every host, or with `alone` to that of process 0; they exist then.
+        """Fetches folders to every host, or with `alone` to process 0; creates missing ones.
 
         Args:
-          names: of the folders that a stage reads.
+          names: folders that a stage reads.
           own: the folder of the stage.
-          alone: whether process 0 does the stage alone.
+          alone: whether only process 0 runs the stage.
         """
         names = [*names, own]
         if self.copy is not None:
             if self.keeper and (is_writer() or not alone):
                 for name in names:
-                    # Pictures that the stage has made before come when they are shared.
+                    # Images that the stage made earlier are fetched when they are shared.
                     left_out = () if is_writer() or name != own else (".png",)
                     self.copy.fetch(name, left_out=left_out)
                     (self.workdir / name).mkdir(parents=True, exist_ok=True)
             barrier("files of the bucket", seconds=None)
 
     def fetch_here(self, names: Iterable[str]) -> None:
-        """Brings folders to this host; unlike `fetch`, for a process by itself."""
+        """Fetches folders to this host; unlike `fetch`, without a barrier."""
         if self.copy is not None:
             for name in names:
                 self.copy.fetch(name)
 
     def share(self, name: str) -> None:
-        """What some processes have written into a folder or file is there for all; all call it."""
+        """Makes a folder or file, written by some processes, available to all; all must call it."""
         barrier(f"files of {name}".replace("/", " "), seconds=None)
         if self.copy is None:
             return
@@ -176,11 +177,11 @@ class OutputFolders:
 
     @contextlib.contextmanager
     def kept_up(self, name: str, save_lines: Callable[[], None]) -> Iterator[None]:
-        """During a stage: its progress outlives this host, but for the last minute.
+        """Context of a stage: publishes its progress every minute.
 
         Args:
-          name: of the stage's folder.
-          save_lines: writes down databases as lines, on process 0.
+          name: the stage's folder.
+          save_lines: saves databases as JSON lines, on process 0.
         """
         if not (self.keeps_lines and (self.keeper or is_writer())):
             yield
@@ -200,16 +201,16 @@ class OutputFolders:
             (self.workdir / source).rename(self.workdir / destination)
             return
         self.copy.bucket.move(source, destination, last=FILE)
-        for name in (source, destination):  # what is needed is fetched
+        for name in (source, destination):  # fetched again when needed
             shutil.rmtree(self.workdir / name, ignore_errors=True)
         self.copy.fetch_heads()
 
 
 def open_workdir(workdir: str | Path) -> OutputFolders:
-    """The folders of a run, wherever they are; all processes call it.
+    """The output folders of a run, local or in a bucket; all processes must call it.
 
     Args:
-      workdir: a folder, or gs://bucket/path; "~" is the user's home.
+      workdir: a folder, or gs://bucket/path; expands "~".
 
     Raises:
       ValueError, OSError, ModuleNotFoundError: the bucket cannot be used.

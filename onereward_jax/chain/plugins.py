@@ -1,15 +1,15 @@
-"""Code that a config names: a data source, an annotator, an oracle, a reward of one's own.
+"""Plug-ins named in the config: a data source, an annotator, an oracle, a reward.
 
 A plug-in is a module (`my_package.source`) or the path of a Python file (`my_source.py`). It has
-one function, named after what it makes, and may state the fields of the config that it reads:
+one function, named after what it makes, and may declare the config fields that it reads:
 
     FIELDS = {"my_source.scenes": whole(1)}
 
     def make_source(config): ...
 
-The rules are those of `config_rules`. A change of such a field, or of the file, makes the stage
-run again. `check(config)`, where there is one, is called before the first stage; `describe(config)`
-gives the words for a model card. `docs/extend.md` has an example of each.
+The rules are those of `config_rules`. If such a field or the file changes, the stage is rerun. An
+optional `check(config)` is called before the first stage; an optional `describe(config)` returns
+text for the model card. `docs/extend.md` has an example of each.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ FUNCTIONS = {
     "rl.reward": "make_reward",
     "evaluate.oracle": "make_oracle",
 }
-"""Config field that may name a plug-in -> the function that makes what it stands for."""
+"""Config field that may name a plug-in -> name of the plug-in's function."""
 
 BUILT_IN = {
     "data.source": ("folder", "tfds"),
@@ -44,14 +44,14 @@ BUILT_IN = {
     "rl.reward": ("judge",),
     "evaluate.oracle": ("",),
 }
-"""Their values that name no plug-in."""
+"""Config field -> built-in values, which are not plug-ins."""
 
 
 def maker(config: FrozenConfigDict, field: str) -> Callable[..., Any] | None:
-    """The function of the plug-in that a field names; None where it names none.
+    """The function of the plug-in named by a field; None if it names none.
 
     Args:
-      config: the whole config.
+      config: the full config.
       field: one of `FUNCTIONS`.
 
     Raises:
@@ -70,7 +70,7 @@ def maker(config: FrozenConfigDict, field: str) -> Callable[..., Any] | None:
 
 
 def check_plugin(config: FrozenConfigDict, field: str) -> None:
-    """Before the first stage: the plug-in is there, and its own `check(config)` has no complaint.
+    """Checks that the plug-in exists, and calls its `check(config)`; before the first stage.
 
     Raises:
       FileNotFoundError, ValueError: as `maker`, or what `check` raises.
@@ -80,7 +80,7 @@ def check_plugin(config: FrozenConfigDict, field: str) -> None:
 
 
 def plugin(config: FrozenConfigDict, field: str) -> ModuleType | None:
-    """The module that a field names; None where it names none. Raises as `maker`."""
+    """The module named by a field; None if it names none. Raises as `maker`."""
     name = _name(config, field)
     return None if name is None else load(name, field)
 
@@ -92,18 +92,18 @@ def fields_of(config: FrozenConfigDict, field: str) -> Mapping[str, Rule]:
 
 
 def described(config: FrozenConfigDict, field: str) -> str:
-    """In words, for a model card: what the plug-in's `describe(config)` says, or its name."""
+    """Text for a model card: the plug-in's `describe(config)`, or its name."""
     module = plugin(config, field)
     describe = getattr(module, "describe", None)
     return describe(config) if describe else f"`{_name(config, field)}`"
 
 
 def load(name: str, field: str) -> ModuleType:
-    """The module of that name, or of that Python file.
+    """Imports a module by name, or a Python file by path.
 
     Args:
-      name: a dotted name or a path that ends in ".py".
-      field: of the config, for the messages.
+      name: a dotted name, or a path that ends in ".py".
+      field: the config field, for error messages.
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -118,17 +118,17 @@ def load(name: str, field: str) -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise  # something that the module itself imports
+            raise  # an import inside the module failed
         known = " or ".join(repr(one) for one in BUILT_IN.get(field, ()) if one)
         choices = f"neither {known}" if known else "neither empty"
         raise ValueError(
-            f"config.{field} is {name!r}: {choices} nor a module or a .py file that there is"
+            f"config.{field} is {name!r}: {choices} nor an existing module or .py file"
         ) from error
 
 
 @functools.cache
 def _load_file(path: pathlib.Path, changed: int) -> ModuleType:
-    """Once per version of a file: classes of a file that is loaded twice are not the same."""
+    """Cached per file version: loading a file twice would create distinct classes."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     sys.modules.setdefault(path.stem, module)  # so that its dataclasses and pickles find it

@@ -1,4 +1,4 @@
-"""What is checked before the first stage of a chain: fields one by one, then stage by stage."""
+"""Checks before the first stage: all config fields, then the check of each stage."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from onereward_jax.chain.staleness import leaves, readers, unread
 def check_config(
     config: FrozenConfigDict, stages: Collection[Stage], overrides: Sequence[str]
 ) -> None:
-    """Check every field of a run by itself.
+    """Checks every field of a config.
 
     Args:
       config: the experiment.
-      stages: those of the run.
-      overrides: flags that set fields by hand.
+      stages: the stages of the run.
+      overrides: flags that set fields on the command line.
 
     Raises:
-      ValueError: naming all fields that are out of range or missing from a section that is read, or
-        that are set and read by nobody.
+      ValueError: listing all fields that are out of range, missing from a section in use, or set
+        without effect.
     """
     own = {
         name: rule
@@ -56,10 +56,10 @@ def check_config(
 
 
 def check_stages(contexts: Iterable[tuple[Stage, StageContext]]) -> None:
-    """Ask each stage what it can know beforehand.
+    """Runs the check of each stage.
 
     Raises:
-      ValueError, FileNotFoundError, ModuleNotFoundError: the first stage's complaint.
+      ValueError, FileNotFoundError, ModuleNotFoundError: the first failed check.
     """
     for stage, context in contexts:
         stage.check(context)

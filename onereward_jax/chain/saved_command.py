@@ -1,4 +1,4 @@
-"""`command.json`: the config file and flags of a run, so that `--resume` repeats them."""
+"""`command.json`: config file and flags of a run, for `--resume`."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ FILE = "command.json"
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """How a run was started.
+    """The command of a run.
 
     Attributes:
       config: absolute path of the config file, with its variant.
-      overrides: `--config.field=value`, in the order in which they were given.
+      overrides: `--config.field=value`, in the given order.
     """
 
     config: str
     overrides: tuple[str, ...] = ()
 
     def flags(self) -> list[str]:
-        """As they stand on a command line."""
+        """The command line flags."""
         return [f"--config={self.config}", *self.overrides]
 
     def __str__(self) -> str:
@@ -37,7 +37,7 @@ class Command:
 
 
 def given_command(argv: Sequence[str]) -> Command | None:
-    """The command that these arguments make; None without `--config`."""
+    """Parses the command from these arguments; None without `--config`."""
     config = None
     for position, argument in enumerate(argv):
         name, equals, value = argument.lstrip("-").partition("=")
@@ -52,14 +52,15 @@ def given_command(argv: Sequence[str]) -> Command | None:
 
 
 def last_flags(argv: Sequence[str], config: ConfigDict) -> list[str]:
-    """The arguments with one flag for each field of the config: the last one given.
+    """Removes all but the last flag for each config field.
 
-    absl would join the values of a tuple that is set twice, as beside `--resume`. A field that is
-    None in the config's file is None again with `=None`, which absl takes for a text.
+    absl would concatenate the values of a tuple that is set twice, e.g. with `--resume`. For a
+    field that is None in the config file, `=None` is removed, because absl would parse it as a
+    string.
 
     Args:
-      argv: of a command line.
-      config: as its file has it.
+      argv: a command line.
+      config: the config without overrides.
     """
     defaults, kept, fields = flatten_config(config), [], set()
     for part in reversed(_parts(argv)):
@@ -75,7 +76,7 @@ def last_flags(argv: Sequence[str], config: ConfigDict) -> list[str]:
 
 
 def _parts(argv: Sequence[str]) -> list[list[str]]:
-    """The arguments, a flag that sets a field together with its value."""
+    """Groups a flag that sets a field with its value."""
     parts: list[list[str]] = []
     for argument in argv:
         awaits = parts and len(parts[-1]) == 1 and "=" not in parts[-1][0]
@@ -92,10 +93,10 @@ def _sets_field(argument: str) -> bool:
 
 
 def read_command(workdir: str | pathlib.Path) -> Command:
-    """The command of the run in `workdir`, a folder or gs://bucket/path.
+    """Reads the command of the run in `workdir`, a folder or gs://bucket/path.
 
     Raises:
-      ValueError: no run has left one there, or the file is damaged.
+      ValueError: there is none, or the file is damaged.
     """
     path = local_path(f"{str(workdir).rstrip('/')}/{FILE}")
     if not path.is_file():
@@ -108,12 +109,12 @@ def read_command(workdir: str | pathlib.Path) -> Command:
 
 
 def write_command(workdir: pathlib.Path, command: Command) -> None:
-    """Writes the file as a whole."""
+    """Writes the file atomically."""
     with atomic_file(workdir / FILE) as draft:
         draft.write_text(json.dumps(dataclasses.asdict(command), indent=2), encoding="utf-8")
 
 
 def overridden(overrides: Sequence[str]) -> list[str]:
-    """The fields, as `config.a.b`, that flags such as `--config.a.b=1` or `--noconfig.a.c` set."""
+    """The fields, as `config.a.b`, set by flags like `--config.a.b=1` or `--noconfig.a.c`."""
     names = (flag.lstrip("-").partition("=")[0] for flag in overrides)
     return [name.removeprefix("no") if name.startswith("noconfig.") else name for name in names]

@@ -1,4 +1,4 @@
-"""What a stage is to the chain, and what the chain hands to a stage."""
+"""The interface between chain and stages: `Stage` and `StageContext`."""
 
 from __future__ import annotations
 
@@ -19,22 +19,21 @@ from onereward_jax.chain.staleness import Effect, Fields
 from onereward_jax.convert import resolve_folder
 
 Results = Mapping[str, str | int | float]
-"""Headline figures of a stage, for the closing table of a run."""
+"""Main results of a stage, for the summary table of a run."""
 
 
 @dataclasses.dataclass(frozen=True)
 class StageContext:
-    """Everything a stage may know about the run it belongs to.
+    """The context of a running stage.
 
     Attributes:
-      stage: the stage's own name.
-      config: the whole config; a stage reads only the sections it declared.
-      workdir: the folder of the run.
-      mesh: the devices of the run.
-      started: when this process began with the stage (`time.time()`).
-      must_match: inputs without which the stage's half-finished output means something else.
-      folders: of the stages, and how what is in them gets to other hosts; by default `workdir` is
-        where it is wanted.
+      stage: name of the stage.
+      config: the full config; a stage may only read fields that it declares.
+      workdir: the work folder on this host.
+      mesh: the device mesh.
+      started: start time of the stage in this process (`time.time()`).
+      must_match: inputs that partial output of the stage must have been made from.
+      folders: the output folders and their publication to other hosts; None: a local `workdir`.
     """
 
     stage: str
@@ -51,21 +50,21 @@ class StageContext:
 
     @property
     def folder(self) -> pathlib.Path:
-        """Where this stage writes; it exists when the stage starts."""
+        """The stage's output folder; exists when the stage starts."""
         return self.workdir / self.stage
 
     def checkpoints(self, name: str = "checkpoints") -> epath.Path:
-        """The folder of this stage's checkpoints; of a run in a bucket it is there."""
+        """The folder of this stage's checkpoints; in the bucket for a run in a bucket."""
         copy = self.folders.copy
         top = self.workdir if copy is None else copy.bucket.url
         return epath.Path(top) / self.stage / name
 
     def share(self, name: str = "") -> None:
-        """All processes call it: what some have written below `folder`/name, all find there."""
+        """Makes what some processes wrote below `folder`/name available to all (all call it)."""
         self.folders.share(f"{self.stage}/{name}".rstrip("/"))
 
     def output(self, stage: str) -> pathlib.Path:
-        """The folder an earlier stage wrote. Declare that stage in `Stage.reads`."""
+        """The output folder of an earlier stage, which must be declared in `Stage.reads`."""
         return self.workdir / stage
 
     def program(self, name: str) -> str:
@@ -74,10 +73,10 @@ class StageContext:
         return ", ".join((name, models.transformer or models.editor, models.judge))
 
     def base_model(self, name: str) -> pathlib.Path:
-        """The folder of the model the run starts from: "editor" or "judge".
+        """The folder of a base model: "editor" or "judge".
 
-        `config.models.<name>`: see `convert.resolve_folder`, or "stage:pretrain/editor" for what an
-        earlier stage of the run makes.
+        Set by `config.models.<name>`: see `convert.resolve_folder`, or "stage:pretrain/editor" for
+        output of an earlier stage.
 
         Raises:
           FileNotFoundError: there is no such folder.
@@ -89,7 +88,7 @@ class StageContext:
     def base_transformer(self) -> pathlib.Path:
         """The folder of the base editor's transformer.
 
-        It is the editor's own, unless `config.models.transformer` names another.
+        The editor's own, unless `config.models.transformer` names another.
 
         Raises:
           FileNotFoundError: there is no such folder.
@@ -100,35 +99,34 @@ class StageContext:
 
 
 def nothing(context: StageContext) -> None:
-    """For stages with nothing to check, or to write down, of their own."""
+    """Default `check` and `before_publishing`: does nothing."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """One link of the chain.
+    """A stage of the chain.
 
     Attributes:
-      name: its name on the command line, in `config.stages` and of its folder in the workdir.
-      summary: one plain sentence for people who have never run it.
-      run: does the work, writes into `context.folder` and returns headline figures. Of several
-        processes all run it, and process 0 alone writes what is not a sharded array.
-      check: raises a ValueError, FileNotFoundError or ModuleNotFoundError for what would end the
-        stage in an error of the user's. Called on process 0 before the first stage of the chain, so
-        no output of an earlier stage need be there.
-      format: version of what it writes and of how it computes; another one makes it run anew.
-      versions: of other things in the code that the output depends on, such as a query template.
-      fields: every field of the config that it reads, and what a change of it means. Of two
-        entries with the same field the later one counts.
-      rules: of fields that only this stage has, by dotted name.
-      plugins: fields of the config that may name a plug-in (`plugins.FUNCTIONS`), and what a change
-        of the fields that the plug-in reads means.
-      reads: earlier stages whose output it reads, and what a change of it means; those that
-        `config.stages` leaves out are not waited for.
-      resumes: it goes on from its own output, half-finished or of fewer steps. Otherwise such
-        output is removed before the stage starts again.
-      before_publishing: writes into `context.folder` what is kept elsewhere while the stage runs,
-        such as a database; called on process 0 now and then, in any thread, and at the end.
-      alone: process 0 runs it while the others wait; it uses no device of theirs.
+      name: name on the command line, in `config.stages` and of its output folder.
+      summary: one-line help text.
+      run: does the work, writes to `context.folder` and returns its main results. Runs on all
+        processes; only process 0 writes files other than sharded arrays.
+      check: raises ValueError, FileNotFoundError or ModuleNotFoundError for user errors. Called on
+        process 0 before the first stage, when outputs of earlier stages may not exist.
+      format: version of its output and algorithm; if it changes, the stage starts over.
+      versions: versions of other code that the output depends on, such as a query template.
+      fields: every config field that it reads, with the effect of a change. A later entry for the
+        same field overrides an earlier one.
+      rules: validation rules of fields that only this stage has, by dotted name.
+      plugins: config fields that may name a plug-in (`plugins.FUNCTIONS`), with the effect of a
+        change of the fields that the plug-in reads.
+      reads: earlier stages whose output it reads, with the effect of a change; those that are not
+        in `config.stages` are ignored.
+      resumes: it can resume from partial output, or from output with fewer steps. Otherwise such
+        output is removed before the stage starts.
+      before_publishing: writes to `context.folder` what is kept elsewhere while the stage runs,
+        such as a database; called on process 0 periodically, in any thread, and at the end.
+      alone: only process 0 runs it, without devices of the others, which wait.
     """
 
     name: str

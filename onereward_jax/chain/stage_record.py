@@ -1,4 +1,4 @@
-"""`stage.json`: what a stage was made from and whether it is finished."""
+"""`stage.json`: the inputs of a stage's output, and whether it is complete."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class StageRecord:
 
     Attributes:
       status: "started" or "complete".
-      inputs: every value the output depends on, by its dotted name.
-      identity: names this very output to the stages that read it; equal inputs make equal output.
-      finished: when it was completed (UTC, ISO 8601); "" while it is only started.
-      seconds: wall-clock time of the last run; 0 while it is only started.
-      results: headline figures of the stage.
+      inputs: every value that the output depends on, by dotted name.
+      identity: hash of the inputs, which identifies the output to the stages that read it.
+      finished: time of completion (UTC, ISO 8601); "" if only started.
+      seconds: wall-clock time of the last run; 0 if only started.
+      results: main results of the stage.
     """
 
     status: str
@@ -36,10 +36,10 @@ class StageRecord:
 
 
 def read_record(folder: pathlib.Path) -> StageRecord | None:
-    """The record of a stage's folder, None when it has none.
+    """The record in a stage's folder; None if there is none.
 
     Raises:
-      ValueError: the file is there but is not a record.
+      ValueError: the file is damaged.
     """
     path = folder / FILE
     if not path.is_file():
@@ -56,6 +56,6 @@ def read_record(folder: pathlib.Path) -> StageRecord | None:
 
 
 def write_record(folder: pathlib.Path, record: StageRecord) -> None:
-    """Write the record so that a crash leaves either the old file or the new one."""
+    """Writes the record atomically."""
     with atomic_file(folder / FILE, sync=True) as draft:
         draft.write_text(json.dumps(dataclasses.asdict(record), indent=2), encoding="utf-8")

@@ -1,8 +1,8 @@
-"""What the output of a stage depends on: config fields, contents of files, earlier stages.
+"""Staleness: the output of a stage depends on config fields, file contents and earlier stages.
 
-Each stage of `registry.py` lists the fields it reads and what a change means. From that list
-follow the values that `stage.json` keeps (`stage_inputs`), whether a stage has to run again
-(`compare`), and which fields nobody reads under the settings at hand (`unread`).
+Each stage in `registry.py` declares the fields it reads and the effect of a change. From these
+follow the inputs saved in `stage.json` (`stage_inputs`), whether a stage must be rerun (`compare`),
+and which fields have no effect under the current config (`unread`).
 """
 
 from __future__ import annotations
@@ -27,38 +27,38 @@ if TYPE_CHECKING:
 
 
 class Effect(enum.Enum):
-    """What the change of an input means to the stage that has it."""
+    """The effect of a changed input on a stage."""
 
     OUTPUT = "output"
-    """Another output: the stage starts over."""
+    """The output changes: the stage starts over."""
     GROWS = "grows"
-    """A number of steps: the stage goes on when it rises and starts over when it falls."""
+    """A number of steps: the stage resumes if it increases and starts over if it decreases."""
     UPDATES = "updates"
-    """The stage runs again in its folder and keeps what still holds."""
+    """The stage is rerun in its folder and keeps what is still valid."""
     ADDS = "adds"
-    """The same, and what was there stays as it was: stages that read it need not run again."""
+    """Like UPDATES, but only adds to the output: stages that read it need not be rerun."""
     HOW = "how"
-    """How it is computed or watched: nothing runs again."""
+    """Performance or logging: nothing is rerun."""
 
 
 OF_THE_RUN = ("seed", "stages", "mesh", "logging", "compilation_cache")
-"""Sections and fields of a config that are not of any stage."""
+"""Config sections and fields that do not belong to a stage."""
 
 Digest = Callable[[FrozenConfigDict, pathlib.Path], str]
-"""(config, work folder) -> a fingerprint of what a field names."""
+"""(config, work folder) -> fingerprint of the file or folder that a field names."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Fields:
-    """Fields that a stage reads.
+    """Config fields that a stage reads.
 
     Attributes:
-      effect: of a change.
-      names: dotted, without "config."; a section stands for all of its fields.
-      when: field -> its values with which these fields are read; empty: always.
-      unless: field -> its values with which they are not read.
-      digest: of the file or folder that the field names: its content counts, not its path.
-      value: of the config, what the field comes to: that counts, not how it is spelled.
+      effect: effect of a change.
+      names: dotted names without "config."; a section means all of its fields.
+      when: field -> values for which these fields are read; empty: always.
+      unless: field -> values for which they are not read.
+      digest: fingerprint of the file or folder that the field names, compared instead of its path.
+      value: config -> effective value of the field, compared instead of the field itself.
     """
 
     effect: Effect
@@ -74,9 +74,9 @@ class Fields:
 
     def apply(self, values: Mapping[str, Any]) -> bool:
         """Whether the fields are read under these settings."""
-        return all(values.get(field) in wanted for field, wanted in self.when.items()) and not any(
-            values.get(field) in unwanted for field, unwanted in self.unless.items()
-        )
+        return all(
+            values.get(field) in allowed for field, allowed in self.when.items()
+        ) and not any(values.get(field) in excluded for field, excluded in self.unless.items())
 
 
 def output(
@@ -115,14 +115,14 @@ def content(
     effect: Effect = Effect.OUTPUT,
     when: Mapping[str, tuple[Any, ...]] | None = None,
 ) -> Fields:
-    """A field that names a file or folder whose content counts."""
+    """A field that names a file or folder, compared by content."""
     return Fields(effect, (name,), when or {}, digest=digest)
 
 
 def comes_to(
     name: str, value: Callable[[FrozenConfigDict], Any], *, effect: Effect = Effect.OUTPUT
 ) -> Fields:
-    """A field that stands for a value which other fields decide too."""
+    """A field compared by its effective value, which also depends on other fields."""
     return Fields(effect, (name,), value=value)
 
 
@@ -136,11 +136,11 @@ class Action(enum.Enum):
 
 @dataclasses.dataclass(frozen=True)
 class Change:
-    """The inputs that a stage's output was made from, beside those of now.
+    """The difference between the inputs of a stage's output and the current inputs.
 
     Attributes:
-      action: what has to be done.
-      differing: name -> (then, now) of the inputs that led to it.
+      action: what the stage has to do.
+      differing: name -> (then, now) of the changed inputs.
     """
 
     action: Action
@@ -148,17 +148,17 @@ class Change:
 
     @property
     def only_settings(self) -> bool:
-        """Whether nothing but config fields differs: the same flags would bring it back."""
+        """Whether only config fields differ: the old flags would make the output current again."""
         return all(name.startswith("config.") for name in self.differing)
 
     def __str__(self) -> str:
-        """`name: then -> now; ...`, the first three by name; "" when nothing differs."""
-        told = [_in_words(name, *values) for name, values in self.differing.items()]
-        return "; ".join(first_of(told, 3))
+        """`name: then -> now; ...` of the first three; "" if nothing differs."""
+        changes = [_in_words(name, *values) for name, values in self.differing.items()]
+        return "; ".join(first_of(changes, 3))
 
 
 def readers(stage: Stage, config: FrozenConfigDict) -> dict[str, Fields]:
-    """Each field that `stage` reads under this config, and the entry that says how."""
+    """Each field that `stage` reads under this config, with its entry."""
     values = leaves(config)
     found: dict[str, Fields] = {}
     for entry in (*stage.fields, *_plugin_fields(stage, config)):
@@ -169,14 +169,14 @@ def readers(stage: Stage, config: FrozenConfigDict) -> dict[str, Fields]:
 
 
 def _plugin_fields(stage: Stage, config: FrozenConfigDict) -> Iterator[Fields]:
-    """What the plug-ins of a stage read."""
+    """The fields that the plug-ins of a stage read."""
     for field, effect in stage.plugins.items():
         if names := tuple(fields_of(config, field)):
             yield Fields(effect, names)
 
 
 def reads_of(stage: Stage, config: FrozenConfigDict) -> dict[str, Effect]:
-    """Earlier stages that `stage` reads, those that make a model for it included."""
+    """Earlier stages that `stage` reads, including those that make a model for it."""
     makers = (made_by(config, leaf) for leaf in readers(stage, config) if leaf in MODELS)
     return {name: Effect.OUTPUT for name in makers if name} | dict(stage.reads)
 
@@ -184,15 +184,15 @@ def reads_of(stage: Stage, config: FrozenConfigDict) -> dict[str, Effect]:
 def stage_inputs(
     stage: Stage, config: FrozenConfigDict, workdir: pathlib.Path, earlier: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Everything that the output of `stage` depends on, by name, as JSON gives it back.
+    """Everything that the output of `stage` depends on, by name, after a JSON round trip.
 
     Args:
-      stage, config, workdir: of the run.
-      earlier: stage -> `identity` of its output, of the stages that this one reads.
+      stage, config, workdir: the stage, the config and the work folder.
+      earlier: stage that this one reads -> `identity` of its output.
 
     Raises:
       ValueError: a section that the stage reads is missing from the config.
-      OSError: a file whose content counts cannot be read.
+      OSError: a file to fingerprint cannot be read.
     """
     require_sections(stage, config)
     inputs: dict[str, Any] = {"format": stage.format}
@@ -208,15 +208,15 @@ def stage_inputs(
         else:
             inputs[f"config.{leaf}"] = values[leaf]
     inputs |= {f"stage.{name}": identity for name, identity in earlier.items()}
-    # Tuples come back from `stage.json` as lists.
+    # JSON turns tuples into lists.
     return json.loads(json.dumps(inputs))
 
 
 def require_sections(stage: Stage, config: FrozenConfigDict) -> None:
-    """Raise a ValueError when the config lacks something that the stage reads."""
+    """Raises ValueError if the config lacks a field that the stage reads."""
     values = leaves(config)
     for entry in stage.fields:
-        if entry.effect is Effect.ADDS:  # of whichever stages the run has
+        if entry.effect is Effect.ADDS:  # fields of other stages, which the run may not have
             continue
         for name in entry.names:
             present = any(leaf == name or leaf.startswith(f"{name}.") for leaf in values)
@@ -225,7 +225,7 @@ def require_sections(stage: Stage, config: FrozenConfigDict) -> None:
 
 
 def identity(stage: Stage, config: FrozenConfigDict, inputs: Mapping[str, Any]) -> str:
-    """Names the output that `stage` makes of `inputs`: equal inputs, equal name."""
+    """Hash that identifies the output of `stage` for these inputs."""
     effects = input_effects(stage, config)
     kept = {
         name: _as_floats(value)
@@ -237,7 +237,7 @@ def identity(stage: Stage, config: FrozenConfigDict, inputs: Mapping[str, Any]) 
 
 
 def _as_floats(value: Any) -> Any:
-    """The value with all of its numbers as floats: `compare` takes (1,) and (1.0,) for the same."""
+    """The value with all numbers as floats: `compare` treats (1,) and (1.0,) as equal."""
     if isinstance(value, list | tuple):
         return [_as_floats(one) for one in value]
     if isinstance(value, dict):
@@ -248,14 +248,14 @@ def _as_floats(value: Any) -> Any:
 def compare(
     stage: Stage, config: FrozenConfigDict, then: Mapping[str, Any], now: Mapping[str, Any]
 ) -> Change:
-    """What has to be done about output made from the inputs `then`.
+    """Compares the inputs of existing output, `then`, with the current ones.
 
-    Inputs that are no longer read do not count: the field that decides so is an input itself.
+    Inputs that are no longer read do not count: the field that decides so is itself an input.
     """
     effects = input_effects(stage, config)
     absent = "(none)"
     action, differing = Action.UNCHANGED, {}
-    # What was known before comes first: it tells more than what a new mode reads in addition.
+    # Report changed inputs before added ones: they explain more.
     for name in sorted(now, key=lambda name: (name not in then, name)):
         before, after = then.get(name, absent), now[name]
         if before == after:
@@ -274,12 +274,12 @@ def compare(
 def unread(
     overrides: Iterable[str], stages: Iterable[Stage], config: FrozenConfigDict
 ) -> dict[str, str]:
-    """Of the fields set by hand, those that no stage reads under this config, each with the reason.
+    """The overridden fields that no stage reads under this config, each with the reason.
 
     Args:
-      overrides: dotted names with "config.".
+      overrides: dotted names, with "config.".
       stages: all stages of the run.
-      config: with the overrides.
+      config: the config, with overrides.
     """
     stages = list(stages)
     read = {leaf for stage in stages for leaf in readers(stage, config)}
@@ -290,8 +290,8 @@ def unread(
             continue
         conditions = [
             " and ".join(
-                f"config.{name} = {' or '.join(map(repr, wanted))}"
-                for name, wanted in entry.when.items()
+                f"config.{name} = {' or '.join(map(repr, allowed))}"
+                for name, allowed in entry.when.items()
             )
             for stage in stages
             for entry in stage.fields
@@ -310,7 +310,7 @@ def leaves(config: ConfigDict) -> dict[str, Any]:
 
 
 def input_effects(stage: Stage, config: FrozenConfigDict) -> Callable[[str], Effect]:
-    """Input name -> what its change means."""
+    """Function from input name to the effect of its change."""
     read, reads = readers(stage, config), reads_of(stage, config)
 
     def effect(name: str) -> Effect:
@@ -327,9 +327,9 @@ def input_effects(stage: Stage, config: FrozenConfigDict) -> Callable[[str], Eff
 def _in_words(name: str, then: Any, now: Any) -> str:
     kind, _, rest = name.partition(".")
     if kind == "stage":
-        return f"the output of {rest} is another one"
+        return f"the output of {rest} has changed"
     if kind == "content":
-        return f"what config.{rest} names has changed"
+        return f"the content of config.{rest} has changed"
     if kind == "format":
-        return f"the format of its files: {then} -> {now}"
+        return f"output format: {then} -> {now}"
     return f"{name}: {then} -> {now}"

@@ -1,8 +1,8 @@
-"""One run at a time in a work folder, from whatever hosts it is started.
+"""Lock of a work folder: one run at a time, across hosts.
 
-The run that holds a folder keeps `lock.json` in it and moves its `beat` on every few seconds. On
-the same host a dead holder is known at once, on another by a beat that stands still. In a bucket
-the file is an object that is written only while it is the one that was read.
+The holder keeps `lock.json` in the folder and increments its `beat` every few seconds. A dead
+holder is detected at once on the same host, and by a constant beat on another host. In a bucket,
+the lock is an object updated with compare-and-swap.
 """
 
 from __future__ import annotations
@@ -24,28 +24,27 @@ from onereward_jax.parallel.preemption import before_leaving
 from onereward_jax.storage import BucketFolder
 
 BEAT_SECONDS = 10.0
-"""Between two signs of life."""
+"""Interval of heartbeats."""
 SILENT_BEATS = 3
-"""A holder on another host is taken for dead after so many beats that did not come."""
+"""A holder on another host counts as dead after this many missed heartbeats."""
 
 
 class WorkdirLocked(ValueError):
-    """Another run is at work in the folder."""
+    """Another run uses the folder."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Holder:
-    """Who holds a work folder.
+    """The holder of a lock.
 
     Attributes:
-      host: its name.
-      system: tells apart hosts, restarts of a host, and containers: process numbers mean something
-        within one system only.
-      pid: process number.
-      started: when the process started, in the system's ticks; None where that is not known.
-      since: when it took the folder, for people.
-      token: of this very lock.
-      beat: grows while the holder lives.
+      host: host name.
+      system: identifies host, boot and container, within which process ids are valid.
+      pid: process id.
+      started: start time of the process in ticks since boot; None if unknown.
+      since: time of locking, human-readable.
+      token: unique id of this lock.
+      beat: counter that increases while the holder is alive.
     """
 
     host: str
@@ -61,20 +60,20 @@ class Holder:
 
 
 class WorkdirLock:
-    """A context manager that holds a work folder.
+    """A context manager that locks a work folder.
 
     Raises (when entered):
-      WorkdirLocked: naming the process and host that hold it.
+      WorkdirLocked: naming the holder's process and host.
     """
 
     def __init__(
         self, workdir: pathlib.Path | BucketFolder, *, beat_seconds: float = BEAT_SECONDS
     ) -> None:
-        """Touches nothing yet.
+        """Does not lock yet.
 
         Args:
-          workdir: of the run; made when it is missing.
-          beat_seconds: between two signs of life.
+          workdir: the work folder; created if missing.
+          beat_seconds: interval of heartbeats.
         """
         in_bucket = isinstance(workdir, BucketFolder)
         self._workdir = workdir
@@ -116,7 +115,7 @@ class WorkdirLock:
 
     def _take_over(self) -> None:
         text = self._file.read()
-        if _holder(text) is None:  # perhaps it is being written at this moment
+        if _holder(text) is None:  # it may be being written
             time.sleep(min(1.0, self._seconds))
             text = self._file.read()
         holder = _holder(text)
@@ -125,10 +124,10 @@ class WorkdirLock:
                 f"{self._workdir} is in use by {holder}: wait for that run, stop it, or choose "
                 "another --workdir"
             )
-        # It may have been given back while its holder was watched.
+        # The holder may have released it meanwhile.
         if not self._file.create(_text(self._mine)):
             self._file.replace(text, _text(self._mine))
-        # Of two that take over at the same time the last one has it.
+        # If two processes take over at the same time, the last write wins.
         time.sleep(min(0.5, self._seconds))
         holder = _holder(self._file.read())
         if holder is None or holder.token != self._mine.token:
@@ -136,12 +135,11 @@ class WorkdirLock:
 
     def _lives(self, holder: Holder) -> bool:
         if holder.system == self._mine.system:
-            # A process number that has come again belongs to another process.
+            # The same process id with another start time is another process.
             return _start_ticks(holder.pid) == holder.started and _runs(holder.pid)
         patience = SILENT_BEATS * self._seconds
         print(
-            f"{self._workdir} was last used by {holder}: looking for a sign of life for "
-            f"{patience:.0f} s",
+            f"{self._workdir} was last used by {holder}: waiting {patience:.0f} s for a heartbeat",
             flush=True,
         )
         until = time.monotonic() + patience
@@ -160,14 +158,14 @@ class WorkdirLock:
             text = self._file.read()
             holder = _holder(text)
             if holder is not None and holder.token != self._mine.token:
-                # This process stood still for so long that it was taken for dead.
+                # This process was suspended for so long that it counted as dead.
                 print(f"error: the work folder was taken over by {holder}", file=sys.stderr)
                 os._exit(TRY_AGAIN)
             beat += 1
             try:
                 self._file.replace(text, _text(dataclasses.replace(self._mine, beat=beat)))
             except OSError:
-                continue  # a bucket that is out of reach for a moment
+                continue  # the bucket is temporarily unreachable
 
 
 def _text(holder: Holder) -> str:
@@ -175,7 +173,7 @@ def _text(holder: Holder) -> str:
 
 
 def _holder(text: str) -> Holder | None:
-    """Who holds the folder; None when nobody does, or when the text is none of ours."""
+    """Parses the holder; None if there is none or the text is invalid."""
     try:
         return Holder(**json.loads(text))
     except (ValueError, TypeError):
@@ -183,7 +181,7 @@ def _holder(text: str) -> Holder | None:
 
 
 def system_name() -> str:
-    """Tells this host, since its start, and this container from all others."""
+    """Identifies this host, boot and container."""
     try:
         boot = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{socket.gethostname()} {boot} {os.readlink('/proc/self/ns/pid')}"
@@ -192,11 +190,11 @@ def system_name() -> str:
 
 
 def _start_ticks(pid: int) -> int | None:
-    """When a process started, in ticks since the system did; None: unknown, or it has ended."""
+    """Start time of a process, in ticks since boot; None if unknown or ended."""
     try:
-        # The name, in brackets, may hold anything.
+        # The process name, in brackets, may contain any character.
         fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        # Z: it has ended, and its parent has not asked yet.
+        # Z: a zombie.
         return None if fields[0] == "Z" else int(fields[19])
     except (OSError, IndexError, ValueError):
         return None

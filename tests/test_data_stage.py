@@ -110,8 +110,7 @@ def test_what_is_there_and_what_is_missing_is_said(folder, capsys):
     flow_matching_targets.check_targets(context, train)
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if line.startswith(("data: ", "rl: "))] == [
-        f"data: {folder}/metadata.jsonl: duplicate triplets skipped: line 4 "
-        "(as 1)",
+        f"data: {folder}/metadata.jsonl: duplicate triplets skipped: line 4 (as 1)",
         "data: triplets: train 2 (fill 1, removal 1); test 1 (fill 1)",
         "data: no test triplet of removal: neither the judge's accuracy nor Good-Same-Bad can be "
         "measured for it",

@@ -123,8 +123,8 @@ def test_people_answer_in_place_and_nothing_is_overwritten(tmp_path, capsys):
     context = write_run(tmp_path, [0, 1])  # a fill and a removal of each split: 10 questions
     path = file_of(context)
     assert waiting(context) == (
-        f"annotate: 0 of 10 questions are answered; waiting for the rest: {path}; the same command "
-        "goes on when they are there"
+        f"annotate: 0 of 10 questions are answered; waiting for the rest: {path}; then run the "
+        "same command to resume"
     )
     for line in read_lines(path):
         for picture in (line["image"], line["mask"], *line["candidates"]):
@@ -139,12 +139,12 @@ def test_people_answer_in_place_and_nothing_is_overwritten(tmp_path, capsys):
     assert waiting(context).startswith("annotate: 1 of 10 questions are answered")
     assert path.read_bytes() == some and not (context.folder / STORE).exists()
     some_do = waiting(context_of(tmp_path, enough=0.1))
-    assert "no answer decides between candidates of the split train and test" in some_do
-    assert "waiting for 2, which are enough" in waiting(context_of(tmp_path, enough=0.11))
+    assert "no answer prefers a candidate in the split train and test" in some_do
+    assert "waiting for 2 answers" in waiting(context_of(tmp_path, enough=0.11))
 
     write_lines(path, lines)
     answer_all(context, best=None, worst=None)
-    with pytest.raises(ValueError, match=r"questions\.jsonl: no answer decides .* of the split"):
+    with pytest.raises(ValueError, match=r"questions\.jsonl: no answer prefers .* in the split"):
         annotate.run(context)
     one_each = [
         next(line for line in lines if line["triplet"].startswith(split))
@@ -266,7 +266,7 @@ def test_all_annotators_count_and_the_run_says_how_far_they_agree(tmp_path, caps
     assert annotate.run(context) == {
         "pairs": 3, "undecided": 1, "annotators": 3, "alike": "33.3 %", "kappa": -0.5
     }  # fmt: skip
-    told = "questions with several answers: 1; pairs of answers that are alike: 33.3 %; Fleiss"
+    told = "questions with multiple answers: 1; equal pairs of answers: 33.3 %; Fleiss"
     assert told in capsys.readouterr().out
     found = json.loads((context.folder / "agreement.json").read_text())
     assert found["annotators"] == ["ann", "ben", "eve"]
@@ -295,7 +295,7 @@ def test_a_command_that_waits_for_people_ends_with_a_code_of_its_own_and_goes_on
         check=False,
     )
     assert done.returncode == WAITING == 10, done.stderr
-    assert done.stdout.strip().endswith("goes on when they are there")
+    assert done.stdout.strip().endswith("then run the same command to resume")
     assert "error" not in done.stderr + done.stdout
     answer_all(context)
     mesh = make_mesh(data=jax.device_count(), fsdp=1)

@@ -112,9 +112,9 @@ def test_what_is_there_and_what_is_missing_is_said(folder, capsys):
     assert [line for line in lines if line.startswith(("data: ", "rl: "))] == [
         f"data: {folder}/metadata.jsonl: duplicate triplets skipped: line 4 (as 1)",
         "data: triplets: train 2 (fill 1, removal 1); test 1 (fill 1)",
-        "data: no test triplet of removal: neither the judge's accuracy nor Good-Same-Bad can be "
-        "measured for it",
-        "rl: the flow-matching term learns from the 1 of 2 training triplets that have a target",
+        "data: no test triplet of removal: judge accuracy and Good-Same-Bad cannot be measured "
+        "for it",
+        "rl: the flow-matching term uses the 1 of 2 training triplets that have a target",
     ]
     with pytest.raises(ValueError, match="but no training triplet has a target"):
         flow_matching_targets.check_targets(context, data.open_triplets(context, "test"))
@@ -123,7 +123,7 @@ def test_what_is_there_and_what_is_missing_is_said(folder, capsys):
     known = json.loads(features.read_text())
     del known["featuresDict"]["features"]["has_target"]
     features.write_text(json.dumps(known))
-    with pytest.raises(ValueError, match="missing: has_target. .* run the stage data again"):
+    with pytest.raises(ValueError, match="missing: has_target. .* rerun the stage data"):
         data.open_triplets(context, "train")
     tfds = context_of(folder.parent, source="tfds", path=str(context.folder))
     with pytest.raises(ValueError, match="features are missing: has_target$"):

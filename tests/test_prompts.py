@@ -43,12 +43,12 @@ def test_rows_that_cannot_be_asked_about_are_named_before_the_chain_starts(stage
     with pytest.raises(ValueError) as found:
         stage.check(context_of(tmp_path))
     first, *lines = str(found.value).splitlines()
-    assert first.startswith(f"{tmp_path / 'metadata.jsonl'}: the judge cannot be asked about 2 ")
+    assert first.startswith(f"{tmp_path / 'metadata.jsonl'}: 2 prompts do not fit into ")
     assert 'config.reward.unfit_prompts = "cut"' in first
     assert [re.match(r"  line (\d+): ", line)[1] for line in lines] == ["2", "5"]
     assert "tokens where there is room for" in lines[0] and "<|im_end|>" in lines[1]
     stage.check(context_of(tmp_path, unfit_prompts="cut"))
-    with pytest.raises(ValueError, match="cannot be asked about 3 prompts"):
+    with pytest.raises(ValueError, match="3 prompts do not fit into"):
         stage.check(context_of(tmp_path, suffix_length=40))
     with pytest.raises(ValueError, match="words for .* tokens, more than suffix_length 9"):
         check_prompts(context_of(tmp_path, suffix_length=9))
@@ -70,5 +70,5 @@ def test_a_data_set_is_settled_before_the_first_question(fields, tmp_path, capsy
         return
     settle_prompts(context, judge.queries, rows)
     said = capsys.readouterr().out
-    assert said.count("\n") == 1 and "reward: 2 of 5 prompts are cut" in said
+    assert said.count("\n") == 1 and "reward: 2 of 5 prompts are truncated" in said
     judge.queries.encode(tasks, prompts)

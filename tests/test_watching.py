@@ -183,7 +183,7 @@ def watch_section(**changes):
     [
         (FrozenConfigDict({}), "config.logging is missing"),
         (watch_section(profile_steps=(3, 2)), r"config.logging.profile_steps is \(3, 2\)"),
-        (watch_section(profile_steps=(3,)), "two numbers are wanted"),
+        (watch_section(profile_steps=(3,)), "two numbers expected"),
         (watch_section(wandb="mine"), r"package wandb is not installed: pip install -e '.\[wandb"),
     ],
 )

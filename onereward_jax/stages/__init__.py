@@ -1,4 +1,4 @@
-"""The stages of a run: host-side files that read the config and call the layers below."""
+"""The stages of a run: host-side code that reads the config and calls the layers below."""
 
 from onereward_jax.stages.registry import STAGES
 

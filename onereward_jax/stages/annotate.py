@@ -1,10 +1,10 @@
 """Stage `annotate`: best and worst candidate per dimension, or ∅, by people or by a plug-in.
 
-preferences.sqlite   candidates and preferences; people's are written anew from all answers
-agreement.json       how far people agree, per task and dimension
+preferences.sqlite   candidates and preferences; those of people are rebuilt from all answers
+agreement.json       annotator agreement, per task and dimension
 
-What people are asked is in the work folder, beside the stages: questions/questions.jsonl and the
-pictures it names. That folder belongs to people: the stage only adds to it.
+The questions to people are in the work folder: questions/questions.jsonl and the images it names.
+People edit that folder: the stage only adds to it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from onereward_jax.tasks import DIMENSIONS, TASKS, Dimension
 PEOPLE = "people"
 
 QUESTIONS = "questions"
-"""Folder of the work folder with what people are asked, and the pictures it is about."""
+"""Folder in the work folder with the questions to people and their images."""
 
 AGREEMENT = "agreement.json"
 
@@ -55,7 +55,7 @@ class _Group(NamedTuple):
 
 
 def check(context: StageContext) -> None:
-    """Raises ValueError or FileNotFoundError, before anything runs, where the section is wrong."""
+    """Checks the section before the chain starts; raises ValueError or FileNotFoundError."""
     config = context.config.annotate
     if config.by != PEOPLE:
         check_plugin(context.config, "annotate.by")
@@ -70,11 +70,11 @@ def _answers(context: StageContext) -> Path:
 
 
 def run(context: StageContext) -> Results:
-    """Writes a store with candidates and answers; returns how many pairs and ∅ there are.
+    """Writes a store with candidates and answers; returns the number of pairs and of ∅.
 
     Raises:
-      ValueError: the section is wrong, or answers of people are.
-      WaitingForPeople: not enough questions are answered. Those there are have been written.
+      ValueError: the section or answers of people are invalid.
+      WaitingForPeople: too few questions are answered. The questions are written before.
     """
     check(context)
     splits = {split: open_triplets(context, split) for split in ("train", "test")}
@@ -97,7 +97,7 @@ def _counts(preferences: Sequence[Preference]) -> Results:
 
 
 def _groups(context: StageContext, splits: Mapping[str, Triplets]) -> dict[str, _Group]:
-    """What there are candidates of, and is in the data, by its name in the store."""
+    """The triplets in the data that have candidates, by name in the store."""
     with read_store(context, "candidates") as made:
         candidates = made.candidates()  # ordered by triplet
     rows = {
@@ -115,11 +115,11 @@ def _groups(context: StageContext, splits: Mapping[str, Triplets]) -> dict[str, 
 def _ask_people(
     context: StageContext, splits: Mapping[str, Triplets], groups: Mapping[str, _Group]
 ) -> Answers:
-    """Sees to it that all questions are written; returns the answers, once they are enough.
+    """Writes missing questions; returns the answers if there are enough.
 
     Raises:
-      ValueError: answers cannot be used, or all are given and a split has no decided pair.
-      WaitingForPeople: they are too few.
+      ValueError: answers are invalid, or all are given and a split has no decided pair.
+      WaitingForPeople: there are too few.
     """
     file, enough = context.workdir / QUESTIONS / FILE, context.config.annotate.enough
     file = context.folders.place(file)
@@ -131,18 +131,18 @@ def _ask_people(
     asked = sum(len(question.dimensions) for question in questions)
     needed = max(1, math.ceil(enough * asked - 1e-9))
     if answers.answered < needed:
-        what = "the rest" if needed == asked else f"{needed}, which are enough"
+        what = "the rest" if needed == asked else f"{needed} answers"
         named = context.config.annotate.path
         where = f" in {named}" if named else ""
         raise WaitingForPeople(
             f"annotate: {answers.answered} of {asked} questions are answered{where}; waiting for "
-            f"{what}: {file}; the same command goes on when they are there"
+            f"{what}: {file}; then run the same command to resume"
         )
     decided = {one.triplet.partition("/")[0] for one in answers.given if one.best is not None}
     if missing := [split for split in splits if split not in decided]:
         sentence = (
-            f"no answer decides between candidates of the split {' and '.join(missing)}, and the "
-            "judge needs pairs to learn from (train) and to be measured by (test)"
+            f"no answer prefers a candidate in the split {' and '.join(missing)}, but the judge "
+            "needs pairs for training (train) and evaluation (test)"
         )
         if answers.answered < asked:
             raise WaitingForPeople(f"annotate: {sentence}; waiting for more: {file}")
@@ -153,7 +153,7 @@ def _ask_people(
 def _questions(
     context: StageContext, splits: Mapping[str, Triplets], groups: Mapping[str, _Group]
 ) -> list[Question]:
-    """One per triplet with candidates; their pictures are written where they are missing."""
+    """One question per triplet with candidates; writes missing images."""
     folder, questions = context.workdir / QUESTIONS, []
     made, prompts = (
         context.output("candidates"),
@@ -185,14 +185,14 @@ def _questions(
                 )
             )
             bar.update()
-            stop.if_asked(f"at the pictures of {bar.n} of {len(groups)} triplets")
+            stop.if_asked(f"at the images of {bar.n} of {len(groups)} triplets")
     return questions
 
 
 def _preferences_of_people(
     answers: Answers, splits: Mapping[str, Triplets], groups: Mapping[str, _Group]
 ) -> list[Preference]:
-    """People's answers, as the store has them."""
+    """People's answers as preferences."""
     preferences = []
     for one in answers.given:
         split, row, candidates = groups[one.triplet]
@@ -213,7 +213,7 @@ def _preferences_of_people(
 
 
 def _tell_agreement(context: StageContext, preferences: Sequence[Preference]) -> Results:
-    """Writes `AGREEMENT` and says in a line how far people agree."""
+    """Writes `AGREEMENT` and announces the annotator agreement."""
     annotators = sorted({one.annotator for one in preferences})
     overall = overall_agreement(preferences)
     cells = [
@@ -229,15 +229,15 @@ def _tell_agreement(context: StageContext, preferences: Sequence[Preference]) ->
         if not math.isnan(overall.fleiss_kappa):
             results["kappa"] = round(overall.fleiss_kappa, 2)
         announce(
-            f"annotate: {len(annotators)} annotators; questions with several answers: "
-            f"{overall.triplets}; pairs of answers that are alike: {results['alike']}; Fleiss' "
-            f"kappa: {results.get('kappa', 'not defined')}"
+            f"annotate: {len(annotators)} annotators; questions with multiple answers: "
+            f"{overall.triplets}; equal pairs of answers: {results['alike']}; Fleiss' "
+            f"kappa: {results.get('kappa', 'undefined')}"
         )
     return results
 
 
 def _finite(found: Agreement) -> dict[str, float | int | None]:
-    """As JSON has it: what is not defined is null."""
+    """For JSON: undefined values become null."""
     return {
         name: None if isinstance(value, float) and math.isnan(value) else value
         for name, value in vars(found).items()
@@ -245,7 +245,7 @@ def _finite(found: Agreement) -> dict[str, float | int | None]:
 
 
 def _annotator(context: StageContext) -> Annotator:
-    """The one that the plug-in of `config.annotate.by` makes."""
+    """The annotator made by the plug-in named in `config.annotate.by`."""
     by = context.config.annotate.by
     annotator = maker(context.config, "annotate.by")(context.config)
     if not isinstance(annotator, Annotator):
@@ -262,7 +262,7 @@ def _ask_annotator(
     groups: Mapping[str, _Group],
     store: PreferenceStore,
 ) -> None:
-    """Adds the plug-in's answers where they are missing."""
+    """Adds missing answers of the plug-in."""
     annotator, pictures = _annotator(context), context.output("candidates")
     answered = {old.triplet_id for old in store.preferences()}
     with (

@@ -1,7 +1,7 @@
-"""Where people are asked and where they answer: folders of the work folder, or files they name.
+"""Publishes questions to people and locates their answers.
 
-These folders belong to people. The stages add to them, and in a bucket, where people may upload at
-any moment, nothing is written over what they have uploaded meanwhile.
+People edit these folders. The stages only add to them; in a bucket, where people may upload at any
+time, concurrent uploads are never overwritten.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from onereward_jax.storage import local_path
 
 
 def answers_path(context: StageContext, named: str, folder: str) -> Path:
-    """Where people's answers are: a file, or a folder with a *.jsonl for each annotator.
+    """The path of people's answers: a file, or a folder with one *.jsonl per annotator.
 
     Args:
-      context: of the stage.
-      named: by the config; "" for the file of the questions.
-      folder: of the work folder, with the questions.
+      context: context of the stage.
+      named: path set in the config; "": the file of the questions.
+      folder: folder of the questions in the work folder.
     """
     return local_path(named) if named else context.workdir / folder / FILE
 
 
 def ask(context: StageContext, folder: str, questions: Sequence[Question]) -> None:
-    """Adds the questions that are missing to the file in `folder`; their pictures are there.
+    """Adds missing questions to the file in `folder`, which has their images.
 
-    Beside them lies a page to answer them on.
+    Also writes a web page to answer them.
     """
     write_question_page(context.workdir / folder / PAGE, questions)
     copy = context.folders.copy

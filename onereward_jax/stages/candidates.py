@@ -1,4 +1,4 @@
-"""Stage `candidates`: N edits of each triplet by the base editor, with drawn settings (stage 1).
+"""Stage `candidates`: N edits of each triplet by the base editor, with random settings (stage 1).
 
 preferences.sqlite   candidates with their settings; the stage `annotate` adds preferences
 pictures/<split>/<triplet>-<index>.png
@@ -44,10 +44,10 @@ from onereward_jax.tasks import TASKS, Task
 
 @runtime_checkable
 class CandidateTransform(Protocol):
-    """Changes finished pictures of candidates; a plug-in of `config.candidates.transform`."""
+    """Modifies finished candidates; made by a plug-in named in `config.candidates.transform`."""
 
     def draw(self, rng: np.random.Generator, split: str, name: str) -> float:
-        """How strongly the next candidate of a triplet is changed; 0: not at all."""
+        """Strength of the change for the next candidate of a triplet; 0: none."""
 
     def apply(
         self,
@@ -56,12 +56,12 @@ class CandidateTransform(Protocol):
         strength: float,
         seed: int,
     ) -> Float32[np.ndarray, "h w 3"]:
-        """The changed picture, in [-1, 1]; mask 1: what was painted anew."""
+        """The modified image, in [-1, 1]; mask: 1 = edited."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """A candidate to be made: where its triplet is, and the settings drawn for it."""
+    """A candidate to generate: its triplet, and the settings drawn for it."""
 
     split: str
     row: int
@@ -69,7 +69,7 @@ class Plan:
 
 
 def check(context: StageContext) -> None:
-    """Before the chain starts: batch and mesh, how tasks are shared out, the editor's folder.
+    """Checks batch size, mesh, task probabilities and the editor's folder.
 
     Raises:
       FileNotFoundError, ValueError: naming the field.
@@ -88,10 +88,10 @@ def check(context: StageContext) -> None:
 
 
 def run(context: StageContext) -> Results:
-    """Makes what is missing; returns how many candidates there are.
+    """Generates missing candidates; returns their number.
 
-    Every process writes the pictures that its own devices made, and tells process 0, which has the
-    store, once they are written.
+    Every process writes the images of its own devices, and reports them to process 0, which writes
+    the store.
     """
     config, transform = context.config.candidates, _transform(context)
     triplets = {split: open_triplets(context, split) for split in ("train", "test")}
@@ -115,7 +115,7 @@ def run(context: StageContext) -> Results:
             )
     with _open_store(context) as store:
         missing = _missing(plans, store, context.folder)
-        # neighbours with the same number of steps share a batch
+        # Sort, so that a batch has similar numbers of steps.
         missing.sort(key=lambda plan: plan.candidate.num_inference_steps)
         done = len(plans) - len(missing)
         with (
@@ -129,15 +129,15 @@ def run(context: StageContext) -> Results:
             stop_points("candidates") as stop,
         ):
             for count, saved in _made(context, missing, triplets) if missing else ():
-                told = gather_on_writer(json.dumps(saved))
+                reports = gather_on_writer(json.dumps(saved))
                 if store is not None:
                     store.add_candidates(
                         dataclasses.replace(missing[number].candidate, **digests)
-                        for saved in told
+                        for saved in reports
                         for number, digests in json.loads(saved)
                     )
                 bar.update(count)
-                stop.if_asked(f"at {bar.n} of {len(plans)} pictures")
+                stop.if_asked(f"at {bar.n} of {len(plans)} images")
     return {"candidates": len(plans)}
 
 
@@ -149,15 +149,15 @@ def _transform(context: StageContext) -> CandidateTransform | None:
 def _made(
     context: StageContext, plans: Sequence[Plan], triplets: Mapping[str, Triplets]
 ) -> Iterator[tuple[int, list[tuple[int, dict[str, str]]]]]:
-    """Carries out `plans`: see `PictureMaker.make`; what is saved is told by its digests."""
-    config, kind = context.config.candidates, compute_dtype(context.config)
+    """Generates the candidates of `plans`: see `PictureMaker.make`; yields their digests."""
+    config, dtype = context.config.candidates, compute_dtype(context.config)
     transform = _transform(context)
     editor, params = load_policy(
         context.base_model("editor"),
         context.mesh,
         transformer=context.base_transformer(),
-        dtype=kind,
-        param_dtype=kind,  # nothing is learnt here: no float32 master
+        dtype=dtype,
+        param_dtype=dtype,  # inference only: no float32 master weights
         paste_back=context.config.models.paste_back,
     )
     edits = [
@@ -191,15 +191,15 @@ def plan_candidates(
     probabilities: Mapping[Task, float],
     transform: CandidateTransform | None = None,
 ) -> Iterator[Plan]:
-    """The candidates of a split, settings drawn as in the paper.
+    """The candidates of a split, with random settings as in the paper.
 
     Args:
-      config: the section `candidates`; its field named as the split says how many triplets, `tasks`
-        how many of each task.
-      split, triplets: which triplets there are.
-      seed: settings depend on (seed, split, name of the triplet, index) only.
+      config: the section `candidates`; its field named like the split is the number of triplets,
+        `tasks` their distribution over tasks.
+      split, triplets: name and triplets of the split.
+      seed: settings depend only on (seed, split, name of the triplet, index).
       probabilities: p_k.
-      transform: of finished pictures.
+      transform: transform of finished images; None: none.
     """
     ids = triplets.column("id")
     for row in choose_rows(triplets, ids, config[split], config.tasks, probabilities, seed):
@@ -231,23 +231,22 @@ def choose_rows(
     probabilities: Mapping[Task, float],
     seed: int,
 ) -> list[int]:
-    """Some triplets of each task, `count` of them together where there are so many.
+    """Draws about `count` triplets, distributed over tasks.
 
-    Tasks without triplets leave their share to the others; one that has a share gets one triplet at
-    least. They are drawn by their names: one more triplet of a task that has some takes the place
-    of one other at most. The paper chooses a diverse subset instead, by K-means on CLIP embeddings;
-    that is not done here.
+    The share of tasks without triplets goes to the others; every other task gets at least one.
+    Triplets are drawn by a hash of their names, so adding a triplet replaces at most one other.
+    The paper instead selects a diverse subset by K-means on CLIP embeddings; not implemented.
 
     Args:
-      triplets: to choose from.
-      names: of the triplets.
-      count: how many.
-      tasks: "as_sampled": the tasks stand in proportion to p_k; "evenly": as many of each.
-      probabilities: p_k of the tasks that are drawn; they sum to 1.
-      seed: of the choice.
+      triplets: the data set.
+      names: names of the triplets.
+      count: number of triplets to draw.
+      tasks: "as_sampled": in proportion to p_k; "evenly": equally many per task.
+      probabilities: p_k of the tasks; sum to 1.
+      seed: seed of the draw.
 
     Raises:
-      ValueError: `tasks` is neither.
+      ValueError: another value of `tasks`.
     """
     shares = {"as_sampled": probabilities, "evenly": dict.fromkeys(TASKS, 1 / len(TASKS))}
     if tasks not in shares:
@@ -257,27 +256,27 @@ def choose_rows(
     rows = []
     for task, found in of_task.items():
         drawn = {row: generator(seed, "chosen", names[row]).random() for row in found}
-        wanted = round(count * shares[tasks][task] / total) if found else 0
-        rows += sorted(found, key=drawn.get)[: max(wanted, 1)]
+        number = round(count * shares[tasks][task] / total) if found else 0
+        rows += sorted(found, key=drawn.get)[: max(number, 1)]
     return rows
 
 
 def _open_store(context: StageContext) -> contextlib.AbstractContextManager:
-    """The stage's store on the process that writes, None on the others."""
+    """The stage's store on process 0, None on the others."""
     if not is_writer():
         return contextlib.nullcontext()
     return open_store(context)
 
 
 def _missing(plans: Sequence[Plan], store: PreferenceStore | None, folder: Path) -> list[Plan]:
-    """The plans not yet carried out, on every process what the writer finds in its store.
+    """The plans without a candidate in the store of process 0; the same on all processes.
 
-    Candidates that are planned no more, or have no picture in `folder`, leave the store.
+    Candidates that are no longer planned, or have no image in `folder`, are removed from the store.
     """
     absent = np.zeros(len(plans), bool)
     if store is not None:
-        wanted = [(plan.candidate.triplet_id, plan.candidate.index) for plan in plans]
-        # A picture whose host was lost with it has to be made again.
+        planned = [(plan.candidate.triplet_id, plan.candidate.index) for plan in plans]
+        # Images that were lost with their host are generated again.
         there = {path.relative_to(folder).as_posix() for path in folder.glob("pictures/*/*.png")}
         store.keep_candidates(
             (plan.candidate.triplet_id, plan.candidate.index)
@@ -285,7 +284,7 @@ def _missing(plans: Sequence[Plan], store: PreferenceStore | None, folder: Path)
             if plan.candidate.picture in there
         )
         made = {(old.triplet_id, old.index) for old in store.candidates()}
-        absent[:] = [one not in made for one in wanted]
+        absent[:] = [one not in made for one in planned]
     if is_multiprocess():
         absent = multihost_utils.broadcast_one_to_all(absent)
     return [plan for plan, is_absent in zip(plans, absent) if is_absent]
@@ -298,19 +297,19 @@ def save_candidate(
     pixels: UInt8[np.ndarray, "h w 3"],
     transform: CandidateTransform | None = None,
 ) -> dict[str, str]:
-    """Writes the picture of a candidate, transformed as drawn; returns the digests that bind it.
+    """Applies the transform and writes the image of a candidate; returns its digests.
 
     Args:
-      folder: of the stage.
+      folder: folder of the stage.
       drawn: the candidate.
-      source: what it was made of.
-      pixels: what was made.
-      transform: of the picture.
+      source: its triplet.
+      pixels: the generated image.
+      transform: transform of finished images; None: none.
     """
     if transform and drawn.disturbance:
         image, mask = from_uint8(pixels), np.float32(source.mask >= 128)
         pixels = to_uint8(transform.apply(image, mask, drawn.disturbance, drawn.noise_seed))
-    with atomic_file(folder / drawn.picture, sync=True) as draft:  # the store says it is there
+    with atomic_file(folder / drawn.picture, sync=True) as draft:  # before it enters the store
         Image.fromarray(pixels).save(draft)
     return {
         "source_digest": source_digest(source.image, source.mask),

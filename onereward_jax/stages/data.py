@@ -26,11 +26,11 @@ from onereward_jax.tasks import TASKS
 
 
 def check(context: StageContext) -> None:
-    """Finds what is wrong with the section `data` and the rows of a folder, without any picture.
+    """Checks the section `data` and the rows of a folder, without decoding images.
 
     Raises:
       FileNotFoundError: there is no folder or no metadata.
-      ValueError: a field of `config.data` is wrong, or rows are, all at once.
+      ValueError: a field of `config.data` is invalid, or rows are (all are listed).
     """
     data = context.config.data
     if data.source == "tfds":
@@ -51,10 +51,10 @@ def check(context: StageContext) -> None:
 
 
 def run(context: StageContext) -> Results:
-    """Writes the data set, unless it is ready; returns how many triplets it has.
+    """Writes the data set, unless the source is a TFDS data set; returns the number of triplets.
 
     Raises:
-      ValueError: as `check`; bad pictures of a folder, all at once.
+      ValueError: as `check`; or images of a folder are bad (all are listed).
     """
     data = context.config.data
     if data.source == "folder":
@@ -78,7 +78,7 @@ def run(context: StageContext) -> Results:
 
 
 def describe(triplets: Mapping[str, Triplets]) -> list[str]:
-    """What there is of each task in each split, and what is missing, a sentence each."""
+    """Messages: the number of triplets per task and split, and tasks that are missing."""
     counts = {
         split: np.bincount(one.tasks, minlength=len(TASKS)) for split, one in triplets.items()
     }
@@ -92,31 +92,31 @@ def describe(triplets: Mapping[str, Triplets]) -> list[str]:
     for task, train, test in zip(TASKS, counts["train"], counts["test"]):
         if train and not test:
             lines.append(
-                f"no test triplet of {task.value}: neither the judge's accuracy nor Good-Same-Bad "
-                "can be measured for it"
+                f"no test triplet of {task.value}: judge accuracy and Good-Same-Bad cannot be "
+                "measured for it"
             )
         if test and not train:
-            lines.append(f"no training triplet of {task.value}: it is not learnt")
+            lines.append(f"no training triplet of {task.value}: it is not trained")
     return lines
 
 
 def open_triplets(context: StageContext, split: str) -> Triplets:
-    """A split of the run's data set, wherever it is; raises as `Triplets`."""
+    """Opens a split of the run's data set; raises as `Triplets`."""
     if context.config.data.source == "tfds":
         return Triplets(data_folder(context.config), split, index=context.output("data"))
     try:
         return Triplets(context.output("data"), split)
     except MissingFeatures as error:
         raise ValueError(
-            f"{error}. It was written by an earlier version: run the stage data again"
+            f"{error}. It was written by an older version: rerun the stage data"
         ) from None
 
 
 def data_folder(config: FrozenConfigDict) -> Path:
-    """The folder `config.data.path`; "~" is the user's home.
+    """The folder `config.data.path`; expands "~".
 
     Raises:
-      ValueError: none is named.
+      ValueError: the field is empty.
       FileNotFoundError: there is no such folder.
     """
     data = config.data
@@ -133,11 +133,11 @@ def data_folder(config: FrozenConfigDict) -> Path:
 
 
 def folder_rows(config: FrozenConfigDict, *, files: bool = False) -> tuple[Row, ...]:
-    """The rows of the folder of `config.data.source` = "folder"; needs no output of the stage.
+    """The rows of the folder for `config.data.source` = "folder"; needs no output of the stage.
 
     Args:
-      config: the whole config.
-      files: as of `read_rows`.
+      config: the full config.
+      files: as in `read_rows`.
 
     Raises:
       FileNotFoundError, ValueError: as `data_folder` and `read_rows`.
@@ -146,22 +146,22 @@ def folder_rows(config: FrozenConfigDict, *, files: bool = False) -> tuple[Row, 
 
 
 def _write(context: StageContext, source: TripletSource) -> Mapping[int, int]:
-    """Writes the source's triplets; returns the rows that are left out, see `Written`."""
+    """Writes the source's triplets; returns the skipped duplicates, see `Written`."""
     total = len(source.splits)
     with (
         progress_bar("data", total, unit="triplet") as bar,
         stop_points("data", alone=True) as stop,
     ):
 
-        def told(done: int, total: int) -> None:
+        def progress(done: int, total: int) -> None:
             bar.update(done - bar.n)
             stop.if_asked(f"at {done} of {total} triplets")
 
-        return write_triplets(context.folder, source, progress=told).repeated
+        return write_triplets(context.folder, source, progress=progress).repeated
 
 
 def _own_source(config: FrozenConfigDict) -> TripletSource:
-    """The source that the plug-in of `config.data.source` makes."""
+    """The source made by the plug-in named in `config.data.source`."""
     source = maker(config, "data.source")(config)
     if not isinstance(source, TripletSource):
         raise ValueError(

@@ -1,7 +1,6 @@
-"""Many edits of triplets: read, made and written at the same time, by every process its own.
+"""Generates many edits: reading, sampling and writing overlap, sharded over processes.
 
-Of a batch each process reads the triplets that its devices work on, and hands on the pictures that
-only it has to write.
+Each process reads the triplets of its own devices, and writes the images that only it owns.
 """
 
 from __future__ import annotations
@@ -31,15 +30,15 @@ from onereward_jax.stages.io_pipeline import overlapped
 
 Saved = TypeVar("Saved")
 TripletKey = tuple[int, int]
-"""The same for equal triplets of one data set."""
+"""Identifies a triplet of a data set."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Edit:
-    """A picture to be made: the triplet, and the settings.
+    """An edit to generate: the triplet, and the settings.
 
     Attributes:
-      triplets, row: where the triplet is.
+      triplets, row: the triplet.
       num_steps, strength: as in `FillPolicy.sigmas`.
       guidance_scale, true_cfg_scale, negative_prompt, noise_seed: as in `EditBatch`.
     """
@@ -55,7 +54,7 @@ class Edit:
 
     @property
     def triplet(self) -> TripletKey:
-        """Which triplet it is."""
+        """Identifies the triplet."""
         return id(self.triplets), self.row
 
     @property
@@ -66,16 +65,16 @@ class Edit:
 
     @property
     def guided(self) -> bool:
-        """Whether it takes two forwards a step."""
+        """Whether it uses true CFG, two forward passes per step."""
         return self.true_cfg_scale != 1.0
 
 
 class Source(NamedTuple):
-    """What is read of a triplet.
+    """The inputs of an edit, read from a triplet.
 
     Attributes:
-      image, mask: as stored; of the mask, 128 and more is to be edited.
-      embeds: of its prompt, with an axis of one sample.
+      image, mask: as stored; mask: >= 128 is edited.
+      embeds: prompt embeddings, with a batch axis of size 1.
     """
 
     image: UInt8[np.ndarray, "h w 3"]
@@ -84,11 +83,11 @@ class Source(NamedTuple):
 
 
 Save = Callable[[int, Source, UInt8[np.ndarray, "h w 3"]], Saved]
-"""Writes a picture, given its number. Called in threads, for each picture in one process."""
+"""(index, source, pixels) -> result: writes an image. Called in threads, once per image overall."""
 
 
 class Made(NamedTuple):
-    """A picture on its way from the devices to `Save`."""
+    """An image on its way from the devices to `Save`."""
 
     number: int
     source: Source
@@ -97,13 +96,13 @@ class Made(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class PictureMaker:
-    """Makes pictures with an editor, whose weights may change from call to call.
+    """Generates images with an editor, whose weights are an argument.
 
     Attributes:
-      editor, mesh: who makes them, and on which devices.
-      cache: of the prompts.
-      batch_size: pictures of one call of the editor.
-      most_steps: the longest edit that there may be.
+      editor, mesh: the editor and the mesh.
+      cache: cache of the prompt embeddings.
+      batch_size: global batch size.
+      most_steps: maximum number of sampling steps.
     """
 
     editor: FillPolicy
@@ -118,23 +117,23 @@ class PictureMaker:
     def make(
         self, params: PolicyParams, edits: Sequence[Edit], save: Save
     ) -> Iterator[tuple[int, list[tuple[int, Saved]]]]:
-        """Makes the pictures of `edits`, size by size and in order; all processes do so alike.
+        """Generates the images of `edits`, grouped by size, in order; all processes must call it.
 
-        Those without true guidance have batches of their own, at half of the operations.
+        Edits without true CFG have separate batches, at half the FLOPs.
 
-        Batches cost as many steps as their longest edit: put like to like. The last one of a size
-        is filled up with repetitions. A triplet with several edits in a batch is read once; its
-        latents are encoded for each of them, which is 0.2 % of an edit's operations for FLUX.1-Fill
-        at 1024 x 1024 and 27 steps: less than batches of one triplet's edits would cost.
+        A batch takes as many steps as its longest edit: sort edits by steps. The last batch of a
+        size is padded. A triplet with multiple edits in a batch is read once; its latents are
+        encoded for each of them, 0.2 % of an edit's FLOPs for FLUX.1-Fill at 1024 x 1024 and 27
+        steps: less than batches per triplet would cost.
 
         Args:
-          params: of the editor.
-          edits: what to make.
-          save: see `Save`; a number is the place in `edits`.
+          params: weights of the editor.
+          edits: the edits.
+          save: see `Save`; its index is that in `edits`.
 
         Yields:
-          Of each batch how many pictures it has in all processes, and the numbers of those that
-          this one has saved, with what `save` gave.
+          For each batch the global number of its images, and pairs (index, result of `save`) of
+          those that this process saved.
 
         Raises:
           Exception: see `overlapped`.
@@ -162,8 +161,8 @@ class PictureMaker:
         def write(made: Made) -> tuple[int, Saved]:
             return made.number, save(made.number, made.source, made.picture.fetch())
 
-        wanted = (list(_by_triplet(part).values()) for part in own)
-        for part, saved in zip(parts, overlapped(wanted, self._read, compute, write)):
+        unique = (list(_by_triplet(part).values()) for part in own)
+        for part, saved in zip(parts, overlapped(unique, self._read, compute, write)):
             yield len(part), saved
 
     def _read(self, edit: Edit) -> Source:
@@ -176,7 +175,7 @@ class PictureMaker:
         found: Mapping[TripletKey, Source],
         negatives: Mapping[str, PromptEmbeds],
     ) -> EditBatch:
-        """The samples of this process."""
+        """The host-local batch."""
         sources = [found[edit.triplet] for edit in edits]
         return EditBatch(
             image=np.stack([from_uint8(source.image) for source in sources]),
@@ -190,19 +189,19 @@ class PictureMaker:
         )
 
     def _generate(self, edit: Edit) -> MeshFunction:
-        kind = edit.size, edit.guided
-        if kind not in self._compiled:
-            self._compiled[kind] = make_generate(
+        key = edit.size, edit.guided
+        if key not in self._compiled:
+            self._compiled[key] = make_generate(
                 self.editor, edit.size, self.mesh, guided=edit.guided
             )
-        return self._compiled[kind]
+        return self._compiled[key]
 
     def _sigmas(self, edit: Edit) -> np.ndarray:
         return self.editor.sigmas(edit.num_steps, edit.size, edit.strength)
 
 
 def _by_triplet(edits: Sequence[Edit]) -> dict[TripletKey, Edit]:
-    """An edit of each triplet."""
+    """One edit of each triplet."""
     return {edit.triplet: edit for edit in edits}
 
 

@@ -1,7 +1,7 @@
-"""Stage `embed`: all prompts through T5 and CLIP once, so that no later stage needs them.
+"""Stage `embed`: embeds all prompts with T5 and CLIP, so that later stages need no text encoder.
 
-Prompts of the data, the fixed ones of the tasks, and every negative prompt of the config. What is
-embedded already stays: one more prompt costs one more prompt.
+Prompts of the data, fixed prompts of the tasks, and all negative prompts of the config. Embedded
+prompts are kept: only new ones are added.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from onereward_jax.tasks import FIXED_PROMPTS
 
 
 def check(context: StageContext) -> None:
-    """Before the chain starts: negative prompts are text, the editor has text encoders.
+    """Checks the negative prompts, and that the editor has text encoders.
 
     Raises:
       FileNotFoundError, ValueError: naming the field.
@@ -44,7 +44,7 @@ def check(context: StageContext) -> None:
 
 
 def run(context: StageContext) -> Results:
-    """Completes the text cache `prompts`; returns how many prompts it is asked for."""
+    """Completes the text cache `prompts`; returns the number of prompts in use."""
     config, dtype = context.config.embed, compute_dtype(context.config)
     folder = context.folder / "prompts"
     prompts = dict.fromkeys([*negative_prompts(context.config), *FIXED_PROMPTS.values()])
@@ -71,7 +71,7 @@ def run(context: StageContext) -> Results:
 
         def batches() -> Iterator[tuple[list[str], PromptEmbeds]]:
             for batch in embed_prompts(encoder, params, missing, context.mesh, config.batch_size):
-                yield batch  # it is on disk when the next one is asked for
+                yield batch  # on disk when the next one is requested
                 bar.update(len(batch[0]))
                 stop.if_asked(f"at {bar.n} of {len(prompts)} prompts")
 

@@ -1,4 +1,4 @@
-"""Whether the flow-matching term of the stage `rl` has something to match."""
+"""Checks that the flow-matching term of the stage `rl` has triplets with a target."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from onereward_jax.stages.data import folder_rows, open_triplets
 
 
 def check_targets_ahead(context: StageContext) -> None:
-    """As `check_targets`, as far as can be known before the stage `data` has run.
+    """Like `check_targets`, as far as possible before the stage `data` has run.
 
-    Does nothing where a folder's rows are not at hand: only the stage `data` needs them.
+    Does nothing if a folder's rows are not available: only the stage `data` needs them.
     """
     if not context.config.rl.flow_matching_weight:
         return
@@ -29,12 +29,12 @@ def check_targets_ahead(context: StageContext) -> None:
 
 
 def check_targets(context: StageContext, triplets: Triplets) -> None:
-    """Says how many triplets to learn from have a target, where not all have one.
+    """Announces how many training triplets have a target, if not all of them.
 
-    Does nothing where `config.rl.flow_matching_weight` is 0.
+    Does nothing if `config.rl.flow_matching_weight` is 0.
 
     Raises:
-      ValueError: none has one.
+      ValueError: no training triplet has a target.
     """
     if not context.config.rl.flow_matching_weight:
         return
@@ -43,15 +43,15 @@ def check_targets(context: StageContext, triplets: Triplets) -> None:
         raise no_target(context)
     if known < len(triplets):
         announce(
-            f"rl: the flow-matching term learns from the {known} of {len(triplets)} training "
+            f"rl: the flow-matching term uses the {known} of {len(triplets)} training "
             "triplets that have a target"
         )
 
 
 def no_target(context: StageContext) -> ValueError:
-    """What to say where no triplet to learn from has a target."""
+    """The error if no training triplet has a target."""
     return ValueError(
         f"config.rl.flow_matching_weight is {context.config.rl.flow_matching_weight}, but no "
-        'training triplet has a target: set it to 0, or name pictures of perfect edits in "target" '
-        "of the rows of metadata.jsonl"
+        'training triplet has a target: set it to 0, or set "target" (the ground truth) in rows of '
+        "metadata.jsonl"
     )

@@ -1,7 +1,7 @@
-"""How the editor is guided: `config.guidance`, and what the stages rl and evaluate say instead.
+"""Guidance settings: `config.guidance`, and its overrides in the stages rl and evaluate.
 
-A policy that learns with one guidance looks its best with that one. So there is one setting for
-training and use, and whoever takes them apart is told.
+A policy works best with the guidance it was trained with. So training and evaluation share one
+setting, and the run announces it if they differ.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from ml_collections import FrozenConfigDict
 
 @dataclasses.dataclass(frozen=True)
 class Guidance:
-    """Of one editor.
+    """Guidance of one editor.
 
     Attributes:
-      guidance_scale: the guidance that the network reads.
-      true_cfg_scale: s of v = v_neg + s (v_pos - v_neg); 1 for none.
-      negative_prompt: of v_neg.
+      guidance_scale: embedded (distilled) guidance, an input of the network.
+      true_cfg_scale: s of v = v_neg + s (v_pos - v_neg); 1: none.
+      negative_prompt: prompt of v_neg.
     """
 
     guidance_scale: float
@@ -27,7 +27,7 @@ class Guidance:
 
 
 def evaluate_guidance(config: FrozenConfigDict) -> Guidance:
-    """Of both editors in the stage evaluate."""
+    """Guidance of both editors in the stage evaluate."""
     section = config.evaluate
     return Guidance(
         guidance_scale=_first(section.guidance_scale, config.guidance.guidance_scale),
@@ -37,8 +37,8 @@ def evaluate_guidance(config: FrozenConfigDict) -> Guidance:
 
 
 def rl_guidance(config: FrozenConfigDict) -> dict[str, Guidance]:
-    """In the stage rl: of the policy's rollout, of its differentiable "prediction", and of the
-    "reference".
+    """Guidance in the stage rl: of the policy's rollout ("policy"), its differentiable forward pass
+    ("prediction"), and the "reference".
     """
     section = config.rl
     embedded = _first(section.guidance_scale, config.guidance.guidance_scale)
@@ -55,7 +55,7 @@ def rl_guidance(config: FrozenConfigDict) -> dict[str, Guidance]:
 
 
 def guidance_apart(config: FrozenConfigDict) -> str:
-    """One line on how the guidance of rl and of evaluate differ; "" where they are the same."""
+    """A message if the guidance of rl and evaluate differ; "" if not."""
     if "rl" not in config or "evaluate" not in config:
         return ""
     used, trained = evaluate_guidance(config), rl_guidance(config)
@@ -71,11 +71,11 @@ def guidance_apart(config: FrozenConfigDict) -> str:
     ]
     if not apart:
         return ""
-    return f"rl: the policy learns with another guidance than evaluate uses: {', '.join(apart)}"
+    return f"rl: training uses another guidance than evaluate: {', '.join(apart)}"
 
 
 def negative_prompts(config: FrozenConfigDict) -> tuple[str, ...]:
-    """Every negative prompt that a stage of this config asks for."""
+    """All negative prompts that stages of this config use."""
     found = []
     if "candidates" in config:
         found += config.candidates.negative_prompts

@@ -1,7 +1,7 @@
-"""Reading, computing and writing at the same time, batch after batch.
+"""Overlaps reading, computing and writing of batches.
 
-While the devices work on one batch, threads read the next ones and write the former ones. The
-order of batches is kept, and so is what each of them comes to: only the waiting is gone.
+While the devices compute one batch, threads read the next ones and write the previous ones. The
+order and content of batches do not change.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Made = TypeVar("Made")
 Written = TypeVar("Written")
 
 AHEAD = 2
-"""So many batches lie read before the devices want them, and so many wait to be written."""
+"""Number of batches to read in advance, and of batches waiting to be written."""
 
 MOST_THREADS = 32
 
@@ -32,24 +32,22 @@ def overlapped(
     ahead: int = AHEAD,
     threads: int | None = None,
 ) -> Iterator[list[Written]]:
-    """What is written of each batch, in the order of the batches.
+    """Yields the results of `write` for each batch, in batch order.
 
-    To leave the loop over this early cancels what no thread has begun, and waits for the rest: what
-    is being written is finished.
+    Leaving the loop early cancels pending work, and waits for running writes.
 
     Args:
-      batches: of the items to be read; looked at `ahead` batches early.
-      read: one item; called in threads. Decoders of pictures let threads run side by side.
-      compute: given the number of the batch and all that was read of it, in the order of its
-        items. Called in this thread, batch after batch. It should start the devices and not wait
-        for them; what it returns goes to `write`, one by one.
-      write: called in threads of its own, so that waiting for the devices keeps none from reading.
-      ahead: how many batches are read in advance, and how many may be computed that are not yet
-        written: so many are in memory at once.
-      threads: for reading, and as many for writing; left out: as many as there are CPU cores.
+      batches: items to read, per batch; consumed `ahead` batches early.
+      read: reads one item; called in threads. Image decoders release the GIL.
+      compute: (index of the batch, its read items in order) -> results for `write`. Called in this
+        thread. It should dispatch to the devices without blocking.
+      write: writes one result; called in separate threads, which may block on the devices.
+      ahead: number of batches to read in advance, and of computed batches waiting to be written;
+        bounds the memory.
+      threads: number of threads for reading, and for writing; None: number of CPU cores.
 
     Raises:
-      Exception: of `read`, `compute` or `write`, after what was written of the batches before.
+      Exception: an exception of `read`, `compute` or `write`, after yielding earlier batches.
     """
     threads = threads or min(os.cpu_count() or 1, MOST_THREADS)
     batches = enumerate(batches)
@@ -69,7 +67,7 @@ def overlapped(
             number, items = reading.popleft()
             read_on()
             made = compute(number, [item.result() for item in items])
-            del items  # what was read is in memory no longer than the batch
+            del items  # free the inputs of the batch
             writing.append([writers.submit(write, one) for one in made])
             del made
             while len(writing) > ahead:

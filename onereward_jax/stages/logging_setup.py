@@ -1,4 +1,4 @@
-"""The section `config.logging`: how a run can be watched. No stage's output depends on it."""
+"""Sets up logging from `config.logging`. No stage's output depends on it."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from onereward_jax.training.throughput import Throughput
 
 
 def prepare_logging(config: FrozenConfigDict) -> None:
-    """Before the first stage: says what is wrong with the section, starts the compilation cache.
+    """Checks the section and enables the compilation cache; before the first stage.
 
     Raises:
-      ValueError: the section is missing, a field is out of range, a package is not installed.
+      ValueError: the section is missing, a field is out of range, or a package is not installed.
     """
     if "logging" not in config:
         raise ValueError("config.logging is missing: copy the section from configs/mini.py")
@@ -33,8 +33,8 @@ def prepare_logging(config: FrozenConfigDict) -> None:
     first, last = _traced_steps(section)
     if (first, last) != (0, 0) and not 1 <= first <= last:
         raise ValueError(
-            f"config.logging.profile_steps is ({first}, {last}): the first and the last step that "
-            "are traced, counted from 1, or (0, 0) for none"
+            f"config.logging.profile_steps is ({first}, {last}): first and last step to profile, "
+            "counted from 1, or (0, 0) for none, expected"
         )
     if section.wandb and importlib.util.find_spec("wandb") is None:
         raise ValueError(
@@ -52,14 +52,14 @@ def training_logs(
     first_step: int,
     model_flops: Callable[[], float] | None = None,
 ) -> Iterator[tuple[Throughput, MetricsWriter]]:
-    """What `training.train_loop.train` takes to be watched.
+    """Performance metrics and metrics writer for `training.train_loop.train`.
 
     Args:
-      context: of the stage.
-      folder: of the training's log; event files and traces go into it too.
-      first_step: the step that the training starts or resumes from.
-      model_flops: the least operations of a step, see `training.model_flops`; asked only where the
-        devices' peak is known.
+      context: context of the stage.
+      folder: folder of metrics.jsonl, event files and profiles.
+      first_step: the step from which training starts or resumes.
+      model_flops: computes the model FLOPs of a step, see `training.model_flops`; called only if
+        the devices' peak FLOP/s are known.
     """
     section = context.config.logging
     history = read_metrics(folder / METRICS)
@@ -86,7 +86,7 @@ def _loggers(
     if section.wandb:
         name = f"{context.workdir.resolve().name}-{folder.relative_to(context.workdir).as_posix()}"
         name = name.replace("/", "-")
-        # Runs of the same name are told apart by when they began.
+        # The start time distinguishes runs of the same name.
         run = f"{name}-{throughput.first_start():.0f}"
         config = plain(context.config)
         loggers.append(WeightsAndBiases(section.wandb, folder, run=run, name=name, config=config))
@@ -96,5 +96,5 @@ def _loggers(
 def _traced_steps(section: FrozenConfigDict) -> tuple[int, int]:
     steps = section.profile_steps
     if len(steps) != 2:
-        raise ValueError(f"config.logging.profile_steps is {steps}: two numbers are wanted")
+        raise ValueError(f"config.logging.profile_steps is {steps}: two numbers expected")
     return steps

@@ -1,8 +1,8 @@
-"""The stores of candidates and preferences: SQLite files on this host, lines wherever others read.
+"""Opens the stores of candidates and preferences: local SQLite files, and JSON lines in buckets.
 
-A bucket, mounted or not, is no place for a database. There the store of a stage is a file on the
-host of process 0, and `preferences.jsonl` in the stage's folder has its content: written now and
-then and at the end, read by others, and what the store is made of again on the next host.
+A database cannot be in a bucket, mounted or not. There the store is a file on the host of process
+0, and `preferences.jsonl` in the stage's folder has its content: written periodically and at the
+end, read by other hosts, and imported into a new store on the next host.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ LINES = "preferences.jsonl"
 
 
 def open_store(context: StageContext) -> PreferenceStore:
-    """The store that this stage writes, on process 0; made when it is missing."""
+    """The store of this stage, on process 0; created if missing."""
     path = _database(context)
     if context.folders.keeps_lines:
-        # What the lines do not say was not yet outside of the host that wrote it last.
+        # The lines are authoritative: another host may have written them last.
         _remove(path)
         lines = context.folder / LINES
         store = PreferenceStore(path)
@@ -31,14 +31,14 @@ def open_store(context: StageContext) -> PreferenceStore:
 
 
 def new_store(context: StageContext) -> PreferenceStore:
-    """The same, empty."""
+    """An empty store of this stage."""
     (context.folder / LINES).unlink(missing_ok=True)
     _remove(_database(context))
     return open_store(context)
 
 
 def read_store(context: StageContext, stage: str) -> PreferenceStore:
-    """The store of an earlier stage; of lines, a copy in memory."""
+    """The store of an earlier stage; from JSON lines, a copy in memory."""
     if not context.folders.keeps_lines:
         return PreferenceStore(context.output(stage) / STORE)
     store = PreferenceStore(":memory:")
@@ -47,7 +47,7 @@ def read_store(context: StageContext, stage: str) -> PreferenceStore:
 
 
 def save_lines(context: StageContext) -> None:
-    """Writes down the store of this stage, where it has one; may be called in any thread."""
+    """Exports the store of this stage to JSON lines, if it exists. Thread-safe."""
     path = _database(context)
     if path.exists():
         with PreferenceStore(path) as store:
@@ -59,5 +59,5 @@ def _database(context: StageContext) -> Path:
 
 
 def _remove(path: Path) -> None:
-    for part in path.parent.glob(f"{path.name}*"):  # with what SQLite keeps beside it
+    for part in path.parent.glob(f"{path.name}*"):  # including SQLite's -wal and -shm
         part.unlink()

@@ -1,7 +1,7 @@
-"""Prompts that the judge's question cannot quote: refused, all at once, or cut, as configured.
+"""Prompts that do not fit into the judge's question: refused (all are listed) or truncated.
 
-Prompts are checked before the chain starts, as far as they are known then, and once more where the
-judge is first asked about a data set: never when a reading thread happens to come upon one.
+Prompts are checked before the chain starts, as far as they are known, and again before a stage
+queries the judge, so that no data loader thread fails on one.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ from onereward_jax.stages.reward_settings import query_options, query_template
 from onereward_jax.tasks import DIMENSIONS, TASKS, Dimension, Task
 
 Named = tuple[str, Task, str]
-"""How a triplet is called, its task, and its prompt."""
+"""(name of a triplet, task, prompt)."""
 
 
 def check_prompts(context: StageContext) -> None:
-    """Before the chain starts: makes sure of the rows of a folder, or of a ready data set.
+    """Checks the prompts of a folder or of a TFDS data set, before the chain starts.
 
     Raises:
-      ValueError: prompts do not fit and are not to be cut, or no question fits at all.
+      ValueError: prompts do not fit and are not truncated, or no question fits at all.
     """
     config = context.config
-    if made_by(config, "models.judge"):  # for the prompts of this run
+    if made_by(config, "models.judge"):  # its tokenizer does not exist yet
         return
     if "reward" in config.stages:
         folder = context.base_model("judge")
         template = query_template(config) or judge_template(folder)
-    else:  # trained before, perhaps elsewhere
+    else:  # trained by an earlier run
         folder = context.output("reward") / "judge"
         template = judge_template(folder)
     queries = QueryTokenizer(load_tokenizer(folder), 1, template=template, **query_options(config))
     if config.data.source == "folder":
-        with contextlib.suppress(FileNotFoundError):  # only the stage data needs the rows
+        with contextlib.suppress(FileNotFoundError):  # only the stage `data` needs the rows
             rows = ((f"line {row.line}", row.task, row.prompt) for row in folder_rows(config))
             refuse_unfit(queries, rows, data_folder(config) / METADATA)
     elif config.data.source == "tfds":
@@ -55,10 +55,10 @@ def check_prompts(context: StageContext) -> None:
 
 
 def settle_prompts(context: StageContext, queries: QueryTokenizer, rows: Iterable[Named]) -> None:
-    """Before a stage asks its judge: refuses prompts that do not fit, or says how many are cut.
+    """Before a stage queries its judge: refuses unfit prompts, or announces how many are truncated.
 
     Raises:
-      ValueError: prompts do not fit and are not to be cut.
+      ValueError: prompts do not fit and are not truncated.
     """
     rows = list(rows)
     if not queries.cut_prompts:
@@ -66,16 +66,16 @@ def settle_prompts(context: StageContext, queries: QueryTokenizer, rows: Iterabl
     elif cut := list(unfit(queries, rows)):
         name, prompt, _ = cut[0]
         announce(
-            f"{context.stage}: {len(cut)} of {len(rows)} prompts are cut to fit the judge's "
+            f"{context.stage}: {len(cut)} of {len(rows)} prompts are truncated to fit the judge's "
             f"question (config.reward.unfit_prompts), the first is {name}: {shortened(prompt)}"
         )
 
 
 def refuse_unfit(queries: QueryTokenizer, rows: Iterable[Named], where: Path) -> None:
-    """Names all prompts that cannot be quoted, unless they are cut.
+    """Checks that all prompts can be quoted, unless they are truncated.
 
     Raises:
-      ValueError: there are such.
+      ValueError: listing those that cannot.
     """
     if queries.cut_prompts:
         return
@@ -83,15 +83,15 @@ def refuse_unfit(queries: QueryTokenizer, rows: Iterable[Named], where: Path) ->
     if not found:
         return
     lines = [f"{name}: {shortened(prompt)}: {reason}" for name, prompt, reason in found]
-    told = (
-        f"{where}: the judge cannot be asked about {len(found)} prompts; "
-        'config.reward.unfit_prompts = "cut" cuts them'
+    message = (
+        f"{where}: {len(found)} prompts do not fit into the judge's question; "
+        'config.reward.unfit_prompts = "cut" truncates them'
     )
-    raise ValueError("\n  ".join([told, *first_of(lines)]))
+    raise ValueError("\n  ".join([message, *first_of(lines)]))
 
 
 def unfit(queries: QueryTokenizer, rows: Iterable[Named]) -> Iterator[tuple[str, str, str]]:
-    """(name, prompt, reason) of the rows whose prompt is quoted and cannot be."""
+    """(name, prompt, reason) of the rows whose prompt must be quoted but cannot."""
     reason_of = functools.cache(queries.unfit)
     for name, task, prompt in rows:
         if Dimension.TEXT_ALIGNMENT in DIMENSIONS[task] and (reason := reason_of(prompt)):
@@ -99,12 +99,12 @@ def unfit(queries: QueryTokenizer, rows: Iterable[Named]) -> Iterator[tuple[str,
 
 
 def prompts_of(triplets: Mapping[str, Triplets]) -> Iterator[Named]:
-    """Of all triplets of a data set, by split."""
+    """(name, task, prompt) of all triplets, by split."""
     for split, source in triplets.items():
         for name, task, prompt in zip(source.column("id"), source.tasks, source.column("prompt")):
             yield f"{split}/{name}", TASKS[task], prompt
 
 
 def shortened(prompt: str) -> str:
-    """For a line of an error."""
+    """The prompt, shortened for an error message."""
     return repr(prompt if len(prompt) <= 60 else prompt[:57] + "...")

@@ -1,7 +1,7 @@
-"""The pictures beside questions to people: a folder of them can be sent to anybody as it is.
+"""The images of questions to people, in a self-contained folder.
 
-Names carry the digests of the pixels, so a file that is there is the right one, and pictures of
-earlier questions stay beside those of later ones.
+File names contain digests of the pixels, so an existing file is the right one, and images of older
+questions are kept.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from onereward_jax.annotation.picture_digests import source_digest
 from onereward_jax.common.atomic_file import atomic_file
 
 SHOWN_DIGITS = 8
-"""Digits of a digest in a file's name."""
+"""Digits of a digest in a file name."""
 
 
 class QuestionPaths(NamedTuple):
-    """Paths of a question's pictures, relative to the folder of the questions."""
+    """Paths of a question's images, relative to the folder of the questions."""
 
     image: str
     mask: str
@@ -30,11 +30,11 @@ class QuestionPaths(NamedTuple):
 
 
 def question_paths(triplet: str, source: str, candidates: Sequence[str]) -> QuestionPaths:
-    """Where the pictures of a question lie.
+    """The paths of a question's images.
 
     Args:
       triplet: its name.
-      source: `source_digest` of the triplet's picture and mask.
+      source: `source_digest` of the triplet's image and mask.
       candidates: `pixel_digest` of each candidate.
     """
     return QuestionPaths(
@@ -54,23 +54,23 @@ def save_question_pictures(
     example: Callable[[], Mapping[str, Any]],
     made: Sequence[Path],
 ) -> None:
-    """Writes those pictures of a question that are not there yet.
+    """Writes the missing images of a question.
 
     Args:
-      folder: of the questions.
+      folder: folder of the questions.
       paths, source: see `question_paths`.
-      example: gives the triplet, decoded; asked only where its pictures are missing.
-      made: the files of the candidates. They are linked, or copied where links are not possible.
+      example: returns the decoded triplet; called only if its images are missing.
+      made: files of the candidates; hard-linked, or copied if that is not possible.
 
     Raises:
-      ValueError: the triplet's pictures are not those that the candidates were made of.
+      ValueError: the candidates were made from another image or mask.
     """
     if not all((folder / path).exists() for path in (paths.image, paths.mask)):
         pixels = example()
         if source_digest(pixels["image"], pixels["mask"]) != source:
             raise ValueError(
-                f"{Path(paths.image).parent}: its candidates were made of another picture or mask "
-                "of the same name: remove the folders of the stage candidates to make them anew"
+                f"{Path(paths.image).parent}: its candidates were made from another image or mask "
+                "of the same name: remove the folder of the stage candidates to regenerate them"
             )
         for path, array in ((paths.image, pixels["image"]), (paths.mask, pixels["mask"][..., 0])):
             with atomic_file(folder / path) as draft:

@@ -1,6 +1,6 @@
-"""The table of stages, in the order in which a chain runs them.
+"""The table of stages, in the order of the chain.
 
-The fields of each stage say when it runs again: see `staleness.Effect`.
+The fields of each stage determine when it is rerun: see `staleness.Effect`.
 """
 
 from __future__ import annotations
@@ -41,11 +41,10 @@ FOLDER_OR_TFDS = {"data.source": ("folder", "tfds")}
 PEOPLE = {"annotate.by": ("people",)}
 
 QUERY = {"query_template": TEMPLATE_VERSION}
-"""Stages in which a judge is asked: other words make other answers."""
+"""Version of the wording, for stages that query a judge."""
 
 QUESTIONS = ("reward.suffix_length", "reward.unfit_prompts")
-"""How prompts get into questions, for stages that read the output of `reward`: it depends on that.
-"""
+"""Fields that stages reading the output of `reward` use too: their effect is that on `reward`."""
 
 EDITOR = (
     content("models.editor", fingerprints.model("models.editor")),
@@ -55,31 +54,31 @@ EDITOR = (
 
 
 def _run_module(context: StageContext) -> Results | None:
-    """Run `onereward_jax.stages.<stage>`, imported only now: its extras may not be installed."""
+    """Runs `onereward_jax.stages.<stage>`, imported late: its extras may not be installed."""
     return importlib.import_module(f"onereward_jax.stages.{context.stage}").run(context)
 
 
 def _check_module(context: StageContext) -> None:
-    """Call `check` of `onereward_jax.stages.<stage>`, if any; importing finds missing extras."""
+    """Calls `check` of `onereward_jax.stages.<stage>`, if any; the import finds missing extras."""
     module = importlib.import_module(f"onereward_jax.stages.{context.stage}")
     if hasattr(module, "check"):
         module.check(context)
 
 
 def _shares(config: FrozenConfigDict) -> Any:
-    """What `config.candidates.tasks` comes to."""
+    """The effective value of `config.candidates.tasks`."""
     tasks = config.candidates.tasks
     return [tasks, task_probabilities(config)] if tasks == "as_sampled" else tasks
 
 
 def _template_version(config: FrozenConfigDict, workdir: pathlib.Path) -> str:
-    """Of the file that `config.reward.query_template` names."""
+    """Version of the template in the file `config.reward.query_template`."""
     template = query_template(config)
     return template.version if template else fingerprints.NONE
 
 
 def _plugin(name: str, *, effect: Effect = OUTPUT) -> Fields:
-    """A field that may name a plug-in: the name counts, and of a file what is in it."""
+    """A field that may name a plug-in: compared by name, and for a file by content."""
 
     def digest(config: FrozenConfigDict, workdir: pathlib.Path) -> str:
         value = str(leaves(config)[name])
@@ -92,7 +91,7 @@ def _plugin(name: str, *, effect: Effect = OUTPUT) -> Fields:
 
 
 def _trained(section: str) -> tuple[Fields, ...]:
-    """The section of a stage that trains: its steps may grow."""
+    """The fields of a training stage, whose steps may grow."""
     intervals = ("checkpoint_every", "log_every", "max_refused", "microbatches")
     return (
         output("seed", section, "models.dtype"),
@@ -108,7 +107,7 @@ def _trained(section: str) -> tuple[Fields, ...]:
 STAGES: tuple[Stage, ...] = (
     Stage(
         name="data",
-        summary="make triplets (image, mask, prompt) of every task",
+        summary="make triplets (image, mask, prompt) for every task",
         run=_run_module,
         check=_check_module,
         fields=(
@@ -141,7 +140,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         name="candidates",
-        summary="let the base editor make several candidates per triplet",
+        summary="generate candidates per triplet with the base editor",
         run=_run_module,
         check=_check_module,
         fields=(
@@ -160,7 +159,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         name="annotate",
-        summary="pick the best and worst of them, dimension by dimension",
+        summary="collect the best and worst candidate per dimension",
         run=_run_module,
         check=_check_module,
         fields=(
@@ -183,14 +182,14 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         name="reward",
-        summary="train the judge on those preferences, measure its accuracy",
+        summary="train the judge on these preferences, measure its accuracy",
         run=_run_module,
         check=_check_module,
         fields=(
             *_trained("reward"),
             content("models.judge", fingerprints.model("models.judge")),
             content("reward.query_template", _template_version),
-            # A prompt that is cut otherwise is another prompt; one that fits is the same.
+            # Truncation changes prompts; prompts that fit do not depend on the length.
             how("reward.suffix_length", when={"reward.unfit_prompts": ("refuse",)}),
             how("reward.evaluate_every"),
         ),
@@ -200,7 +199,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         name="rl",
-        summary="train the editor through the judge's answer",
+        summary="train the editor with the judge's gradient",
         run=_run_module,
         check=_check_module,
         fields=(
@@ -229,7 +228,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         name="evaluate",
-        summary="compare the editor with its base on new triplets; report",
+        summary="compare the editor with its base on held-out triplets; report",
         run=_run_module,
         check=_check_module,
         fields=(
@@ -279,10 +278,10 @@ STAGES: tuple[Stage, ...] = (
 
 
 def stages_of(config: ConfigDict) -> tuple[ConfigDict, tuple[Stage, ...]]:
-    """The config with its stages by their names, and all stages there are, in order.
+    """The config with stage names only, and all known stages in order.
 
-    `config.stages` may name a stage of your own: a module, or a .py file, that has `STAGE`. It
-    comes behind the stage that is named before it.
+    `config.stages` may name your own stage: a module or .py file with `STAGE`. It runs after the
+    stage that is listed before it.
 
     Raises:
       ValueError, FileNotFoundError: an entry is neither a stage nor such a module.

@@ -1,4 +1,4 @@
-"""Where a training begins: at its newest checkpoint, or at the start."""
+"""Restores the newest checkpoint of a training run, or makes its initial state."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ def restored_or_first(
     name: str,
     optimizer: OptimizerConfig,
 ) -> TrainState:
-    """The state of the newest checkpoint that can be read, or the first one; says which.
+    """The state of the newest readable checkpoint, or the initial one; announces a resume.
 
     Args:
-      checkpointer: of the training.
+      checkpointer: the checkpointer.
       abstract: shapes and shardings of the state.
-      data: an iterator, set to where the state left off.
-      first: makes the state of step 0.
-      name: of the training.
-      optimizer: its `total_steps` are the end of the training.
+      data: data iterator; its state is restored too.
+      first: makes the initial state.
+      name: name of the training run, for messages.
+      optimizer: optimizer settings, with `total_steps`.
 
     Raises:
-      IncompatibleCheckpoint: the newest checkpoint is whole and of something else.
+      IncompatibleCheckpoint: the newest checkpoint belongs to another model or setting.
     """
     state, complaints = checkpointer.restore_newest(abstract, data)
     for complaint in complaints:

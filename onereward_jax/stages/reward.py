@@ -1,8 +1,8 @@
-"""Stage `reward`: the judge learns the preferences (stage 2 of the paper).
+"""Stage `reward`: trains the judge on preferences (stage 2 of the paper).
 
 judge/           the trained judge, a transformers folder
-pairs.jsonl      the preferences it learnt from, and the candidates they are about
-accuracy.json    Table 1: accuracy and position bias per task and dimension, held out
+pairs.jsonl      the preferences, and the candidates they are about
+accuracy.json    Table 1: accuracy and position bias per task and dimension, on held-out pairs
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ PAIRS = "pairs.jsonl"
 
 
 def check(context: StageContext) -> None:
-    """Before the chain starts: settings, batch and mesh, the judge's folder, prompts.
+    """Checks settings, batch size, mesh, the judge's folder and prompts.
 
     Raises:
       FileNotFoundError, ValueError: naming the field.
@@ -87,14 +87,14 @@ def check(context: StageContext) -> None:
 
 
 def run(context: StageContext) -> Results:
-    """Trains the judge and measures it; returns its mean accuracy per kind of task."""
+    """Trains and evaluates the judge; returns its mean accuracy for fill, extend and removal."""
     config, mesh, start = context.config.reward, context.mesh, context.base_model("judge")
     triplets = {split: open_triplets(context, split) for split in ("train", "test")}
     sizes = list(dict.fromkeys(size for split in triplets.values() for size in sizes_of(split)))
     judges = {
         size: read_reward_model(start, size, **reward_options(context.config)) for size in sizes
     }
-    scorer = judges[sizes[0]].scorer  # for what does not depend on the size
+    scorer = judges[sizes[0]].scorer  # for everything that does not depend on the size
     settle_prompts(context, judges[sizes[0]].queries, prompts_of(triplets))
     if is_writer():
         with read_store(context, "annotate") as store:
@@ -122,11 +122,11 @@ def run(context: StageContext) -> Results:
     def first() -> TrainState:
         return first_reward_state(settings, load_reward_params(start, scorer, mesh), mesh)
 
-    learnt, seed = pairs["train"], context.config.seed
-    mixing = Mixing(task_shares(learnt.tasks, config.tasks))
+    train_pairs, seed = pairs["train"], context.config.seed
+    mixing = Mixing(task_shares(train_pairs.tasks, config.tasks))
     drawn = (
-        mixed_rows(learnt.tasks, learnt.sizes, config.batch_size, seed, mixing)
-        .map(learnt.__getitem__)
+        mixed_rows(train_pairs.tasks, train_pairs.sizes, config.batch_size, seed, mixing)
+        .map(train_pairs.__getitem__)
         .seed(seed)
         .random_map(functools.partial(maybe_mirrored, probability=config.mirror))
     )
@@ -145,7 +145,7 @@ def run(context: StageContext) -> Results:
                 draft.write_text(json.dumps({"step": int(state.step), "rows": rows}, indent=1))
 
     def model_flops() -> float:
-        pair = learnt[0]
+        pair = train_pairs[0]
         shapes = {
             name: jax.ShapeDtypeStruct((config.batch_size, *np.shape(array)), array.dtype)
             for name, array in pair.items()
@@ -178,10 +178,10 @@ def run(context: StageContext) -> Results:
                 program=context.program("reward"),
                 periodic=[Periodic(config.evaluate_every, measure)],
                 throughput=throughput,
-                advice=Advice("config.reward.optimizer.learning_rate", learnt.describe),
+                advice=Advice("config.reward.optimizer.learning_rate", train_pairs.describe),
             )
     trained = state.params
-    del state  # with Adam's moments: what is gathered for the files takes their room
+    del state  # free Adam's moments before gathering the weights
     write_judge_folder(
         context.folder / "judge",
         model=Weights(trained, read_config(start)),
@@ -195,11 +195,12 @@ def run(context: StageContext) -> Results:
 
 
 class PairSource:
-    """The decided preferences of a split as `reward_step.Pairs`, one at a time; a grain source.
+    """The decided preferences of a split, with the fields of `preference_loss.Pairs`; a grain
+    source.
 
     Attributes:
-      tasks: int32 [n], index into `tasks.TASKS` of every pair.
-      sizes: int32 [n, 2], height and width of its pictures.
+      tasks: int32 [n], task of each pair, an index into `tasks.TASKS`.
+      sizes: int32 [n, 2], image height and width of each pair.
     """
 
     def __init__(
@@ -210,20 +211,17 @@ class PairSource:
         queries: Mapping[Size, QueryTokenizer],
         between: bool = False,
     ) -> None:
-        """Reads the stage's copy of the store; pictures are read when they are asked for.
-
-        The store itself may be open on one host only.
+        """Reads the stage's copy of the store (the store itself is on one host); images on access.
 
         Args:
-          context: of the stage.
+          context: context of the stage.
           split: "train" or "test".
-          triplets: of this split.
-          queries: of the judge, for each size of pictures.
-          between: with the pairs that follow: whoever names the best and the worst has said that
-            the others are worse than the one and better than the other.
+          triplets: triplets of this split.
+          queries: query tokenizer per image size.
+          between: also train on (best, middle) and (middle, worst) pairs.
 
         Raises:
-          ValueError: no annotator has decided any pair of this split.
+          ValueError: the split has no decided pair.
         """
         with PreferenceStore(":memory:") as store:
             store.import_jsonl(context.folder / PAIRS)
@@ -273,11 +271,11 @@ class PairSource:
         }
 
     def cell(self, index: int) -> tuple[Task, Dimension]:
-        """What pair `index` is about."""
+        """Task and dimension of pair `index`."""
         return self._preferences[index].task, self._preferences[index].dimension
 
     def describe(self, index: int) -> dict[str, str | int]:
-        """Which pair it is, for people: the candidates are pictures of the stage `candidates`."""
+        """Describes pair `index` for messages; images are paths in the stage `candidates`."""
         one = self._preferences[index]
         pictures = {
             name: self._pictures[one.triplet_id, number]
@@ -291,15 +289,15 @@ class PairSource:
 
 
 def task_shares(tasks: Integer[np.ndarray, "n"], drawn: str) -> dict[Task, float]:
-    """How often to draw a pair of each task; the shares sum to 1.
+    """The probability of each task when drawing pairs; sums to 1.
 
     Args:
-      tasks: of all pairs, as indices into `tasks.TASKS`.
-      drawn: "as_found": a task as often as it has pairs; or "evenly": a task of few dimensions, or
-        one whose candidates are much alike, has few pairs, and the judge learns little of it.
+      tasks: task of each pair, an index into `tasks.TASKS`.
+      drawn: "as_found": in proportion to the number of pairs; "evenly": equally often, for tasks
+        with few pairs (few dimensions, or similar candidates).
 
     Raises:
-      ValueError: `drawn` is neither.
+      ValueError: another value of `drawn`.
     """
     found, counts = np.unique(tasks, return_counts=True)
     weights = {"as_found": counts, "evenly": np.ones(len(found))}
@@ -310,12 +308,12 @@ def task_shares(tasks: Integer[np.ndarray, "n"], drawn: str) -> dict[Task, float
 
 
 def _size(batch: Mapping[str, Array | jax.ShapeDtypeStruct | np.ndarray]) -> Size:
-    """Of the pictures of a batch of pairs."""
+    """Image size of a batch of pairs."""
     return batch["winner"].shape[1:3]
 
 
 def implied(preference: Preference, count: int) -> Iterator[Preference]:
-    """The preference, and what it says of the rest of the `count` candidates of its triplet."""
+    """The preference, and the implied (best, middle) and (middle, worst) pairs of its triplet."""
     yield preference
     for other in range(count):
         if other not in (preference.winner, preference.loser):
@@ -326,9 +324,9 @@ def implied(preference: Preference, count: int) -> Iterator[Preference]:
 def maybe_mirrored(
     pair: dict[str, np.ndarray], rng: np.random.Generator, *, probability: float
 ) -> dict[str, np.ndarray]:
-    """The pair, both of its pictures mirrored with `probability`; which is better stays the same.
+    """Mirrors both images of a pair with `probability`.
 
-    Pairs about text alignment stay as they are: a prompt may ask for a side, or for letters.
+    Not for pairs about text alignment: a prompt may mention a side or letters.
     """
     asked = DIMENSIONS[TASKS[pair["task"]]][pair["dimension"]]
     if asked is Dimension.TEXT_ALIGNMENT or rng.random() >= probability:
@@ -365,9 +363,9 @@ def measure_accuracy(
 
 
 def headline(rows: Sequence[dict]) -> Results:
-    """Accuracy in % of fill, extend and removal, averaged over dimensions as Table 1 has them.
+    """Accuracy in % of fill, extend and removal, averaged over dimensions as in Table 1.
 
-    With the number of held-out pairs, all dimensions together.
+    With the total number of held-out pairs.
     """
     kinds = {
         "fill": (Task.FILL,),

@@ -1,4 +1,4 @@
-"""The reward of the stage `rl` by its name, `config.rl.reward`; see `reward.interface`."""
+"""Makes the reward named by `config.rl.reward` for the stage `rl`; see `reward.interface`."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ JUDGE = "judge"
 
 
 def trained_judge(config: FrozenConfigDict, mesh: Mesh, workdir: Path) -> Reward:
-    """The judge that the stage `reward` has trained, asked in the words it was trained with."""
+    """The judge trained by the stage `reward`, with its own query template."""
     folder = workdir / "reward" / "judge"
 
     @functools.cache
     def judge(size: Size) -> RewardModel:
         return read_reward_model(folder, size, **judge_options(config))
 
-    any_size = (config.data.image_size, config.data.image_size)  # weights do not depend on it
+    any_size = (config.data.image_size, config.data.image_size)  # the weights do not depend on it
     return Reward(
         scorer=lambda size: judge(size).scorer,
         params=load_reward_params(folder, judge(any_size).scorer, mesh, int8=config.rl.judge_int8),
@@ -36,15 +36,15 @@ def trained_judge(config: FrozenConfigDict, mesh: Mesh, workdir: Path) -> Reward
 
 
 def needs_judge(config: FrozenConfigDict) -> bool:
-    """Whether the policy learns through the trained judge."""
+    """Whether RL uses the trained judge."""
     return config.rl.reward == JUDGE
 
 
 def reward_of(context: StageContext) -> Reward:
-    """The reward of this run: the trained judge, or what a plug-in makes.
+    """The reward of this run: the trained judge, or one made by a plug-in.
 
     Raises:
-      FileNotFoundError, ValueError: as `plugins.maker`, or it makes something else.
+      FileNotFoundError, ValueError: as `plugins.maker`, or the result is not a `Reward`.
     """
     config, mesh = context.config, context.mesh
     make = maker(config, "rl.reward")

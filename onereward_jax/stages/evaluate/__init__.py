@@ -1,9 +1,9 @@
 """Stage `evaluate`: the trained editor against its base, on held-out triplets with the same noise.
 
-pictures/base/, pictures/policy/    what either made of a triplet: <name of the triplet>.png
-report/index.html                   curves, Good/Same/Bad, pictures: one self-contained page
-report/summary.json                 every figure of it
-report/pictures.png                 its pictures
+pictures/base/, pictures/policy/    edits of both: <name of the triplet>.png
+report/index.html                   curves, Good/Same/Bad, images: one self-contained page
+report/summary.json                 all its figures
+report/pictures.png                 its images
 """
 
 from onereward_jax.stages.evaluate.evaluate_check import check

@@ -1,4 +1,4 @@
-"""What base and policy make of held-out triplets, kept as PNGs so that each is made only once."""
+"""Edits of held-out triplets by base and policy, saved as PNG so that each is generated once."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ from onereward_jax.stages.guidance_settings import evaluate_guidance
 from onereward_jax.stages.settings import compute_dtype
 
 PICTURES = "pictures"
-"""Folder of the stage with the pictures of both editors."""
+"""Folder of the stage with the images of both editors."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Pictures:
-    """What an editor made, read when it is asked for.
+    """The images of an editor, read on access.
 
     Attributes:
-      folder: of the PNGs.
-      names: of the triplets, by their row in the test split.
+      folder: folder of the PNGs.
+      names: row in the test split -> name of the triplet.
     """
 
     folder: Path
     names: Mapping[int, str]
 
     def path(self, row: int) -> Path:
-        """Where the picture of a triplet is, or will be."""
+        """Path of a triplet's image."""
         return self.folder / f"{self.names[row]}.png"
 
     def __getitem__(self, row: int) -> UInt8[np.ndarray, "h w 3"]:
@@ -53,7 +53,7 @@ class Pictures:
             return np.asarray(picture)
 
     def missing(self) -> list[int]:
-        """The rows without a picture, the same on every process: those the writer misses."""
+        """The rows without an image on process 0; the same on all processes."""
         absent = np.zeros(len(self.names), bool)
         if is_writer():
             made = {path.name for path in self.folder.glob("*.png")}
@@ -63,7 +63,7 @@ class Pictures:
         return [row for row, is_absent in zip(self.names, absent) if is_absent]
 
     def write(self, row: int, pixels: UInt8[np.ndarray, "h w 3"]) -> None:
-        """Keeps a picture; a file is there whole or not at all."""
+        """Writes an image, atomically."""
         with atomic_file(self.path(row), sync=True) as draft:
             Image.fromarray(pixels).save(draft)
 
@@ -71,24 +71,24 @@ class Pictures:
 def make_edits(
     context: StageContext, triplets: Triplets, rows: Sequence[int]
 ) -> tuple[Pictures, Pictures]:
-    """The pictures of base and policy, made from the same noise where they are missing.
+    """The images of base and policy; generates missing ones, from the same noise for both.
 
-    One editor at a time has its weights on the devices, and none where nothing is missing.
+    Only one editor at a time is loaded, and none if nothing is missing.
 
     Raises:
-      Stopped: as asked by a signal; the same command goes on from there.
+      Stopped: after a signal; the same command resumes.
     """
     ids = triplets.column("id")
     names = {row: ids[row] for row in rows}
     base, policy = (
         Pictures(context.folder / PICTURES / name, names) for name in ("base", "policy")
     )
-    wanted = [
+    jobs = [
         (base, base.missing(), context.base_transformer()),
         (policy, policy.missing(), context.output("rl") / context.config.evaluate.weights),
     ]
-    if any(missing for _, missing, _ in wanted):
-        _generate(context, triplets, wanted)
+    if any(missing for _, missing, _ in jobs):
+        _generate(context, triplets, jobs)
     context.share(PICTURES)
     return base, policy
 
@@ -96,21 +96,21 @@ def make_edits(
 def _generate(
     context: StageContext,
     triplets: Triplets,
-    wanted: Sequence[tuple[Pictures, Sequence[int], Path]],
+    jobs: Sequence[tuple[Pictures, Sequence[int], Path]],
 ) -> None:
-    """Makes pictures of the missing rows with the transformer in a folder, one after the other."""
+    """Generates the images of each job: (images, missing rows, folder of the transformer)."""
     config, mesh, folder = context.config.evaluate, context.mesh, context.base_model("editor")
-    kind, transformer = compute_dtype(context.config), context.base_transformer()
+    dtype, transformer = compute_dtype(context.config), context.base_transformer()
     editor = read_policy(
         folder,
         transformer=transformer,
-        dtype=kind,
-        param_dtype=kind,  # nothing is learnt here: no float32 master
+        dtype=dtype,
+        param_dtype=dtype,  # inference only: no float32 master weights
         paste_back=context.config.models.paste_back,
     )
     vae = load_params(folder / "vae", abstract_params(editor, mesh).vae, VAE)
     cache = open_text_cache(context.output("embed") / "prompts")
-    guidance, names = evaluate_guidance(context.config), wanted[0][0].names
+    guidance, names = evaluate_guidance(context.config), jobs[0][0].names
 
     def edit(row: int) -> Edit:
         return Edit(
@@ -124,15 +124,15 @@ def _generate(
         )
 
     maker = PictureMaker(editor, mesh, cache, config.batch_size, config.num_steps)
-    todo = sum(len(missing) for _, missing, _ in wanted)
-    total = sum(len(pictures.names) for pictures, _, _ in wanted)
+    todo = sum(len(missing) for _, missing, _ in jobs)
+    total = sum(len(pictures.names) for pictures, _, _ in jobs)
     with (
         progress_bar(
             "edits", total, initial=total - todo, unit="picture", program=context.program("edits")
         ) as bar,
         stop_points("evaluate") as stop,
     ):
-        for pictures, missing, weights in wanted:
+        for pictures, missing, weights in jobs:
             if not missing:
                 continue
             trained = load_trained(weights, transformer, editor, mesh)
@@ -140,8 +140,8 @@ def _generate(
             save = functools.partial(_save, pictures, missing)
             for count, _ in maker.make(params, [edit(row) for row in missing], save):
                 bar.update(count)
-                stop.if_asked(f"at {bar.n} of {total} pictures")
-            del trained, params  # before the next editor takes their place
+                stop.if_asked(f"at {bar.n} of {total} images")
+            del trained, params  # free them before the next editor is loaded
 
 
 def _save(

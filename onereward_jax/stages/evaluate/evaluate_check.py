@@ -1,4 +1,4 @@
-"""What is known of the stage's settings before anything has run."""
+"""Checks of the stage before the chain starts."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from onereward_jax.stages.rl_settings import judge_options
 
 
 def check(context: StageContext) -> None:
-    """Checks what depends on several fields, on files or on the mesh.
+    """Checks what depends on multiple fields, on files or on the mesh.
 
     Raises:
-      ValueError: nothing is to be compared, a batch that the mesh cannot share, or a folder that
-        holds no judge.
-      FileNotFoundError: there is no folder of the held-out judge, a file of it is missing, or there
-        are no such answers of people.
+      ValueError: no triplets to compare, a batch size that does not fit the mesh, or a folder that
+        is not a judge.
+      FileNotFoundError: the held-out judge, a file of it, or the answers do not exist.
     """
     config = context.config.evaluate
     check_people(context)
@@ -31,7 +30,7 @@ def check(context: StageContext) -> None:
     own = "reward" in context.config.stages or (context.output("reward") / "judge").is_dir()
     if not own and not config.judge and not config.oracle:
         raise ValueError(
-            "config.evaluate.judge is empty: a run that trains no judge needs one to compare by"
+            "config.evaluate.judge is empty: a run without a trained judge needs one to compare"
         )
     folder = held_out_folder(context)
     if folder is not None:

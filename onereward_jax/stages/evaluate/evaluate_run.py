@@ -1,4 +1,4 @@
-"""Runs the stage: pictures, opinions of them, report."""
+"""Runs the stage: images, verdicts, report."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ BY_PEOPLE = "by people"
 BY_ORACLE = "by the oracle"
 BY_JUDGE = "by the judge it was trained against"
 BY_OWN = "by the judge of this run"
-"""Of a run whose policy learnt through another reward."""
+"""Label of the judge if the policy was trained with another reward."""
 BY_HELD_OUT = "by the held-out judge"
 
 REPORT = "evaluate/report/index.html"
-"""The page, from the work folder: that may be moved."""
+"""Path of the page, relative to the work folder, which may be moved."""
 
 
 def run(context: StageContext) -> Results:
-    """Generates, compares, reports; returns Good - Bad in % per task, by the best who can tell.
+    """Generates, compares, reports; returns Good - Bad in % per task, by the most reliable rater.
 
-    Pictures that are there already are not made again. Those of whom the report tells: people, as
-    far as they have answered, an oracle where there is one, the judges.
+    Existing images are not generated again. The raters: people, if they have answered; an oracle,
+    if there is one; the judges.
     """
     config, seed = context.config.evaluate, context.config.seed
     triplets = open_triplets(context, "test")
@@ -64,7 +64,7 @@ def run(context: StageContext) -> Results:
     own = context.output("reward") / "judge"
     by_own = BY_JUDGE if needs_judge(context.config) else BY_OWN
     preferences = {}
-    if own.is_dir():  # a run with another reward need not have one
+    if own.is_dir():  # not with every reward
         int8 = context.config.rl.judge_int8
         preferences[by_own] = judge_preferences(*compared, own, what="judge", int8=int8)
     if (held_out := held_out_folder(context)) is not None:
@@ -121,20 +121,20 @@ def run(context: StageContext) -> Results:
 
 
 def _headline(inputs: ReportInputs) -> Results:
-    """Good - Bad by the first who compared every task, each with the number of its triplets."""
+    """Good - Bad by the first rater that compared every task, with the numbers of triplets."""
     by, gsb = next(
         (by, found)
         for by, found in inputs.gsb.items()
         if all(task in found for task, (_, count) in inputs.triplets.items() if count)
     )
-    told = {"good_minus_bad": by}
+    results = {"good_minus_bad": by}
     for task, (asked, found) in inputs.triplets.items():
         if found:
             one = gsb[task]
-            told[task.value] = (
+            results[task.value] = (
                 f"{100 * one.difference:+.1f} % [{100 * one.low:+.1f}, {100 * one.high:+.1f}] "
                 f"({counted(one.triplets, 'triplet')})"
             )
         elif asked:
-            told[task.value] = "not compared (no test triplets)"
-    return told
+            results[task.value] = "not compared (no test triplets)"
+    return results

@@ -1,4 +1,4 @@
-"""What judges and the oracle think of the policy's pictures beside the base's."""
+"""Good/Same/Bad of the policy's images against the base's, by judges."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ HELD_OUT = "config.evaluate.judge"
 
 
 def held_out_folder(context: StageContext) -> Path | None:
-    """The folder of the judge that the policy was not trained against; None without one.
+    """The folder of the held-out judge; None without one.
 
     Raises:
       FileNotFoundError: there is no such folder.
@@ -48,7 +48,7 @@ def held_out_folder(context: StageContext) -> Path | None:
 def open_judge(
     folder: Path, size: tuple[int, int], options: Mapping[str, Any], what: str
 ) -> RewardModel:
-    """`read_reward_model` whose errors say which judge it is.
+    """`read_reward_model`, with the name of the judge in errors.
 
     Raises:
       FileNotFoundError, ValueError: as `read_reward_model`.
@@ -69,21 +69,21 @@ def judge_preferences(
     what: str,
     int8: bool = False,
 ) -> dict[int, ByDimension]:
-    """A judge's probability that the policy's result is the better one, asked in both orders.
+    """A judge's probability that the policy's result is better, averaged over both orders.
 
-    The judge computes as in the stage `rl`: other numbers would tell of another judge. Each process
-    reads the pictures that its devices look at, while they look at others.
+    The judge has the same dtype and quantization as in the stage `rl`. Each process reads the
+    images of its own devices, overlapped with computation.
 
     Args:
-      context: of the stage.
-      triplets, rows: what is compared.
-      pictures: of the base, of the policy.
-      folder: the judge's.
-      what: names the judge in errors and on the progress bar.
+      context: context of the stage.
+      triplets, rows: the compared triplets.
+      pictures: images of base and policy.
+      folder: folder of the judge.
+      what: name of the judge in errors and on the progress bar.
       int8: see `load_reward_params`.
 
     Returns:
-      By row on process 0; nothing on the others.
+      Preferences by row on process 0; {} on the others.
 
     Raises:
       FileNotFoundError, ValueError: as `read_reward_model`, or a prompt is too long for the judge.
@@ -123,12 +123,12 @@ def judge_preferences(
             if logits[0].row < len(part):
                 yield part[logits[0].row], logits
 
-    wanted = (list(dict.fromkeys(rows)) for rows in own)
+    unique = (list(dict.fromkeys(rows)) for rows in own)
     preferences = {}
     with progress_bar(what, len(rows), unit="triplet", program=context.program(what)) as bar:
-        for part, found in zip(parts, overlapped(wanted, read, compute, _preference)):
-            for told in gather_on_writer(json.dumps(found)):
-                for row, values in json.loads(told):
+        for part, found in zip(parts, overlapped(unique, read, compute, _preference)):
+            for text in gather_on_writer(json.dumps(found)):
+                for row, values in json.loads(text):
                     dimensions = DIMENSIONS[TASKS[triplets.tasks[row]]]
                     preferences[row] = dict(zip(dimensions, values))
             bar.update(len(part))
@@ -136,11 +136,11 @@ def judge_preferences(
 
 
 Answer = tuple[int, tuple[HostLocalRow, ...]]
-"""Row; yes and no of the policy's picture as the first, yes and no of the base's as the first."""
+"""(row, (yes, no) with the policy's image first, (yes, no) with the base's first), flattened."""
 
 
 def _preference(answer: Answer) -> tuple[int, list[float]]:
-    """For the policy's picture, in [0, 1], by dimension: the mean of both orders."""
+    """Preference for the policy's image in [0, 1] per dimension, averaged over both orders."""
     row, logits = answer
     yes, no, other_yes, other_no = (one.fetch() for one in logits)
     first, second = (1.0 / (1.0 + np.exp(n - y)) for y, n in ((yes, no), (other_yes, other_no)))
@@ -148,5 +148,5 @@ def _preference(answer: Answer) -> tuple[int, list[float]]:
 
 
 def preferred(preference: ByDimension, margin: float) -> Verdict:
-    """What a judge says who prefers the first picture this much, in [0, 1] for each dimension."""
+    """The verdict for a preference for the first image, in [0, 1] per dimension."""
     return verdict_of(float(np.mean(list(preference.values()))) - 0.5, margin)

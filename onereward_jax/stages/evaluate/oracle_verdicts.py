@@ -1,4 +1,4 @@
-"""Good/Same/Bad by an oracle, for triplets whose truth is known."""
+"""Good/Same/Bad by an oracle, for triplets with known ground truth."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ Scores = dict[int, tuple[ByDimension, ByDimension]]
 """Row -> scores of the policy's and of the base's result."""
 
 Letters = dict[str, dict[int, float | None]]
-"""Editor -> row -> share of the asked word's letters that can be read."""
+"""Editor -> row -> fraction of the requested word's letters that are readable."""
 
 
 def make_oracle(context: StageContext) -> Oracle | None:
-    """The oracle that `config.evaluate.oracle` names; None where it names none.
+    """The oracle named by `config.evaluate.oracle`; None if it names none.
 
     Raises:
-      FileNotFoundError, ValueError: as `plugins.maker`, or it makes something else.
+      FileNotFoundError, ValueError: as `plugins.maker`, or the result is not an oracle.
     """
     make = maker(context.config, "evaluate.oracle")
     oracle = make(context.config) if make else None
@@ -41,7 +41,7 @@ def make_oracle(context: StageContext) -> Oracle | None:
 def ask_oracle(
     oracle: Oracle, triplets: Triplets, rows: Sequence[int], base: Pictures, policy: Pictures
 ) -> tuple[Scores, Letters]:
-    """What the oracle says of both editors' results for each triplet."""
+    """Scores both editors' results for each triplet."""
     scores: Scores = {}
     letters: Letters = {"base": {}, "policy": {}}
     with progress_bar("oracle", len(rows), unit="triplet") as bar:
@@ -55,17 +55,17 @@ def ask_oracle(
 
 
 def oracle_verdicts(scores: Scores, margin: float) -> dict[int, Verdict]:
-    """Good where the policy's mean score is higher than the base's by more than `margin`."""
+    """Verdicts by row, see `verdict`."""
     return {row: verdict(policy, base, margin) for row, (policy, base) in scores.items()}
 
 
 def verdict(policy: ByDimension, base: ByDimension, margin: float) -> Verdict:
-    """Good when the mean over dimensions of `policy` exceeds that of `base` by more than `margin`.
+    """Good if the mean over dimensions of `policy` exceeds that of `base` by more than `margin`.
 
-    Bad when it falls short by more, Same otherwise. Antisymmetric.
+    Bad in the opposite case, Same otherwise. Antisymmetric.
 
     Raises:
-      ValueError: the two were scored in different dimensions.
+      ValueError: the dimensions differ.
     """
     if policy.keys() != base.keys():
         raise ValueError(f"dimensions differ: {sorted(policy)} and {sorted(base)}")

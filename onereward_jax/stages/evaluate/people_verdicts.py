@@ -1,10 +1,10 @@
-"""Blinded questions to people about base and policy, and Good/Same/Bad by what they answer.
+"""Blinded questions to people about base and policy, and Good/Same/Bad from their answers.
 
-They are in the work folder, beside the stages: questions-ab/questions.jsonl and the pictures it
-names, in the format of `annotation.questions`. The candidates are the results of both editors, in
-an order drawn anew for each pair of pictures; neither names nor lines tell which is which. There is
-one question for each triplet, about the whole picture, as in the paper's Good/Same/Bad; `null`
-twice is Same. Nobody is waited for: the report says how many of how many are answered.
+They are in the work folder: questions-ab/questions.jsonl and the images it names, in the format of
+`annotation.questions`. The candidates are the results of both editors, in random order per pair of
+images; neither file names nor lines reveal the order. There is one question per triplet, about the
+overall image, as in the paper's Good/Same/Bad; `null` for both is Same. The stage does not wait:
+the report says how many are answered.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from onereward_jax.stages.question_pictures import question_paths, save_question
 from onereward_jax.tasks import TASKS
 
 QUESTIONS = "questions-ab"
-"""Folder of the work folder. It belongs to people: the stage only adds to it."""
+"""Folder in the work folder. People edit it: the stage only adds to it."""
 
 OVERALL = "overall"
-"""What stands for a dimension in these questions."""
+"""The `dimension` of these questions."""
 
 
 @dataclasses.dataclass(frozen=True)
 class PeopleOpinion:
-    """What people say of the policy's results beside the base's.
+    """People's verdicts on the policy's results against the base's.
 
     Attributes:
-      comparisons: one for each answer; several annotators are several raters of a triplet.
-      told: how many of how many are answered and by whom, in words.
+      comparisons: one per answer; a triplet may have answers of multiple annotators.
+      told: a message with the number of answers and annotators.
     """
 
     comparisons: tuple[Comparison, ...]
@@ -50,7 +50,7 @@ class PeopleOpinion:
 
 @dataclasses.dataclass(frozen=True)
 class _Blind:
-    """A question and what people are not told: the number of the policy's result."""
+    """A question and its secret: the index of the policy's result."""
 
     row: int
     question: Question
@@ -58,11 +58,11 @@ class _Blind:
 
 
 def check_people(context: StageContext) -> None:
-    """Checks the fields about people beforehand.
+    """Checks the fields about people before the chain starts.
 
     Raises:
-      ValueError: answers are named, but no questions are asked.
-      FileNotFoundError: there are no such answers.
+      ValueError: `answers` is set, but no questions are asked.
+      FileNotFoundError: the answers do not exist.
     """
     config = context.config.evaluate
     if config.answers and not config.questions:
@@ -87,15 +87,16 @@ def ask_people(
     base: Pictures,
     policy: Pictures,
 ) -> PeopleOpinion | None:
-    """Writes the questions that are missing, reads the answers; None where nobody is to be asked.
+    """Writes missing questions and reads the answers; None if no questions are asked.
 
     Args:
-      context: of the stage.
-      triplets, rows: what is compared; `config.evaluate.questions` of each task are asked about.
-      base, policy: the pictures of both.
+      context: context of the stage.
+      triplets, rows: the compared triplets; questions are about the first
+        `config.evaluate.questions` of each task.
+      base, policy: images of both.
 
     Raises:
-      ValueError: answers cannot be used.
+      ValueError: answers are invalid.
     """
     asked = [
         _blind(context, triplets, row, base, policy)
@@ -129,12 +130,12 @@ def _first_of_each_task(triplets: Triplets, rows: Sequence[int], count: int) -> 
 def _blind(
     context: StageContext, triplets: Triplets, row: int, base: Pictures, policy: Pictures
 ) -> _Blind:
-    """The question about a triplet; its pictures are written where they are missing."""
+    """The question about a triplet; writes missing images."""
     example = triplets[row]
     name, task = f"test/{example['id']}", TASKS[triplets.tasks[row]]
     source = source_digest(example["image"], example["mask"])
     results = [(pixel_digest(made[row]), made.path(row)) for made in (base, policy)]
-    # The order changes with the pictures: who knows it of one policy knows it not of the next.
+    # The order depends on the images: knowing it for one policy reveals nothing about the next.
     rng = generator(context.config.seed, "a/b", name, *(digest for digest, _ in results))
     of_policy = int(rng.integers(2))
     shown, files = zip(*(results if of_policy else results[::-1]))
@@ -164,7 +165,7 @@ def _verdict(answer: Answer, blind: _Blind) -> Verdict:
 
 
 def _annotators(given: Sequence[Answer]) -> str:
-    """Who answered and how far they agree, as the end of a sentence."""
+    """Annotators and their agreement, as the end of a message."""
     names = {one.annotator for one in given}
     if not names:
         return ""
@@ -172,9 +173,9 @@ def _annotators(given: Sequence[Answer]) -> str:
     for one in given:
         items.setdefault(one.triplet, {})[one.annotator] = one.best
     agreed = agreement_of(items)
-    told = f", by {len(names)} annotator{'s' * (len(names) > 1)}"
+    text = f", by {len(names)} annotator{'s' * (len(names) > 1)}"
     if agreed.triplets:
-        told += f"; {100 * agreed.rate:.0f} % of the pairs of answers to a question are alike"
+        text += f"; {100 * agreed.rate:.0f} % of the pairs of answers to a question are equal"
         if not math.isnan(agreed.fleiss_kappa):
-            told += f" (kappa {agreed.fleiss_kappa:.2f})"
-    return told
+            text += f" (kappa {agreed.fleiss_kappa:.2f})"
+    return text

@@ -1,4 +1,4 @@
-"""Which editors and judges a report is about, and from which run, in words."""
+"""Provenance of a report: editors, judges, data and run."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from onereward_jax.stages.reward_plugin import needs_judge
 from onereward_jax.tasks import Dimension, Task
 
 WEIGHTS = {"policy": "its last weights", "ema": "the moving average of its weights (EMA)"}
-"""config.evaluate.weights -> what it is."""
+"""config.evaluate.weights -> description."""
 
 
 def about(context: StageContext) -> dict[str, str]:
-    """Name -> value, as they stand at the top of the report."""
+    """Name -> value, for the head of the report."""
     config = context.config
     transformer = config.models.transformer
     lora = f", LoRA of rank {config.rl.lora.rank}" if config.rl.lora.rank else ""
     judge = config.models.judge
     data = config.data.source + (f": {config.data.path}" if config.data.path else "")
-    told = {
+    facts = {
         "base": config.models.editor,
         "policy": (
             f"{WEIGHTS[config.evaluate.weights]} after {_steps(context)} steps of rl "
@@ -41,10 +41,10 @@ def about(context: StageContext) -> dict[str, str]:
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }
     if not needs_judge(config):
-        del told["judge trained against"]
+        del facts["judge trained against"]
     if transformer:
-        told["base"] += f", with the transformer of {transformer}"
-    return {name: value for name, value in told.items() if value}
+        facts["base"] += f", with the transformer of {transformer}"
+    return {name: value for name, value in facts.items() if value}
 
 
 def _steps(context: StageContext) -> int:
@@ -53,7 +53,7 @@ def _steps(context: StageContext) -> int:
 
 
 def _config_name(workdir: Path) -> str:
-    """The config file with its variant and what was set by hand, as far as the run kept it."""
+    """The config file with variant and overrides; "" if the run has no saved command."""
     if not (workdir / COMMAND).is_file():
         return ""
     command = read_command(workdir)
@@ -61,7 +61,7 @@ def _config_name(workdir: Path) -> str:
 
 
 def read_agreement(path: Path) -> dict[tuple[Task, Dimension], Agreed]:
-    """What the stage `annotate` found of how far people agree; {} where it did not measure it."""
+    """Annotator agreement from the stage `annotate`; {} if it was not measured."""
     if not path.is_file():
         return {}
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]

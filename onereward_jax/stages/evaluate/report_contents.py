@@ -1,4 +1,4 @@
-"""What the report shows beside the comparisons: curves, the judge's accuracy, pictures."""
+"""Contents of the report other than comparisons: curves, judge accuracy, images."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ MONITORS = (
     "reference_distance",
     "grad_norm",
 )
-"""Curves beside the reward, by their names in metrics.jsonl."""
+"""Curves other than the reward, by name in metrics.jsonl."""
 
 
 def read_curves(path: Path) -> tuple[dict[tuple[Task, Dimension], Curve], dict[str, Curve]]:
-    """Rewards per task and dimension, and monitors, of a run's metrics.jsonl."""
+    """Rewards per task and dimension, and monitors, from metrics.jsonl."""
     lines = [json.loads(line) for line in path.read_text().split("\n") if line]
     steps = np.array([line["step"] for line in lines])
 
@@ -46,7 +46,7 @@ def read_curves(path: Path) -> tuple[dict[tuple[Task, Dimension], Curve], dict[s
 
 
 def read_judge_table(path: Path) -> dict[tuple[Task, Dimension], JudgeAccuracy]:
-    """Table 1 as the stage `reward` measured it."""
+    """The judge's accuracy (Table 1), from the stage `reward`."""
     table = {}
     for row in json.loads(path.read_text())["rows"]:
         cell = Task(row.pop("task")), Dimension(row.pop("dimension"))
@@ -60,8 +60,7 @@ def task_metrics(
     pictures: Pictures,
     word_accuracies: Mapping[int, float | None],
 ) -> dict[Task, ImageMetrics]:
-    """Plain measurements of an editor's pictures, averaged per task; against the truth where the
-    triplet has a target."""
+    """Image metrics of an editor, averaged per task; with ground truth if there is a target."""
     measured = collections.defaultdict(list)
     for row in rows:
         example = triplets[row]
@@ -80,7 +79,7 @@ def task_metrics(
 def picture_grids(
     triplets: Triplets, rows: Sequence[int], base: Pictures, policy: Pictures, count: int
 ) -> dict[Task, list[GridRow]]:
-    """The first `count` triplets of each task with both results, and the truth where known."""
+    """The first `count` triplets of each task with both results, and the ground truth if known."""
     grids: dict[Task, list[GridRow]] = {}
     for row in rows:
         task = TASKS[triplets.tasks[row]]

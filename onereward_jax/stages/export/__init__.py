@@ -1,4 +1,4 @@
-"""Stage `export`: the trained editor and judge as folders that diffusers and transformers open."""
+"""Stage `export`: writes the trained editor and judge for diffusers and transformers."""
 
 from onereward_jax.stages.export.export_models import run
 

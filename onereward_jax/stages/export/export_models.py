@@ -1,7 +1,7 @@
-"""Stage `export`: the trained editor and judge as folders that diffusers and transformers open.
+"""Stage `export`: writes the trained editor and judge as diffusers and transformers folders.
 
-    editor/        the whole pipeline (config.export.editor = "pipeline"), or
-    transformer/   the trained component alone ("transformer")
+    editor/        the full pipeline (config.export.editor = "pipeline"), or
+    transformer/   only the trained component ("transformer")
     judge/         weights, tokenizer, image processor, query template
 
 Each has a model card, README.md.
@@ -47,16 +47,16 @@ SOURCES = {
     "folder": "a folder of images with masks and prompts",
     "tfds": "a ready TFDS data set",
 }
-"""config.data.source, in words."""
+"""config.data.source -> description."""
 EDITORS = {"pipeline": "editor", "transformer": "transformer"}
-"""config.export.editor -> the folder that is written."""
+"""config.export.editor -> output folder."""
 
 
 def run(context: StageContext) -> Results:
-    """Writes editor, judge (if the run has one) and their cards; returns where they are.
+    """Writes editor, judge (if the run has one) and their cards; returns their paths.
 
     Raises:
-      ValueError: `config.export.weights`, `.editor` or `.dtype` is none of the choices.
+      ValueError: `config.export.weights`, `.editor` or `.dtype` is invalid.
     """
     config = context.config.export
     checked = (("weights", WEIGHTS), ("editor", tuple(EDITORS)), ("dtype", DTYPES))
@@ -87,7 +87,7 @@ def run(context: StageContext) -> Results:
 
 
 def _write_editor(context: StageContext, folder: Path) -> None:
-    """The trained transformer, with copies of what was not trained unless it goes alone."""
+    """Writes the trained transformer, for "pipeline" with copies of the other components."""
     config, base = context.config.export, context.base_model("editor")
     transformer = context.base_transformer()
     static = read_policy(base, transformer=transformer)
@@ -113,7 +113,7 @@ def _write_editor(context: StageContext, folder: Path) -> None:
 
 def _write_judge(context: StageContext, folder: Path) -> None:
     config, trained = context.config.export, context.output("reward") / "judge"
-    size = sizes_of(open_triplets(context, "train"))[0]  # any: weights are the same for all
+    size = sizes_of(open_triplets(context, "train"))[0]  # any: the weights do not depend on it
     params = load_reward_params(trained, read_reward_model(trained, size).scorer, context.mesh)
     write_judge_folder(
         folder,
@@ -130,7 +130,7 @@ def _shard_bytes(config: FrozenConfigDict) -> int:
 
 
 def _data_facts(context: StageContext) -> DataFacts:
-    """How many triplets of each task there are, and what kind they are."""
+    """Number and description of the triplets."""
     counts = {}
     for split in ("train", "test"):
         triplets = open_triplets(context, split)
@@ -147,7 +147,7 @@ def _data_facts(context: StageContext) -> DataFacts:
 
 
 def _summary(context: StageContext) -> dict | None:
-    """What the stage `evaluate` measured, where the run has that stage."""
+    """The summary of the stage `evaluate`; None if the run does not have it."""
     if "evaluate" not in context.config.stages:
         return None
     return read_json(context.output("evaluate") / "report" / "summary.json")

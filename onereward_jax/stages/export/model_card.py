@@ -1,4 +1,4 @@
-"""Model cards: README.md with the header that the Hugging Face hub reads, figures as measured."""
+"""Model cards: README.md with the hub's metadata header and measured results."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ TEMPLATES = Path(__file__).parent / "card_templates"
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-    """What a model was made from, and how it may be used.
+    """Base model and licence.
 
     Attributes:
-      base_model: hub id of what the training started from; "" for none.
-      license: as the hub spells it; "other" comes with a name and a link.
-      license_name, license_link: of a licence that is "other"; "" otherwise.
+      base_model: hub id of the base model; "": none.
+      license: the hub's licence id; "other" needs a name.
+      license_name, license_link: for the licence "other"; "" otherwise.
     """
 
     base_model: str
@@ -32,10 +32,10 @@ class Origin:
     license_link: str
 
     def card_data(self, **fields: Any) -> ModelCardData:
-        """The card's header; empty fields are left out.
+        """The card's header, without empty fields.
 
         Raises:
-          ValueError: a licence that is "other" has no name.
+          ValueError: the licence is "other", but has no name.
         """
         if self.license == "other" and not self.license_name:
             raise ValueError('a model card with the license "other" needs a license_name')
@@ -45,13 +45,13 @@ class Origin:
 
 @dataclasses.dataclass(frozen=True)
 class DataFacts:
-    """What a run learnt from.
+    """The training data of a run.
 
     Attributes:
-      triplets: what kind of pictures they are, in words.
+      triplets: description of the images.
       image_size: height and width in pixels.
-      counts: split -> task -> triplets.
-      preferences: who chose between two pictures, in words.
+      counts: split -> task -> number of triplets.
+      preferences: description of the annotators.
     """
 
     triplets: str
@@ -72,12 +72,12 @@ def editor_card(
     """The card of a trained editor.
 
     Args:
-      origin: of the base editor.
-      data: what it learnt from.
-      settings: config sections to be shown.
-      summary: the report's summary.json; None when the run was not evaluated.
+      origin: base editor and licence.
+      data: training data.
+      settings: config sections to show.
+      summary: the report's summary.json; None if the run was not evaluated.
       weights: "policy" or "ema".
-      alone: the folder holds the transformer and nothing else.
+      alone: the folder has only the transformer.
     """
     header = origin.card_data(
         library_name="diffusers",
@@ -110,11 +110,11 @@ def judge_card(
     """The card of a trained judge.
 
     Args:
-      origin: of the model it started from.
-      data: what it learnt from.
-      settings: config sections to be shown.
+      origin: base model and licence.
+      data: training data.
+      settings: config sections to show.
       accuracy: rows of the stage `reward`'s accuracy.json.
-      folder: of the judge; the card names the files that are there.
+      folder: folder of the judge; the card lists its files.
     """
     header = origin.card_data(
         library_name="transformers",

@@ -1,7 +1,7 @@
-"""The vocabulary of OneReward: tasks s_k, evaluation dimensions E_k, sampling probabilities p_k.
+"""Tasks s_k, evaluation dimensions E_k and sampling probabilities p_k of OneReward.
 
-Section 3 of the paper (arXiv 2508.21066). Everything that names a task or a dimension, in data,
-queries, metrics or reports, takes the name from here.
+Section 3 of the paper (arXiv 2508.21066). Data, queries, metrics and reports all take the names of
+tasks and dimensions from here.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ class Task(enum.StrEnum):
 
     @property
     def title(self) -> str:
-        """The name as people read it, in queries, tables and plots."""
+        """Readable name for queries, tables and plots."""
         return _TITLES[self]
 
 
 class Dimension(enum.StrEnum):
-    """An evaluation dimension e: one aspect in which two edits of the same input are compared."""
+    """An evaluation dimension e: one aspect by which two edits of the same input are compared."""
 
     STRUCTURE = "structure"
     CONSISTENCY = "consistency"
@@ -34,7 +34,7 @@ class Dimension(enum.StrEnum):
 
     @property
     def title(self) -> str:
-        """The name as people read it, in queries, tables and plots."""
+        """Readable name for queries, tables and plots."""
         return self.value.replace("_", " ")
 
 
@@ -68,7 +68,7 @@ DIMENSIONS: dict[Task, tuple[Dimension, ...]] = {
     ),
     Task.REMOVAL: (Dimension.REMOVAL_QUALITY,),
 }
-"""E_k: the dimensions in which results of each task are judged, in the order used by arrays."""
+"""E_k: the dimensions of each task, in the order used by arrays."""
 
 MAX_DIMENSIONS = max(len(dimensions) for dimensions in DIMENSIONS.values())
 """Size of the dimension axis of batched queries; shorter E_k are padded and masked."""
@@ -80,7 +80,7 @@ QUOTES_PROMPT: tuple[tuple[bool, ...], ...] = tuple(
     )
     for dimensions in DIMENSIONS.values()
 )
-"""Task x dimension, as in arrays: whether the question quotes the prompt."""
+"""[task, dimension], indexed as in arrays: whether the query contains the prompt."""
 
 SAMPLING_PROBABILITIES: dict[Task, float] = {
     Task.FILL: 0.5,
@@ -91,15 +91,15 @@ SAMPLING_PROBABILITIES: dict[Task, float] = {
 """p_k of Algorithm 1; the two extend variants share 0.25."""
 
 COMMAND_TASKS = ("fill", "extend", "remove")
-"""The tasks as a command line names them; whether an extension has a prompt, it sees."""
+"""Task names on the command line; "extend" means with or without prompt, see `task_named`."""
 
 
 def task_named(name: str, prompt: str = "") -> Task:
-    """The task that people call `name`: one of `COMMAND_TASKS`, or the value of a `Task`.
+    """The task with a name: one of `COMMAND_TASKS`, or the value of a `Task`.
 
     Args:
       name: e.g. "extend".
-      prompt: what to draw; "" for none.
+      prompt: the user's prompt; "" for none.
 
     Raises:
       ValueError: there is no such task.
@@ -121,7 +121,7 @@ FIXED_PROMPTS: dict[Task, str] = {
     Task.EXTEND_WITHOUT_PROMPT: "high-definition, perfect composition",
     Task.REMOVAL: "remove",
 }
-"""Prompts of the tasks for which the user writes none, as in the authors' released demo."""
+"""Prompts of the tasks without a user prompt, as in the authors' released demo."""
 
 NEGATIVE_PROMPTS: tuple[str, ...] = ("", "nsfw", "blurry", "low quality")
 """Negative prompts drawn for preference candidates; "" stands for none (Section 3, stage 1)."""

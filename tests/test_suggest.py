@@ -102,7 +102,7 @@ def report_of(fits):
     rest = {field.name: 0.0 for field in dataclasses.fields(Report)}
     words = {"stage": "rl", "topology": V5P.name, "mesh": {}, "collectives": {}, "memory": None}
     words["saving"] = None
-    counts = {"slices": 1, "devices": 16, "batch_size": 8, "beside": 0}
+    counts = {"slices": 1, "devices": 16, "batch_size": 8, "resident": 0}
     shortage = None if fits else Shortage(needed=2**40, buffers=())
     return Report(**rest | words | counts | {"shortage": shortage})
 

@@ -259,7 +259,7 @@ def compile_mini(*flags: str) -> subprocess.CompletedProcess:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--topology=v5e:two"], "--topology 'v5e:two': chips along each axis"),
+        (["--topology=v5e:two"], "--topology 'v5e:two': expected the chips along each axis"),
         (["--topology=v5e:2x2", "--config.rl.stesp=5"], "config.rl.stesp is not a field"),
     ],
 )
@@ -335,7 +335,7 @@ def test_the_mini_config_compiles_for_tpus_and_gpus(topology, package, stage):
     assert found["fits"] and len(found["compiled"]) == {"candidates": 1}.get(stage, 2)
     for report in found["compiled"]:
         assert report["fits"] and report["devices"] == 4
-        assert 0 < report["memory"]["peak"] + report["beside"] < report["capacity"]
+        assert 0 < report["memory"]["peak"] + report["resident"] < report["capacity"]
         assert report["model_flops"] <= report["flops"]
         assert report["collectives"]["all-gather"]["bytes"] > 0
     saves = [report["saving"] is not None for report in found["compiled"]]

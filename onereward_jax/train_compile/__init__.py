@@ -1,4 +1,4 @@
-"""Compile a training step ahead of time for a TPU topology that is not there: does it fit?
+"""Compile a training step ahead of time for TPUs or GPUs that you do not have: does it fit?
 
 python -m onereward_jax.train_compile --config=configs/flux_fill_dev.py --topology=v5p:4x4x4
 """

@@ -1,12 +1,12 @@
-"""Flags, then one report.
+"""The command line: flags in, one report out.
 
     python -m onereward_jax.train_compile --config=configs/flux_fill_dev.py --topology=v5p:4x4x4
 
 Any field of the config can be set as --config.<section>.<field>=<value>, as for onereward_jax.main.
-What is compiled are the large functions of the stages of `config.stages`, or of --stage alone. With
---suggest the mesh, the batch and what is computed again are searched for instead of taken from the
-config. Exit code 0: everything fits. 1: something does not. 2: the command line or the config is at
-fault. 70: this program or the compiler is.
+It compiles the large functions of the stages in `config.stages`, or of --stage alone. --suggest
+searches for the mesh, the batch size and the remat policy instead of taking them from the config.
+Exit code 0: everything fits. 1: something does not fit. 2: error in the command line or the config.
+70: this program or the compiler crashed.
 """
 
 from __future__ import annotations
@@ -33,29 +33,29 @@ from onereward_jax.train_compile.topology import Topology
 DOES_NOT_FIT, CRASHED = 1, 70
 
 _CONFIG = config_flags.DEFINE_config_file(
-    "config", help_string="The experiment: a file of configs/, with :variant where it has some."
+    "config", help_string="The experiment: a file of configs/, plus :variant if it has variants."
 )
 _TOPOLOGY = flags.DEFINE_string(
     "topology",
     None,
-    "Chips to compile for, as in v5p:4x4x4; of GPUs hosts and GPUs per host, as in h100:8x8. "
+    "Chips to compile for, e.g. v5p:4x4x4; for GPUs hosts x GPUs per host, e.g. h100:8x8. "
     f"Generations: {', '.join(CHIPS)}.",
 )
-_SLICES = flags.DEFINE_integer("slices", 1, "Slices of that topology; config.mesh.data spans them.")
+_SLICES = flags.DEFINE_integer("slices", 1, "Number of TPU slices; config.mesh.data spans them.")
 _STAGE = flags.DEFINE_enum(
-    "stage", None, list(JOBS), "Whose functions to compile. Left out, those of a whole run."
+    "stage", None, list(JOBS), "Compile this stage only. Default: all stages of the run."
 )
 _SUGGEST = flags.DEFINE_bool(
     "suggest",
     False,
-    "Search mesh, rematerialisation, batch and dtype for the fastest step of --stage (rl) with "
-    "which it fits, and batches with which candidates and evaluate do.",
+    "Search mesh, remat policy, batch size and dtype of the moments for the fastest step of "
+    "--stage (default rl) that fits, and batch sizes with which candidates and evaluate fit.",
 )
 _JSON = flags.DEFINE_bool("json", False, "Print the report as JSON.")
 
 
 def main(argv: Sequence[str]) -> None:
-    """Compile and report; errors of the user end in one sentence."""
+    """Compiles and reports; user errors end in a one-line message."""
     del argv
     try:
         for name, value in (("config", _CONFIG.value), ("topology", _TOPOLOGY.value)):
@@ -66,20 +66,20 @@ def main(argv: Sequence[str]) -> None:
     except (ValueError, OSError, ModuleNotFoundError) as error:
         exit_with(error)
     except Exception:  # noqa: BLE001
-        # Python's own code for it would say that the step does not fit
+        # Python's own exit code for a crash, 1, means "does not fit" here.
         traceback.print_exc()
         sys.exit(CRASHED)
     sys.exit(0 if fits else DOES_NOT_FIT)
 
 
 def report(topology: Topology) -> bool:
-    """Compiles the config as it is; whether all of it fits."""
+    """Compiles the config as given; returns whether everything fits."""
     config, console = _CONFIG.value, Console()
     mesh = make_mesh(**config.mesh, devices=topology.devices())
     stages = [_STAGE.value] if _STAGE.value else [one for one in JOBS if one in config.stages]
     if not stages:
         raise ValueError(f"config.stages has none of {', '.join(JOBS)}: nothing to compile")
-    # all of them first: a mistake in the config is told at once
+    # Build all jobs before compiling the first: config errors show at once.
     jobs = {name: job for one in stages for name, job in make_programs(config, one, mesh).items()}
     made = []
     for name, job in jobs.items():
@@ -96,7 +96,7 @@ def report(topology: Topology) -> bool:
 
 
 def suggest(topology: Topology) -> bool:
-    """Searches for the best way; whether there is one."""
+    """Searches for the fastest layout that fits; returns whether there is one."""
     stage = _STAGE.value or "rl"
     trials = search(_CONFIG.value, stage, topology)
     best = best_of(trials)
@@ -111,7 +111,7 @@ def suggest(topology: Topology) -> bool:
 
 def cli() -> None:
     """The command `onereward-compile`."""
-    # Devices are only described: nothing of this machine but its CPU is used.
+    # The target devices are only described: this process runs on the CPU.
     jax.config.update("jax_platforms", "cpu")
     app.run(main, flags_parser=lambda argv: parse_flags(argv, __doc__, "topology"))
 

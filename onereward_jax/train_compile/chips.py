@@ -1,14 +1,15 @@
-"""What the chips that can be compiled for can do, from their makers' documents.
+"""Peak rates and memory of the supported chips, from the vendors' documents.
 
 TPUs: the specification tables of https://docs.cloud.google.com/tpu/docs/v4, v5e, v5p, v6e and
-tpu7x. They give the bandwidth of the links between chips (ICI) as the sum of both directions,
-400, 1200, 800 and 1200 GB/s a chip for the last four; of v4 they give none, and its figure here
-is unchecked. `memory` is what libtpu 0.0.42.1 says of all five when a program is too large
-("exceeds available HBM (15.75G)"); the system keeps a little of what the tables give.
+tpu7x. They give the bandwidth of the links between chips (ICI) as the sum of both directions:
+400, 1200, 800 and 1200 GB/s per chip for the last four. They give none for v4: its value here
+is unchecked. `memory` is what libtpu 0.0.42.1 reports for all five when a program is too large
+("exceeds available HBM (15.75G)"); it is a little less than in the tables, because the system
+reserves some.
 
-GPUs: NVIDIA's data sheets of A100, H100 and H200 in the SXM form, without sparsity; memory and its
-bandwidth as in `cuda`. Between hosts they have one port each of 200 Gbit/s (A100) or 400 Gbit/s,
-as in NVIDIA's DGX systems.
+GPUs: NVIDIA's data sheets of A100, H100 and H200 (SXM), without sparsity; memory and its bandwidth
+as in `cuda`. Each GPU has one network port of 200 Gbit/s (A100) or 400 Gbit/s to other hosts, as
+in NVIDIA's DGX systems.
 """
 
 from __future__ import annotations
@@ -20,23 +21,23 @@ from onereward_jax.train_compile.cuda import GPUS
 GIB = 2**30
 
 GPU_MEMORY_FRACTION = 0.9
-"""Share of a GPU's memory left to programs; the rest is the driver's and that of NCCL's buffers.
-JAX takes three quarters unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise."""
+"""Share of a GPU's memory available to programs; the rest is for the driver and NCCL's buffers.
+JAX uses 0.75 unless XLA_PYTHON_CLIENT_MEM_FRACTION is set."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """What one *device*, as JAX counts them, of a generation can do.
+    """Peak rates and memory of one JAX *device* of a generation.
 
     Attributes:
       platform: "tpu" or "cuda".
-      flops: bfloat16 operations per second, a multiply-add being two, without sparsity.
+      flops: bfloat16 operations per second, without sparsity; a multiply-add counts as two.
       memory: bytes that a program may use.
       memory_bandwidth: bytes per second between memory and cores.
-      link_bandwidth: bytes per second that arrive over all links of the fast network (ICI, NVLink)
-        together; as many leave at the same time.
-      host_bandwidth: bytes per second that arrive from other hosts where the fast network ends at
-        the host; 0 where it does not.
+      link_bandwidth: bytes per second received over all links of the fast network (ICI, NVLink)
+        together; sending has the same bandwidth at the same time.
+      host_bandwidth: bytes per second received from other hosts if the fast network ends at the
+        host (GPUs); else 0.
     """
 
     platform: str
@@ -53,12 +54,12 @@ def _gpu(generation: str, flops: float, link: float, host: float) -> Chip:
 
 
 CHIPS = {
-    # Two devices a chip, as libtpu describes it: half of 275 TFLOP/s, 1200 GB/s and 300 GB/s each.
+    # Two devices per chip, as in libtpu: half of 275 TFLOP/s, 1200 GB/s and 300 GB/s each.
     "v4": Chip("tpu", 137.5e12, 15.25 * GIB, 600e9, 150e9),
     "v5e": Chip("tpu", 197e12, 15.75 * GIB, 819e9, 200e9),
     "v5p": Chip("tpu", 459e12, 95.74 * GIB, 2765e9, 600e9),
     "v6e": Chip("tpu", 918e12, 31.25 * GIB, 1638e9, 400e9),
-    # Two devices a chip: half of 2307 TFLOP/s, 7380 GB/s and 1200 GB/s each.
+    # Two devices per chip: half of 2307 TFLOP/s, 7380 GB/s and (in both directions) 1200 GB/s each.
     "tpu7x": Chip("tpu", 1153.5e12, 94.75 * GIB, 3690e9, 300e9),
     "a100": _gpu("a100", 312e12, 300e9, 25e9),
     "h100": _gpu("h100", 989e12, 450e9, 50e9),

@@ -1,7 +1,7 @@
-"""GPUs as XLA's compiler wants them described when there is none to ask.
+"""Descriptions of GPUs for XLA's compiler, for compiling on a machine that has none.
 
-The message is `stream_executor.GpuTargetConfigProto` of XLA in text form; the figures are NVIDIA's,
-as devices report them (xla/backends/gpu/target_config/specs has the full list of fields).
+The format is XLA's `stream_executor.GpuTargetConfigProto` as text; the values are those that
+NVIDIA's devices report (xla/backends/gpu/target_config/specs has the full list of fields).
 """
 
 from __future__ import annotations
@@ -11,18 +11,19 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Gpu:
-    """What code generation depends on.
+    """The properties of a GPU that code generation depends on.
 
     Attributes:
-      name: as the driver spells it.
+      name: as reported by the driver.
       capability: major number of the compute capability.
-      has_accelerated_features: it has instructions of its own generation only (sm_90a).
+      has_accelerated_features: whether it has architecture-specific instructions (sm_90a).
       cores: streaming multiprocessors.
-      lanes: float32 units of each.
-      shared_memory: bytes of shared memory per multiprocessor; a block may ask for 1 KiB less.
+      lanes: float32 units per multiprocessor.
+      shared_memory: bytes of shared memory per multiprocessor; a block may use 1 KiB less.
       clock: GHz.
-      bandwidth, memory, cache: of the memory in bytes per second, its size and the L2 cache's in
-        bytes.
+      bandwidth: memory bandwidth, bytes per second.
+      memory: bytes of device memory.
+      cache: bytes of L2 cache.
     """
 
     name: str
@@ -75,14 +76,14 @@ GPUS = {
         cache=52428800,
     ),
 }
-"""Generation -> description; memory and bandwidth are those of `chips` too."""
+"""Generation -> description; `chips` takes memory and bandwidth from here."""
 
 CUDNN = (9, 10, 0)
-"""Version of cuDNN to compile for; the wheels of jax 0.10 bring a later one."""
+"""Version of cuDNN to compile for; the wheels of jax 0.10 install a later one."""
 
 
 def target_description(generation: str) -> str:
-    """The message for a generation of `GPUS`."""
+    """The `GpuTargetConfigProto` of a generation of `GPUS`, as text."""
     gpu = GPUS[generation]
     features = "ACCELERATED_FEATURES" if gpu.has_accelerated_features else "NONE"
     major, minor, patch = CUDNN

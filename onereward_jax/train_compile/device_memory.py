@@ -1,4 +1,4 @@
-"""Memory of a compiled step on one device, and what the compiler says when there is not enough."""
+"""Memory use of a compiled step on one device, and the compiler's out-of-memory errors."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Memory:
     """Bytes on one device.
 
     Attributes:
-      peak: most that is held at any time, arguments included.
-      arguments, outputs, temporaries: what the peak is made of; outputs that take the place of
-        donated arguments are not counted again in `outputs`.
+      peak: peak memory, arguments included.
+      arguments, outputs, temporaries: the parts of the peak; `outputs` does not count outputs that
+        reuse the memory of donated arguments.
     """
 
     peak: int
@@ -38,8 +38,8 @@ class Shortage:
     """Why a step does not fit.
 
     Attributes:
-      needed: bytes that the step would take; 0 if the compiler does not say.
-      buffers: the largest buffers, "size shape (operation)"; none where the compiler does not say.
+      needed: bytes that the step needs; 0 if the compiler does not report it.
+      buffers: the largest buffers, "size shape (operation)"; empty if not reported.
     """
 
     needed: int
@@ -47,7 +47,7 @@ class Shortage:
 
 
 def memory_of(compiled: jax.stages.Compiled) -> Memory:
-    """What the compiler planned."""
+    """Memory use of a compiled function, as planned by the compiler."""
     analysis = compiled.memory_analysis()
     return Memory(
         peak=analysis.peak_memory_in_bytes,
@@ -58,10 +58,10 @@ def memory_of(compiled: jax.stages.Compiled) -> Memory:
 
 
 def shortage_of(message: str) -> Shortage | None:
-    """Reads an error of the compiler; None if it is about something other than memory.
+    """Parses a compiler error; None if it is not an out-of-memory error.
 
-    libtpu 0.0.42.1 gives up before it plans memory, and says what all arrays of a device take, the
-    arguments and the results included, but not which; others list the largest.
+    libtpu 0.0.42.1 fails before it plans memory: it reports the total of all arrays of a device,
+    arguments and results included, but no list. Other compilers list the largest buffers.
     """
     if "RESOURCE_EXHAUSTED" not in message and "Ran out of memory" not in message:
         return None
@@ -71,11 +71,11 @@ def shortage_of(message: str) -> Shortage | None:
     for size, description in _BUFFER.findall(message):
         shape = re.search(r"^\s*Shape: ([^{\s]+)", description, re.MULTILINE)
         operation = re.search(r'op_name="([^"]+)"', description)
-        said = f"{size} {shape[1] if shape else 'of unknown shape'}"
-        buffers.append(f"{said} ({operation[1]})" if operation else said)
+        buffer = f"{size} {shape[1] if shape else 'of unknown shape'}"
+        buffers.append(f"{buffer} ({operation[1]})" if operation else buffer)
     return Shortage(needed, tuple(buffers[:SHOWN_BUFFERS]))
 
 
 def gib(size: float) -> float:
-    """Bytes as GiB."""
+    """Converts bytes to GiB."""
     return size / GIB

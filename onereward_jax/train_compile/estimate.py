@@ -1,8 +1,8 @@
-"""What a candidate takes, reckoned from shapes: only good enough to say what to compile first.
+"""Memory and time of a candidate, estimated from shapes: used only to rank what to compile first.
 
-Memory is a bound from below (arguments, gradients, the copy of the weights in the compute dtype,
-activations kept for the backward pass of the main model); time is that of the matrix units, of the
-links or of the memory, whichever is longest, with all weights gathered and read in each pass.
+Memory is a lower bound: arguments, gradients, the copy of the weights in the compute dtype, and
+the activations saved for the backward pass of the main model. Time is the longest of compute,
+links and memory traffic, with all weights gathered and read in each pass.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from onereward_jax.train_compile.search_space import RunLayout
 from onereward_jax.train_compile.topology import Topology
 
 REPEATED = {"none": 0.0, "dots": 0.2, "full": 1.0}
-"""Share of a forward that the backward pass computes again; of "dots" the attention."""
+"""Share of a forward pass that the backward pass recomputes; for "dots", the attention."""
 
 WHOLE_STEP = 2**30
-"""Bytes of temporaries that no step does without."""
+"""Bytes of temporaries added to every step's estimate."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """Of one candidate.
+    """Estimate of one candidate.
 
     Attributes:
-      memory: bytes on one device, at least.
-      sample_seconds: of the step, divided by its samples.
+      memory: lower bound of bytes on one device.
+      sample_seconds: seconds of a step divided by its batch size.
     """
 
     memory: float
@@ -40,12 +40,12 @@ class Estimate:
 
 
 def estimate(job: Job, candidate: RunLayout, topology: Topology) -> Estimate:
-    """Reckons.
+    """Estimates a candidate on a topology.
 
     Args:
-      job: of the same config and stage, on a mesh of one device; its batch may be another.
-      candidate: what to try.
-      topology: what to try it on.
+      job: the job of the same config and stage on a mesh of one device, with any batch size.
+      candidate: the layout to estimate.
+      topology: the devices.
     """
     sizes = {"data": candidate.data, "fsdp": candidate.fsdp, "tensor": candidate.tensor}
     devices, batch_size = math.prod(sizes.values()), candidate.batch_size
@@ -79,7 +79,10 @@ def estimate(job: Job, candidate: RunLayout, topology: Topology) -> Estimate:
 
 
 def _shard_bytes(leaf: Any, sizes: dict[str, int], width: int | None = None) -> float:
-    """Of an array on one device; axes that do not divide a side are dropped."""
+    """Bytes of an array on one device; mesh axes that do not divide a dimension are ignored.
+
+    With `width`, at that many bytes per element instead of its own dtype's.
+    """
     parts = 1
     for side, axis in zip(leaf.shape, _spec(leaf)):
         names = (axis,) if isinstance(axis, str) else axis or ()
@@ -95,7 +98,7 @@ def _spec(leaf: Any) -> PartitionSpec:
 
 
 def _kept_features(kernels: list[Any], remat: str) -> float:
-    """Numbers per token that wait for the backward pass: outputs of products, and their inputs."""
+    """Numbers per token saved for the backward pass: outputs (and inputs) of matrix products."""
     if remat == "full":
         return 0.0
     outputs = math.fsum(_copies(leaf) * leaf.shape[-1] for leaf in kernels)
@@ -104,11 +107,11 @@ def _kept_features(kernels: list[Any], remat: str) -> float:
 
 
 def _summed_features(kernels: list[Any]) -> float:
-    """Numbers per token that the devices of the axis `tensor` have to add up."""
+    """Numbers per token that are all-reduced over the mesh axis `tensor`."""
     rows = (leaf for leaf in kernels if "tensor" in tuple(_spec(leaf))[-2:-1])
     return math.fsum(_copies(leaf) * leaf.shape[-1] for leaf in rows)
 
 
 def _copies(leaf: Any) -> int:
-    """Layers of a stacked kernel."""
+    """Number of layers in a stacked kernel; 1 for a single layer."""
     return math.prod(leaf.shape[:-2])

@@ -1,8 +1,7 @@
-"""What an optimised HLO module sends between devices and holds, read from its text.
+"""Collectives and large arrays of an optimised HLO module, parsed from its text.
 
-A collective inside a loop counts as often as the loop runs: as the compiler says, or else the
-constant that the loop's condition compares its counter with. Where there is neither, the caller
-says.
+A collective inside a loop is counted once per iteration. The trip count is the compiler's
+`known_trip_count`, else the constant in the loop's condition, else `unknown_trips`.
 """
 
 from __future__ import annotations
@@ -45,9 +44,9 @@ class Traffic:
     """Collectives of one kind in one step, on one device.
 
     Attributes:
-      calls: how often one is started.
-      bytes: of the larger of what goes in and what comes out, summed over calls.
-      largest: the same of the largest single one.
+      calls: number of calls in a step.
+      bytes: the larger of input and output bytes, summed over calls.
+      largest: bytes of the largest single call.
     """
 
     calls: float
@@ -57,13 +56,13 @@ class Traffic:
 
 @dataclasses.dataclass
 class _Computation:
-    """What a computation does.
+    """One HLO computation.
 
     Attributes:
-      own: kind and bytes of its collectives.
-      called: computation, how often for each time that this one runs, and the condition if it is
-        a loop that the compiler does not say that of.
-      constants: its 32-bit integers.
+      own: (kind, bytes) of its collectives.
+      called: (computation, calls per run of this one, condition). The condition is given only for
+        loops without a known trip count, else None.
+      constants: its int32 scalar constants.
     """
 
     own: list[tuple[str, float]] = dataclasses.field(default_factory=list)
@@ -72,11 +71,11 @@ class _Computation:
 
 
 def collective_traffic(text: str, unknown_trips: float) -> dict[str, Traffic]:
-    """Traffic of a step by kind of collective, the largest first.
+    """Traffic of a step per kind of collective, the largest first.
 
     Args:
       text: `jax.stages.Compiled.as_text()`.
-      unknown_trips: iterations of loops whose trip count the compiler does not know.
+      unknown_trips: iterations of loops whose trip count cannot be read from the module.
     """
     entry, computations = _parse(text)
     calls, moved, largest = collections.Counter(), collections.Counter(), collections.Counter()
@@ -100,10 +99,10 @@ def collective_traffic(text: str, unknown_trips: float) -> dict[str, Traffic]:
 
 
 def largest_arrays(text: str, count: int) -> tuple[str, ...]:
-    """The largest arrays that a module computes, as "GiB shape (operation)"; fusions are one.
+    """The largest arrays that a module computes, as "GiB shape (operation)".
 
-    For compilers that do not name them when memory is short. Each shape of an operation is given
-    once.
+    For compilers that do not list them in an out-of-memory error. A fusion counts as one
+    operation. Each pair of shape and operation is listed once.
     """
     fused, found, inside = set(_FUSED.findall(text)), {}, False
     for line in text.splitlines():
@@ -122,7 +121,7 @@ def largest_arrays(text: str, count: int) -> tuple[str, ...]:
 
 
 def _parse(text: str) -> tuple[str, dict[str, _Computation]]:
-    """The name of the entry, and every computation by name."""
+    """Name of the entry computation, and all computations by name."""
     entry, computations, current = "", {}, _Computation()
     shapes: dict[str, str] = {}
     for line in text.splitlines():
@@ -139,7 +138,7 @@ def _parse(text: str) -> tuple[str, dict[str, _Computation]]:
         shapes[name] = definition
         if definition.startswith("s32[]"):
             current.constants += map(int, _CONSTANT.findall(definition))
-        # Fusions are most of a module and hold neither collectives nor loops.
+        # Fusions are most of a module and contain neither collectives nor loops.
         if " fusion(" in definition:
             continue
         collective = _COLLECTIVE.search(definition)
@@ -157,16 +156,16 @@ def _parse(text: str) -> tuple[str, dict[str, _Computation]]:
 
 
 def _moved(definition: str, collective: re.Match[str], shapes: dict[str, str]) -> float:
-    """Bytes of a collective: the larger of what goes in and what comes out."""
+    """Bytes of a collective: the larger of its inputs and its outputs."""
     operands = _OPERAND.findall(definition[collective.end() :].partition(")")[0])
     into = math.fsum(_bytes(shapes[operand]) for operand in operands)
     out = _bytes(definition[: collective.start()])
-    # One that is only started returns its operands too.
+    # A "-start" operation also returns its operands.
     return max(into, out - into if collective[2] else out)
 
 
 def _bytes(shape: str) -> float:
-    """Of the shape, a tuple perhaps, that a definition begins with."""
+    """Bytes of the shape (an array or a tuple of arrays) at the start of a definition."""
     if shape.startswith("("):
         shape = shape.partition(") ")[0]
     else:

@@ -1,8 +1,8 @@
-"""The jitted functions of a config, from shapes alone: nothing is loaded, nothing is made.
+"""The jitted functions of a config, with abstract arguments: no weights, no arrays.
 
-The builders and the settings are those of the stages; what differs is that parameters and batches
-are `jax.ShapeDtypeStruct`s and that a folder of the package stands in for a model folder that is
-not there. A stage's first job is what it spends its time with.
+The builders and the settings are those of the stages. Parameters and batches are
+`jax.ShapeDtypeStruct`s. If a model folder does not exist, the config files in the package are
+used instead. The first job of a stage is the one that takes most of its time.
 """
 
 from __future__ import annotations
@@ -54,21 +54,21 @@ from onereward_jax.training.rl_step import abstract_rl_state, make_preview, make
 from onereward_jax.training.rl_weights import abstract_reference
 
 Jobs = dict[str, "Job"]
-"""Jobs of a stage by what they are called."""
+"""Name -> job of a stage."""
 
 PUBLISHED = PACKAGE / "published_configs"
-"""Configuration files of the published models, without weights."""
+"""Config files of the published models, without weights."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Main:
-    """The model that most of a step is spent in.
+    """The model that takes most of the time of a step.
 
     Attributes:
-      weights: shapes and shardings.
-      dtype: that they are computed in.
-      tokens: of a sample.
-      passes: forwards of a step and, each for two, backward passes.
+      weights: pytree of its weights' shapes and shardings.
+      dtype: compute dtype.
+      tokens: tokens per sample.
+      passes: forward passes per step; a backward pass counts as two.
       learns: whether there are backward passes.
     """
 
@@ -81,12 +81,12 @@ class Main:
 
 @dataclasses.dataclass(frozen=True)
 class Written:
-    """A model that a stage writes at its end.
+    """A model that a stage saves at its end.
 
     Attributes:
-      params: shapes and shardings of its tree.
-      layout, config: as `convert.save_params` takes them.
-      stays: what else is on the devices then.
+      params: pytree of its parameters' shapes and shardings.
+      layout, config: arguments of `convert.save_params`.
+      stays: pytree of the other arrays that are on the devices while it is saved.
     """
 
     params: Any
@@ -97,17 +97,17 @@ class Written:
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A function and what it will be called with.
+    """A jitted function and its abstract arguments.
 
     Attributes:
       function: as the stage builds it.
       arguments: shapes, dtypes and shardings.
-      batch_size: samples of one call.
-      model_flops: of a call on all devices, see `training.model_flops`; 0 where it is not reckoned.
-      assumptions: what a trace of it leaves open.
-      main: what estimates go by; None where none are made.
-      beside: shapes of what lies on the devices meanwhile, and is no argument.
-      written: what the stage writes afterwards.
+      batch_size: samples per call, over all devices.
+      model_flops: FLOPs of a call on all devices, see `training.model_flops`; 0 if not computed.
+      assumptions: trip counts and shares that the trace does not determine.
+      main: input of the estimates; None if no estimates are made.
+      resident: pytree of the arrays that are on the devices during the call but no arguments.
+      written: the model that the stage saves afterwards; None if it saves none.
     """
 
     function: MeshFunction
@@ -116,19 +116,19 @@ class Job:
     model_flops: float
     assumptions: Assumptions
     main: Main | None = None
-    beside: Any = None
+    resident: Any = None
     written: Written | None = None
 
 
 def model_folder(name: str, field: str) -> pathlib.Path:
-    """The folder of a model's configuration: as a run finds it, or the architecture of that name.
+    """The folder with a model's config files: a local folder, else one of the package.
 
     Args:
-      name: path or hub id.
-      field: of the config, that has it.
+      name: path, or hub id of a published model.
+      field: the config field that holds `name`, for the error message.
 
     Raises:
-      FileNotFoundError: neither is there.
+      FileNotFoundError: there is neither.
     """
     given = pathlib.Path(name).expanduser()
     for folder in (given, PACKAGE / given, PUBLISHED / given.name):
@@ -141,26 +141,26 @@ def model_folder(name: str, field: str) -> pathlib.Path:
 
 
 def editor_folder(config: FrozenConfigDict) -> pathlib.Path:
-    """Of `config.models.editor`; raises as `model_folder`."""
+    """The folder of `config.models.editor`; raises as `model_folder`."""
     return model_folder(config.models.editor, "config.models.editor")
 
 
 def judge_folder(config: FrozenConfigDict) -> pathlib.Path:
-    """Of `config.models.judge`; raises as `model_folder`."""
+    """The folder of `config.models.judge`; raises as `model_folder`."""
     return model_folder(config.models.judge, "config.models.judge")
 
 
 def largest_size(config: FrozenConfigDict) -> Size:
-    """Of the sizes that pictures come in, the one with the most pixels."""
+    """The bucket size with the most pixels."""
     sizes = bucket_sizes(config.data.image_size, config.data.aspect_ratios)
     return max(sizes, key=math.prod)
 
 
 def rl_jobs(config: FrozenConfigDict, mesh: Mesh) -> Jobs:
-    """The step of the stage `rl`, and its sample pictures.
+    """The step of the stage `rl`, and the function that draws its sample images.
 
     Raises:
-      ValueError: the reward is another than the judge, whose sizes no configuration tells.
+      ValueError: the reward is a plugin instead of the judge: its shapes are not in the config.
     """
     if not needs_judge(config):
         raise ValueError(
@@ -210,7 +210,7 @@ def rl_jobs(config: FrozenConfigDict, mesh: Mesh) -> Jobs:
     batch_size = config.rl.batch_size
     preview = make_preview(models, settings, mesh)
     return {
-        # an adapter is small, and written otherwise
+        # A LoRA adapter is small and saved by other code.
         "rl": Job(
             step,
             arguments,
@@ -225,7 +225,7 @@ def rl_jobs(config: FrozenConfigDict, mesh: Mesh) -> Jobs:
 
 
 def reward_jobs(config: FrozenConfigDict, mesh: Mesh) -> Jobs:
-    """The step of the stage `reward`, and the answers that its accuracy is measured by."""
+    """The step of the stage `reward`, and the function that measures its accuracy."""
     size, folder, batch_size = largest_size(config), judge_folder(config), config.reward.batch_size
     scorer = read_scorer(folder, size, **reward_options(config))
     settings = reward_settings(config)
@@ -234,7 +234,7 @@ def reward_jobs(config: FrozenConfigDict, mesh: Mesh) -> Jobs:
     step = make_reward_step(scorer, settings, mesh)
     assumptions = Assumptions(true_share=full_attention_share(scorer))
     minimum = reward_model_flops(scorer, state.params, pairs, assumptions)
-    # Both orders of a pair: two sequences.
+    # Each pair is judged in both orders: two sequences.
     tokens = 2 * (scorer.layout.prefix_length + scorer.layout.packed_length)
     main = Main(state.params, scorer.model.dtype, tokens, passes=3.0, learns=True)
     written = Written(state.params, QWEN2_5_VL, read_config(folder))
@@ -244,19 +244,19 @@ def reward_jobs(config: FrozenConfigDict, mesh: Mesh) -> Jobs:
             step, (state, pairs), batch_size, minimum, assumptions, main, written=written
         ),
         "reward, accuracy": Job(
-            answers, asked, batch_size, 0.0, assumptions, beside=state.opt_state
+            answers, asked, batch_size, 0.0, assumptions, resident=state.opt_state
         ),
     }
 
 
 def candidates_jobs(config: FrozenConfigDict, mesh: Mesh) -> Jobs:
-    """The call of the stage `candidates`."""
+    """The edits of the stage `candidates`."""
     section = config.candidates
     return {"candidates": _edits(config, mesh, section.batch_size, section.num_steps)}
 
 
 def evaluate_jobs(config: FrozenConfigDict, mesh: Mesh) -> Jobs:
-    """The edits of the stage `evaluate`, one editor at a time, and each judge it asks."""
+    """The edits of the stage `evaluate` with one editor, and the scores of each of its judges."""
     section = config.evaluate
     jobs = {"evaluate, edits": _edits(config, mesh, section.batch_size, (section.num_steps,))}
     if needs_judge(config) or "reward" in config.stages:
@@ -269,9 +269,9 @@ def evaluate_jobs(config: FrozenConfigDict, mesh: Mesh) -> Jobs:
 
 
 def _edits(config: FrozenConfigDict, mesh: Mesh, batch_size: int, numbers: Sequence[int]) -> Job:
-    """Edits with as many sampling steps as one of `numbers` says."""
-    size, kind = largest_size(config), compute_dtype(config)
-    editor = read_policy(editor_folder(config), dtype=kind, param_dtype=kind)
+    """Edits of a batch; `numbers` are the numbers of sampling steps that the stage uses."""
+    size, dtype = largest_size(config), compute_dtype(config)
+    editor = read_policy(editor_folder(config), dtype=dtype, param_dtype=dtype)
     batch = abstract_edits(
         editor.transformer.config,
         batch_size,
@@ -297,7 +297,7 @@ def _edits(config: FrozenConfigDict, mesh: Mesh, batch_size: int, numbers: Seque
 
 
 def _opinions(config: FrozenConfigDict, mesh: Mesh, folder: pathlib.Path, int8: bool) -> Job:
-    """A judge's answers about a batch of pictures."""
+    """A judge's scores of a batch of images."""
     size, batch_size = largest_size(config), config.evaluate.batch_size
     options = judge_options(config)
     scorer = read_scorer(folder, size, template=query_template(config), **options)
@@ -314,14 +314,14 @@ JOBS: dict[str, Callable[[FrozenConfigDict, Mesh], Jobs]] = {
     "rl": rl_jobs,
     "evaluate": evaluate_jobs,
 }
-"""Stage -> what it compiles, in the order of a run."""
+"""Stage -> function that makes its jobs, in the order of a run."""
 
 
 def make_programs(config: ConfigDict, stage: str, mesh: Mesh) -> Jobs:
-    """All jobs of `stage` on `mesh`, by what they are called.
+    """All jobs of `stage` on `mesh`, by name.
 
     Raises:
-      ValueError: fields that contradict each other or the mesh.
+      ValueError: config fields contradict each other or the mesh.
       FileNotFoundError: see `model_folder`.
     """
     frozen = FrozenConfigDict(config)

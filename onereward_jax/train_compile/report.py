@@ -1,4 +1,4 @@
-"""Compile a job for a topology and tell what it takes, as a table or as JSON."""
+"""Compile a job for a topology and report memory, FLOPs and collectives, as a table or JSON."""
 
 from __future__ import annotations
 
@@ -22,17 +22,18 @@ from onereward_jax.train_compile.device_memory import (
 )
 from onereward_jax.train_compile.hlo import Traffic, collective_traffic, largest_arrays
 from onereward_jax.train_compile.programs import Job
-from onereward_jax.train_compile.saving import Saving, held, saving_of
+from onereward_jax.train_compile.saving import Saving, bytes_per_device, saving_of
 from onereward_jax.train_compile.topology import Topology
 from onereward_jax.train_compile.traced_arrays import largest_arrays_of
 from onereward_jax.training.flop_counter import count_flops
 
 EFFORT = {"exec_time_optimization_effort": -1.0}
-"""Skips the search for the fastest code, which takes most of a compilation and changes neither
-what is held in memory nor what is sent."""
+"""Skips the search for the fastest code. The search takes most of the compile time and changes
+neither memory use nor collectives."""
 
 CUBLAS = {"xla_gpu_enable_triton_gemm": False}
-"""XLA's own kernels for products fail at some shapes when there is no GPU to try tiles on."""
+"""Use cuBLAS: without a GPU to autotune on, XLA's Triton kernels for matrix products fail at some
+shapes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,20 +41,22 @@ class Report:
     """A function on one topology. Sizes in bytes on one device, times in seconds.
 
     Attributes:
-      stage, topology, slices, devices, mesh, batch_size: what was compiled for what.
+      stage: name of the job.
+      topology, slices, devices, mesh: the devices that it is compiled for.
+      batch_size: samples per call, over all devices.
       capacity: memory of a device.
-      memory: what the function takes; None where the compiler gives up before it has a plan.
-      beside: of arrays that lie there meanwhile and are no arguments.
-      saving: what writing the trained model takes afterwards; None where there is none to write.
-      shortage: what the function lacks, when it does not fit.
-      flops: operations of matrix units on one device, as traced.
-      model_flops: the same with nothing computed twice; 0 where it is not reckoned.
-      collectives: kind -> traffic; empty when it does not fit.
-      compute_seconds: of `flops` at the chip's peak.
-      link_seconds: of all collectives at the full speed of a device's links.
-      step_seconds: the longer of both, the roofline's bound from below.
-      mfu: share of the peak that `model_flops` use if a step takes `step_seconds`.
-      compile_seconds: of the compiler.
+      memory: memory use of the function; None if the compiler failed before it planned memory.
+      resident: size of the arrays on the device that are no arguments of the function.
+      saving: memory for saving the trained model; None if none is saved.
+      shortage: the out-of-memory error; None if the function fits.
+      flops: matrix operations on one device, as traced.
+      model_flops: the same without recomputation; 0 if not computed.
+      collectives: kind -> traffic; empty if the compiler failed.
+      compute_seconds: time of `flops` at the chip's peak.
+      link_seconds: time of all collectives at the full bandwidth of a device's links.
+      step_seconds: the longer of both, the roofline's lower bound.
+      mfu: `model_flops` divided by what the chip's peak allows in `step_seconds`.
+      compile_seconds: compile time.
     """
 
     stage: str
@@ -64,7 +67,7 @@ class Report:
     batch_size: int
     capacity: float
     memory: Memory | None
-    beside: int
+    resident: int
     saving: Saving | None
     shortage: Shortage | None
     flops: float
@@ -78,34 +81,43 @@ class Report:
 
     @property
     def fits(self) -> bool:
-        """Whether there is room for the function, and for saving what it has trained."""
+        """Whether both the function and the saving of the trained model fit."""
         saves = self.saving is None or self.saving.peak <= self.capacity
         return self.shortage is None and saves
 
     @property
     def needed(self) -> int:
-        """Most that is held of a device's memory, while the function runs or afterwards."""
+        """Peak memory of a device in bytes, over running the function and saving the model."""
         saving = 0 if self.saving is None else self.saving.peak
-        running = self.memory.peak + self.beside if self.shortage is None else self.shortage.needed
+        if self.shortage is None:
+            running = self.memory.peak + self.resident
+        else:
+            running = self.shortage.needed
         return max(running, saving)
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The report as a dictionary for JSON, with `fits`."""
         return {"fits": self.fits, **dataclasses.asdict(self)}
 
 
 def compile_report(job: Job, stage: str, topology: Topology, mesh: Mesh) -> Report:
-    """Compiles `job`, which is called `stage`, for `topology`.
+    """Compiles `job` for `topology`.
+
+    Args:
+      job: the function and its abstract arguments.
+      stage: name of the job in the report.
+      topology: the devices.
+      mesh: a mesh of the topology's devices.
 
     Raises:
-      ValueError: fields of the config contradict each other or the mesh.
+      ValueError: config fields contradict each other or the mesh.
     """
     traced = job.function.trace(*job.arguments)
     flops = count_flops(traced.jaxpr.jaxpr, job.assumptions) / mesh.size
     lowered = traced.lower()
     start = time.perf_counter()
     memory, shortage, collectives = None, None, {}
-    beside = held(job.beside)
+    resident = bytes_per_device(job.resident)
     options = EFFORT | CUBLAS if topology.chip.platform == "cuda" else EFFORT
     try:
         compiled = lowered.compile(compiler_options=options)
@@ -121,9 +133,9 @@ def compile_report(job: Job, stage: str, topology: Topology, mesh: Mesh) -> Repo
     if shortage is None:
         memory, text = memory_of(compiled), compiled.as_text()
         collectives = collective_traffic(text, job.assumptions.loop_trips)
-        if memory.peak + beside > chip.memory:
-            # the compiler for GPUs does not mind, and none knows of what lies there besides
-            shortage = Shortage(memory.peak + beside, largest_arrays(text, SHOWN_BUFFERS))
+        if memory.peak + resident > chip.memory:
+            # The GPU compiler does not check the capacity, and no compiler knows `resident`.
+            shortage = Shortage(memory.peak + resident, largest_arrays(text, SHOWN_BUFFERS))
     saving = None if job.written is None else saving_of(job.written, options)
     compute = flops / chip.flops
     links = sum(traffic.bytes for traffic in collectives.values()) / topology.link_bandwidth
@@ -138,7 +150,7 @@ def compile_report(job: Job, stage: str, topology: Topology, mesh: Mesh) -> Repo
         batch_size=job.batch_size,
         capacity=chip.memory,
         memory=memory,
-        beside=beside,
+        resident=resident,
         saving=saving,
         shortage=shortage,
         flops=flops,
@@ -153,7 +165,7 @@ def compile_report(job: Job, stage: str, topology: Topology, mesh: Mesh) -> Repo
 
 
 def print_report(report: Report, console: Console) -> None:
-    """The report as tables; for a function that does not fit, the largest buffers."""
+    """Prints the report as a table; if the function does not fit, also the largest buffers."""
     shape = " x ".join(f"{name} {size}" for name, size in report.mesh.items())
     slices = f", {report.slices} slices" if report.slices > 1 else ""
     table = Table("per device", "", title=f"{report.stage} on {report.topology}{slices}")
@@ -164,10 +176,10 @@ def print_report(report: Report, console: Console) -> None:
     table.add_row("operations", f"{report.flops / 1e12:,.1f} TFLOP a step")
     if report.model_flops:
         ratio, minimum = report.flops / report.model_flops, report.model_flops / 1e12
-        table.add_row("at least", f"{minimum:,.1f} TFLOP; it does {ratio:.2f} times as many")
+        table.add_row("at least", f"{minimum:,.1f} TFLOP; the step has {ratio:.2f} times as many")
     for kind, traffic in report.collectives.items():
-        said = f"{gib(traffic.bytes):,.2f} GiB in {traffic.calls:,.0f} calls"
-        table.add_row(kind, f"{said}, the largest {gib(traffic.largest):.3f} GiB")
+        total = f"{gib(traffic.bytes):,.2f} GiB in {traffic.calls:,.0f} calls"
+        table.add_row(kind, f"{total}, the largest {gib(traffic.largest):.3f} GiB")
     if report.shortage is None:
         table.add_row("compute", f"{report.compute_seconds:.2f} s at the peak")
         table.add_row("links", f"{report.link_seconds:.2f} s at full speed")
@@ -181,13 +193,13 @@ def print_report(report: Report, console: Console) -> None:
 
 
 def print_summary(reports: Sequence[Report], console: Console) -> None:
-    """All functions of a run, a line each, and whether the run fits."""
+    """Prints a table of all functions of a run: memory, and whether each fits."""
     first = reports[0]
     table = Table(title=f"The run on {first.topology}: of {gib(first.capacity):.2f} GiB a device")
     for name in ("function", "batch", "GiB", "saving, GiB", ""):
         table.add_column(name)
     for report in reports:
-        running = report.memory.peak + report.beside if report.memory else report.shortage.needed
+        running = report.memory.peak + report.resident if report.memory else report.shortage.needed
         table.add_row(
             report.stage,
             str(report.batch_size),
@@ -206,15 +218,15 @@ def _memory_rows(report: Report) -> list[tuple[str, str]]:
     else:
         memory = report.memory
         rows = [
-            ("memory", f"fits: peak {gib(memory.peak + report.beside):.2f} GiB of {capacity}"),
+            ("memory", f"fits: peak {gib(memory.peak + report.resident):.2f} GiB of {capacity}"),
             ("  arguments", f"{gib(memory.arguments):.2f} GiB"),
             ("  temporaries", f"{gib(memory.temporaries):.2f} GiB"),
             ("  new outputs", f"{gib(memory.outputs):.2f} GiB"),
         ]
-        if report.beside:
-            rows.append(("  kept besides", f"{gib(report.beside):.2f} GiB"))
+        if report.resident:
+            rows.append(("  other arrays", f"{gib(report.resident):.2f} GiB"))
     if (saving := report.saving) is not None:
         fits = "fits" if saving.peak <= report.capacity else "does not fit"
-        parts = f"{gib(saving.stays):.2f} GiB stay, {gib(saving.beside):.3f} GiB pass"
+        parts = f"{gib(saving.stays):.2f} GiB stay, {gib(saving.temporary):.3f} GiB temporary"
         rows.append(("saving", f"{fits}: peak {gib(saving.peak):.2f} GiB; {parts}"))
     return rows

@@ -1,4 +1,4 @@
-"""What saving a trained model takes of a device: what stays there, and a layer on its way."""
+"""Memory of a device while a trained model is saved: the arrays that stay, plus one layer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from onereward_jax.parallel.gather_layers import part_function, piece_function
 from onereward_jax.train_compile.programs import Written
 
 COMPILED = 2
-"""Of so many shapes of leaves, the largest, the functions are compiled."""
+"""The functions are compiled for this many leaf shapes, the largest ones."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,25 +23,25 @@ class Saving:
     """Bytes on one device.
 
     Attributes:
-      stays: of arrays: what is written, and what else a stage still holds.
-      beside: most that cutting out and sending a layer takes.
+      stays: the arrays that stay: the saved model, and what else the stage still holds.
+      temporary: the most that slicing and gathering one layer adds.
     """
 
     stays: int
-    beside: int
+    temporary: int
 
     @property
     def peak(self) -> int:
-        """Most that is held at any time."""
-        return self.stays + self.beside
+        """Peak memory while the model is saved."""
+        return self.stays + self.temporary
 
 
 def saving_of(written: Written, options: Mapping[str, Any]) -> Saving:
-    """Compiles what `convert.save_params` runs.
+    """Compiles the functions that `convert.save_params` runs on the devices.
 
     Args:
-      written: the model, and what stays.
-      options: of the compiler.
+      written: the model, and the other arrays on the devices.
+      options: compiler options.
     """
     leaves = flat_leaves(written.params)
     layers = {}
@@ -50,22 +50,23 @@ def saving_of(written: Written, options: Mapping[str, Any]) -> Saving:
         size = leaf.size * leaf.dtype.itemsize // len(entry.keys)
         layers[leaf.shape, leaf.sharding] = (size, entry.stacked, leaf)
     largest = sorted(layers.values(), key=lambda one: -one[0])[:COMPILED]
-    beside = [_beside(leaf, stacked, options) for _, stacked, leaf in largest]
-    return Saving(held((written.params, written.stays)), max(beside))
+    temporary = [_layer_bytes(leaf, stacked, options) for _, stacked, leaf in largest]
+    return Saving(bytes_per_device((written.params, written.stays)), max(temporary))
 
 
-def held(tree: Any) -> int:
-    """Bytes of the arrays of a tree of `jax.ShapeDtypeStruct` on one device."""
+def bytes_per_device(tree: Any) -> int:
+    """Bytes on one device of a pytree of sharded `jax.ShapeDtypeStruct`s."""
     return sum(
         math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
         for leaf in jax.tree.leaves(tree)
     )
 
 
-def _beside(leaf: jax.ShapeDtypeStruct, stacked: bool, options: Mapping[str, Any]) -> int:
+def _layer_bytes(leaf: jax.ShapeDtypeStruct, stacked: bool, options: Mapping[str, Any]) -> int:
+    """Bytes on one device that slicing and gathering one layer of `leaf` adds."""
     devices = leaf.sharding.mesh.devices.flat
     number, dtype = jax.ShapeDtypeStruct((), np.int32), np.dtype(leaf.dtype)
-    # GPUs may have a process each, which no description tells.
+    # GPUs may run one process each; the topology does not say, so assume it.
     apart = len({one.process_index for one in devices}) > 1 or devices[0].platform == "gpu"
     if apart and not leaf.sharding.is_fully_replicated:
         function, _ = piece_function(leaf.sharding, leaf.shape, stacked, dtype)

@@ -1,4 +1,4 @@
-"""Ways to run a stage on a topology: mesh shape, rematerialisation, batch, moments."""
+"""Layouts to run a stage with on a topology: mesh shape, remat policy, batch size, moments."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from ml_collections import ConfigDict
 from onereward_jax.training.optimizer import MOMENTS
 
 MOST_TENSOR = 4
-"""Devices over which heads are split at most: the judge has four key-value heads."""
+"""Largest size of the mesh axis `tensor`: the judge has four key-value heads."""
 
 SAMPLES = (1, 2, 4)
-"""Samples of a device at a time that are tried."""
+"""Samples per device and microbatch that are tried."""
 
 REMAT = ("none", "dots", "full")
 
 
 @dataclasses.dataclass(frozen=True)
 class RunLayout:
-    """One way.
+    """One layout to run a stage with.
 
     Attributes:
       data, fsdp, tensor: sizes of the mesh axes.
       remat: policy of `parallel.remat`.
-      samples: that a device works on at a time.
-      microbatches: microbatches of a step; 0 where the stage has none.
-      moments: how the optimiser keeps its moments; "" where the stage has none.
+      samples: samples per device and microbatch.
+      microbatches: microbatches per step; 0 if the stage does not train.
+      moments: dtype of the optimiser's moments; "" if the stage does not train.
     """
 
     data: int
@@ -43,16 +43,16 @@ class RunLayout:
 
     @property
     def parts(self) -> int:
-        """Devices over which the batch is spread."""
+        """Number of shards of the batch: data * fsdp."""
         return self.data * self.fsdp
 
     @property
     def batch_size(self) -> int:
-        """Samples of a step on all devices."""
+        """Samples per step over all devices."""
         return self.parts * self.samples * max(self.microbatches, 1)
 
     def fields(self, stage: str) -> dict[str, int | str]:
-        """Config fields, by their dotted names, that make it so."""
+        """Config fields of this layout: dotted name -> value."""
         fields = {
             "mesh.data": self.data,
             "mesh.fsdp": self.fsdp,
@@ -66,13 +66,13 @@ class RunLayout:
         return fields
 
     def config(self, base: ConfigDict, stage: str) -> ConfigDict:
-        """`base` with these fields."""
+        """A copy of `base` with the fields of this layout."""
         changed = copy.deepcopy(base)
         changed.update_from_flattened_dict(self.fields(stage))
         return changed
 
     def needs_no_less(self, other: RunLayout) -> bool:
-        """Whether it surely takes as much memory as `other`: same mesh, nothing smaller."""
+        """Whether it needs at least the memory of `other`: same mesh, no field that saves more."""
         return (
             (self.data, self.fsdp, self.tensor) == (other.data, other.fsdp, other.tensor)
             and self.samples >= other.samples
@@ -82,10 +82,10 @@ class RunLayout:
 
 
 def candidates(config: ConfigDict, stage: str, devices: int, slices: int) -> Iterator[RunLayout]:
-    """All ways worth a thought.
+    """All layouts to consider.
 
-    Steps that learn have the batch of the config, or one sample per data-parallel device where
-    that is more; what does not fit at a time is accumulated.
+    Training steps have the batch size of the config rounded up to whole microbatches, at least one
+    sample per shard of the batch. Several microbatches accumulate gradients.
     """
     section = config[stage]
     learns = "microbatches" in section
@@ -104,8 +104,9 @@ def candidates(config: ConfigDict, stage: str, devices: int, slices: int) -> Ite
             yield RunLayout(data, fsdp, tensor, policy, samples, microbatches, kept)
 
 
-def _moments_rank(way: RunLayout) -> int:
-    return MOMENTS.index(way.moments or MOMENTS[0])
+def _moments_rank(layout: RunLayout) -> int:
+    """Position in `MOMENTS`; larger takes less memory."""
+    return MOMENTS.index(layout.moments or MOMENTS[0])
 
 
 def _divisors(number: int) -> list[int]:

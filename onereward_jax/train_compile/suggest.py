@@ -1,9 +1,10 @@
-"""`--suggest`: the way to run a stage on a topology that needs the least time per sample and fits.
+"""`--suggest`: the layout that fits on a topology and needs the least time per sample.
 
-All ways are reckoned (`estimate`), few compiled: those that surely do not fit are left out, the
-others compiled from the fastest on until one fits, without those that need no less than one that
-did not. A way fits when the run does: the step, what else the stage does and writes, and on the
-same mesh the stages that only use a model, with batches that are halved until there is room.
+All layouts are estimated (`estimate`). Those whose estimated memory exceeds the device are dropped.
+The others are compiled, the fastest first, until one fits; layouts that need at least the memory of
+one that failed are skipped. A layout fits if the whole run fits: the step, the other functions of
+the stage, saving its model and, on the same mesh, the stages that only run a model. The batch sizes
+of those are halved until they fit.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ from onereward_jax.train_compile.search_space import RunLayout, candidates
 from onereward_jax.train_compile.topology import Topology
 
 MOST_COMPILED = 10
-"""Candidates compiled before the search gives up."""
+"""Most candidates that the search compiles."""
 
 USING = ("candidates", "evaluate")
-"""Stages that learn nothing: how many samples they take at a time changes nothing but speed."""
+"""Stages that train nothing: their batch size changes speed only."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,10 +38,10 @@ class Trial:
     """A candidate that was compiled.
 
     Attributes:
-      candidate, estimate: the way.
-      report: of its step.
-      others: of everything else of the run that was compiled with it.
-      batches: config fields with the batches of these.
+      candidate, estimate: the layout and its estimate.
+      report: report of its step.
+      others: reports of the other functions of the run that were compiled with it.
+      batches: config field -> batch size, for those that differ from the config.
     """
 
     candidate: RunLayout
@@ -51,38 +52,38 @@ class Trial:
 
     @property
     def fits(self) -> bool:
-        """Whether the run has room."""
+        """Whether the whole run fits."""
         return self.report.fits and all(one.fits for one in self.others)
 
 
 def ranked(config: ConfigDict, stage: str, topology: Topology) -> list[tuple[RunLayout, Estimate]]:
-    """Candidates that may fit, the fastest first; of equally fast ones the smallest.
+    """Candidates that may fit, the fastest first; at equal time, the one with least memory first.
 
     Raises:
-      ValueError: fields of the config contradict each other.
+      ValueError: config fields contradict each other.
     """
     devices = topology.devices()
     alone = config.copy_and_resolve_references()
     alone.update_from_flattened_dict({"mesh.data": 1, "mesh.fsdp": 1, "mesh.tensor": 1})
     job = make_program(alone, stage, make_mesh(1, 1, 1, devices=devices[:1]))
-    ways = candidates(config, stage, len(devices), topology.slices)
-    reckoned = [(way, estimate(job, way, topology)) for way in ways]
-    possible = [pair for pair in reckoned if pair[1].memory <= topology.chip.memory]
+    layouts = candidates(config, stage, len(devices), topology.slices)
+    estimated = [(layout, estimate(job, layout, topology)) for layout in layouts]
+    possible = [pair for pair in estimated if pair[1].memory <= topology.chip.memory]
     return sorted(possible, key=lambda pair: (pair[1].sample_seconds, pair[1].memory))
 
 
 def search(config: ConfigDict, stage: str, topology: Topology) -> list[Trial]:
-    """Compiles candidates until one fits; the last trial is the one, if any is.
+    """Compiles candidates until one fits. Only the last trial can be one that fits.
 
     Raises:
-      ValueError: fields of the config contradict each other.
+      ValueError: config fields contradict each other.
     """
     trials: list[Trial] = []
-    for candidate, reckoned in ranked(config, stage, topology):
+    for candidate, estimated in ranked(config, stage, topology):
         if any(candidate.needs_no_less(trial.candidate) for trial in trials):
             continue
         report = compile_candidate(candidate, config, stage, topology)
-        trial = Trial(candidate, reckoned, report)
+        trial = Trial(candidate, estimated, report)
         if report.fits:
             others, batches = compile_others(candidate, config, stage, topology)
             trial = dataclasses.replace(trial, others=tuple(others), batches=batches)
@@ -95,7 +96,7 @@ def search(config: ConfigDict, stage: str, topology: Topology) -> list[Trial]:
 def compile_candidate(
     candidate: RunLayout, config: ConfigDict, stage: str, topology: Topology
 ) -> Report:
-    """As `train_compile` reports `config` with the candidate's fields."""
+    """The report of the stage's step, with the candidate's fields in `config`."""
     changed = candidate.config(config, stage)
     mesh = make_mesh(**changed.mesh, devices=topology.devices())
     report = compile_report(make_program(changed, stage, mesh), stage, topology, mesh)
@@ -106,10 +107,10 @@ def compile_candidate(
 def compile_others(
     candidate: RunLayout, config: ConfigDict, stage: str, topology: Topology
 ) -> tuple[list[Report], dict[str, int]]:
-    """What else of a run has to fit on the candidate's mesh, as far as it does.
+    """Compiles the other functions of a run on the candidate's mesh, until one does not fit.
 
     Returns:
-      Reports, the last one perhaps of what does not fit; the fields that differ from `config`.
+      The reports; config field -> batch size, for those that differ from `config`.
     """
     changed = candidate.config(config, stage)
     mesh = make_mesh(**changed.mesh, devices=topology.devices())
@@ -140,7 +141,7 @@ def compile_others(
 
 
 def fitting_batches(batch_size: int, parts: int) -> Iterator[int]:
-    """Batches that `parts` devices can share: the wanted one or a little more, then ever less."""
+    """Multiples of `parts`: `batch_size` rounded up, then about half of the last one each time."""
     samples = math.ceil(batch_size / parts)
     while samples:
         yield samples * parts
@@ -148,30 +149,31 @@ def fitting_batches(batch_size: int, parts: int) -> Iterator[int]:
 
 
 def best_of(trials: list[Trial]) -> Trial | None:
-    """The trial that fits."""
+    """The trial that fits; None if there is none."""
     return next((trial for trial in trials if trial.fits), None)
 
 
 def flags_of(trial: Trial, stage: str) -> str:
-    """The flags that make a run like this."""
+    """The command-line flags that set the fields of the trial."""
     fields = trial.candidate.fields(stage) | trial.batches
     return " ".join(f"--config.{name}={value}" for name, value in fields.items())
 
 
 def print_trials(trials: list[Trial], stage: str, topology: Topology, console: Console) -> None:
-    """What was compiled, and the flags to use."""
+    """Prints what was compiled, and the flags to use."""
     capacity = f"of {gib(topology.chip.memory):.1f} GiB"
-    table = Table(title=f"{stage} on {topology.name}: what was compiled, {capacity} a device")
+    table = Table(title=f"{stage} on {topology.name}: what was compiled, {capacity} per device")
     for name in ("data x fsdp x tensor", "batch", "remat", "moments", "GiB", "s/sample", "MFU"):
         table.add_column(name)
     for trial in trials:
-        way, report = trial.candidate, trial.report
+        layout, report = trial.candidate, trial.report
         fits, needed = report.fits, report.needed
         table.add_row(
-            f"{way.data} x {way.fsdp} x {way.tensor}",
-            f"{way.batch_size} = {max(way.microbatches, 1)} x {way.parts} x {way.samples}",
-            way.remat if way.microbatches else "",
-            way.moments,
+            f"{layout.data} x {layout.fsdp} x {layout.tensor}",
+            f"{layout.batch_size} = "
+            f"{max(layout.microbatches, 1)} x {layout.parts} x {layout.samples}",
+            layout.remat if layout.microbatches else "",
+            layout.moments,
             f"{gib(needed):.1f}" + ("" if fits else " needed"),
             f"{report.step_seconds / report.batch_size:.2f}" if fits else "",
             f"{report.mfu:.0%}" if fits else "",
@@ -179,10 +181,10 @@ def print_trials(trials: list[Trial], stage: str, topology: Topology, console: C
     console.print(table)
     for trial in trials:
         for one in trial.others:
-            said = "fits" if one.fits else "does not fit"
-            console.print(f"{one.stage}, batch {one.batch_size}: {gib(one.needed):.1f} GiB, {said}")
+            fits = "fits" if one.fits else "does not fit"
+            console.print(f"{one.stage}, batch {one.batch_size}: {gib(one.needed):.1f} GiB, {fits}")
     best = best_of(trials)
     if best is None:
-        console.print(f"Nothing of this fits on {topology.name}.")
+        console.print(f"None of these fits on {topology.name}.")
     else:
         console.print(flags_of(best, stage), soft_wrap=True, highlight=False)

@@ -1,7 +1,7 @@
-"""Topologies by name, as `v5p:4x4x4` or `h100:8x8`: devices to compile for, not to run on.
+"""Topologies by name, e.g. `v5p:4x4x4` or `h100:8x8`: devices to compile for, not to run on.
 
-No TPU and no GPU is needed: the compiler of the `libtpu` wheel knows all TPU topologies, and that
-of jax's CUDA plugin takes a description of the GPU (`cuda`).
+No TPU and no GPU is needed: the compiler in the `libtpu` wheel knows all TPU topologies, and the
+one in JAX's CUDA plugin takes a description of the GPU (`cuda`).
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ ENVIRONMENT = {
     "TPU_WORKER_ID": "0",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
 }
-"""What libtpu would ask the metadata server of a TPU machine for, and leave for several runs."""
+"""Values that libtpu otherwise asks a TPU VM's metadata server for. The last one lets multiple
+processes load libtpu."""
 
 COMPILERS = {"tpu": ("libtpu",), "cuda": ("jax_cuda12_plugin", "jax_cuda13_plugin")}
-"""Platform -> the packages that compile for it; the extra of that name brings the first."""
+"""Platform -> packages with its compiler; the extra of the platform's name installs the first."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,8 +38,8 @@ class Topology:
 
     Attributes:
       name: as given.
-      chip: what each device can do.
-      sides: chips along each axis of a TPU slice; hosts and GPUs per host.
+      chip: peak rates and memory of each device.
+      sides: chips along each axis of a TPU slice; for GPUs (hosts, GPUs per host).
       slices: TPU slices joined over the data-centre network.
     """
 
@@ -49,7 +50,7 @@ class Topology:
 
     @classmethod
     def named(cls, name: str, slices: int = 1) -> Topology:
-        """The topology `<generation>:<chips along each axis>`; of GPUs, hosts x GPUs of each.
+        """Parses `<generation>:<chips along each axis>`; for GPUs `<hosts>x<GPUs per host>`.
 
         Raises:
           ValueError: unknown generation, or not of that form.
@@ -57,25 +58,29 @@ class Topology:
         generation, _, shape = name.partition(":")
         if generation not in CHIPS:
             raise ValueError(
-                f"--topology {name!r}: the generation is one of {', '.join(CHIPS)}, as in v5p:4x4x4"
+                f"--topology {name!r}: the generation is one of {', '.join(CHIPS)}, e.g. v5p:4x4x4"
             )
         chip, sides = CHIPS[generation], shape.split("x")
         numbers = all(side.isdecimal() and int(side) for side in sides)
         if chip.platform == "cuda" and (len(sides) != 2 or not numbers):
-            raise ValueError(f"--topology {name!r}: hosts and GPUs of each are wanted: h100:8x8")
+            raise ValueError(f"--topology {name!r}: expected hosts x GPUs per host, e.g. h100:8x8")
         if not 2 <= len(sides) <= 3 or not numbers:
-            raise ValueError(f"--topology {name!r}: chips along each axis are wanted: v5p:4x4x4")
+            raise ValueError(
+                f"--topology {name!r}: expected the chips along each axis, e.g. v5p:4x4x4"
+            )
         if slices < 1:
-            raise ValueError(f"--slices is {slices}, at least 1 expected")
+            raise ValueError(f"--slices is {slices}, expected at least 1")
         if slices > 1 and chip.platform == "cuda":
-            raise ValueError(f"--slices is {slices}, but GPUs have hosts: --topology={name}")
+            raise ValueError(
+                f"--slices is {slices}, but GPUs have no slices: give the hosts in --topology={name}"
+            )
         return cls(name, chip, tuple(map(int, sides)), slices)
 
     @property
     def link_bandwidth(self) -> float:
-        """Bytes per second into a device over the slowest network that every collective may use.
+        """Bytes per second into a device over the slowest network that a collective crosses.
 
-        The fast one of a TPU slice or of a single host of GPUs; between hosts of GPUs, theirs.
+        ICI in a TPU slice, NVLink in a single GPU host; with multiple GPU hosts, the host network.
         """
         joined = self.chip.platform == "cuda" and self.sides[0] > 1
         return self.chip.host_bandwidth if joined else self.chip.link_bandwidth
@@ -84,15 +89,15 @@ class Topology:
         """Devices to compile for, not to run on.
 
         Raises:
-          ModuleNotFoundError: the compiler for them is not installed.
-          ValueError: it does not know the topology.
+          ModuleNotFoundError: the compiler for the platform is not installed.
+          ValueError: the compiler does not know the topology.
         """
         platform = self.chip.platform
         packages = [name for name in COMPILERS[platform] if importlib.util.find_spec(name)]
         if not packages:
             raise ModuleNotFoundError(
                 f"--topology {self.name!r} needs the package {' or '.join(COMPILERS[platform])}; "
-                f"the extra brings it: pip install -e '.[{platform}]'"
+                f"the extra installs it: pip install -e '.[{platform}]'"
             )
         try:
             return topologies.get_topology_desc(**self._description()).devices
@@ -103,10 +108,10 @@ class Topology:
             ) from error
 
     def _description(self) -> dict[str, Any]:
-        """What `get_topology_desc` takes."""
+        """Arguments of `get_topology_desc`."""
         if self.chip.platform == "cuda":
             hosts, gpus = self.sides
-            # XLA's "slices" (its number for a host of GPUs), processes of each, devices of each
+            # XLA's "<slices>x<processes per slice>x<devices per process>": a GPU host is a slice.
             return {
                 "platform": "cuda",
                 "topology_name": "",

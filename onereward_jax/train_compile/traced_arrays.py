@@ -1,4 +1,4 @@
-"""The largest arrays of a traced step, for compilers that do not say what memory is short of."""
+"""The largest arrays of a traced step, for compilers that do not list them when out of memory."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from onereward_jax.training.flop_counter import inner_jaxprs
 def largest_arrays_of(jaxpr: core.Jaxpr, count: int) -> tuple[str, ...]:
     """The largest arrays that the function computes, as "size shape over all devices (operation)".
 
-    As traced: whole, however they are spread, and before anything is fused. Each shape once, with
-    the operation that it is met at first.
+    As traced: global shapes, whatever their sharding, before fusion. Each shape is listed once,
+    with the first operation that computes it.
     """
     found: dict[str, tuple[int, str]] = {}
     for variable, scope in _computed(jaxpr):
@@ -30,7 +30,7 @@ def largest_arrays_of(jaxpr: core.Jaxpr, count: int) -> tuple[str, ...]:
 
 
 def _computed(jaxpr: core.Jaxpr) -> Iterator[tuple[core.Var, str]]:
-    """Results of all operations, inner ones before what holds them, with their scopes."""
+    """(result, scope) of all operations; those of an inner jaxpr before the one that calls it."""
     for equation in jaxpr.eqns:
         for inner in inner_jaxprs(equation.params):
             yield from _computed(inner)

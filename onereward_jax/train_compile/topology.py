@@ -72,7 +72,7 @@ class Topology:
             raise ValueError(f"--slices is {slices}, expected at least 1")
         if slices > 1 and chip.platform == "cuda":
             raise ValueError(
-                f"--slices is {slices}, but GPUs have no slices: give the hosts in --topology={name}"
+                f"--slices is {slices}, but GPUs have no slices: put the hosts into --topology"
             )
         return cls(name, chip, tuple(map(int, sides)), slices)
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Build the site of the documentation.
+# Build the documentation site.
 set -euo pipefail
 # shellcheck source=launch/environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
@@ -8,14 +8,15 @@ if [[ ${1:-} == --help || ${1:-} == -h ]]; then
   cat <<'TEXT'
 launch/docs.sh [sphinx-build arguments]
 
-Makes .venv when it is missing, installs the package with the extra docs, and builds the site from
-docs/ into docs/_build/html. A warning is an error. Nothing is fetched; what is built reads offline.
+Creates .venv if it does not exist, installs the package with the extra docs, and builds the site
+from docs/ into docs/_build/html. Warnings are errors. The build downloads nothing, and the site can
+be read offline.
 
-  launch/docs.sh        the pages that have changed
+  launch/docs.sh        changed pages
   launch/docs.sh -E     all pages
 
-PYTHON names the interpreter for .venv (3.11 or newer), VENV another folder for it. --dry-run prints
-the commands.
+Environment variables: PYTHON: interpreter for .venv (3.11 or newer). VENV: folder of the virtual
+environment, default .venv. --dry-run prints the commands.
 TEXT
   exit 0
 fi

@@ -1,29 +1,29 @@
 #!/usr/bin/env bash
-# Sourced by the other scripts; does nothing when run by itself but define:
+# Sourced by the other scripts; only defines functions:
 #
-#   activate_environment <extras>    .venv with the package and these extras, e.g. mini,test; or ""
+#   activate_environment <extras>    .venv with the package and extras, e.g. mini,test, or ""
 #   run_stages <extras> <config> <default workdir> [workdir] [flags]
 #   parse_options <names> [arguments]    --name=value into NAME; --dry-run; the rest into `rest`
-#   require <names>                      an error unless each has a value
-#   name_experiment <config> [flags]     --config into `experiment`; nothing where flags have --resume
+#   require <names>                      error if one of the options has no value
+#   name_experiment <config> [flags]     --config into `experiment`; empty if flags have --resume
 #   do_it <command>                      run it, or print it in a dry run
 #   may_restart <code>                   whether to run the same command again after this exit code
-#   waits_for_people <code>              whether the run has ended until people answer; says so
-#   await <process>                      its exit code into `code`
-#   exit_or_restart <code> <restarts>    exits, or says that restart `attempt` + 1 follows
+#   waits_for_people <code>              whether the run ended to wait for people; prints so
+#   await <process>                      wait for it; sets `code` to its exit code
+#   exit_or_restart <code> <restarts>    exit, or print that restart `attempt` + 1 follows
 #
-# PYTHON   interpreter to make the environment with (3.11 or newer); default python3
-# VENV     folder of the environment; default .venv in the repository. One folder has one Python.
+# PYTHON   interpreter to create the environment with (3.11 or newer); default python3
+# VENV     folder of the environment; default .venv in the repository. One Python version per folder.
 set -euo pipefail
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
-# Memory of CPU computations comes in large pages where glibc may ask for them: each run of a compiled
-# step takes its temporary memory anew, and small pages cost a quarter of a mini step.
+# Use huge pages on CPU: a compiled step allocates its temporary memory on every run, and with small
+# pages that takes a quarter of the time of a mini step.
 export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}
 
-# Install only when setup.py or the version has changed, or an extra is not there yet. The first line
-# of .venv/installed says of which setup.py, the second which extras.
+# Install only if setup.py or the version has changed, or an extra is missing. The first line of
+# .venv/installed is the digest of setup.py and the version, the second the installed extras.
 activate_environment() {
   local extras=$1 folder=${VENV:-$repository/.venv} python=${PYTHON:-python3}
   local package=$repository${1:+[$1]}
@@ -34,18 +34,18 @@ activate_environment() {
     return
   fi
   if [[ -x $folder/bin/python && -n ${PYTHON:-} ]]; then
-    local version='import sys; print("%d.%d" % sys.version_info[:2])' has asked
+    local version='import sys; print("%d.%d" % sys.version_info[:2])' has requested
     has=$("$folder/bin/python" -c "$version")
-    asked=$("$PYTHON" -c "$version")
-    if [[ $has != "$asked" ]]; then
-      echo "error: $folder has Python $has, PYTHON is $asked; name another folder, as in" \
-        "VENV=.venv-$asked" >&2
+    requested=$("$PYTHON" -c "$version")
+    if [[ $has != "$requested" ]]; then
+      echo "error: $folder has Python $has, PYTHON is $requested; use another folder, e.g." \
+        "VENV=.venv-$requested" >&2
       exit 2
     fi
   fi
   if [[ ! -x $folder/bin/python ]]; then
     if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
-      echo "error: Python 3.11 or newer is needed; name one as PYTHON=/path/to/python3.11" >&2
+      echo "error: Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11" >&2
       exit 2
     fi
     "$python" -m venv "$folder"
@@ -53,22 +53,22 @@ activate_environment() {
   # shellcheck disable=SC1091
   source "$folder/bin/activate"
 
-  local stamp=$folder/installed wanted known="" extra missing=()
-  wanted=$(cat "$repository/setup.py" "$repository/onereward_jax/__init__.py" | sha256sum)
-  [[ ! -f $stamp || $(head -n 1 "$stamp") != "$wanted" ]] || known=$(tail -n 1 "$stamp")
+  local stamp=$folder/installed digest known="" extra missing=()
+  digest=$(cat "$repository/setup.py" "$repository/onereward_jax/__init__.py" | sha256sum)
+  [[ ! -f $stamp || $(head -n 1 "$stamp") != "$digest" ]] || known=$(tail -n 1 "$stamp")
   for extra in nothing ${extras//,/ }; do
     [[ ,$known, == *,$extra,* ]] || missing+=("$extra")
   done
   [[ ${#missing[@]} -gt 0 ]] || return 0
   echo "installing onereward_jax${extras:+[$extras]} into $folder"
   local requirements=(--editable "$package")
-  # Named beside the package, so that pip settles on this build of torch before anything else.
+  # Listed explicitly so that pip picks this build of torch first.
   [[ ,$extras, != *,test,* ]] || requirements+=(torch==2.13.0)
   python -m pip install --quiet --disable-pip-version-check "${requirements[@]}"
-  printf '%s\n%s\n' "$wanted" "$known,$(IFS=, && echo "${missing[*]}")" >"$stamp"
+  printf '%s\n%s\n' "$digest" "$known,$(IFS=, && echo "${missing[*]}")" >"$stamp"
 }
 
-# Every stage of a config. A relative workdir is relative to the caller.
+# Run all stages of a config. A relative workdir is relative to the caller's directory.
 run_stages() {
   local extras=$1 config=$2 workdir=$3
   shift 3
@@ -93,8 +93,8 @@ run_stages() {
   [[ ! -f $report ]] || echo "report: $report"
 }
 
-# Options of a script, by their names without dashes; a variable of the same name in capitals is the
-# default. What is no option of the script goes to `rest`.
+# Parse the options of a script, given as names without dashes. The default is the variable of the
+# same name in capitals. All other arguments go to `rest`.
 parse_options() {
   local known=" $1 " argument name variable
   shift
@@ -112,7 +112,7 @@ parse_options() {
       variable=${name//-/_}
       printf -v "${variable^^}" %s "${argument#*=}"
     elif [[ $argument == --* && $known == *" $name "* ]]; then
-      fail "$argument needs a value, as in $argument=x"
+      fail "$argument needs a value, e.g. $argument=x"
     else
       rest+=("$argument")
     fi
@@ -135,7 +135,7 @@ name_experiment() {
 }
 
 fail() {
-  echo "error: $1; --help tells more" >&2
+  echo "error: $1; see --help" >&2
   exit 2
 }
 
@@ -154,11 +154,11 @@ do_it() {
 
 waits_for_people() {
   [[ $1 == 10 ]] || return 1
-  echo "Waiting for answers from people; nothing has failed. Start this again once they have answered."
+  echo "Waiting for answers from people; nothing has failed. Run this again once they have answered."
 }
 
 # 75: stopped as requested, or a peer was lost; 134, 137, 143: ended by the runtime or by a signal. Any
-# other code is a mistake or a bug, which would come again.
+# other code is a user error or a bug, and would occur again.
 may_restart() {
   [[ " 75 134 137 143 " == *" $1 "* ]]
 }
@@ -175,6 +175,6 @@ await() {
 
 exit_or_restart() {
   if waits_for_people "$1"; then exit "${WAITING:-10}"; fi
-  if [[ $1 == 0 || $asked == yes || $attempt -ge $2 ]] || ! may_restart "$1"; then exit "$1"; fi
-  echo "${0##*/}: exit code $1; going on, restart $((attempt + 1)) of $2" >&2
+  if [[ $1 == 0 || $stopping == yes || $attempt -ge $2 ]] || ! may_restart "$1"; then exit "$1"; fi
+  echo "${0##*/}: exit code $1; restarting, $((attempt + 1)) of $2" >&2
 }

@@ -10,25 +10,25 @@ usage() {
   cat <<'TEXT'
 launch/gke_xpk.sh attach|run|status|logs|delete [options] [flags of onereward_jax.main]
 
-  attach    let workloads of the cluster mount a bucket (once); gs:// needs no mount
-  run       submit the run; GKE starts launch/host.sh on every host and, after a loss, again
-  status    of the workload
-  logs      of all hosts, the last lines
-  delete    end the workload and remove it; SIGTERM saves a checkpoint, `run` goes on from it
+  attach    let workloads of the cluster mount a bucket (once); gs:// paths need no mount
+  run       submit the run; GKE starts launch/host.sh on all hosts, and restarts it if one is lost
+  status    show the state of the workload
+  logs      show the last lines of all hosts' logs
+  delete    stop and remove the workload; SIGTERM saves a checkpoint, the next `run` resumes from it
 
 options, each also as a variable (--cluster=pod or CLUSTER=pod)
-  --cluster=           made with `xpk cluster create`
-  --zone=, --project=  where; default: those of gcloud's configuration
-  --name=              of the workload
-  --tpu-type=          run: one slice, such as v5p-128
-  --slices=            run: how many; default 1
-  --workdir=           run: gs://bucket/path, or a folder seen by all hosts, as of --storage
+  --cluster=           cluster created with `xpk cluster create`
+  --zone=, --project=  zone and project; default: those of gcloud's configuration
+  --name=              name of the workload
+  --tpu-type=          run: TPU type of a slice, e.g. v5p-128
+  --slices=            run: number of slices; default 1
+  --workdir=           run: gs://bucket/path, or a folder shared by all hosts, e.g. on --storage
   --storage=           attach, run: name of the attached bucket
-  --bucket=            attach: its bucket
-  --image=             run: base image; default python:3.12, to which xpk adds this repository
+  --bucket=            attach: the bucket
+  --image=             run: base image; default python:3.12; xpk adds this repository to it
   --config=            run: default configs/flux_fill_dev.py
-  --extras=            run: of the package; default tpu
-  --restarts=          run: after a lost host; default 10
+  --extras=            run: extras of the package; default tpu
+  --restarts=          run: most restarts after a lost host; default 10
   --dry-run            print the commands
 
   launch/gke_xpk.sh run --cluster=pod --name=flux --tpu-type=v5p-128 \
@@ -48,7 +48,7 @@ place=("--cluster=$CLUSTER")
 case $action in
   attach)
     require storage bucket
-    # Nothing is cached: what one host writes another reads a moment later.
+    # No caching: hosts read what other hosts have just written.
     do_it xpk storage attach "$STORAGE" "${place[@]}" --type=gcsfuse "--bucket=$BUCKET" \
       "--mount-point=/gs/$BUCKET" --readonly=false --size=1 --auto-mount=false \
       --mount-options=implicit-dirs,rename-dir-limit=1000000,metadata-cache:ttl-secs:0
@@ -57,8 +57,7 @@ case $action in
     require name tpu-type workdir
     storage=()
     [[ -z ${STORAGE:-} ]] || storage+=("--storage=$STORAGE")
-    # A restart is GKE's: a host that was lost does not start itself. A workload that waits for people
-    # has done its work.
+    # GKE restarts lost hosts, so host.sh does not. A workload that waits for people succeeds.
     printf -v call '%q ' launch/host.sh tpu "$WORKDIR" --restarts=0 --waiting=0 \
       "--config=${CONFIG:-configs/flux_fill_dev.py}" ${rest[@]+"${rest[@]}"}
     do_it xpk workload create "${place[@]}" "--workload=$NAME" "--tpu-type=$TPU_TYPE" \
@@ -81,6 +80,6 @@ case $action in
     do_it xpk workload delete "${place[@]}" "--workload=$NAME" --force
     ;;
   *)
-    fail "attach, run, status, logs or delete is needed first, not '$action'"
+    fail "the first argument must be attach, run, status, logs or delete, not '$action'"
     ;;
 esac

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Several processes with virtual CPU devices on this machine, as a pod in small.
+# Run a config in multiple processes with virtual CPU devices on this machine, like a small pod.
 set -euo pipefail
 # shellcheck source=launch/environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
@@ -8,25 +8,25 @@ usage() {
   cat <<'TEXT'
 launch/local_multiprocess.sh [workdir] [options] [flags of onereward_jax.main]
 
-Makes .venv when it is missing and runs the stages of a config in several processes on this
-machine, each with some virtual CPU devices; workdir defaults to runs/local. Process 0 speaks on the
-terminal, each other one into workdir/processes/<number>.txt. When one is lost all end, and are
-started again.
+Creates .venv if it does not exist and runs the stages of a config in multiple processes on this
+machine, each with some virtual CPU devices. workdir defaults to runs/local. Process 0 prints to the
+terminal, each other process to workdir/processes/<number>.txt. If one process is lost, all end and
+are restarted.
 
   launch/local_multiprocess.sh runs/two --processes=2 --config=configs/mini.py:smoke
 
 options, each also as a variable (--processes=4 or PROCESSES=4)
-  --processes=   how many; default 2
-  --devices=     virtual devices of each; default 2
-  --port=        of process 0; default 29500
+  --processes=   number of processes; default 2
+  --devices=     virtual devices per process; default 2
+  --port=        port of process 0; default 29500
   --config=      default configs/mini.py
-  --extras=      installed with the package; default mini. cpu: none
-  --restarts=    how often to go on after a lost process; default 3
+  --extras=      extras of the package; default mini. cpu: none
+  --restarts=    most restarts after a lost process; default 3
   --python=      interpreter for .venv, 3.11 or newer; default python3
-  --venv=        another folder for it
+  --venv=        folder of the virtual environment; default .venv
   --dry-run      print the commands
 
-SIGTERM or Ctrl-C stops between two units of work, where all is saved, with code 75.
+SIGTERM or Ctrl-C stops the run at the next point where everything is saved, with code 75.
 TEXT
 }
 
@@ -45,7 +45,7 @@ do_it mkdir -p "$workdir/processes"
 do_it cd "$repository"
 export JAX_PLATFORMS=cpu OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 
-# of_process <number>: its command, in `command`.
+# of_process <number>: sets `command` to the command of that process.
 of_process() {
   name_experiment "${CONFIG:-configs/mini.py}" ${rest[@]+"${rest[@]}"}
   command=(
@@ -65,8 +65,8 @@ if [[ $dry_run == yes ]]; then
 fi
 
 children=()
-asked=no
-trap 'asked=yes; kill -TERM "${children[@]}" 2>/dev/null || true' TERM INT
+stopping=no
+trap 'stopping=yes; kill -TERM "${children[@]}" 2>/dev/null || true' TERM INT
 for ((attempt = 0; ; attempt++)); do
   children=()
   for ((number = 0; number < count; number++)); do
@@ -81,7 +81,7 @@ for ((attempt = 0; ; attempt++)); do
   worst=0
   for child in "${children[@]}"; do
     await "$child"
-    # A mistake outweighs the loss of a process, which it may have caused.
+    # An error has priority over a lost process: the error may have caused the loss.
     if [[ $code != 0 ]] && { [[ $worst == 0 ]] || ! may_restart "$code"; }; then worst=$code; fi
   done
   exit_or_restart "$worst" "${RESTARTS:-3}"

@@ -8,14 +8,13 @@ if [[ ${1:-} == --help || ${1:-} == -h ]]; then
   cat <<'TEXT'
 launch/make_mini.sh [workdir] [flags of onereward_jax.main]
 
-Makes .venv when it is missing, installs the package with the extra mini, and trains the base
-models of the mini world in workdir (default runs/make_mini) by configs/make_mini.py. Started
-again, it goes on where it stopped. The models are then in workdir/pretrain/editor and
-workdir/pretrain/judge; copied to onereward_jax/mini/models/ they are the ones every run of
-configs/mini.py starts from.
+Creates .venv if it does not exist, installs the package with the extra mini, and trains the base
+models of the mini world in workdir (default runs/make_mini) with configs/make_mini.py. Run again,
+it resumes. The models are written to workdir/pretrain/editor and workdir/pretrain/judge. Runs of
+configs/mini.py start from the copies in onereward_jax/mini/models/.
 
-JAX_PLATFORMS names another device than cpu, PYTHON the interpreter for .venv (3.11 or newer),
-VENV another folder for it. --dry-run prints the commands.
+Environment variables: JAX_PLATFORMS: device, default cpu. PYTHON: interpreter for .venv (3.11 or
+newer). VENV: folder of the virtual environment, default .venv. --dry-run prints the commands.
 TEXT
   exit 0
 fi

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Run the whole method on the mini world, from photographs to the report.
+# Run all stages on the mini world, from photographs to the report.
 set -euo pipefail
 # shellcheck source=launch/environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
@@ -8,15 +8,16 @@ if [[ ${1:-} == --help || ${1:-} == -h ]]; then
   cat <<'TEXT'
 launch/quickstart.sh [workdir] [flags of onereward_jax.main]
 
-Makes .venv when it is missing, installs the package with the extra mini, and runs every stage
-of configs/mini.py in workdir (default runs/mini). Started again, it goes on where it stopped.
+Creates .venv if it does not exist, installs the package with the extra mini, and runs all stages
+of configs/mini.py in workdir (default runs/mini). Run again, it resumes.
 
-  launch/quickstart.sh                                   the whole chain
+  launch/quickstart.sh                                   all stages
   launch/quickstart.sh runs/dynamic --config.rl.algorithm=dynamic
   CONFIG=configs/mini.py:smoke launch/quickstart.sh runs/smoke
 
-CONFIG names another config, JAX_PLATFORMS another device than cpu, PYTHON the interpreter for
-.venv (3.11 or newer), VENV another folder for it. --dry-run prints the commands.
+Environment variables: CONFIG: config file, default configs/mini.py. JAX_PLATFORMS: device, default
+cpu. PYTHON: interpreter for .venv (3.11 or newer). VENV: folder of the virtual environment, default
+.venv. --dry-run prints the commands.
 TEXT
   exit 0
 fi

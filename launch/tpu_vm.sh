@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A run on Cloud TPU VMs that are asked for as a queued resource.
+# A run on Cloud TPU VMs, requested as a queued resource.
 # The options are set by parse_options.
 # shellcheck disable=SC2153
 set -euo pipefail
@@ -10,25 +10,25 @@ usage() {
   cat <<'TEXT'
 launch/tpu_vm.sh create|status|install|run|logs|stop|delete [options] [flags of onereward_jax.main]
 
-  create    ask for one or more slices; they come when there is room
-  status    say whether they are there: ACTIVE
+  create    request one or more slices as a queued resource
+  status    show the state; ACTIVE means ready
   install   copy the committed state of this repository to all hosts and install it
   run       start launch/host.sh on all hosts, in the background
   logs      fetch each host's log into a folder
-  stop      SIGTERM to all hosts: a checkpoint is saved; `run` goes on from it
-  delete    give the slices back
+  stop      send SIGTERM to all hosts: the run saves a checkpoint, the next `run` resumes from it
+  delete    delete the slices
 
 options, each also as a variable (--name=flux or NAME=flux)
-  --name=              of the queued resource
-  --zone=, --project=  where; default: those of gcloud's configuration
-  --accelerator-type=  create: one slice, such as v5p-128 or v6e-64
-  --runtime-version=   create: such as v2-alpha-tpuv5 or v2-alpha-tpuv6e
-  --slices=            create: how many; default 1
-  --capacity=          create: flags of gcloud, such as --spot or --reserved
-  --prepare=           install: run on each host beforehand, e.g. to install Python 3.11
-  --workdir=           run: seen by all hosts, or gs://bucket/path
+  --name=              name of the queued resource
+  --zone=, --project=  zone and project; default: those of gcloud's configuration
+  --accelerator-type=  create: type of a slice, e.g. v5p-128 or v6e-64
+  --runtime-version=   create: e.g. v2-alpha-tpuv5 or v2-alpha-tpuv6e
+  --slices=            create: number of slices; default 1
+  --capacity=          create: flags for gcloud, e.g. --spot or --reserved
+  --prepare=           install: command to run first on each host, e.g. to install Python 3.11
+  --workdir=           run: folder shared by all hosts, or gs://bucket/path
   --config=            run: default configs/flux_fill_dev.py
-  --extras=            run, install: of the package; default tpu
+  --extras=            run, install: extras of the package; default tpu
   --python=            run, install: interpreter on the hosts; default python3
   --folder=            logs: default logs/NAME
   --dry-run            print the commands
@@ -84,7 +84,7 @@ case $action in
     printf -v call '%q ' onereward_jax/launch/host.sh "${EXTRAS:-tpu}" "$WORKDIR" \
       "--config=${CONFIG:-configs/flux_fill_dev.py}" ${PYTHON:+"--python=$PYTHON"} \
       ${rest[@]+"${rest[@]}"}
-    # Its own session, so that it outlives the connection.
+    # In its own session, so that it keeps running when the connection ends.
     everywhere "setsid nohup ${call}>>onereward_jax.log 2>&1 </dev/null & echo \$! >onereward_jax.pid"
     ;;
   logs)
@@ -99,6 +99,6 @@ case $action in
     resource delete --force --quiet
     ;;
   *)
-    fail "create, status, install, run, logs, stop or delete is needed first, not '$action'"
+    fail "the first argument must be create, status, install, run, logs, stop or delete, not '$action'"
     ;;
 esac

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Build the wheel and try it where nothing but it is installed.
+# Build the wheel and test it in an environment where only the wheel is installed.
 set -euo pipefail
 # shellcheck source=launch/environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
@@ -11,13 +11,13 @@ launch/wheel.sh [--dry-run]
 Builds dist/onereward_jax-<version>-py3-none-any.whl, installs it into a new environment, and runs
 --help of every command from an empty folder.
 
-PYTHON names the interpreter (3.11 or newer). --dry-run prints the commands.
+Environment variable: PYTHON: interpreter (3.11 or newer). --dry-run prints the commands.
 TEXT
   exit 0
 fi
 
 parse_options "" "$@"
-unset PYTHONPATH # nothing but the wheel is to be found
+unset PYTHONPATH # import the package only from the wheel
 python=${PYTHON:-python3}
 do_it cd "$repository"
 do_it rm -rf build dist

@@ -99,11 +99,11 @@ def test_the_batch_script_explains_itself():
         ("tpu_vm.sh create", "--name=... (or NAME) is needed"),
         ("tpu_vm.sh start --name=flux", "not 'start'"),
         ("tpu_vm.sh run --name=flux", "--workdir=... (or WORKDIR) is needed"),
-        ("gke_xpk.sh run --cluster=pod --name", "--name needs a value, as in --name=x"),
-        ("host.sh gpu /runs", "tpu, cuda or cpu is needed first"),
-        ("host.sh tpu --stage=rl", "the workdir is needed second"),
-        ("slurm_gpu.sbatch --nodes=2", "the workdir is needed first"),
-        ("slurm_gpu.sbatch /runs --gpus=0", "--tasks is needed where --gpus is 0"),
+        ("gke_xpk.sh run --cluster=pod --name", "--name needs a value, e.g. --name=x"),
+        ("host.sh gpu /runs", "the first argument must be tpu, cuda or cpu"),
+        ("host.sh tpu --stage=rl", "the second argument must be the workdir"),
+        ("slurm_gpu.sbatch --nodes=2", "the first argument must be the workdir"),
+        ("slurm_gpu.sbatch /runs --gpus=0", "--gpus=0 requires --tasks"),
     ],
 )
 def test_mistakes_end_in_one_sentence(command, message):

@@ -244,7 +244,7 @@ def test_answers_without_a_digest_and_a_missing_file_are_refused(tmp_path):
         (dict(path=f"{path}x"), "config.annotate.path: there is neither a file nor a folder"),
         (
             dict(by="onereward_jax.mini.oracle_annotator"),
-            "config.annotate.by knows the mini world only",
+            "config.annotate.by works with the mini world only",
         ),
         (dict(by="me"), "config.annotate.by is 'me': neither 'people' nor an exis"),
     ):

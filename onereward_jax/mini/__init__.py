@@ -1,6 +1,6 @@
-"""The mini world: a small method run whose truth is known. Nothing outside this folder imports it.
+"""The mini world: small synthetic data with known ground truth. No other folder imports it.
 
-It plugs in by the names that your own code would use, see `stages.plugins`:
+It is loaded by name, like your own plugins, see `stages.plugins`:
 
 scene_source       make_source: composed scenes
 oracle_annotator   make_annotator: answers from their truth

@@ -1,9 +1,9 @@
-"""Colour noise on candidates, so that the judge has seen more than its editor's own mistakes.
+"""Colour noise on candidates, so that the judge sees more than the editor's own errors.
 
-The candidates of one editor err to one side: a little pale, say. A judge that learned from them
-alone finds any step to the other side better, however long, and a policy that is trained by it
-goes too far. With candidates disturbed to all sides it knows where to stop. Not in the paper,
-whose candidates come from many prompts and settings of a large editor.
+The candidates of one editor share its errors, e.g. they are all a little pale. A judge trained only
+on them prefers any change in the opposite direction, however large, and a policy trained with that
+judge overshoots. Colour noise in all directions prevents this. Not in the paper, whose candidates
+come from many prompts and settings of a large editor.
 
 `config.candidates.transform = "onereward_jax.mini.colour_noise"`.
 """
@@ -24,7 +24,7 @@ from onereward_jax.mini.scene_source import require_scenes
 FIELDS = {"mini.disturbed": SHARE, "mini.disturbance": between(0.0)}
 
 GRIDS = (1, 2, 4, 8, 16)
-"""Cells per side of the fields of noise that are added up: from a tint of the whole to spots."""
+"""Cells per side of the noise fields, which are summed: from a tint of the whole image to spots."""
 
 
 def add_colour_noise(
@@ -33,14 +33,14 @@ def add_colour_noise(
     strength: float,
     seed: int,
 ) -> Float32[np.ndarray, "h w 3"]:
-    """The image with another contrast and tint inside the mask.
+    """The image with changed contrast and tint inside the mask.
 
     Args:
       image: in [-1, 1].
-      mask: 1 = disturb here.
+      mask: 1 = change here.
       strength: standard deviation of the added noise, and of the logarithm of the contrast's gain;
         0 returns the image.
-      seed: of the noise.
+      seed: seed of the noise.
     """
     if not strength:
         return image
@@ -64,9 +64,9 @@ class ColourNoise:
     """See `stages.candidates.CandidateTransform`.
 
     Attributes:
-      seed: of the choice of triplets.
-      share: of the triplets whose candidates get colour noise.
-      strengths: range of its standard deviation, for values in [-1, 1].
+      seed: seed of the choice of triplets.
+      share: share of the triplets whose candidates get colour noise.
+      strengths: range of the noise's standard deviation, for values in [-1, 1].
     """
 
     seed: int
@@ -74,7 +74,7 @@ class ColourNoise:
     strengths: tuple[float, float]
 
     def draw(self, rng: np.random.Generator, split: str, name: str) -> float:
-        """The strength for a candidate of a triplet; the candidates of a triplet go together."""
+        """Noise strength of a candidate; all candidates of a triplet get noise, or none does."""
         disturbs = generator(self.seed, "disturb", split, name).random() < self.share
         return float(disturbs * rng.uniform(*self.strengths))
 
@@ -90,7 +90,7 @@ class ColourNoise:
 
 
 def check(config: FrozenConfigDict) -> None:
-    """Raises ValueError for triplets of another source."""
+    """Raises ValueError if the triplets are not from `mini.scene_source`."""
     require_scenes(config, "candidates.transform")
 
 

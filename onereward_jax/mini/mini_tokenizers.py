@@ -1,10 +1,10 @@
 """Small tokenizers for the mini models, learned from the mini world's own prompts and queries.
 
-They are instances of the classes that FLUX.1-Fill-dev and Qwen2.5-VL use, so the same loading
-code opens both. Everything is deterministic: the same texts give the same files. Any text can be
-tokenised: CLIP's and Qwen's kinds fall back to bytes, T5's to printable ASCII characters. Words
-in capitals are what a prompt asks to draw; they are kept out of the learned vocabulary, so that
-T5 and Qwen spell them by letters and an unseen word consists of seen tokens.
+They are instances of the classes that FLUX.1-Fill-dev and Qwen2.5-VL use, so the same code loads
+them. The same texts give the same files. Any text can be tokenised: the CLIP and Qwen tokenizers
+fall back to bytes, the T5 tokenizer to printable ASCII characters. Words in capitals are words that
+a prompt asks to draw. They are not in the learned vocabulary: T5 and Qwen spell them letter by
+letter, so an unseen word consists of seen tokens.
 """
 
 from __future__ import annotations
@@ -52,18 +52,18 @@ def clip_tokenizer(texts: Iterable[str], merges: int = 300, max_length: int = 77
     """A lower-casing byte-level BPE with <|startoftext|> and <|endoftext|>, padded with the latter.
 
     Args:
-      texts: what the vocabulary is learned from.
-      merges: how many pairs are merged at most; 514 + merges tokens.
-      max_length: of a padded prompt, in tokens.
+      texts: texts to learn the vocabulary from.
+      merges: largest number of merges; the vocabulary has 514 + merges tokens.
+      max_length: length of a padded prompt in tokens.
     """
     alphabet = sorted(ByteLevel.alphabet())
-    # an empty one, for its own splitting into words
+    # An empty tokenizer, for its splitting into words.
     words = _words(texts, CLIPTokenizer(vocab={"<|endoftext|>": 0}).backend_tokenizer)
     ended = {(*word[:-1], word[-1] + "</w>"): count for word, count in words.items()}
     learned = learn_merges(ended, merges)
     ends = [letter + "</w>" for letter in alphabet]
     joined = ["".join(pair) for pair in learned]
-    # last, so that the end token has the highest id: CLIP's pooling looks for the maximum
+    # Last, so that the end token has the highest id: CLIP's pooling takes the maximum.
     special = ["<|startoftext|>", "<|endoftext|>"]
     vocab = _number(alphabet + ends + joined + special)
     return CLIPTokenizer(vocab=vocab, merges=learned, model_max_length=max_length)
@@ -73,9 +73,9 @@ def t5_tokenizer(texts: Iterable[str], words: int = 600, max_length: int = 512) 
     """A Unigram model of frequent words and all printable ASCII characters, ending with </s>.
 
     Args:
-      texts: what the vocabulary is learned from.
-      words: how many words get a piece of their own at most.
-      max_length: of a padded prompt, in tokens.
+      texts: texts to learn the vocabulary from.
+      words: largest number of words that are single tokens.
+      max_length: length of a padded prompt in tokens.
     """
     counts: Counter[str] = Counter()
     for text in texts:
@@ -84,7 +84,7 @@ def t5_tokenizer(texts: Iterable[str], words: int = 600, max_length: int = 512) 
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:words]
     total = sum(counts.values()) + 1
     letters = string.digits + string.ascii_letters + string.punctuation
-    # every character costs more than any whole word
+    # Every character costs more than any whole word.
     rare = -2.0 * math.log(total) - 2.0
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", rare)]
     pieces += [(letter, rare) for letter in letters]
@@ -98,9 +98,9 @@ def qwen_tokenizer(
     """A byte-level BPE with Qwen2.5-VL's control tokens, and "Yes" and "No" as single tokens.
 
     Args:
-      texts: what the vocabulary is learned from.
-      merges: how many pairs are merged at most; about 264 + merges tokens.
-      max_length: stated in the files, in tokens.
+      texts: texts to learn the vocabulary from.
+      merges: largest number of merges; the vocabulary has about 264 + merges tokens.
+      max_length: the files' `model_max_length`, in tokens.
     """
     alphabet = sorted(ByteLevel.alphabet())
     words = _words(texts, Qwen2Tokenizer().backend_tokenizer)
@@ -127,7 +127,7 @@ def learn_merges(words: Mapping[tuple[str, ...], int], limit: int) -> list[Pair]
 
     Args:
       words: word as a tuple of symbols -> count.
-      limit: how many pairs at most; a pair that occurs once is not merged.
+      limit: largest number of pairs; a pair that occurs once is not merged.
     """
     words = dict(words)
     learned: list[Pair] = []
@@ -148,10 +148,10 @@ def learn_merges(words: Mapping[tuple[str, ...], int], limit: int) -> list[Pair]
 
 
 def _merge(word: tuple[str, ...], pair: Pair) -> tuple[str, ...]:
-    """`word` with every occurrence of the pair joined, from the left."""
+    """`word` with every occurrence of the pair merged, from the left."""
     result: list[str] = []
     for symbol in word:
-        # a just joined symbol is longer than the pair's first, except if that is empty
+        # A merged symbol is longer than the pair's first, unless the second is empty.
         if result and (result[-1], symbol) == pair:
             result[-1] += symbol
         else:

@@ -1,4 +1,4 @@
-"""The mini world's annotator: answers by the oracle's scores, with a stated rate of mistakes.
+"""The mini world's annotator: answers from the oracle's scores, with a given error rate.
 
 `config.annotate.by = "onereward_jax.mini.oracle_annotator"`.
 """
@@ -20,15 +20,15 @@ FIELDS = {"mini.noise_rate": SHARE, "mini.margin": number(0.0)}
 
 @dataclasses.dataclass(frozen=True)
 class OracleAnnotator:
-    """BestAndWorst as `oracle.annotate`.
+    """Answers from `oracle.annotate`.
 
     Attributes:
       oracle: scores the candidates.
-      seed: of the mistakes.
-      noise_rate: how often best and worst are swapped. Never for test triplets: their answers
-        measure the judge.
-      margin: scores that differ by less are ∅.
-      name: of the annotator.
+      seed: seed of the errors.
+      noise_rate: probability that best and worst are swapped. Not applied to test triplets: their
+        answers measure the judge.
+      margin: if the scores differ by less than this, the answer is ∅.
+      name: name of the annotator.
     """
 
     oracle: SceneOracle
@@ -47,7 +47,7 @@ class OracleAnnotator:
 
 
 def check(config: FrozenConfigDict) -> None:
-    """Raises ValueError for triplets of another source."""
+    """Raises ValueError if the triplets are not from `mini.scene_source`."""
     require_scenes(config, "annotate.by")
 
 
@@ -60,7 +60,7 @@ def make_annotator(config: FrozenConfigDict) -> OracleAnnotator:
 
 
 def describe(config: FrozenConfigDict) -> str:
-    """For a model card."""
+    """Description of the annotator for a model card."""
     rate = config.mini.noise_rate
     erring = f", made to err in {rate:.0%} of the pairs" if rate else ""
     return f"an oracle that knows how each scene was composed{erring}"

@@ -1,4 +1,4 @@
-"""Triplets of the mini world: composed scenes, as many of each task as the config asks for.
+"""Triplets of the mini world: composed scenes, in the numbers per task given by the config.
 
 `config.data.source = "onereward_jax.mini.scene_source"`.
 """
@@ -24,23 +24,23 @@ _SPLIT_NUMBER = {"train": 0, "test": 1}
 
 
 def require_scenes(config: FrozenConfigDict, field: str) -> None:
-    """For plug-ins that need the truth of a scene.
+    """Check for plugins that need the ground truth of a scene.
 
     Raises:
-      ValueError: the triplets are not those of this source, naming the field of the plug-in.
+      ValueError: the triplets are not from this source; names the config field of the plugin.
     """
     if config.data.source != __name__:
         raise ValueError(
-            f"config.{field} knows the mini world only: config.data.source is "
+            f"config.{field} works with the mini world only: config.data.source is "
             f"{config.data.source!r}, not {__name__!r} (configs/mini.py:folder has neither)"
         )
 
 
 def make_source(config: FrozenConfigDict) -> MiniWorldSource:
-    """The scenes that `config.mini.train` and `config.mini.test` ask for.
+    """The scenes of `config.mini.train` and `config.mini.test`.
 
     Raises:
-      ValueError: aspect ratios are asked for, or no scene of a split.
+      ValueError: aspect ratios are given, or a split has no scene.
     """
     if tuple(config.data.aspect_ratios) != (1.0,):
         raise ValueError("config.data.aspect_ratios is for folders: mini scenes are squares")
@@ -52,23 +52,23 @@ def make_source(config: FrozenConfigDict) -> MiniWorldSource:
     }
     for split, found in counts.items():
         if not found:
-            raise ValueError(f"config.mini.{split}: no triplet of any task is asked for")
+            raise ValueError(f"config.mini.{split}: the number of triplets is 0 for every task")
     return MiniWorldSource(counts, config.data.image_size, config.seed)
 
 
 def describe(config: FrozenConfigDict) -> str:
-    """For a model card."""
+    """Description of the data for a model card."""
     return "composed scenes of the mini world: photographs with sprites and words put into them"
 
 
 @dataclasses.dataclass(frozen=True)
 class MiniWorldSource:
-    """Scenes drawn from (seed, split, task, number): more scenes never change earlier ones.
+    """Scenes drawn from (seed, split, task, number): adding scenes never changes earlier ones.
 
     Attributes:
       counts: scenes per split and task.
       image_size: height and width in pixels.
-      seed: of everything that is drawn.
+      seed: seed of the scenes.
     """
 
     counts: Mapping[Split, Mapping[Task, int]]
@@ -86,7 +86,7 @@ class MiniWorldSource:
         return tuple(split for split, _, _ in self._scenes)
 
     def example(self, row: int) -> Example:
-        """A scene, task by task and split by split."""
+        """The scene of a row; rows are ordered by split, then by task."""
         split, task, number = self._scenes[row]
         key = (self.seed, _SPLIT_NUMBER[split], TASKS.index(task), number)
         scene = make_scene(np.random.default_rng(key), task, split, self.image_size)

@@ -1,6 +1,6 @@
-"""Aesthetics: sharp, naturally coloured, free of noise and patterns, all over the picture.
+"""Aesthetics: the whole image is sharp, naturally coloured, free of noise and patterns.
 
-The truth's own figures are the natural limits: staying near them costs nothing.
+The ground truth's own values are the reference: an image near them loses nothing.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ DETAIL_FLOOR = 0.5
 """L* per pixel; weaker detail counts as flat."""
 
 SHARPNESS_SCALE = 0.7
-"""ln of lost detail at which sharpness is 0.37: half the detail."""
+"""Lost detail (natural log) at which sharpness is 0.37: half of the detail."""
 
 CHROMA_TOLERANCE = 3.0
 CHROMA_SCALE = 12.0
-"""Difference of mean chroma that costs nothing, and beyond it the one that leaves 0.37."""
+"""Difference of mean chroma that costs nothing, and the excess at which the score is 0.37."""
 
 CONTRAST_TOLERANCE = 0.1
 CONTRAST_SCALE = 0.5
 SPREAD_FLOOR = 2.0
-"""The same for ln of the spread of L*; spread below the floor, in L*, counts as none."""
+"""The same for the natural log of the spread of L*; a spread below the floor (L*) counts as 0."""
 
 FLAT_SHARE = 0.4
-"""Of the picture: its flattest pixels."""
+"""Share of the image that counts as flat: its flattest pixels."""
 
 NOISE_SCALE = 1.5
-"""L* per pixel of detail in areas that are flat in the truth at which cleanness is 0.37."""
+"""Detail, in L* per pixel, at which cleanness is 0.37, in areas where the truth is flat."""
 
 
 def parts(result: Picture, triplet: SceneTruth) -> dict[str, float]:
     """Parts of aesthetics, each in [0, 1].
 
-    sharpness: fine detail against the truth's; only a lack counts. saturation: mean chroma beyond
-    a tolerance of the truth's, dull or gaudy. contrast: spread of L*, beyond ±10 %.
-    cleanness: no detail (noise, grid, ringing) where the truth is flat.
+    sharpness: fine detail relative to the truth; only a lack counts. saturation: difference of
+    mean chroma from the truth, above a tolerance. contrast: the same for the spread of L*, above
+    ±10 %. cleanness: no detail (noise, grid, ringing) where the truth is flat.
     """
     limits = _limits(triplet)
     found = _figures(result)
@@ -74,7 +74,7 @@ class _Figures:
 
 @dataclasses.dataclass(frozen=True)
 class _Limits:
-    """What is natural for one triplet, from its truth."""
+    """Reference values of one triplet, from its truth."""
 
     figures: _Figures
     flat: Bool[np.ndarray, "h w"]
@@ -97,7 +97,7 @@ def _figures(picture: Picture) -> _Figures:
 
 @functools.lru_cache(maxsize=64)
 def _limits(triplet: SceneTruth) -> _Limits:
-    """Kept for the next candidates of the same triplet."""
+    """The reference values; cached for other candidates of the same triplet."""
     truth = triplet.target
     broad_detail = truth.smooth(truth.detail, 2.0)
     flat = broad_detail <= np.quantile(broad_detail, FLAT_SHARE)

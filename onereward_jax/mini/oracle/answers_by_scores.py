@@ -1,4 +1,4 @@
-"""Turns oracle scores into what people give: (winner, loser) or ∅ per dimension."""
+"""Converts oracle scores to annotators' answers: (winner, loser) or ∅ per dimension."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def annotate(
     Args:
       candidate_scores: one mapping per candidate, all with the same dimensions.
       rng: drawn from once per dimension, whether or not there is a pair.
-      noise_rate: chance in [0, 0.5] that the answer is swapped.
-      margin: the least difference of scores for which best and worst differ.
+      noise_rate: probability in [0, 0.5] that winner and loser are swapped.
+      margin: smallest difference of scores that gives a pair; below it the answer is ∅.
 
     Returns:
       (winner, loser) as candidate indices, or None for ∅.

@@ -1,4 +1,4 @@
-"""From distances to scores in [0, 1], and means over regions that may be empty."""
+"""Functions that map distances to scores in [0, 1], and means over regions that may be empty."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ def closeness(distance: float, scale: float) -> float:
 
 
 def mean_over(values: Float[np.ndarray, "h w"], region: Bool[np.ndarray, "h w"]) -> float:
-    """Mean of `values` in `region`; 0 for an empty region (nothing there to be wrong)."""
+    """Mean of `values` in `region`; 0 for an empty region."""
     return float(values[region].mean()) if region.any() else 0.0
 
 
 def log_ratio(a: float, b: float, floor: float) -> float:
-    """ln((a + floor) / (b + floor)): `floor` makes two nearly flat regions alike."""
+    """ln((a + floor) / (b + floor)); near 0 for two values far below `floor`."""
     return math.log((a + floor) / (b + floor))
 
 

@@ -15,7 +15,7 @@ from onereward_jax.mini.world.prompts import prompt_colour
 WEIGHTS = {"name": 0.5, "nearness": 0.5}
 
 COLOUR_SCALE = 20.0
-"""ΔE at which a part has fallen to 0.37."""
+"""ΔE at which a part of the score is 0.37."""
 
 _NAMES = tuple(NAMED_COLOURS)
 _VALUES = np.array([*NAMED_COLOURS.values()])
@@ -24,12 +24,11 @@ _VALUES = np.array([*NAMED_COLOURS.values()])
 def parts(result: Picture, triplet: SceneTruth) -> dict[str, float]:
     """Parts of text alignment of a scene, each in [0, 1], from the mean colour of the mask.
 
-    name: no other colour and lightness ("dark blue") fits better than the asked one.
-    nearness: distance to the asked one. The truth's mean is some way from the middle of its name;
-    only what exceeds that counts.
+    name: no other named colour ("dark blue") is nearer than the one in the prompt.
+    nearness: distance to the colour in the prompt, minus the distance of the truth's mean colour.
 
     Raises:
-      ValueError: the prompt names no colour of the mini world.
+      ValueError: the prompt contains no colour of the mini world.
     """
     asked = prompt_colour(triplet.prompt)
     if asked is None:

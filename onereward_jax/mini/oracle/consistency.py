@@ -17,7 +17,7 @@ WEIGHTS = {"seam": 0.4, "tone": 0.2, "texture": 0.15, "drift": 0.25}
 SEAM_SCALE = 10.0
 TONE_SCALE = 15.0
 DRIFT_SCALE = 15.0
-"""ΔE at which the part has fallen to 0.37."""
+"""ΔE at which this part of the score is 0.37."""
 
 DRIFT_TILES = 8
 """Tiles along each side over which the colour of the unmasked area is averaged."""
@@ -27,11 +27,11 @@ TEXTURE_FLOOR = 1.0
 
 
 def parts(result: Picture, triplet: SceneTruth) -> dict[str, float]:
-    """Parts of consistency, each in [0, 1], each relative to what the truth shows at that place.
+    """Parts of consistency, each in [0, 1], each relative to the truth at the same place.
 
-    seam: step of colour across the mask boundary. tone: usual colour of the filling against the
-    surroundings. texture: strength of fine detail of the filling against the surroundings.
-    drift: change of colour of the area that should not have been touched.
+    seam: step of colour across the mask boundary. tone: median colour of the filling relative to
+    the surroundings. texture: strength of fine detail of the filling relative to the surroundings.
+    drift: change of colour of the unmasked area.
     """
     found, expected = _blend(result, triplet), _truth_blend(triplet)
     step = found.boundary_step - expected.boundary_step
@@ -51,16 +51,16 @@ def score(result: Picture, triplet: SceneTruth) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class _Blend:
-    """How the filling of a mask sits in its surroundings."""
+    """Differences between the filling of a mask and its surroundings."""
 
     boundary_step: Float32[np.ndarray, "n 3"]
     """L*a*b* just inside minus just outside, at each of n pixels along the mask boundary."""
 
     offset: Float32[np.ndarray, " 3"]
-    """Usual L*a*b* of the filling minus that of the surroundings."""
+    """Median L*a*b* of the filling minus that of the surroundings."""
 
     texture_contrast: float
-    """ln of the filling's fine detail over that of the surroundings."""
+    """Natural log of the ratio of fine detail, filling to surroundings."""
 
 
 def _blend(picture: Picture, triplet: SceneTruth) -> _Blend:
@@ -81,17 +81,17 @@ def _blend(picture: Picture, triplet: SceneTruth) -> _Blend:
 
 @functools.lru_cache(maxsize=64)
 def _truth_blend(triplet: SceneTruth) -> _Blend:
-    """The truth's own blend, kept for the next candidates of the same triplet."""
+    """The truth's values; cached for other candidates of the same triplet."""
     return _blend(triplet.target, triplet)
 
 
 def _drift(result: Picture, triplet: SceneTruth) -> float:
     """Mean ΔE between result and source of local mean colours: unmasked pixels of an 8×8 tiling.
 
-    Local means, because noise and displaced details are no drift of colour.
+    Local means, because noise and displaced details are not colour drift.
     """
     untouched = ~triplet.mask
-    # the truth is the source there
+    # In the unmasked area the truth is the source.
     difference = np.where(untouched[..., None], result.lab - triplet.target.lab, 0.0)
     height, width = untouched.shape
     starts = [np.arange(DRIFT_TILES) * size // DRIFT_TILES for size in (height, width)]
@@ -103,7 +103,7 @@ def _drift(result: Picture, triplet: SceneTruth) -> float:
 
 
 def _usual_colour(picture: Picture, region: Bool[np.ndarray, "h w"]) -> Float32[np.ndarray, " 3"]:
-    """Median per channel: what bleeds into the region from the edge of a drawing does not count."""
+    """Median per channel, which ignores the edge of a drawing that reaches into the region."""
     return np.median(picture.lab[region], axis=0)
 
 

@@ -31,18 +31,18 @@ class EvaluationOracle:
     def scores(
         self, picture: UInt8[np.ndarray, "h w 3"], example: Mapping[str, Any]
     ) -> dict[Dimension, float]:
-        """In [0, 1]."""
+        """Score per dimension of the example's task, in [0, 1]."""
         return self.oracle.scores(picture, SceneTruth.from_example(example))
 
     def letters_read(
         self, picture: UInt8[np.ndarray, "h w 3"], example: Mapping[str, Any]
     ) -> float | None:
-        """By OCR."""
+        """Share of the word's letters that OCR reads, in [0, 1]; None if there is no word."""
         return letters_read(picture, SceneTruth.from_example(example), self.reader)
 
 
 def check(config: FrozenConfigDict) -> None:
-    """Raises ValueError for triplets of another source."""
+    """Raises ValueError if the triplets are not from `mini.scene_source`."""
     require_scenes(config, "evaluate.oracle")
 
 

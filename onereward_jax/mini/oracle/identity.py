@@ -1,4 +1,4 @@
-"""Which named sprite does a masked area show? Normalised correlation and colour by template."""
+"""Recognises the named sprite in a masked area, by normalised correlation and colour."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from onereward_jax.mini.oracle.windows import GRID, sample_windows, square
 WEIGHTS = {"recognition": 0.5, "shape": 0.25, "colour": 0.25}
 
 TEMPERATURE = 0.08
-"""Of the softmax over names; evidence is in [0, 1]."""
+"""Temperature of the softmax over names; evidence is in [0, 1]."""
 
 COLOUR_SCALE = 30.0
 """ΔE at which colour evidence is 0.37."""
 
 SURROUND_WEIGHT = 0.25
-"""Weight of a pixel beside the sprite against one of the sprite: the outline has to end there."""
+"""Weight of a pixel outside the sprite relative to one inside; checks where the outline ends."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SpriteTemplates:
-    """All named sprites on a common square grid: what the object in a picture is compared with."""
+    """All named sprites on a common square grid: templates for the object in an image."""
 
     names: tuple[str, ...]
     lab: Float32[np.ndarray, "n grid grid 3"]
@@ -38,7 +38,7 @@ class SpriteTemplates:
 
     @classmethod
     def build(cls, sprites: Mapping[str, UInt8[np.ndarray, "_ _ 4"]]) -> SpriteTemplates:
-        """From RGBA pictures cropped to the sprite; centred on a square, aspect kept."""
+        """Templates from RGBA images cropped to the sprite; centred on a square, aspect kept."""
         grids = [_on_grid(rgba) for rgba in sprites.values()]
         lab, alpha = zip(*grids)
         return cls(tuple(sprites), np.stack(lab), np.stack(alpha))
@@ -47,7 +47,7 @@ class SpriteTemplates:
         """Text alignment of a fill with an object, parts in [0, 1].
 
         recognition: probability of the right name among all names. shape: correlation with the
-        right sprite, best over small shifts and sizes. colour: its mean colour.
+        right sprite, maximum over small shifts and sizes. colour: closeness of the mean colour.
 
         Raises:
           ValueError: the triplet's label is not the name of a sprite.
@@ -77,7 +77,7 @@ class SpriteTemplates:
 def _over_background(
     sprites: SpriteTemplates, triplet: SceneTruth
 ) -> Float32[np.ndarray, "n grid grid 3"]:
-    """Every sprite laid over the triplet's background; kept for its next candidates."""
+    """All sprites on the triplet's background; cached for other candidates of the triplet."""
     windows = sample_windows(triplet.background.lab, square(triplet.box), GRID, GRID)
     cover = sprites.alpha[..., None]
     return sprites.lab * cover + windows[len(windows) // 2] * (1 - cover)
@@ -90,8 +90,8 @@ def _evidence(
 ) -> Float32[np.ndarray, "2 *pairs"]:
     """(correlation clipped at 0, colour closeness) of windows with templates, both in [0, 1].
 
-    Either all windows with one template or one window with all templates. Written without matrix
-    products: these are so small that handing them to BLAS threads costs more than it saves.
+    Either all windows with one template or one window with all templates. No matrix products: these
+    are so small that BLAS threads cost more time than they save.
     """
     weights = SURROUND_WEIGHT + (1 - SURROUND_WEIGHT) * alpha
     weights = (weights / weights.sum((-2, -1), keepdims=True))[..., None]
@@ -102,7 +102,7 @@ def _evidence(
     covariance = (window * weighted_template).sum((-3, -2, -1))
     window_energy = (window * window * weights).sum((-3, -2, -1))
     template_energy = (template * weighted_template).sum((-3, -2, -1))
-    # one L* of spread, so that a flat window correlates with nothing
+    # Add one L* of spread, so that a flat window correlates with nothing.
     correlation = covariance / np.sqrt((window_energy + 1.0) * (template_energy + 1.0))
 
     share = (alpha / alpha.sum((-2, -1), keepdims=True))[..., None]

@@ -1,4 +1,4 @@
-"""Reads a word off a picture with an offline OCR network (rapidocr, models in its wheel)."""
+"""Reads a word in an image with an offline OCR network (rapidocr; its wheel has the models)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Reader = Callable[[UInt8[np.ndarray, "h w 3"], tuple[int, int, int, int]], str]
 """(picture [h, w, 3] uint8, box) -> the letters read."""
 
 LINE_HEIGHT = 48
-"""Pixels; what the recognition network was trained on."""
+"""Height in pixels that the recognition network was trained on."""
 
 MARGIN = 2
 """Pixels left around the box: recognition fails on glyphs that touch the border."""
@@ -27,7 +27,7 @@ MARGIN = 2
 
 @functools.cache
 def _engine() -> Any:
-    """The OCR session; loading takes about a second, so it is made at the first word."""
+    """The OCR session, loaded at the first word: loading takes about a second."""
     from rapidocr import RapidOCR
 
     logging.getLogger("RapidOCR").setLevel(logging.ERROR)
@@ -44,7 +44,7 @@ class WordReader:
         height, width = crop.shape[:2]
         size = (max(1, round(width * LINE_HEIGHT / height)), LINE_HEIGHT)
         line = np.asarray(Image.fromarray(crop).resize(size, Image.BICUBIC))
-        # the engine takes BGR, as OpenCV reads files
+        # The engine takes BGR, as OpenCV reads files.
         found = _engine()(line[..., ::-1], use_det=False, use_cls=False, use_rec=True)
         return " ".join(found.txts or ())
 
@@ -54,9 +54,9 @@ def letters_read(
     triplet: SceneTruth,
     reader: Reader,
 ) -> float | None:
-    """Share of the asked word's letters that OCR reads in `result`, in [0, 1].
+    """Share of the letters of the prompt's word that OCR reads in `result`, in [0, 1].
 
-    `result` is uint8 [0, 255] or float [-1, 1]. None where the triplet is not about a word.
+    `result` is uint8 in [0, 255] or float in [-1, 1]. None if the triplet has no word.
     """
     if triplet.kind != "word":
         return None

@@ -1,4 +1,4 @@
-"""Removal quality: the target is gone, the area is clean, nothing was invented in its place."""
+"""Removal quality: the object is gone, the area is clean, nothing is invented in its place."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from onereward_jax.mini.oracle.triplet import SceneTruth
 WEIGHTS = {"likeness": 0.3, "colour": 0.3, "absence": 0.2, "plainness": 0.2}
 
 COLOUR_SCALE = 15.0
-"""ΔE at which the colour part has fallen to 0.37."""
+"""ΔE at which the colour part is 0.37."""
 
 EDGE_SCALE = 4.0
-"""Invented gradient, in L* per pixel over the mask, at which plainness has fallen to 0.37."""
+"""Invented gradient, in L* per pixel over the mask, at which plainness is 0.37."""
 
 
 def parts(result: Picture, triplet: SceneTruth) -> dict[str, float]:
     """Parts of removal quality, each in [0, 1].
 
     likeness: SSIM to the true background inside the mask. colour: ΔE of blurred colours to it.
-    absence: how little of the object's own difference from the background is left.
+    absence: how little remains of the object's difference from the background.
     plainness: no strong edges (sprites have black outlines) beyond those of the background nearby.
     """
     truth = triplet.background
@@ -37,7 +37,7 @@ def parts(result: Picture, triplet: SceneTruth) -> dict[str, float]:
 
     strength = np.linalg.norm(result.gradient, axis=-1)
     expected = np.linalg.norm(truth.gradient, axis=-1)
-    # the true edge may be drawn two pixels off without having been invented
+    # An edge up to two pixels away from a true edge does not count as invented.
     reach = 2 * max(1, round(result.unit)) + 1
     invented = np.maximum(strength - ndimage.maximum_filter(expected, reach), 0.0)
     return {

@@ -1,7 +1,7 @@
-"""The oracle annotator of the mini world: scores a result in every dimension of its task.
+"""The oracle of the mini world: scores a result in every dimension of its task.
 
-It takes the place of people where the truth of a scene is known: labels preference candidates and
-judges editors in evaluation. It is never part of the training loss.
+It replaces people where the ground truth of a scene is known: it labels preference candidates and
+scores editors in evaluation. It is never part of the training loss.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class SceneOracle:
     def parts(
         self, result: UInt8[np.ndarray, "h w 3"] | Float[np.ndarray, "h w 3"], triplet: SceneTruth
     ) -> dict[Dimension, dict[str, float]]:
-        """What each score is made of: named parts in [0, 1]. Arguments, errors as `scores`."""
+        """The named parts of each score, in [0, 1]. Arguments and errors as in `scores`."""
         picture = _checked(result, triplet)
         return {
             dimension: self._judge(dimension, triplet).parts(picture, triplet)
@@ -73,7 +73,7 @@ class SceneOracle:
     def _judge(
         self, dimension: Dimension, triplet: SceneTruth
     ) -> types.ModuleType | SpriteTemplates | WordJudge:
-        """Whatever has `parts` and `score` for this dimension and kind of triplet."""
+        """The object with `parts` and `score` for this dimension and kind of triplet."""
         if dimension is Dimension.TEXT_ALIGNMENT:
             return {"object": self.sprites, "word": self.words, "scene": colours}[triplet.kind]
         return _JUDGES[dimension]
@@ -91,5 +91,5 @@ def _checked(result: np.ndarray, triplet: SceneTruth) -> Picture:
     if result.shape[:2] != triplet.mask.shape:
         raise ValueError(f"the result is {result.shape[:2]}, the triplet {triplet.mask.shape}")
     if not np.isfinite(result).all():
-        raise ValueError("the result holds NaN or infinity")
+        raise ValueError("the result has NaN or infinity")
     return Picture.read(result)

@@ -1,4 +1,4 @@
-"""Structure: geometry that agrees with the original layout and continues across the mask."""
+"""Structure: the geometry agrees with the original layout and continues across the mask."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ FOREGROUND_DELTA_E = 15.0
 """A masked pixel differs visibly from the background when it differs by more than this."""
 
 OUTLINE_QUANTILE = 0.85
-"""Of gradient strength in the mask: an outline covers about this last part of it."""
+"""Quantile of gradient strength in the mask above which pixels count as outline."""
 
 
 def parts(result: Picture, triplet: SceneTruth) -> dict[str, float]:
     """Parts of structure, each in [0, 1].
 
     layout: gradients (orientation and strength) of the unmasked area agree with the source's.
-    continuity: edges that cross the mask boundary go on as in the truth; only the change *along*
-    the boundary is compared, so that a mere step of colour across it does not count here.
-    form: for an object or word, one clear outlined shape, whatever it shows; for a scene, as much
+    continuity: edges that cross the mask boundary continue as in the truth. Only the change *along*
+    the boundary is compared, so a step of colour across it does not count here.
+    form: for an object or word, one clearly outlined shape, whatever it shows; for a scene, as much
     structure as the truth has.
     """
     untouched = triplet.depth < -1.5  # where the truth is the source
@@ -66,7 +66,7 @@ def _scene_form(result: Picture, triplet: SceneTruth) -> float:
 
 
 def _form(result: Picture, triplet: SceneTruth) -> float:
-    """Outline times wholeness, each against the truth's and capped at 1."""
+    """Outline times wholeness, each relative to the truth and capped at 1."""
     outline, wholeness = _shape(result, triplet)
     true_outline, true_wholeness = _true_shape(triplet)
     return min(1.0, outline / max(true_outline, 1e-3)) * min(
@@ -87,5 +87,5 @@ def _shape(picture: Picture, triplet: SceneTruth) -> tuple[float, float]:
 
 @functools.lru_cache(maxsize=64)
 def _true_shape(triplet: SceneTruth) -> tuple[float, float]:
-    """The truth's own, kept for the next candidates of the same triplet."""
+    """`_shape` of the truth; cached for other candidates of the same triplet."""
     return _shape(triplet.target, triplet)

@@ -1,4 +1,4 @@
-"""A triplet of the mini world with its truth, and the regions in which results are measured."""
+"""A triplet of the mini world with its ground truth, and the regions where results are measured."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ SILHOUETTE_DELTA_E = 6.0
 """A pixel belongs to the object or word when target and background differ by more than this."""
 
 MIN_FREE_SHARE = 0.1
-"""Of the mask; less than that is too little to measure a filling on."""
+"""Smallest share of the mask on which the filling is measured."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SceneTruth:
-    """(I_src, M, P) and what is known about it. Build one with `from_example`.
+    """(I_src, M, P) and its ground truth. Build one with `from_example`.
 
     `target` is what a perfect edit looks like, `background` what is behind the object or word,
     `box` = (y0, x0, y1, x1) of object, word or extended area; `kind` is object, word or scene;
@@ -108,9 +108,11 @@ class SceneTruth:
 
     @functools.cached_property
     def filling(self) -> Bool[np.ndarray, "h w"]:
-        """Masked pixels that show background whatever is drawn: those outside `box` for an object
-        or word, all for a scene or a removal. Where the box leaves (almost) none free, those
-        outside the true silhouette; where that leaves none either, the whole mask."""
+        """Masked pixels that show background whatever is drawn.
+
+        For a scene or a removal: all. For an object or word: those outside `box`; if too few, those
+        outside the true silhouette; if still too few, all.
+        """
         if self.kind == "scene" or self.task is Task.REMOVAL:
             return self.mask
         y0, x0, y1, x1 = self.box

@@ -1,7 +1,7 @@
-"""Square grids sampled from a picture around a box, at several shifts and sizes.
+"""Grids sampled from an image around a box, at multiple shifts and sizes.
 
-What was drawn need not sit exactly where the truth has it; templates are compared with every
-window and the best one counts.
+A drawn object may be a little off its true place: templates are compared with every window, and the
+best match counts.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Is the asked word written? OCR where it can read, stroke correlation where it is too blurry."""
+"""Checks whether the prompt's word is written: by OCR, and by stroke correlation if blurry."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ WEIGHTS = {"reading": 0.3, "recognition": 0.4, "strokes": 0.3}
 
 ROWS, COLUMNS = 16, 48
 STROKE_SIGMA = 3.0
-"""Grid cells; removes everything wider than a letter, so that a mere dark bar is no word."""
+"""Grid cells; removes everything wider than a letter, so that a dark bar is not a word."""
 
 TEMPERATURE = 0.08
-"""Of the softmax over words; correlations are in [0, 1]."""
+"""Temperature of the softmax over words; correlations are in [0, 1]."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,10 +37,10 @@ class WordJudge:
 
         reading: share of the letters that OCR reads. recognition: probability of the right word
         among all words by their strokes in any face. strokes: correlation with the right one.
-        Ink may be darker or lighter than its plate: the prompt asks for no colour.
+        Ink may be darker or lighter than its plate: the prompt does not specify a colour.
 
         Raises:
-          ValueError: the label is none of the mini world's words.
+          ValueError: the label is not one of the mini world's words.
         """
         if triplet.label not in WORDS:
             raise ValueError(f"label {triplet.label!r} is not one of the {len(WORDS)} words")
@@ -49,7 +49,7 @@ class WordJudge:
         windows = _strokes(sample_windows(result.lab, box, ROWS, COLUMNS)[..., 0])
 
         label = WORDS.index(triplet.label)
-        # einsum, not a matrix product: too small to be worth handing to BLAS threads
+        # einsum instead of a matrix product: too small for BLAS threads.
         fit = np.abs(np.einsum("mp,fp->mf", windows, templates[label])).max(1)
         window = windows[fit.argmax()]
         likely = np.abs(np.einsum("p,wfp->wf", window, templates)).max(1)
@@ -84,5 +84,5 @@ def _strokes(
     """High-passed windows scaled to unit length, so that their product is a correlation."""
     broad = ndimage.gaussian_filter(lightness, (0, STROKE_SIGMA, STROKE_SIGMA), truncate=2.0)
     strokes = (lightness - broad).reshape(len(lightness), -1)
-    # one L* of spread, so that a flat window correlates with nothing
+    # Add one L* of spread, so that a flat window correlates with nothing.
     return strokes / np.sqrt((strokes**2).sum(1, keepdims=True) + strokes.shape[1])

@@ -1,7 +1,7 @@
-"""Stage `pretrain`: the mini world's base editor and judge, trained from nothing.
+"""Stage `pretrain`: the mini world's base editor and judge, trained from scratch.
 
-A real run starts from FLUX.1-Fill-dev and Qwen2.5-VL; the mini world has to make its own. The three
-parts are ordinary resumable trainings: autoencoder, judge, editor with its text encoders.
+A real run starts from FLUX.1-Fill-dev and Qwen2.5-VL; the mini world trains its own base models.
+Three training runs, each resumable: autoencoder, judge, editor with its text encoders.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ def run(context: StageContext) -> Results:
     """Trains all three; writes `editor/` (diffusers layout) and `judge/` (transformers layout).
 
     Raises:
-      ValueError: the run has several processes.
+      ValueError: the run has more than one process.
     """
     if jax.process_count() > 1:
-        raise ValueError("the stage pretrain runs in one process: leave --distributed out")
+        raise ValueError("the stage pretrain runs in one process: remove --distributed")
     autoencoder = train_autoencoder(context)
     judge = train_judge(context)
     editor = train_editor(context)

@@ -37,14 +37,14 @@ VAE_CONFIG = VaeConfig(
 """FLUX's autoencoder at an eightieth of its size: 8 × 8 pixels to 16 channels."""
 
 TASK_SHARES = {Task.FILL: 0.5, Task.EXTEND_WITHOUT_PROMPT: 0.2, Task.REMOVAL: 0.3}
-"""Of the scenes whose targets are learnt."""
+"""Share of each task among the training scenes."""
 
 CALIBRATION = 256
-"""Scenes from which scaling and shift of the latents, and the held-out PSNR, are taken."""
+"""Number of scenes used to calibrate the latents' scaling and shift, and to measure PSNR."""
 
 
 def pictures(seed: int, split: str, size: int) -> grain.MapDataset:
-    """Endless targets of scenes, maybe mirrored, as {"image" in [-1, 1], "index"}."""
+    """Endless targets of scenes, randomly mirrored, as {"image" in [-1, 1], "index"}."""
 
     def draw(index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
         task = list(TASK_SHARES)[rng.choice(len(TASK_SHARES), p=list(TASK_SHARES.values()))]
@@ -56,7 +56,7 @@ def pictures(seed: int, split: str, size: int) -> grain.MapDataset:
 
 
 def train_autoencoder(context: StageContext) -> Results:
-    """Trains it and writes the folder `vae`; returns PSNR on photographs never seen."""
+    """Trains the autoencoder and writes the folder `vae`; returns PSNR on held-out photographs."""
     folder = context.folder / "vae"
     section, seed = context.config.pretrain.vae, context.config.seed
     size, mesh = context.config.pretrain.image_size, context.mesh
@@ -89,7 +89,7 @@ def read_autoencoder(folder: Path) -> tuple[AutoencoderKL, PyTree]:
 
 
 def psnr(vae: AutoencoderKL, params: PyTree, images: Float32[np.ndarray, "n h w 3"]) -> float:
-    """Mean over images of the reconstruction's peak signal-to-noise ratio in dB."""
+    """Mean peak signal-to-noise ratio of the reconstructions, in dB."""
 
     @jax.jit
     def squared_error(batch: jax.Array) -> jax.Array:
@@ -116,7 +116,7 @@ def _initialiser(vae: AutoencoderKL, seed: int, mesh: Mesh):
 def _calibrated(
     vae: AutoencoderKL, params: PyTree, images: Float32[np.ndarray, "n h w 3"]
 ) -> VaeConfig:
-    """The config with the scaling and shift that make latents of mean 0 and deviation 1."""
+    """The config with scaling and shift such that latents have mean 0 and standard deviation 1."""
     encode = jax.jit(lambda batch: vae.apply({"params": params}, batch, method="encode")[0])
     latents = np.concatenate([encode(part) for part in np.split(images, len(images) // 64)])
     return dataclasses.replace(

@@ -1,4 +1,4 @@
-"""The mini world's base editor: flow matching on scenes seen through the frozen autoencoder."""
+"""The mini world's base editor: flow matching on scenes encoded by the frozen autoencoder."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ SCHEDULER = {
     "shift": 1.0,
     "use_dynamic_shifting": False,
 }
-"""No shift towards noise: a picture has only 16 tokens."""
+"""No timestep shift towards noise: an image has only 16 tokens."""
 
 EDITING = {"num_inference_steps": 8, "true_cfg_scale": 2.0, "paste_back": True}
 """As `configs/mini.py` uses it."""
@@ -132,7 +132,7 @@ def train_editor(context: StageContext) -> Results:
 
 
 def text_encoder() -> TextEncoder:
-    """Small T5 and CLIP with tokenizers that know the mini world's prompts."""
+    """Small T5 and CLIP with tokenizers learned from the mini world's prompts."""
     clip_ids = clip_tokenizer(all_prompts(), max_length=CLIP_TOKENS)
     t5_ids = t5_tokenizer(all_prompts(), max_length=PROMPT_TOKENS)
     clip = ClipTextConfig(
@@ -190,7 +190,7 @@ def _initialiser(
 
 
 def _hugging_face(config: object, architecture: str | None = None) -> dict[str, object]:
-    """The fields of a config as its Hugging Face file has them."""
+    """The fields of a config as in its Hugging Face config file."""
     fields = dataclasses.asdict(config)
     if architecture is None:
         return {"_class_name": "FluxTransformer2DModel", **fields}

@@ -1,4 +1,4 @@
-"""Pictures made worse in one named respect: what the judge's starting weights learn to see."""
+"""Images damaged in one dimension: training data of the base judge."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ Picture = Float32[np.ndarray, "s s 3"]
 """RGB in [0, 255]."""
 
 Reconstruct = Callable[[Float32[np.ndarray, "n s s 3"]], Float32[Array, "n s s 3"]]
-"""Images in [-1, 1] as an autoencoder gives them back."""
+"""Maps images in [-1, 1] to an autoencoder's reconstructions."""
 
 RECONSTRUCT_BATCH = 64
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SyntheticPair:
-    """A question about two pictures, and its answer.
+    """A question about two images, and its answer.
 
     Attributes:
-      winner, loser: uint8.
+      winner, loser: uint8 images.
       mask: 255 where they may differ.
-      task, dimension, prompt: of the query.
+      task, dimension, prompt: parts of the query.
     """
 
     winner: UInt8[np.ndarray, "s s 3"]
@@ -47,9 +47,10 @@ class SyntheticPair:
 def synthetic_pair(
     rng: np.random.Generator, split: str, size: int, prompt_share: float
 ) -> SyntheticPair:
-    """A scene twice: both versions are damaged in other respects, the loser in the asked one.
+    """Two versions of a scene, both damaged in the asked dimension, the loser more strongly.
 
-    `prompt_share` of the questions are about the prompt, where there is one.
+    Each version also gets a damage in another dimension with probability 0.5.
+    `prompt_share`: share of the questions about the prompt, for tasks that have one.
     """
     task = Task(str(rng.choice(list(Task), p=(0.5, 0.15, 0.1, 0.25))))
     scene = make_scene(rng, task, split, size)
@@ -57,7 +58,7 @@ def synthetic_pair(
     strengths = np.sort(rng.uniform(0, 1, 2) ** 0.7)
     if strengths[1] - strengths[0] < 0.25:
         strengths = np.array([strengths[0] * 0.5, min(1.0, strengths[1] + 0.25)])
-    if dimension is Dimension.TEXT_ALIGNMENT:  # a picture shows what was asked for or it does not
+    if dimension is Dimension.TEXT_ALIGNMENT:  # an image follows the prompt or it does not
         strengths = np.array([0.0, 1.0])
     pictures = [scene.target.astype(np.float32)] * 2
     others = [other for other in DAMAGES if other not in (dimension, *SCENE_ONLY)]
@@ -74,7 +75,7 @@ def synthetic_pair(
 
 
 def _shares(task: Task, prompt_share: float) -> list[float]:
-    """How often each dimension is asked for."""
+    """Probability of each dimension in a question."""
     dimensions = DIMENSIONS[task]
     if Dimension.TEXT_ALIGNMENT not in dimensions:
         return [1 / len(dimensions)] * len(dimensions)
@@ -92,17 +93,18 @@ def pair_table(
     prompt_share: float,
     reconstruct: Reconstruct | None = None,
 ) -> dict[str, np.ndarray]:
-    """Many synthetic pairs, from `path` if it is there.
+    """Synthetic pairs, read from `path` if the file exists.
 
     Args:
-      path: of the safetensors file.
-      count: of pairs.
-      split: of the photographs.
-      size: of pictures in pixels.
-      seed: of the pairs.
-      prompt_share: of the questions to a picture with a prompt that are about the prompt.
-      reconstruct: what an autoencoder gives back for images in [-1, 1]. With it every other pair
-        is seen through it inside the mask, as everything is that the editor paints.
+      path: the safetensors file.
+      count: number of pairs.
+      split: split of the photographs.
+      size: height and width of the images in pixels.
+      seed: seed of the pairs.
+      prompt_share: share of the questions about the prompt, for tasks that have one.
+      reconstruct: an autoencoder's reconstruction of images in [-1, 1]. If given, every second pair
+        is replaced by its reconstruction inside the mask, because the editor's output comes from
+        the autoencoder too.
 
     Returns:
       winner, loser uint8 [count, size, size, 3]; task, dimension int32 [count], indices into
@@ -138,7 +140,7 @@ def pair_table(
 
 
 def _reconstruct(pairs: Sequence[SyntheticPair], reconstruct: Reconstruct) -> None:
-    """Has the pairs' own arrays show, inside the mask, what the autoencoder makes of them."""
+    """Overwrites the pairs' images, inside the mask, by the autoencoder's reconstruction."""
     pictures = [picture for pair in pairs for picture in (pair.winner, pair.loser)]
     masks = [pair.mask for pair in pairs for _ in range(2)]
     seen = np.asarray(reconstruct(from_uint8(pictures)))
@@ -149,7 +151,7 @@ def _reconstruct(pairs: Sequence[SyntheticPair], reconstruct: Reconstruct) -> No
 def _structure(
     rng: np.random.Generator, picture: Picture, scene: Scene, strength: float
 ) -> Picture:
-    """The masked area is displaced by waves, so that lines break."""
+    """Displaces the masked area by waves, so that lines break."""
     size = picture.shape[0]
     rows, columns = np.mgrid[0:size, 0:size].astype(np.float32)
     reach = 7.0 * strength * size / 64
@@ -165,7 +167,7 @@ def _structure(
 def _consistency(
     rng: np.random.Generator, picture: Picture, scene: Scene, strength: float
 ) -> Picture:
-    """The masked area has another colour and light than its surroundings."""
+    """Changes colour and brightness of the masked area relative to its surroundings."""
     direction = rng.normal(size=3)
     shift = 90.0 * strength * direction / np.linalg.norm(direction)
     return picture + np.float32(shift) * (scene.mask[..., None] > 0)
@@ -174,7 +176,7 @@ def _consistency(
 def _text_alignment(
     rng: np.random.Generator, picture: Picture, scene: Scene, strength: float
 ) -> Picture:
-    """Something else than asked for: another thing, nothing, another word, another colour."""
+    """Not what the prompt asks for: another object, nothing, another word, another colour."""
     inside = scene.mask[..., None] > 0
     if strength == 0.0:
         return picture
@@ -190,7 +192,7 @@ def _text_alignment(
 
 
 def _other(rng: np.random.Generator, scene: Scene) -> Picture:
-    """The scene's background with another thing or word of the same kind in its box."""
+    """The scene's background with another object or word of the same kind in its box."""
     size, (y0, x0, y1, x1) = scene.mask.shape[0], scene.box
     other = scene
     while other.label == scene.label:
@@ -207,7 +209,7 @@ def _other(rng: np.random.Generator, scene: Scene) -> Picture:
 def _aesthetics(
     rng: np.random.Generator, picture: Picture, scene: Scene, strength: float
 ) -> Picture:
-    """Blur, garish colours, noise or blocks, in the whole picture."""
+    """Blur, garish colours, noise or blocks, in the whole image."""
     image = Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8))
     kind = rng.integers(4)
     if kind == 0:
@@ -225,7 +227,7 @@ def _aesthetics(
 def _removal_quality(
     rng: np.random.Generator, picture: Picture, scene: Scene, strength: float
 ) -> Picture:
-    """Something is left or invented where the object was: the object, another, or blots."""
+    """Something remains or is invented where the object was: the object, another one, or blots."""
     inside = scene.mask[..., None] > 0
     if rng.random() < 0.4:
         ghost = np.where(inside, scene.image, picture)
@@ -248,7 +250,7 @@ DAMAGES: dict[Dimension, Callable[[np.random.Generator, Picture, Scene, float], 
     Dimension.AESTHETICS: _aesthetics,
     Dimension.REMOVAL_QUALITY: _removal_quality,
 }
-"""What worsens each dimension; strength 0 leaves the picture as it is, 1 is plain to see."""
+"""Dimension -> damage; strength 0 changes nothing, 1 is clearly visible."""
 
 SCENE_ONLY = (Dimension.TEXT_ALIGNMENT, Dimension.REMOVAL_QUALITY)
-"""Damages that make sense for some tasks only, and so are never added beside the asked one."""
+"""Damages that apply to some tasks only, so they are never used as an additional damage."""

@@ -1,4 +1,4 @@
-"""Pre-training step of an editor: flow matching, with its text encoders learning along."""
+"""Pre-training step of an editor: flow matching; the text encoders are trained too."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ def make_flow_step(
 ) -> MeshFunction:
     """The jitted step (state, batch) -> (state, metrics).
 
-    The parameters are {"transformer", "clip", "t5"}. The batch holds what the frozen autoencoder
-    made of scenes: latents and masked_latents [b, n, c], mask [b, h, w, 1] in {0, 1} uint8, and
+    The parameters are {"transformer", "clip", "t5"}. The batch has scenes encoded by the frozen
+    autoencoder: latents and masked_latents [b, n, c], mask [b, h, w, 1] in {0, 1} uint8, and
     prompt [b], an index into `prompts`.
 
     Args:
       editor: the static half.
       text: the text encoders.
-      prompts: token ids of all prompts there are.
+      prompts: token ids of all prompts.
       optimizer: from `make_optimizer`.
-      ema_decay: of the average that is kept in the end.
+      ema_decay: decay of the EMA, whose weights are the result.
       abstract: shapes and shardings of the state.
       mesh: the mesh.
-      seed: of noise and noise levels; these are drawn logit-normal (SD3, arXiv 2403.03206).
+      seed: seed of noise and noise levels; the levels are logit-normal (SD3, arXiv 2403.03206).
     """
 
     def loss_of(params: PyTree, batch: dict[str, jax.Array], key: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Scenes encoded once by the frozen autoencoder, for many passes of the editor's training."""
+"""Scenes encoded once by the frozen autoencoder, for many epochs of the editor's training."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ def scene_latents(
     faint: float,
     opacity: tuple[float, float],
 ) -> dict[str, np.ndarray]:
-    """The encoded scenes, from `path` if it is there.
+    """The encoded scenes, read from `path` if the file exists.
 
     Args:
-      path: of the safetensors file.
-      editor, vae_params: what encodes.
-      count: of scenes.
-      size: of pictures in pixels.
-      seed: of the scenes.
-      shares: of the tasks.
+      path: the safetensors file.
+      editor, vae_params: the autoencoder.
+      count: number of scenes.
+      size: height and width of the images in pixels.
+      seed: seed of the scenes.
+      shares: share of each task.
       faint, opacity: as in `see_through`.
 
     Returns:
@@ -80,10 +80,10 @@ def scene_latents(
 def see_through(
     rng: np.random.Generator, scene: Scene, faint: float, opacity: tuple[float, float]
 ) -> Float32[np.ndarray, "h w 3"]:
-    """The scene's target in [0, 255] as careless people would have drawn it.
+    """The scene's target in [0, 255], with the object or word of some fills half transparent.
 
-    What belongs into a fill is see-through in a share `faint` of the scenes, with an opacity drawn
-    from the range `opacity`. Removals and extensions draw nothing: they are as they are.
+    In a share `faint` of the fill scenes, its opacity is drawn from the range `opacity`. Removals
+    and extensions are unchanged.
     """
     target, background = np.float32(scene.target), np.float32(scene.background)
     strength = rng.uniform(*opacity) if rng.random() < faint else 1.0

@@ -1,4 +1,4 @@
-"""The stage `pretrain` as `config.stages` names it: "onereward_jax.mini.pretrain"."""
+"""The stage "onereward_jax.mini.pretrain" of `config.stages`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from onereward_jax.reward import TEMPLATE_VERSION
 
 
 def _model(section: str) -> dict[str, Rule]:
-    """What the trainings of all models have in common."""
+    """Config rules that the training runs of all models share."""
     rules = {name: whole(1) for name in ("steps", "batch_size")}
     rules |= {"learning_rate": number(0.0, above=True), "clip_norm": number(0.0, above=True)}
     rules |= {"warmup_steps": whole(0), "final_fraction": SHARE, "weight_decay": number(0.0)}

@@ -1,5 +1,6 @@
-"""The mini world's judge before any preference: it has compared damaged pictures, as Qwen2.5-VL has
-seen the world. What people (or the oracle) prefer it learns later, in the stage `reward`.
+"""The mini world's base judge: Qwen2.5-VL's architecture, pre-trained to compare damaged images.
+
+The preferences of people (or of the oracle) are learned later, in the stage `reward`.
 """
 
 from __future__ import annotations
@@ -42,17 +43,17 @@ from onereward_jax.training.reward_step import (
 )
 
 PIXELS = 112 * 112
-"""Pictures of 64 × 64 are enlarged to 112 × 112: 8 × 8 patches, 16 language tokens."""
+"""Images of 64 × 64 are enlarged to 112 × 112: 8 × 8 patches, 16 language tokens."""
 
 SUFFIX_TOKENS = 40
-"""Of a query's last words with a quoted prompt."""
+"""Tokens of the end of a query that quotes the prompt, padding included."""
 
 HELD_OUT = 512
-"""Synthetic pairs on photographs never seen, for the reported accuracy."""
+"""Number of synthetic pairs on held-out photographs, for the reported accuracy."""
 
 
 def judge_config(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    """The config.json of Qwen2.5-VL's shape with about a million parameters."""
+    """The config.json of a Qwen2.5-VL with about a million parameters."""
     token = tokenizer.convert_tokens_to_ids
     return {
         "model_type": "qwen2_5_vl",
@@ -102,11 +103,11 @@ def judge_config(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
 
 
 def train_judge(context: StageContext) -> Results:
-    """Trains it twice and writes the folder `judge`; returns accuracy on synthetic held-out pairs.
+    """Trains in two phases and writes the folder `judge`; returns accuracy on held-out pairs.
 
-    First it learns to see, on clear pictures. Then it is refined on pictures as it will meet them:
-    jittered, some of them painted by the autoencoder, with more questions about the prompt. Begun
-    that way, it learns next to nothing in the same time.
+    The first phase trains on clean images. The second one trains on images as the judge gets them
+    later: jittered, some of them reconstructed by the autoencoder, with more questions about the
+    prompt. Training on the second kind from the start learns next to nothing in the same time.
     """
     config, mesh = context.config, context.mesh
     size = config.pretrain.image_size
@@ -155,7 +156,7 @@ def _train(
     make_pairs: Callable[..., dict[str, np.ndarray]],
     create: Callable[[], PyTree],
 ) -> PyTree:
-    """The judge's parameters after the training `name`, which begins with those of `create`."""
+    """The judge's parameters after the training run `name`, which starts from `create()`."""
     section, mesh = context.config.pretrain[name], context.mesh
     where = f"config.pretrain.{name}"
     reward = from_section(
@@ -188,13 +189,13 @@ def _train(
 
 
 def _autoencoder(folder: Path) -> Reconstruct:
-    """What comes back from the most likely latents of images."""
+    """A function that reconstructs images from the mean of their latents."""
     vae, params = read_autoencoder(folder)
     return functools.partial(jax.jit(vae.apply), {"params": params})
 
 
 def _with_queries(table: dict[str, np.ndarray], queries: QueryTokenizer) -> dict[str, np.ndarray]:
-    """The table with tokenised questions instead of prompts, as `reward_step.Pairs`."""
+    """The table with tokenised queries instead of prompts, as in `reward_step.Pairs`."""
     known = prompts()
     tasks = [TASKS[task] for task in table["task"]]
     asked = queries.encode_dimensions(
@@ -211,7 +212,7 @@ def _with_queries(table: dict[str, np.ndarray], queries: QueryTokenizer) -> dict
 
 
 def _in_range(pairs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Pictures from uint8 to [-1, 1]."""
+    """Converts the images from uint8 to [-1, 1]."""
     pictures = {name: from_uint8(pairs[name]) for name in ("winner", "loser")}
     return {**pairs, **pictures}
 

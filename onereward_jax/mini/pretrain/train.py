@@ -1,4 +1,4 @@
-"""What the three trainings of the stage share: optimiser, loop, checkpoints."""
+"""Shared by the three training runs of the stage: optimiser, loop, checkpoints."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from onereward_jax.training.train_state import TrainState
 
 
 def optimizer_config(section: FrozenConfigDict) -> OptimizerConfig:
-    """AdamW with warm-up and cosine from a section of `config.pretrain`."""
+    """AdamW with warm-up and cosine decay, from a section of `config.pretrain`."""
     return from_section(
         OptimizerConfig,
         section,
@@ -44,12 +44,12 @@ def run_training(
     """Trains to `section.steps`, from the newest checkpoint if there is one.
 
     Args:
-      context: of the stage; files go to `<folder>/<name>_run`.
-      name: of the training.
+      context: the stage's context; files go to `<folder>/<name>_run`.
+      name: name of the training run.
       section: its section of the config.
       step: (state, batch) -> (state, metrics).
       abstract: shapes and shardings of the state.
-      create: makes the first state.
+      create: makes the initial state.
       data: endless batches, dicts of arrays.
     """
     folder: Path = context.folder / f"{name}_run"

@@ -1,4 +1,4 @@
-"""Training step of the autoencoder: reconstruct pictures through a nearly free latent."""
+"""Training step of the autoencoder: reconstruction with a small KL penalty on the latents."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class VaeLoss:
     """Weights of the loss.
 
     Attributes:
-      kl_weight: of the KL divergence to the standard normal, per latent value.
-      squared_weight: of the squared error beside the absolute one.
+      kl_weight: weight of the KL divergence to the standard normal, per latent value.
+      squared_weight: weight of the squared error relative to the absolute error.
     """
 
     kl_weight: float
@@ -43,8 +43,8 @@ def vae_loss(
     Args:
       vae, params: the autoencoder and its parameters, differentiated.
       images: in [-1, 1].
-      key: of the latent sample.
-      weights: of the parts.
+      key: PRNG key of the latent sample.
+      weights: weights of the terms.
 
     Returns:
       The loss, and loss, squared_error and kl as metrics.
@@ -80,12 +80,12 @@ def make_vae_step(
 
     Args:
       vae: the module.
-      weights: of the loss.
+      weights: weights of the loss.
       optimizer: from `make_optimizer`.
-      ema_decay: of the average that is kept in the end.
+      ema_decay: decay of the EMA, whose weights are the result.
       abstract: shapes and shardings of the state.
       mesh: the mesh.
-      seed: of the latent samples.
+      seed: seed of the latent samples.
     """
 
     def step(state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, Metrics]:

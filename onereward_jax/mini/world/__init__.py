@@ -1,4 +1,4 @@
-"""The mini world: real photographs, sprites and typefaces composed so that the truth is known."""
+"""Scenes of the mini world: photographs, sprites and words composed with known ground truth."""
 
 from onereward_jax.mini.world.colour_words import NAMED_COLOURS, describe_colour
 from onereward_jax.mini.world.make_scene import make_scene

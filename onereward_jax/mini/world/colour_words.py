@@ -1,7 +1,7 @@
 """Words for a colour: "dark blue", "orange", "bright pink". Prompts of extend scenes use them.
 
-A colour is called by the nearest of a few named colours in CIE L*a*b*, so that the same table
-serves to write a prompt and to check whether a picture has the colour that the prompt names.
+A colour gets the name of the nearest of a few named colours in CIE L*a*b*. The same table writes
+prompts and checks whether an image has the colour that the prompt names.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from onereward_jax.common.cielab import rgb_to_lab
 
 Lab = tuple[float, float, float]
 
-# Hue angle in degrees, chroma and lightness L* of each colour as such.
+# Hue angle in degrees, chroma and lightness L* of each colour.
 _HUES = {
     "red": (30, 50, 48),
     "orange": (62, 58, 66),

@@ -1,4 +1,4 @@
-"""Image extend: paint what lies beyond the picture, with or without a description of it."""
+"""Image extend: paint the area outside the image, with or without a prompt."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from onereward_jax.tasks import FIXED_PROMPTS, Task
 
 OBJECT_SIZES = (20 / 64, 34 / 64)
 UNSEEN = 128
-"""Grey level of the area that does not exist yet."""
+"""Grey level of the area to paint."""
 
 
 def extend_scene(rng: np.random.Generator, split: Split, size: int, task: Task) -> Scene:
-    """A photograph with none to two objects, of which one to four borders are missing.
+    """A photograph with zero to two objects; one to four of its borders are missing.
 
-    A prompt names the mean colour of the missing part: the one description that is true of
-    photographs never seen. Objects may lie across the seam.
+    A prompt names the mean colour of the missing part, the only description that is correct for
+    any photograph. Objects may lie across the seam.
     """
     target, photo = crop_photo(rng, split, size)
     for _ in range(int(rng.integers(3))):

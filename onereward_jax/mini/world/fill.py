@@ -21,8 +21,8 @@ from onereward_jax.tasks import Task
 OBJECT_SIZES = (24 / 64, 40 / 64)
 
 GRID = 8 / 64
-"""Step of sizes and places of what is to be drawn, as a share of the picture's side: the pitch of
-the autoencoder's latents. A small editor then has few ways in which a thing can look."""
+"""Sizes and positions of drawn objects and words are multiples of this share of the image's side,
+one latent of the autoencoder. So a small editor has few appearances to learn per object."""
 
 PLATE_COLOURS = (
     (250, 250, 250),
@@ -39,20 +39,20 @@ PLATE_COLOURS = (
 DARK_INK, BRIGHT_INK = (15, 15, 20), (255, 255, 250)
 
 WORD_HEIGHT, WORD_WIDTH = 24 / 64, 48 / 64
-"""Every word fills this, as a share of the picture's side: letters as large as they can be."""
+"""Height and width of every word, as a share of the image's side: letters as large as possible."""
 
 RIM = (4 / 64, 6 / 64)
-"""Of a sign around its word."""
+"""Range of the width of a sign's rim around its word, as a share of the image's side."""
 
 
 def object_scene(rng: np.random.Generator, split: Split, size: int) -> Scene:
-    """A photograph, a mask, and the name of what belongs there."""
+    """A photograph, a mask, and the name of the object to draw there."""
     background, photo = crop_photo(rng, split, size)
     asked = random_object(rng, NAMED, size, OBJECT_SIZES, grid=round(GRID * size))
     mask = asked.drawn_mask(rng, size)
     image = background
     if rng.random() < 0.5:
-        # Any named sprite but the one asked for.
+        # Any named sprite except the one in the prompt.
         step = 1 + rng.integers(len(NAMED) - 1)
         other = asked.replaced_by(NAMED[(NAMED.index(asked.sprite) + step) % len(NAMED)])
         image = other.paste(background)
@@ -73,9 +73,9 @@ def object_scene(rng: np.random.Generator, split: Split, size: int) -> Scene:
 
 
 def word_scene(rng: np.random.Generator, split: Split, size: int) -> Scene:
-    """A sign before a photograph; its writing, or the lack of it, is to become the word asked for.
+    """A sign in a photograph, empty or with another word; the prompt asks for a word on it.
 
-    The mask leaves a rim of the sign free, from which the colours of sign and ink follow.
+    The mask leaves a rim of the sign free, which shows the colours of sign and ink.
     """
     photograph, photo = crop_photo(rng, split, size)
     first, second = rng.permutation(len(WORDS))[:2].tolist()
@@ -126,7 +126,7 @@ def _draw_sign(rng: np.random.Generator, photograph: Picture) -> _Sign:
     ink = np.array(DARK_INK if colour @ (0.3, 0.6, 0.1) > 140 else BRIGHT_INK, np.uint8)
     line = max(1, size // 64)
     empty = photograph.copy()
-    # The edge of the sign has the colour of the ink, so that the ink can be told from the rim.
+    # The edge of the sign has the colour of the ink, so that the rim shows it.
     empty[y : y + plate_height, x : x + plate_width] = ink
     empty[y + line : y + plate_height - line, x + line : x + plate_width - line] = colour
     return _Sign(empty, ink, face, (top, left, top + height, left + width))

@@ -14,7 +14,7 @@ from onereward_jax.mini.world.scene import Scene
 from onereward_jax.tasks import Task
 
 WORD_SHARE = 0.3
-"""How many fill scenes are about words, when the kind is left open."""
+"""Share of fill scenes with words, if `kind` is not given."""
 
 
 def make_scene(
@@ -31,8 +31,8 @@ def make_scene(
       task: the editing task.
       split: train and test share no photograph, and in removal and extend no sprite.
       size: height and width in pixels.
-      kind: of a fill scene: an object or a word; left out: words with probability `WORD_SHARE`.
-        Has no meaning for the other tasks.
+      kind: kind of a fill scene; None: a word with probability `WORD_SHARE`. Ignored for the other
+        tasks.
     """
     if task is Task.REMOVAL:
         return removal_scene(rng, split, size)

@@ -1,6 +1,6 @@
 """Masks as users draw them: boxes, outlines and brush strokes around an object, borders.
 
-All are boolean [size, size], True where the picture is to be edited. A box is
+All are boolean [size, size], True where the image is edited. A box is
 (y0, x0, y1, x1) in pixels, ends excluded.
 """
 
@@ -15,10 +15,10 @@ from onereward_jax.data.boxes import Box
 Mask = Bool[np.ndarray, "size size"]
 
 BORDER_SHARE = (0.20, 0.45)
-"""Of the side: how far an extended border reaches into the picture."""
+"""Range of the width of an extended border, as a share of the image's side."""
 
 MOST_EXTENDED = 0.6
-"""Of the side: what two opposite borders take together at most."""
+"""Largest total width of two opposite borders, as a share of the image's side."""
 
 
 def box_mask(size: int, box: Box) -> Mask:
@@ -46,7 +46,7 @@ def place(size: int, shape: Bool[np.ndarray, "h w"], y: int, x: int) -> Mask:
 
 
 def stroke_mask(rng: np.random.Generator, size: int, box: Box) -> Mask:
-    """A thick brush led to and fro over the box. It need not cover all of it."""
+    """A thick zigzag brush stroke over the box. It need not cover all of it."""
     y0, x0, y1, x1 = grow(rng, box, 0, size // 32)
     brush = int(rng.integers(size // 7, size // 5 + 1))
     rows = max(2, -(-(y1 - y0) // max(1, brush * 3 // 4)))
@@ -54,7 +54,7 @@ def stroke_mask(rng: np.random.Generator, size: int, box: Box) -> Mask:
     xs = np.tile([x0 + brush // 3, x1 - brush // 3], rows) + wobble[0]
     ys = np.repeat(np.linspace(y0 + brush // 3, y1 - brush // 3, rows), 2) + wobble[1]
     if rng.random() < 0.5:
-        # Down and up instead of to and fro: the same path on the transposed box.
+        # Vertical instead of horizontal strokes: the same path on the transposed box.
         xs, ys = x0 + (ys - y0) * (x1 - x0) / (y1 - y0), y0 + (xs - x0) * (y1 - y0) / (x1 - x0)
     path = list(zip(xs.tolist(), ys.tolist()))
     canvas = Image.new("L", (size, size))
@@ -66,7 +66,7 @@ def stroke_mask(rng: np.random.Generator, size: int, box: Box) -> Mask:
 
 
 def border_mask(rng: np.random.Generator, size: int) -> Mask:
-    """One to four borders, each `BORDER_SHARE` of the side: the area an extension has to paint."""
+    """One to four borders, each `BORDER_SHARE` of the side: the area that an extension paints."""
     count = 1 + int(np.searchsorted((0.4, 0.75, 0.9), rng.random()))
     least, most = BORDER_SHARE
     share = np.zeros(4)  # top, bottom, left, right

@@ -1,4 +1,4 @@
-"""Objects put into a picture: where, how large, and the mask a user would draw around them."""
+"""Objects placed in an image: position, size, and the mask that a user would draw around them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from onereward_jax.mini.world.scene import Picture
 from onereward_jax.mini.world.sprites import Sprite, silhouette, sprite_picture
 
 RADIUS = (2, 5)
-"""How far a box or an outline stays away from what it is drawn around, in (64×64) pixels."""
+"""Range of the distance between an object and the box or outline around it, in (64×64) pixels."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +37,7 @@ class PlacedObject:
         return self.y, self.x, self.y + height, self.x + width
 
     def paste(self, picture: Picture) -> Picture:
-        """A copy of `picture` that shows the object; what lies outside is cut off."""
+        """A copy of `picture` with the object; parts outside the image are cut off."""
         rgba = sprite_picture(self.sprite.label, self.size)
         y0, x0, y1, x1 = self.box
         height, width = picture.shape[:2]
@@ -49,7 +49,7 @@ class PlacedObject:
         return result
 
     def replaced_by(self, sprite: Sprite) -> PlacedObject:
-        """Another object of the same size in the same place, by their centres."""
+        """Another object of the same size with the same centre."""
         y0, x0, y1, x1 = self.box
         height, width = sprite_picture(sprite.label, self.size).shape[:2]
         y, x = (y0 + y1 - height) // 2, (x0 + x1 - width) // 2
@@ -84,9 +84,9 @@ def random_object(
     """A sprite drawn from `sprites` at a random place.
 
     Args:
-      sizes: least and most of its longer side, as a share of the picture's side.
-      overhang: how much of it may lie outside the picture, as a share of its own side.
-      grid: sizes and places are multiples of this many pixels.
+      sizes: range of the longer side, as a share of the image's side.
+      overhang: largest part outside the image, as a share of the object's own side.
+      grid: sizes and positions are multiples of this many pixels.
     """
     sprite = sprites[rng.integers(len(sprites))]
     least, most = (round(share * picture_size) for share in sizes)

@@ -1,7 +1,7 @@
-"""Photographs that pip brings: the backgrounds of the mini world, split into train and test.
+"""Backgrounds of the mini world: photographs from pip packages, split into train and test.
 
-Nothing is copied into the repository: pictures are read from the packages `scikit-image` and
-`scikit-learn`. A photograph belongs to one split, so that a test never shows a trained-on picture.
+The images are read from the packages `scikit-image` and `scikit-learn`, not from the repository. A
+photograph belongs to one split only.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from PIL import Image
 from onereward_jax.data.example import Split
 
 CLOSEST = 1.5
-"""Source pixels per pixel of the closest crop, so that a crop is never an enlargement."""
+"""Smallest number of source pixels per pixel of a crop: a crop is never enlarged."""
 
 GAIN = 0.25
-"""Largest relative change of a colour channel when a crop for training is varied."""
+"""Largest relative change of a colour channel in the augmentation of training crops."""
 
 GAMMA = (0.4, 1.2)
-"""Range of the exponent of its brightness: most photographs to learn from are dark."""
+"""Range of the gamma of training crops: most training photographs are dark."""
 
 Tint = tuple[float, float, float]
 _NO_TINT: Tint = (1.0, 1.0, 1.0)
@@ -33,11 +33,11 @@ class Photo:
     """A photograph.
 
     Attributes:
-      name: its name in the package that brings it.
-      split: the only split in which it is seen.
+      name: its name in the package.
+      split: the split that it belongs to.
       credit: author and licence.
-      weight: how often it is drawn, relative to the others of its split.
-      tints: colours of its variants; grey textures come in several.
+      weight: relative frequency within its split.
+      tints: colours of its variants; grey textures have more than one.
     """
 
     name: str
@@ -85,9 +85,9 @@ def crop_photo(
 ) -> tuple[UInt8[np.ndarray, "size size 3"], str]:
     """A random square crop of a random photograph of `split`, and the photograph's name.
 
-    Crops are mirrored half of the time. Those for training, where photographs are few, also vary
-    in colour: channels are swapped and scaled by up to `GAIN`, all are brightened by `GAMMA`, so
-    that nothing is learnt from most of them being warm and dark.
+    Half of the crops are mirrored. Training crops, which come from few photographs, also vary in
+    colour: channels are swapped and scaled by up to `GAIN`, and brightness changes by `GAMMA`.
+    Otherwise a model would learn that most of them are warm and dark.
     """
     photo = _drawn_by_weight(split)
     photo = photo[rng.integers(len(photo))]
@@ -96,7 +96,7 @@ def crop_photo(
     closest = min(CLOSEST * size, min(width, height))
     side = closest * (min(width, height) / closest) ** rng.random()
     x, y = rng.random() * (width - side), rng.random() * (height - side)
-    # The level on which the crop has between one and two pixels per pixel of the result.
+    # The level where the crop has between one and two pixels per pixel of the result.
     level = min(int(np.log2(max(side / size, 1.0))), len(levels) - 1)
     scaled = levels[level]
     shrink_x, shrink_y = scaled.width / width, scaled.height / height
@@ -130,7 +130,7 @@ def _drawn_by_weight(split: Split) -> tuple[Photo, ...]:
 
 @functools.cache
 def _pyramid(name: str, tint: Tint) -> tuple[Image.Image, ...]:
-    """The photograph at full size, half, a quarter, ...: crops are then cheap at every scale."""
+    """The photograph at full size, half, a quarter, ...: makes crops cheap at every scale."""
     tinted = _load(name) * np.array(tint, np.float32)
     levels = [Image.fromarray(np.minimum(tinted, 255).astype(np.uint8))]
     while min(levels[-1].size) >= 128:

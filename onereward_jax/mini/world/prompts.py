@@ -1,4 +1,4 @@
-"""What users of the mini world write: every prompt, so that tokenizers can be made for them."""
+"""All prompts of the mini world; the tokenizers are learned from them."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ WORD_TEMPLATES = ('the word "{}"', 'a sign that says "{}"')
 
 
 def object_prompts(phrase: str) -> tuple[str, ...]:
-    """The ways to ask for an object, from its phrase with article ("a red apple")."""
+    """Prompts for an object, from its phrase with article ("a red apple")."""
     return tuple(template.format(phrase) for template in OBJECT_TEMPLATES)
 
 
 def word_prompts(word: str) -> tuple[str, ...]:
-    """The ways to ask for a word."""
+    """Prompts for a word."""
     return tuple(template.format(word) for template in WORD_TEMPLATES)
 
 
 def colour_prompts(colour: str) -> tuple[str, ...]:
-    """The ways to ask for surroundings of a colour ("dark blue")."""
+    """Prompts for surroundings of a colour ("dark blue")."""
     article = "an" if colour[0] in "aeiou" else "a"
     return f"{article} {colour} scene", f"{colour} surroundings"
 

@@ -1,4 +1,4 @@
-"""Object removal: take one or two objects out of a photograph and leave the others alone."""
+"""Object removal: remove one or two objects from a photograph and keep the others."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from onereward_jax.tasks import FIXED_PROMPTS, Task
 
 OBJECT_SIZES = (20 / 64, 34 / 64)
 MOST_MASKED = 0.55
-"""Share of the picture above which a second object is left out."""
+"""Largest share of the image under the mask; a second object that would exceed it is left out."""
 
 
 def removal_scene(rng: np.random.Generator, split: Split, size: int) -> Scene:
-    """A photograph with objects under the mask and sometimes one beside it, which has to stay."""
+    """A photograph with objects under the mask and sometimes one outside, which must stay."""
     background, photo = crop_photo(rng, split, size)
     sprites = anonymous_sprites(split)
     unwanted = [random_object(rng, sprites, size, OBJECT_SIZES)]
@@ -30,7 +30,7 @@ def removal_scene(rng: np.random.Generator, split: Split, size: int) -> Scene:
         if both.mean() <= MOST_MASKED:
             unwanted, mask = [*unwanted, second], both
     if rng.random() < 0.35:
-        kept = _beside(rng, split, mask)
+        kept = _outside(rng, split, mask)
         background = kept.paste(background) if kept is not None else background
     image = background
     for placed in unwanted:
@@ -49,8 +49,8 @@ def removal_scene(rng: np.random.Generator, split: Split, size: int) -> Scene:
     )
 
 
-def _beside(rng: np.random.Generator, split: Split, mask: Mask) -> PlacedObject | None:
-    """An object that does not touch the mask; None when a few tries find no room."""
+def _outside(rng: np.random.Generator, split: Split, mask: Mask) -> PlacedObject | None:
+    """An object that does not touch the mask; None if a few tries find no room."""
     size = mask.shape[0]
     for _ in range(6):
         kept = random_object(rng, anonymous_sprites(split), size, (16 / 64, 26 / 64))

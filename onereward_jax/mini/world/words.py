@@ -1,4 +1,4 @@
-"""Words and the faces they are set in: the text-rendering part of the fill task."""
+"""Words and the font faces they are drawn in: the text-rendering part of the fill task."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ WORDS: tuple[str, ...] = (
     *("BIKE", "BOOK", "CAFE", "CITY", "EXIT", "FISH", "GOLD", "OPEN", "PARK", "SALE", "STAR"),
     *("TAXI", "LOVE", "FREE"),
 )
-"""Short enough for letters that can be read in 64 pixels, in both splits."""
+"""Words of both splits, short enough to be readable in 64 pixels."""
 
 FACES: tuple[str, ...] = (
     "DejaVuSans-Bold",
     "DejaVuSans-Bold",
     "DejaVuSerif-Bold",
 )
-"""Of matplotlib's fonts (Bitstream Vera licence); the first is set twice as often."""
+"""Faces of matplotlib's fonts (Bitstream Vera licence); the first is used twice as often."""
 
 DRAWN_SIZE = 96
 
@@ -30,7 +30,7 @@ DRAWN_SIZE = 96
 def word_picture(
     word: str, face: str, width: int, height: int
 ) -> UInt8[np.ndarray, "height width"]:
-    """How much ink covers each pixel, 0 to 255, of `word` fitted tightly to the size. Read-only."""
+    """Ink coverage per pixel, 0 to 255, of `word` fitted tightly to the size. Read-only."""
     ink = np.array(_drawn(word, face).resize((width, height), Image.LANCZOS))
     ink.flags.writeable = False
     return ink

@@ -1,10 +1,10 @@
-"""Stage `rl`: the editor learns through the judge's answer (stage 3, Algorithms 1 and 2).
+"""Stage `rl`: trains the editor with the judge's gradient (stage 3, Algorithms 1 and 2).
 
-metrics.jsonl    rewards per task and dimension, monitors, norms; what the steps cost
-events/          the same and the samples for TensorBoard
-samples/         what the judge saw: source, mask, policy, reference, every few steps
-policy/, ema/    transformers of the trained policy and of its average (diffusers layout), or
-                 their adapters where `config.rl.lora` is used
+metrics.jsonl    rewards per task and dimension, monitors, norms, step times
+events/          the same and the sample images for TensorBoard
+samples/         every `sample_every` steps: source, mask, policy, reference
+policy/, ema/    transformers of the trained policy and of its EMA (diffusers layout), or
+                 their adapters if `config.rl.lora` is used
 """
 
 from __future__ import annotations
@@ -69,10 +69,10 @@ from onereward_jax.training.train_state import TrainState
 
 
 def check(context: StageContext) -> None:
-    """Before the chain starts: settings, batch and mesh, targets, the reward, the adapter.
+    """Checks settings, batch and mesh, targets, reward and adapter before the first stage runs.
 
     Raises:
-      FileNotFoundError, ValueError: naming the field.
+      FileNotFoundError, ValueError: names the config field.
     """
     config = context.config
     settings = rl_settings(config)
@@ -83,8 +83,8 @@ def check(context: StageContext) -> None:
         judge_options(config)
         if "reward" not in config.stages and not (context.output("reward") / "judge").is_dir():
             raise ValueError(
-                'config.rl.reward is "judge", which the stage reward trains: put it into '
-                "config.stages, or name another reward"
+                'config.rl.reward is "judge", which the stage reward trains: add "reward" to '
+                "config.stages, or set another reward"
             )
         check_prompts(context)
     else:
@@ -98,7 +98,7 @@ def check(context: StageContext) -> None:
 
 
 def run(context: StageContext) -> Results:
-    """Trains the policy and writes it; returns the last measured reward."""
+    """Trains the policy and saves it; returns the numbers of steps and of refused steps."""
     config, mesh = context.config.rl, context.mesh
     settings = rl_settings(context.config)
     if apart := guidance_apart(context.config):
@@ -116,7 +116,7 @@ def run(context: StageContext) -> Results:
     if needs_judge(context.config):
         settle_prompts(context, queries[sizes[0]], prompts_of({"train": triplets}))
     each = {size: RLModels(editor, reward.scorer(size), bool(queries)) for size in sizes}
-    models = each[sizes[0]]  # for what is done once, and for samples of the most frequent size
+    models = each[sizes[0]]  # the most frequent size: for samples and everything done only once
     steps = {size: make_rl_step(one, settings, mesh) for size, one in each.items()}
     preview = make_preview(models, settings, mesh)
     key = jax.random.key(context.config.seed)
@@ -127,11 +127,11 @@ def run(context: StageContext) -> Results:
         return first_rl_state(settings, load_params(transformer, shapes.transformer, FLUX), mesh)
 
     def reference_of(state: TrainState) -> Any:
-        """Before the first step a copy of the policy; later read again, as it is computed with."""
+        """Reference weights: at step 0 from the policy, on resume loaded from the base model."""
         if int(state.step) == 0:
             return first_reference(models, settings, state.params, mesh)
-        wanted = abstract_reference(models, settings, mesh)
-        return None if wanted is None else load_params(transformer, wanted, FLUX)
+        abstract = abstract_reference(models, settings, mesh)
+        return None if abstract is None else load_params(transformer, abstract, FLUX)
 
     transform = make_transform(
         open_text_cache(context.output("embed") / "prompts"),
@@ -147,7 +147,7 @@ def run(context: StageContext) -> Results:
         rows=local_rows(config.batch_size, mesh),
     )
     rows = _one_of_each(triplets, chances, config.batch_size)
-    captions = [": ".join((told["task"], told["prompt"])) for told in map(triplet_of, rows)]
+    captions = [": ".join((about["task"], about["prompt"])) for about in map(triplet_of, rows)]
     shown = next(eval_batches(triplets, config.batch_size, indices=rows, transform=transform))
 
     def save_samples(state: TrainState, writer: MetricsWriter) -> None:
@@ -179,7 +179,7 @@ def run(context: StageContext) -> Results:
         state = restored_or_first(
             checkpointer, abstract, data, first_state, name="rl", optimizer=settings.optimizer
         )
-        # Only now: a float32 master in their place would lie beside the state while it is restored.
+        # Load these only now: during the restore they would add to the peak memory of the state.
         frozen = Frozen(
             reference=reference_of(state),
             vae=load_params(base / "vae", shapes.vae, VAE),
@@ -209,7 +209,7 @@ def run(context: StageContext) -> Results:
             )
     weights_of = {"policy": state.params, "ema": state.ema}
     results = {"steps": int(state.step), "refused": int(state.refused)}
-    del state  # with Adam's moments: what is gathered for the files takes their room
+    del state  # frees Adam's moments: gathering the weights for saving needs the memory
     for name, trained in weights_of.items():
         if adapts:
             adapter = uniform_adapter(trained, settings.lora.scale)
@@ -223,9 +223,9 @@ def run(context: StageContext) -> Results:
 def make_transform(
     cache: TextCache, queries: Mapping[Size, Questions] | None, negative_prompt: str
 ) -> Callable[[dict[str, Any]], dict[str, np.ndarray]]:
-    """Turns the prompts of a batch into what `rl_step` takes: embeddings and queries.
+    """A function that replaces the prompts of a batch by embeddings and queries for `rl_step`.
 
-    `queries` are made for the size of the batch's pictures; None for a reward that asks nothing.
+    `queries`: image size -> query tokenizer; None for a reward without queries.
     """
     negative = cache.lookup([negative_prompt])
 
@@ -252,13 +252,13 @@ def make_transform(
 def sample_grid(
     step: int, columns: Mapping[str, np.ndarray], captions: Sequence[str]
 ) -> UInt8[np.ndarray, "y x 3"]:
-    """Pictures [b, h, w, 3] in [-1, 1] of each heading side by side; the captions of the first."""
+    """Images [b, h, w, 3] in [-1, 1] of each column side by side, one row per caption."""
     pixels = {name: list(to_uint8(column)[: len(captions)]) for name, column in columns.items()}
     return picture_table(f"step {step}", pixels, captions)
 
 
 def describe_triplet(triplets: Triplets, row: int) -> dict[str, str]:
-    """Which triplet a row of the training split is, for people."""
+    """Id, task and prompt of a row of the training split, for messages."""
     about = {name: triplets.column(name)[row] for name in ("task", "prompt")}
     return {"triplet": f"train/{triplets.column('id')[row]}", **about}
 
@@ -266,10 +266,10 @@ def describe_triplet(triplets: Triplets, row: int) -> dict[str, str]:
 def available_tasks(
     probabilities: Mapping[Task, float], triplets: TripletSequence
 ) -> dict[Task, float]:
-    """p_k of the tasks that the data has, made to sum to 1; says which it lacks.
+    """p_k of the tasks that occur in the data, normalised to sum to 1; announces the others.
 
     Raises:
-      ValueError: it has none of them.
+      ValueError: none of the tasks occurs.
     """
     found = {task: p for task, p in probabilities.items() if len(triplets.with_task(task))}
     if not found:
@@ -283,7 +283,7 @@ def available_tasks(
 
 
 def _one_of_each(triplets: Triplets, tasks: Iterable[Task], count: int) -> list[int]:
-    """Some triplets of every task in turn, with pictures of the most frequent size."""
+    """Rows of up to `count` triplets with images of the most frequent size, cycling over tasks."""
     usual = (triplets.sizes == sizes_of(triplets)[0]).all(axis=1)
     found = [triplets.with_task(task) for task in tasks]
     by_task = [kept.tolist() for rows in found if len(kept := rows[usual[rows]])]

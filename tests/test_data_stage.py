@@ -61,7 +61,10 @@ def context_of(workdir, rl=None, **fields):
         ({"image_size": 40}, "config.data.image_size must be a multiple of 16, found 40"),
         ({"aspect_ratios": (1.0, -1.0)}, "config.data.aspect_ratios: -1.0 is not a positive"),
         ({"aspect_ratios": (1.0, 2.0)}, "config.data.aspect_ratios is for folders"),
-        ({"mini": {"test": dict.fromkeys(TASKS, 0)}}, "config.mini.test: no triplet of any task"),
+        (
+            {"mini": {"test": dict.fromkeys(TASKS, 0)}},
+            "config.mini.test: the number of triplets is 0 for every task",
+        ),
     ],
 )
 def test_mistakes_are_found_before_any_stage(folder, monkeypatch, fields, message):

@@ -65,7 +65,7 @@ def test_a_data_set_is_settled_before_the_first_question(fields, tmp_path, capsy
     prompts = [row.get("prompt", "") for row in ROWS]
     rows = list(zip(["train/0", "train/1", "train/2", "test/0", "test/1"], tasks, prompts))
     if not fields:
-        with pytest.raises(ValueError, match="(?s)asked about 2 prompts.*train/1.*test/1"):
+        with pytest.raises(ValueError, match="(?s)2 prompts do not fit.*train/1.*test/1"):
             settle_prompts(context, judge.queries, rows)
         return
     settle_prompts(context, judge.queries, rows)

@@ -22,7 +22,8 @@ MEANINGS = {
     Dimension.CONSISTENCY: "Colour, texture and light blend with the surroundings.",
     Dimension.TEXT_ALIGNMENT: "Identity, attributes and position that the prompt asks for.",
     Dimension.AESTHETICS: "Overall appeal.",
-    Dimension.REMOVAL_QUALITY: "The target is gone, the area is clean, nothing is invented there.",
+    Dimension.REMOVAL_QUALITY: "The object is gone, the area is clean, nothing is invented there.",
+    "overall": "The image as a whole.",
 }
 
 
@@ -32,8 +33,8 @@ def write_question_page(path: Path, questions: Iterable[Question]) -> None:
         line
         | {
             "task": question.task.title,
-            "title": Dimension(line["dimension"]).title,
-            "meaning": MEANINGS[Dimension(line["dimension"])],
+            "title": line["dimension"].replace("_", " "),
+            "meaning": MEANINGS[line["dimension"]],
         }
         for question in questions
         for line in question.lines()

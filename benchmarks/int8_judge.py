@@ -1,9 +1,9 @@
-"""What a judge in int8 answers, beside the same judge in float32, on a run's held-out pairs.
+"""Compares a judge in int8 with the same judge in float32, on a run's held-out pairs.
 
     python benchmarks/int8_judge.py runs/mini [--config=configs/mini.py]
 
 Prints the bytes of both, the mean and the largest change of P("Yes") over all pairs in both orders,
-how often the preferred picture changes, and the accuracy per kind of task.
+how often the preference changes, and the accuracy per task.
 """
 
 from __future__ import annotations

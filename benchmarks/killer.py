@@ -1,4 +1,4 @@
-"""A run that is killed, and started again, until it has come to its end; see kills.py."""
+"""Kills and restarts a run until it completes; see kills.py."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ STAGES = {
     "pretrain": ("pretrain",),
 }
 FIRST_NUMBER, NUMBERS_APART = 1000, 2000
-"""Process numbers of the processes of a run."""
+"""Process ids of a run."""
 PATIENCE = 1800.0
-"""Seconds after which a start that neither ends nor reaches its kill is given up."""
+"""Timeout in seconds for a start that neither ends nor is killed."""
 SURVIVES = 2.0
-"""Seconds at most that the other process works on after a kill."""
+"""Maximum seconds that the other process keeps running after a kill."""
 STARTING_SHARE, STARTING_SECONDS = 0.06, 6.0
-"""So many kills come so soon that no stage may have gone on."""
+"""Share of kills during startup, and the maximum seconds until such a kill."""
 ANSWERS = {"TERM": (TRY_AGAIN, "as requested"), "FULL": (USER_ERROR, "error: a disk is full (")}
 BALLAST, DISK_BYTES = "ballast", 1 << 30
 LAST_PID = pathlib.Path("/proc/sys/kernel/ns_last_pid")
 OWN_NUMBERS = "ONEREWARD_KILLS_OWN_NUMBERS"
-"""Variable of a program that may choose process numbers."""
+"""Environment variable that is set if process ids can be chosen."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,10 +49,10 @@ class Aim:
     """When to kill.
 
     Attributes:
-      stage: to be entered first; "": none, the process to be started.
-      events: changes of files from then on, or None.
-      seconds: from then on, or None.
-      victims: numbers of the processes.
+      stage: wait for the start of this stage; "": for the start of the process.
+      events: kill after this many file changes, or None.
+      seconds: kill after this time, or None.
+      victims: indices of the processes to kill.
     """
 
     stage: str
@@ -63,12 +63,12 @@ class Aim:
 
 @dataclasses.dataclass(frozen=True)
 class Start:
-    """What became of one start.
+    """The outcome of one start.
 
     Attributes:
       codes: exit codes.
-      stage: in which it was killed, "start" before any; "" where it ended by itself.
-      moment: of the kill, in words.
+      stage: in which it was killed, "start" before any; "" if it ended by itself.
+      moment: description of when it was killed.
       measured: seconds and file events of each stage it went through.
     """
 
@@ -79,7 +79,7 @@ class Start:
 
 
 class Killer:
-    """The runs of one benchmark, in `--workdir`."""
+    """All runs of one benchmark, in `--workdir`."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self._options = options
@@ -94,7 +94,7 @@ class Killer:
             write_folder(pictures, self._shared / "photographs")
 
     def whole(self) -> dict[str, list[float]]:
-        """The uninterrupted run, made twice; seconds and file events of each of its stages."""
+        """Makes the uninterrupted run twice; returns seconds and file events of each stage."""
         path = self._shared / "whole.json"
         if not path.exists():
             if read_status(self._shared / "whole" / self._stages[-1]) != COMPLETE:
@@ -107,7 +107,7 @@ class Killer:
         return json.loads(path.read_text())
 
     def enough(self) -> bool:
-        """Whether there were so many kills, and every killed run has come to its end."""
+        """Whether there were enough kills and every killed run is complete."""
         kills, rounds = self.lines("kills"), self.lines("rounds")
         ended = not kills or len(rounds) >= kills[-1]["round"]
         return self._no_more(kills) and ended
@@ -116,7 +116,7 @@ class Killer:
         return len(kills) >= self._options.kills or time.monotonic() > self._until
 
     def round(self, measured: dict[str, list[float]]) -> None:
-        """One run, killed `--each` times in every stage; keeps how its end differs."""
+        """One run, killed `--each` times in every stage; records how its result differs."""
         number, run = len(self.lines("rounds")) + 1, self._run("killed")
         marker = self._folder / "round"
         if not marker.exists() or int(marker.read_text()) != number:
@@ -140,10 +140,10 @@ class Killer:
                 break
         lines = differences(self._shared / "whole", run.workdir)
         self._add("rounds", {"round": number, "differences": lines})
-        print("\n".join([f"run {number}: {'differs' if lines else 'ended bit-equal'}", *lines]))
+        print("\n".join([f"run {number}: {'differs' if lines else 'bit-identical'}", *lines]))
 
     def lines(self, name: str) -> list[dict[str, Any]]:
-        """The "kills" there were, or the "rounds" that have come to their end."""
+        """The recorded "kills", or the completed "rounds"."""
         path = self._folder / f"{name}.jsonl"
         text = path.read_text() if path.exists() else ""
         return [json.loads(line) for line in text.split("\n") if line]
@@ -153,7 +153,7 @@ class Killer:
             file.write(json.dumps(line) + "\n")
 
     def _empty(self, workdir: pathlib.Path) -> None:
-        """Removes the run; where the disk is to be filled, it gets one of its own, but for logs."""
+        """Removes the run; for FULL, mounts a disk for it, with the logs outside."""
         if self._options.signal == "FULL":
             subprocess.run(["umount", workdir], capture_output=True, check=False)
         shutil.rmtree(workdir, ignore_errors=True)
@@ -168,7 +168,7 @@ class Killer:
     def _aim(
         self, number: int, kills: Sequence[dict[str, Any]], measured: dict[str, list[float]]
     ) -> Aim | None:
-        """The next kill: in the first stage that is not complete and has not had its share."""
+        """The next kill: in the first incomplete stage with fewer than `--each` kills."""
         if self._no_more(kills):
             return None
         for stage in self._stages[self._first_open() :]:
@@ -184,21 +184,21 @@ class Killer:
         kind = draw.random()
         if kind < STARTING_SHARE:
             return Aim("", None, draw.uniform(0.0, STARTING_SECONDS), victims)
-        # Rather early: a stage that goes on has less before it than the one that was measured.
+        # Biased to early times: a resumed stage is shorter than the measured one.
         share = draw.random() * draw.random()
         if kind < 0.5:
             return Aim(stage, None, share * seconds, victims)
         return Aim(stage, 1 + int(share * events), None, victims)
 
     def _first_open(self) -> int:
-        """The first stage of the killed run that is not complete."""
+        """The first incomplete stage of the killed run."""
         for number, stage in enumerate(self._stages):
             if read_status(self._folder / "killed" / stage) != COMPLETE:
                 return number
-        return len(self.stages)
+        return len(self._stages)
 
     def _start(self, run: Run, aim: Aim | None) -> Start:
-        """Starts the run's command and kills as aimed, or waits for its end."""
+        """Starts the run and kills it as aimed, or waits for its end."""
         run.workdir.mkdir(parents=True, exist_ok=True)
         stage, last, measured = "", "before any file", {}
         entered, due, left = 0.0, math.inf, math.inf
@@ -233,7 +233,7 @@ class Killer:
     def _kill(
         self, processes: list[subprocess.Popen], victims: Sequence[int], run: Run
     ) -> list[int]:
-        """The signal to the victims, and the end of all."""
+        """Sends the signal to the victims and waits until all processes have ended."""
         before, asked = len(said_by_first(run)), time.monotonic()
         if self._options.signal == "FULL":
             fill(run.workdir / BALLAST)
@@ -287,24 +287,24 @@ class Killer:
 
 
 def read_status(folder: pathlib.Path) -> str:
-    """Of a stage; "" before it has begun."""
+    """The status of a stage; "" before its start."""
     record = read_record(folder)
     return record.status if record is not None else ""
 
 
 def answer_all(run: Run) -> None:
-    """People's answers, once."""
+    """Writes people's answers, unless they exist."""
     if '"best"' not in run.questions.read_text(encoding="utf-8"):
         answer(run.questions, "anna")
 
 
 def said_by_first(run: Run) -> str:
-    """What process 0, which speaks for all, has said in all starts."""
+    """The log of process 0, over all starts."""
     return (run.workdir / "processes" / "0.txt").read_text(errors="replace")
 
 
 def fill(ballast: pathlib.Path) -> None:
-    """Leaves no room on the disk."""
+    """Fills the disk."""
     size = 1 << 20
     with ballast.open("wb", buffering=0) as file:
         while size:
@@ -315,13 +315,13 @@ def fill(ballast: pathlib.Path) -> None:
 
 
 def same_number(index: int) -> None:
-    """The process that is started next gets the number it had before."""
+    """Gives the process that is started next the same process id as before."""
     if OWN_NUMBERS in os.environ:
         LAST_PID.write_text(str(FIRST_NUMBER + NUMBERS_APART * index - 1))
 
 
 def end(processes: Sequence[subprocess.Popen], run: Run) -> str:
-    """Ends what has not ended; returns what was said."""
+    """Kills all processes; returns the end of their logs."""
     for process in processes:
         process.kill()
         process.wait()

@@ -1,20 +1,19 @@
-"""kill -9 at random moments of a run, until it has ended all the same, and with the same bits.
+"""Kills a run at random moments, resumes it, and checks that the result is bit-identical.
 
     python benchmarks/kills.py --workdir=/tmp/kills [--kills=100] [--processes=1]
 
-A small run (benchmarks/kills_config.py) is made twice without interruption, which must give the
-same files. Then it is made again and again while it is killed: a few times in each stage, half of
-the times so many seconds after the stage went on, the other half at the n-th change of a file below
-the work folder, which is mostly in the midst of saving. After each kill the same command is given
-again. With --processes=2 the one, the other or both are killed; the survivor works on for a moment
-and is then ended, as by a job manager. What a run has left at its end is compared with the
-uninterrupted one, file by file: weights of judge and policy, records, candidates, answers, figures.
+A small run (benchmarks/kills_config.py) first runs twice without interruption, which must give the
+same files. Then it runs repeatedly and is killed (SIGKILL) a few times in each stage: half of the
+time after a random number of seconds in the stage, half of the time at a random file change below
+the work folder, which mostly hits a save. After each kill the same command resumes the run. With
+--processes=2 one or both processes are killed; a survivor keeps running for a moment and is then
+killed too, as by a job manager. The result is compared with the uninterrupted run file by file:
+weights of judge and policy, records, candidates, answers, metrics.
 
-As root on Linux each restart has the process numbers of the one before, as in a container.
---signal=TERM asks to stop instead, and wants code 75 and a sentence; --signal=FULL (as root) fills
-the disk, and wants code 2 and a sentence, and an equal end once there is room. --chains=4 makes
-four such runs side by side; after --minutes all are let to come to their end. Killed itself, this
-program goes on.
+As root on Linux, restarts reuse the same process ids, as in a container. --signal=TERM sends
+SIGTERM instead and expects code 75 and one sentence. --signal=FULL (as root) fills the disk and
+expects code 2 and one sentence, and an identical result after space is freed. --chains=4 makes four
+such runs in parallel; after --minutes there are no new kills. This program itself can be resumed.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ NAMES = {"KILL": "kills", "TERM": "requests to stop", "FULL": "full disks"}
 
 
 def in_own_numbers() -> None:
-    """Starts this program again where it may choose process numbers, if that is possible here."""
+    """Restarts this program in its own PID namespace, if possible, to control process ids."""
     if OWN_NUMBERS in os.environ or os.geteuid() != 0 or not shutil.which("unshare"):
         return
     command = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
@@ -45,7 +44,7 @@ def in_own_numbers() -> None:
 
 
 def run_chains(options: argparse.Namespace) -> list[Killer]:
-    """Several of this program, each with a share of the kills; a failing one leaves a run open."""
+    """Runs several copies of this program in parallel, each with a share of the kills."""
     killers, programs = [], []
     environment = {name: value for name, value in os.environ.items() if name != OWN_NUMBERS}
     for number in range(options.chains):
@@ -62,7 +61,7 @@ def run_chains(options: argparse.Namespace) -> list[Killer]:
 
 
 def tell_result(killers: list[Killer], options: argparse.Namespace, minutes: float) -> int:
-    """Prints how many kills did no harm; returns the exit code."""
+    """Prints how many kills left the result identical; returns the exit code."""
     total = harmless = rounds = 0
     stages: collections.Counter[str] = collections.Counter()
     for killer in killers:
@@ -73,23 +72,23 @@ def tell_result(killers: list[Killer], options: argparse.Namespace, minutes: flo
         stages.update(one["stage"] for one in kills)
     print(", ".join(f"{stage} {count}" for stage, count in stages.items()))
     print(
-        f"{harmless} of {total} {NAMES[options.signal]}: the same command went on and ended "
-        f"bit-equal, in {rounds} runs of {options.processes} process(es); {minutes:.0f} min"
+        f"{harmless} of {total} {NAMES[options.signal]}: resumed with bit-identical results, "
+        f"in {rounds} runs of {options.processes} process(es); {minutes:.0f} min"
     )
     return int(harmless < total or not total)
 
 
 def main() -> int:
-    """Prints each kill and, at the end, how many did no harm."""
+    """Prints each kill and, at the end, how many left the result identical."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workdir", type=pathlib.Path, required=True, help="its own")
-    parser.add_argument("--kills", type=int, default=100, help="how many, those of before included")
+    parser.add_argument("--kills", type=int, default=100, help="how many in total, over restarts")
     parser.add_argument("--each", type=int, default=4, help="in each stage of a run")
     parser.add_argument("--processes", type=int, default=1, choices=(1, 2), help="of each run")
     parser.add_argument("--world", choices=tuple(STAGES), help="default: oracle for one process")
-    parser.add_argument("--seed", type=int, default=0, help="of stages' moments and victims")
-    parser.add_argument("--signal", default="KILL", choices=tuple(NAMES), help="what happens")
-    parser.add_argument("--chains", type=int, default=1, help="runs side by side")
+    parser.add_argument("--seed", type=int, default=0, help="of the times and processes of kills")
+    parser.add_argument("--signal", default="KILL", choices=tuple(NAMES), help="FULL: disk full")
+    parser.add_argument("--chains", type=int, default=1, help="parallel runs")
     parser.add_argument("--minutes", type=float, default=1e9, help="no new kills after them")
     parser.add_argument("--whole", type=pathlib.Path, help="workdir with the uninterrupted run")
     options = parser.parse_args()
@@ -109,8 +108,8 @@ def main() -> int:
             options.minutes -= (time.monotonic() - started) / 60
             killers = run_chains(options)
         else:
-            same = "the same" if OWN_NUMBERS in os.environ else "other"
-            print(f"{options.workdir.name}: restarts have {same} process numbers", flush=True)
+            same = "the same" if OWN_NUMBERS in os.environ else "new"
+            print(f"{options.workdir.name}: restarts have {same} process ids", flush=True)
             killers = [killer]
             while not killer.enough():
                 killer.round(measured)

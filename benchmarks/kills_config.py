@@ -1,4 +1,4 @@
-"""The run of benchmarks/kills.py: every stage, its real models, as little work as there can be.
+"""The run of benchmarks/kills.py: every stage with real models and minimal work.
 
 Variants, as in `--config=benchmarks/kills_config.py:people`:
   pretrain  the training of the mini models alone; needs extra `mini`

@@ -1,17 +1,16 @@
-"""Host memory while a checkpoint is loaded onto a mesh, beside the arrays that it becomes.
+"""Host memory overhead while a checkpoint is loaded onto a mesh.
 
     python benchmarks/load_memory.py --folder /tmp/flux [--devices 8] [--dtype bfloat16]
 
 Writes a transformer with FLUX's widths and fewer layers (4.4 GB of random bfloat16 in shards with
-an index) into the folder, unless it is there already, and loads it as every stage does. The claim:
-at no time does loading hold more than the largest stacked tensor and a constant.
+an index) into the folder, unless it exists, and loads it as every stage does. The claim: the
+overhead of loading is at most the largest stacked tensor plus a constant.
 
-On CPU the loaded arrays lie in the same memory as everything else, so they are subtracted: a
-thread lists the arrays that exist, then reads the resident memory of the process (RSS) from
-/proc/self/status, over and over. What is left, beyond what the process had before, is what
-loading needs for itself. It is given in total and split as the kernel does: anonymous memory, and
-pages of files, which the kernel may drop at any time. A part of an array that is being filled
-counts as loading's own until the array exists.
+On CPU the loaded arrays are in host memory too, so they are subtracted: a thread repeatedly lists
+the live arrays, then reads the resident memory of the process (RSS) from /proc/self/status. The
+rest, minus the memory before loading, is the overhead. It is printed in total and split into
+anonymous memory and file pages, which the kernel may drop at any time. A partly filled array counts
+as overhead until it exists.
 """
 
 from __future__ import annotations
@@ -61,7 +60,7 @@ CONFIG = dict(
 )
 SHARD_BYTES = 1 << 30
 CONSTANT = 256 << 20
-"""What loading may hold beside the largest stacked tensor: blocks of a file, JSON, the heap."""
+"""Allowed overhead besides the largest stacked tensor: blocks of a file, JSON, the heap."""
 
 
 def abstract_transformer(mesh: Any) -> Any:

@@ -1,10 +1,10 @@
-"""Good - Bad of a finished mini run on scenes that none of its settings was chosen by.
+"""Good - Bad of a finished mini run on new scenes that were not used to choose its settings.
 
     python benchmarks/other_scenes.py runs/mini [--config=configs/mini.py] [--seed=1]
 
-Draws twice as many scenes anew as the stage `evaluate` of the config compares, from the same
-photographs that no model has seen, and compares the run's editor with its base on them. All of it
-is in <workdir>/other_scenes: the report in evaluate/report, and what was drawn.
+Draws twice as many scenes as the stage `evaluate` of the config, from the same held-out
+photographs, and compares the run's editor with its base on them. Writes scenes and report into
+<workdir>/other_scenes; the report is in evaluate/report.
 """
 
 from __future__ import annotations

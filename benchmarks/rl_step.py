@@ -1,13 +1,13 @@
-"""Time of the RL step at the mini world's sizes, and where it goes.
+"""Wall-clock time of the RL step at the mini world's sizes, in total and per part.
 
     python benchmarks/rl_step.py [--devices 2] [--repeats 10]
 
 A policy of 2.4 M parameters, a judge of 1.0 M, 8 pictures of 64x64, 20 reference and 15 policy
-steps with classifier-free guidance, judged in 4 dimensions and in 1. Weights are random: time does
-not depend on them.
+steps with classifier-free guidance, judged in 4 dimensions and in 1. Weights are random; the time
+does not depend on them.
 
-Each part is timed as a jitted function of its own, so the parts need not add up to the step.
-`--devices` splits the CPU into that many virtual devices over which the batch is spread.
+Each part is timed as a separate jitted function, so the parts may not add up to the step.
+`--devices` splits the CPU into that many virtual devices, which shard the batch.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""What rl_step.py is compared with: the same step, written straightforwardly in eager torch.
+"""The baseline of rl_step.py: the same step in eager torch, without optimisations.
 
     python benchmarks/rl_step_torch.py [--repeats 10]
 
 diffusers' and transformers' own classes read the mini models; 8 pictures of 64x64, 20 reference and
-15 policy steps with classifier-free guidance, judged in 4 dimensions and in 1, each dimension a
-whole query. Needs the extra test. The noise is what is learnt from: only time is measured.
+15 policy steps with classifier-free guidance, judged in 4 dimensions and in 1, with a full query
+per dimension. Needs the extra test. Inputs are random, because only time is measured.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Whether two runs ended with the same files, bit for bit, but for what the clock has written."""
+"""Compares the files of two runs bit by bit, except for timestamps and timings."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 
 LEFT_OUT = ("checkpoints", "events", "processes", "profile", "vae_run", "editor_run",
             "judge_run", "judge_refined_run")  # fmt: skip
-"""Folders: checkpoints are what a run goes on from, their weights end in the folders compared."""
+"""Ignored folders. The final weights of the checkpoints are in folders that are compared."""
 NOT_COMPARED = ("command.json", "lock.json", "picture_digests.json")
 CLOCK = ("answered_at", "seconds", "finished", "goodput", "wait", "memory", "compil", "time",
          "date")  # fmt: skip
-"""Parts of the names of what differs from run to run."""
+"""Fields whose names contain one of these differ from run to run."""
 DATE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d")
 
 
@@ -57,7 +57,7 @@ def _content(path: pathlib.Path, root: pathlib.Path) -> Any:
 
 
 def _rows(path: pathlib.Path) -> dict[str, list[dict[str, Any]]]:
-    """Of every table, but for the clock."""
+    """The rows of every table, without timestamps and timings."""
     with sqlite3.connect(path) as store:
         store.row_factory = sqlite3.Row
         tables = {
@@ -80,7 +80,7 @@ def _without_clock(value: Any) -> Any:
 
 
 def _first(one: Any, two: Any, where: str = "") -> str:
-    """Where two contents differ first."""
+    """The first difference between two contents."""
     if isinstance(one, dict) and isinstance(two, dict):
         for name in (*one, *two):
             if name not in one or name not in two:

@@ -2,18 +2,18 @@
 
     python benchmarks/saving.py --folder /tmp/saved [--processes 1 2] [--double 3] [--single 8]
 
-A training state of a transformer with half of FLUX's width (parameters, average and both of Adam's
-moments, float32) lies on eight virtual devices; it is saved as the stage `rl` does at its end:
-moments first let go of, then policy and average written as safetensors. The claims: devices then
-hold what is left of the training state and one layer of one leaf at most; a host needs no more than
-one file of the model and a constant. The files of all runs are the same.
+A training state of a transformer with half of FLUX's width (parameters, average and both Adam
+moments, float32) is sharded over eight virtual devices and saved as at the end of the stage `rl`:
+the moments are freed, then policy and average are written as safetensors. The claims: devices hold
+at most the rest of the training state and one layer of one leaf; the host overhead is at most one
+file of the model plus a constant. The files of all runs are equal.
 
-On CPUs the memory of devices is that of the host. Device memory is measured twice: the buffers of
-all arrays that exist, by a thread that looks every two milliseconds, and what the compiler plans
-for each function that is called (arguments apart). Host memory is the growth of the highest
-resident memory (VmHWM, reset before saving), so what devices need while saving counts as well.
-Before that a checkpoint of the whole state is written, for comparison. What is not seen on CPUs:
-where a device has memory of its own, Orbax first copies a process's part of the state to the host.
+On CPU, device memory is host memory. Device memory is measured twice: the buffers of all live
+arrays, sampled every two milliseconds by a thread, and the memory that the compiler plans for each
+called function, without its arguments. Host memory is the growth of the peak resident memory
+(VmHWM, reset before saving), so it includes the devices' memory while saving. For comparison, a
+checkpoint of the whole state is written first. Not visible on CPU: for devices with their own
+memory, Orbax first copies a process's shards of the state to the host.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ CONFIG = dict(
     num_single_layers=ARGUMENTS.single,
 )
 CONSTANT = 256 << 20
-"""What a host may hold beside one file: layers on their way, code that is compiled, the heap."""
+"""Allowed host overhead besides one file: gathered layers, compiled code, the heap."""
 
 
 def abstract_transformer(mesh: Any) -> Any:

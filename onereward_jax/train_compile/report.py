@@ -27,9 +27,9 @@ from onereward_jax.train_compile.topology import Topology
 from onereward_jax.train_compile.traced_arrays import largest_arrays_of
 from onereward_jax.training.flop_counter import count_flops
 
-EFFORT = {"exec_time_optimization_effort": -1.0}
-"""Skips the search for the fastest code. The search takes most of the compile time and changes
-neither memory use nor collectives."""
+EFFORT = "O1"
+"""Skips the search for the fastest code, which takes half of a compilation and more. Memory and
+collectives come out no smaller: 46 MB instead of 36 MB for the mini config."""
 
 CUBLAS = {"xla_gpu_enable_triton_gemm": False}
 """Use cuBLAS: without a GPU to autotune on, XLA's Triton kernels for matrix products fail at some
@@ -118,7 +118,9 @@ def compile_report(job: Job, stage: str, topology: Topology, mesh: Mesh) -> Repo
     start = time.perf_counter()
     memory, shortage, collectives = None, None, {}
     resident = bytes_per_device(job.resident)
-    options = EFFORT | CUBLAS if topology.chip.platform == "cuda" else EFFORT
+    # `compiler_options` differ: jax 0.10 takes a number for the effort, jax 0.12 the level's name.
+    jax.config.update("jax_optimization_level", EFFORT)
+    options = CUBLAS if topology.chip.platform == "cuda" else {}
     try:
         compiled = lowered.compile(compiler_options=options)
     except jax.errors.JaxRuntimeError as error:

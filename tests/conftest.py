@@ -1,15 +1,19 @@
-"""Eight virtual CPU devices and run-time shape checks for every test."""
+"""Eight virtual CPU devices and run-time shape checks for every test; which tests are long."""
 
+import collections
 import os
+import pathlib
 import tempfile
+from typing import Any
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 # XLA aborts when a device comes 40 s late to a collective, which on a busy machine is no mistake.
-# Tests compile much and compute little: code that is not optimised is there in half the time.
+# Tests compile much and compute little: code that is not optimised is there in half the time, and
+# the older emitters of fusions need half of the time again, and of the memory.
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
     " --xla_cpu_collective_call_terminate_timeout_seconds=600"
-    " --xla_backend_optimization_level=0"
+    " --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 )
 
 import jax
@@ -18,13 +22,69 @@ from jaxtyping import install_import_hook
 
 # Commands that tests start share what they compile, and leave nothing in the home of the user.
 # JAX is imported: the test process itself compiles everything anew.
-_compiled = tempfile.TemporaryDirectory()
-os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled.name
+if "PYTEST_XDIST_WORKER" not in os.environ:  # workers have the variable from where they started
+    _compiled = tempfile.TemporaryDirectory()
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled.name
+if os.environ.get("TRYCACHE"):
+    jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", float(os.environ["TRYCACHE"]))
 
 DEVICES = 8
 _checked = install_import_hook("onereward_jax", "beartype.beartype")
 
 from gcs_server import bucket, gcs  # noqa: F401
+
+
+LONG = (
+    "test_chain.py",
+    "test_real_run.py",
+    "test_rl_step.py",
+    "test_rl_lora.py",
+    "test_rewards.py",
+    "test_pretrain_steps.py",
+    "test_flux.py",
+    "test_hosts.py",
+    "test_reward_step.py",
+    "test_policy_editor.py",
+    "test_inference_editor.py",
+    "test_lora.py",
+    "test_export.py",
+)
+"""Files of more than 15 s of processor time, the longest first.
+
+They begin, so that no process is left alone with one of them at the end, and `--fast` leaves them
+out. A test that it runs and that takes longer than `FAST` is named at the end.
+"""
+FAST = 5.0
+"""Seconds that a test of the inner loop may take."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The inner loop."""
+    parser.addoption("--fast", action="store_true", help="leave out LONG of tests/conftest.py")
+
+
+def pytest_ignore_collect(collection_path: pathlib.Path, config: pytest.Config) -> bool | None:
+    """What takes long is not even imported by `--fast`."""
+    return True if config.option.fast and collection_path.name in LONG else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first."""
+    places = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path.name, len(LONG)))
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Names what does not belong in the inner loop."""
+    if not config.option.fast:
+        return
+    seconds = collections.Counter()
+    for report in terminalreporter.stats.get("", []) + terminalreporter.stats.get("passed", []):
+        seconds[report.nodeid] += report.duration
+    for name, taken in seconds.most_common():
+        if taken > FAST:
+            terminalreporter.write_line(f"{taken:.0f} s: {name}, too long for --fast")
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

@@ -19,15 +19,20 @@ def free_address() -> str:
         return f"localhost:{free.getsockname()[1]}"
 
 
+def with_devices(count: int) -> dict[str, str]:
+    """The environment of a process with so many virtual devices: the last flag counts."""
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={count}"
+    return os.environ | {"XLA_FLAGS": flags}
+
+
 def start(
     command: Sequence[str], folder: pathlib.Path, *, index: int, devices: int, **variables: str
 ) -> subprocess.Popen:
     """A process with `devices` virtual devices; it speaks to folder/process-<index>.txt."""
-    flags = f"--xla_force_host_platform_device_count={devices}"
     return subprocess.Popen(
         [sys.executable, *command],
         cwd=ROOT,
-        env=os.environ | {"XLA_FLAGS": flags} | variables,
+        env=with_devices(devices) | variables,
         stdout=(folder / f"process-{index}.txt").open("w"),
         stderr=subprocess.STDOUT,
     )

@@ -5,7 +5,6 @@ What is quick and kills trainings is in test_real_run.py.
 """
 
 import json
-import os
 import pathlib
 import shutil
 import signal
@@ -14,6 +13,7 @@ import sys
 import time
 
 import pytest
+from processes import with_devices
 from safetensors.numpy import load_file
 
 import onereward_jax
@@ -40,10 +40,10 @@ def command(workdir, *arguments):
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory):
-    """Runs share what they compiled."""
+    """One device, as on a workstation; and runs share what they compiled."""
     cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled"))}
     always = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    return os.environ | cache | always
+    return with_devices(1) | cache | always
 
 
 def run(environment, workdir, *arguments):

@@ -9,6 +9,7 @@ import textwrap
 
 import pytest
 from PIL import Image
+from processes import with_devices
 
 import onereward_jax
 from onereward_jax.mini.world.photos import PHOTOS
@@ -57,9 +58,8 @@ def test_the_snippets_of_the_readme_run_as_pasted(tmp_path):
         for marked in ("onereward_jax.edit", "import Editor")
     )
     python += "assert [picture.size for picture in pictures] == [(64, 64)]\n"
-    environment = os.environ | {
+    environment = with_devices(1) | {  # as many as a reader has
         "PATH": f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}",
-        "XLA_FLAGS": "",  # one device, as a reader has
     }
     subprocess.run(
         ["bash", "-e"],

@@ -43,6 +43,7 @@ local_multiprocess.sh /runs/two --extras=cpu --config=configs/rehearsal.py
 quickstart.sh /runs/mini --config.rl.steps=5
 make_mini.sh /runs/made
 test.sh tests/test_main.py -n 0
+test.sh --fast
 docs.sh -E
 wheel.sh
 rehearse.sh /runs/rehearsal --processes=4 --devices=1

@@ -40,6 +40,7 @@ def run_of(workdir, folder, processes, devices, mesh):
     sizes = zip(("data", "fsdp", "tensor"), mesh)
     flags = (
         "--config=configs/rehearsal.py",
+        "--config.models.remat=none",  # less to compile; test_chain.py has the default
         f"--config.data.path={folder}",
         *(f"--config.mesh.{axis}={size}" for axis, size in sizes),
     )

@@ -11,6 +11,7 @@ import tiny_models
 from bright_reward import Bright, make_reward
 from compilations import compilations
 from ml_collections import FrozenConfigDict
+from processes import with_devices
 from test_main import ROOT, get_config
 from test_rl_step import KEY, OPTIMIZER, first_state, mesh_of
 
@@ -120,6 +121,7 @@ def test_a_run_without_a_judge_reinforces_through_the_file(tmp_path):
             "--config.rl.flow_matching_weight=0.0",
         ],
         cwd=ROOT,
+        env=with_devices(1),
         capture_output=True,
         text=True,
         check=False,

@@ -3,6 +3,7 @@
 `benchmarks/kills.py --signal=TERM` sends it in every stage of a run.
 """
 
+import contextlib
 import dataclasses
 import os
 import signal
@@ -19,26 +20,33 @@ from onereward_jax.chain.stage_record import STARTED, read_record
 from onereward_jax.common.user_errors import TRY_AGAIN, Stopped
 from onereward_jax.parallel.preemption import hearing_signals, stop_points
 
+PATIENCE = 60
+"""Seconds for what takes one on a machine with nothing else to do."""
 
+
+@contextlib.contextmanager
 def started(scenario):
-    """A process that is at work."""
-    process = subprocess.Popen(
+    """A process that is at work; it does not outlive the test."""
+    with subprocess.Popen(
         [sys.executable, "tests/stop_program.py", scenario],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    )
-    while process.stdout.readline() != "at work\n":
-        assert process.poll() is None
-    return process
+    ) as process:
+        try:
+            while process.stdout.readline() != "at work\n":
+                assert process.poll() is None
+            yield process
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_loop_stops_between_two_units_and_says_where(number):
-    process = started("units")
-    process.send_signal(number)
-    said, errors = process.communicate(timeout=20)
+    with started("units") as process:
+        process.send_signal(number)
+        said, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == TRY_AGAIN
     done = 1 + int(said.split()[-1])  # the last unit is kept, and no other is begun
     sentence = f"embed: stopped at {done} of 600 prompts, as requested; run the same command"
@@ -47,20 +55,20 @@ def test_a_loop_stops_between_two_units_and_says_where(number):
 
 
 def test_one_long_piece_ends_at_once():
-    process = started("one long piece")
-    process.send_signal(signal.SIGTERM)
-    said, errors = process.communicate(timeout=20)
+    with started("one long piece") as process:
+        process.send_signal(signal.SIGTERM)
+        said, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == TRY_AGAIN and said == "lock released\n"
     assert errors.strip() == "export: stopped as requested; run the same command to resume"
 
 
 def test_asked_twice_a_loop_ends_at_once():
-    process = started("long units")
-    process.send_signal(signal.SIGTERM)
-    time.sleep(1.5)
-    assert process.poll() is None  # it waits for the unit
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=20)
+    with started("long units") as process:
+        process.send_signal(signal.SIGTERM)
+        time.sleep(1.5)
+        assert process.poll() is None  # it waits for the unit
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == TRY_AGAIN
     assert "stopped at once after a second signal" in errors
 

@@ -122,11 +122,11 @@ def another(name, value):
 
 def inputs(config: ConfigDict, workdir: pathlib.Path) -> dict[str, dict]:
     """Of every stage of the config."""
-    frozen, found = FrozenConfigDict(config), {}
+    frozen, found, identities = FrozenConfigDict(config), {}, {}
     for stage in (TABLE[name] for name in config.stages):
-        present = [name for name in stage.reads if name in found]
-        earlier = {name: identity(TABLE[name], frozen, found[name]) for name in present}
+        earlier = {name: identities[name] for name in stage.reads if name in found}
         found[stage.name] = stage_inputs(stage, frozen, workdir, earlier)
+        identities[stage.name] = identity(stage, frozen, found[stage.name])
     return found
 
 

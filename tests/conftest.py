@@ -25,9 +25,6 @@ from jaxtyping import install_import_hook
 if "PYTEST_XDIST_WORKER" not in os.environ:  # workers have the variable from where they started
     _compiled = tempfile.TemporaryDirectory()
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled.name
-if os.environ.get("TRYCACHE"):
-    jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", float(os.environ["TRYCACHE"]))
 
 DEVICES = 8
 _checked = install_import_hook("onereward_jax", "beartype.beartype")
@@ -36,21 +33,30 @@ from gcs_server import bucket, gcs  # noqa: F401
 
 
 LONG = (
-    "test_chain.py",
     "test_real_run.py",
     "test_rl_step.py",
+    "test_chain.py",
     "test_rl_lora.py",
-    "test_rewards.py",
-    "test_pretrain_steps.py",
-    "test_flux.py",
     "test_hosts.py",
-    "test_reward_step.py",
+    "test_pretrain_steps.py",
+    "test_rewards.py",
+    "test_stage_inputs.py",
+    "test_sharding.py",
     "test_policy_editor.py",
     "test_inference_editor.py",
-    "test_lora.py",
     "test_export.py",
+    "test_flux.py",
+    "test_training_sizes.py",
+    "test_lora.py",
+    "test_reward_step.py",
+    "test_scorer.py",
+    "test_docs.py",
+    "test_generate.py",
+    "test_attention.py",
+    "test_vae.py",
+    "test_candidates_stage.py",
 )
-"""Files of more than 15 s of processor time, the longest first.
+"""Files of more than ten seconds of processor time, the longest first.
 
 They begin, so that no process is left alone with one of them at the end, and `--fast` leaves them
 out. A test that it runs and that takes longer than `FAST` is named at the end.

@@ -1,6 +1,7 @@
 """What a process does in test_stopping.py: stop_program.py <scenario>."""
 
 import hashlib
+import signal
 import sys
 import time
 
@@ -34,6 +35,8 @@ def main(scenario: str) -> None:
 
 
 if __name__ == "__main__":
+    # A shell has what it runs in the background ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with hearing_signals():
             main(sys.argv[1])

@@ -31,7 +31,6 @@ _checked = install_import_hook("onereward_jax", "beartype.beartype")
 
 from gcs_server import bucket, gcs  # noqa: F401
 
-
 LONG = (
     "test_real_run.py",
     "test_rl_step.py",

@@ -23,7 +23,6 @@ from onereward_jax.training.metrics import scalars
 from onereward_jax.training.mixed_precision import cast_params
 from onereward_jax.training.optimizer import OptimizerConfig
 from onereward_jax.training.rl_config import RLConfig
-from onereward_jax.training.rl_loss import dimension_weights, hinge_loss, matching_shares
 from onereward_jax.training.rl_rollout import draw, draw_index, roll_out
 from onereward_jax.training.rl_step import first_rl_state, make_rl_step
 from onereward_jax.training.rl_weights import check_frozen, reference_distance
@@ -300,46 +299,6 @@ def test_a_batch_without_targets_has_no_flow_matching_loss(history, by_hand):
     assert_gradient(state, gradient)
 
 
-@pytest.mark.parametrize(
-    "known, shares", [([1, 0, 0, 0], [4, 0, 0, 0]), ([1, 1, 0, 1], [4 / 3, 4 / 3, 0, 4 / 3])]
-)
-def test_the_flow_matching_loss_is_averaged_over_samples_with_a_target(known, shares):
-    np.testing.assert_allclose(matching_shares(jnp.array(known, bool)), shares, rtol=1e-6)
-
-
-def test_eq_5_by_hand():
-    probability = jnp.array([[0.2, 0.9, 0.5, 0.4], [0.3, jnp.nan, jnp.nan, jnp.nan]])
-    mask = jnp.array([[True] * 4, [True, False, False, False]])
-    np.testing.assert_allclose(
-        hinge_loss(probability, mask, 0.5), [(0.3 + 0.0 + 0.0 + 0.1) / 4, 0.2], rtol=1e-6
-    )
-    slope = jax.grad(lambda p: hinge_loss(p, mask, 0.5).sum())(probability)
-    np.testing.assert_allclose(slope, [[-0.25, 0, 0, -0.25], [-1, 0, 0, 0]], rtol=1e-6)
-
-
-def test_weights_of_dimensions_weigh_the_mean():
-    """By hand; equal ones are the plain mean bit for bit, one of 0 stands for no question."""
-    probability = jnp.array([[0.2, 0.9, 0.5, 0.4], [0.3, jnp.nan, jnp.nan, jnp.nan]])
-    mask = jnp.array([[True] * 4, [True, False, False, False]])
-    task = jnp.array([TASKS.index(Task.FILL), TASKS.index(Task.REMOVAL)])
-
-    def losses(*weights):
-        chosen = dimension_weights(weights, task)
-        return hinge_loss(probability, mask, 0.5, chosen)
-
-    # structure, consistency, text alignment, aesthetics, removal quality
-    found = losses(3.0, 1.0, 0.0, 2.0, 0.5)
-    np.testing.assert_allclose(found, [(3 * 0.3 + 2 * 0.1) / 6, 0.2], rtol=1e-6)
-    plain = hinge_loss(probability, mask, 0.5)
-    for last in (7.0, 1.0):
-        assert same(losses(7.0, 7.0, 7.0, 7.0, last), plain)
-    weights = (1.0, 1.0, 0.0, 3.0, 1.0)
-    slope = jax.grad(lambda p: hinge_loss(p, mask, 0.5, dimension_weights(weights, task)).sum())(
-        probability.at[0, 2].set(jnp.nan)
-    )
-    np.testing.assert_allclose(slope, [[-0.2, 0, 0, -0.6], [-1, 0, 0, 0]], rtol=1e-6)
-
-
 def test_the_distance_to_a_rounded_reference_begins_at_0():
     state = first_state()
     rounded = cast_params(state.params, jnp.bfloat16)
@@ -395,18 +354,3 @@ def test_draws_depend_on_run_and_step_only_and_reach_both_ends():
     assert not np.array_equal(first.policy_noise, following.policy_noise)
     indices = jax.vmap(lambda step: draw_index(CONFIG, KEY, step))(jnp.arange(64))
     assert set(np.asarray(indices).tolist()) == {0, 1, 2}
-
-
-@pytest.mark.parametrize(
-    "fields, name",
-    [
-        ({"reference": "none"}, "reference"),
-        ({"t1": 3, "t2": 2}, "t1"),
-        ({"t2": 40}, "t2"),
-        ({"ema_decay": 1.5}, "ema_decay"),
-        ({"microbatches": 0}, "microbatches"),
-    ],
-)
-def test_a_wrong_setting_is_named(fields, name):
-    with pytest.raises(ValueError, match=name):
-        RLConfig(**fields)

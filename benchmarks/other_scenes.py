@@ -25,7 +25,7 @@ MORE = 2
 """Times as many scenes."""
 
 TRAIN = 1
-"""Scenes of the training split, which nobody looks at."""
+"""Scenes of the training split, which are not used."""
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("workdir", type=Path, help="of a run whose stage rl is complete")

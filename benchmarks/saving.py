@@ -129,7 +129,7 @@ class Watch(threading.Thread):
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
-        Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts anew
+        Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
         self._before, self.arrays, self.host = resident("VmRSS"), array_bytes(), 0
         self._ended = threading.Event()
         self.start()
@@ -147,7 +147,7 @@ class Watch(threading.Thread):
 
 
 def planned(leaves: dict[str, Any]) -> int:
-    """Most that any function of saving needs on a device beside its arguments, as compiled."""
+    """Peak device memory of any compiled function of saving, without its arguments."""
     most, number = 0, jax.ShapeDtypeStruct((), jnp.int32)
     for entry in plan(leaves, FLUX, CONFIG)[0]:
         leaf = leaves[entry.path]
@@ -261,7 +261,7 @@ def report(count: int, figures: list[dict[str, float]]) -> bool:
         ("a device: the training state", *(one["state"] for one in figures)),
         ("  without moments", *(one["rest"] for one in figures)),
         ("  highest while saving", *(one["arrays"] for one in figures)),
-        ("  beside its arguments, as compiled", *(one["planned"] for one in figures)),
+        ("  without its arguments, as compiled", *(one["planned"] for one in figures)),
         ("  one layer of the largest leaf", first["layer"]),
         ("  all of the largest leaf", first["leaf"]),
         ("the host, beyond these", *(one["host"] for one in figures)),

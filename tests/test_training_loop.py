@@ -129,7 +129,7 @@ def whole_run(mesh, tmp_path_factory):
 def test_stopped_by_sigterm_and_resumed_equals_uninterrupted(mesh, whole_run, tmp_path):
     """Bit for bit in all of the state, and in the log."""
     folder = tmp_path / "checkpoints"
-    terminate = Periodic(3, lambda state: os.kill(os.getpid(), signal.SIGTERM))
+    terminate = Periodic(3, lambda state, writer: os.kill(os.getpid(), signal.SIGTERM))
     with hearing_signals(), pytest.raises(Stopped, match="stopped after step 3 of 7"):
         run(folder, mesh, 7, periodic=[terminate])
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL

@@ -38,7 +38,6 @@ from onereward_jax.parallel import (
     is_writer,
     local_rows,
     replicate,
-    shard_batch,
 )
 from onereward_jax.reward import QueryTokenizer
 from onereward_jax.reward.judge_loader import (
@@ -47,15 +46,14 @@ from onereward_jax.reward.judge_loader import (
     write_judge_template,
 )
 from onereward_jax.stages.data import open_triplets
-from onereward_jax.stages.logging_setup import training_logs
 from onereward_jax.stages.preference_stores import read_store
 from onereward_jax.stages.prompt_checks import check_prompts, prompts_of, settle_prompts
-from onereward_jax.stages.resume import restored_or_first
 from onereward_jax.stages.reward_settings import reward_options, reward_settings
-from onereward_jax.stages.settings import check_batch, plain
+from onereward_jax.stages.run_training import Prepared, loop_of, run_training
+from onereward_jax.stages.settings import check_batch
 from onereward_jax.tasks import DIMENSIONS, TASKS, Dimension, Task
-from onereward_jax.training.checkpoint import About, Checkpointer
 from onereward_jax.training.flop_counter import Assumptions
+from onereward_jax.training.metrics_jsonl import MetricsWriter
 from onereward_jax.training.model_flops import full_attention_share, reward_model_flops
 from onereward_jax.training.nonfinite_steps import Advice
 from onereward_jax.training.reward_step import (
@@ -64,7 +62,7 @@ from onereward_jax.training.reward_step import (
     make_answers,
     make_reward_step,
 )
-from onereward_jax.training.train_loop import LoopConfig, Periodic, train
+from onereward_jax.training.train_loop import Periodic
 from onereward_jax.training.train_state import TrainState
 
 PAIRS = "pairs.jsonl"
@@ -135,10 +133,9 @@ def run(context: StageContext) -> Results:
             drawn, config.batch_size, local_rows(config.batch_size, mesh)
         ).to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4))
     )
-    about = About(must_match=context.must_match, config=plain(context.config))
     table_path = context.folder / "accuracy.json"
 
-    def measure(state: TrainState) -> None:
+    def measure(state: TrainState, _writer: MetricsWriter) -> None:
         rows = measure_accuracy(answers, state, pairs["test"], config.batch_size, mesh)
         if is_writer():
             with atomic_file(table_path) as draft:
@@ -155,31 +152,22 @@ def run(context: StageContext) -> Results:
             judges[_size(shapes)].scorer, abstract.params, shapes, assumptions
         )
 
-    with Checkpointer(context.checkpoints(), about) as checkpointer:
-        abstract = abstract_reward_state(scorer, settings, mesh)
-        state = restored_or_first(
-            checkpointer, abstract, data, first, name="reward", optimizer=settings.optimizer
-        )
-        with training_logs(context, context.folder, int(state.step), model_flops) as (
-            throughput,
-            writer,
-        ):
-            state = train(
-                lambda state, batch: steps[_size(batch)](state, batch),
-                state,
-                data,
-                lambda batch: shard_batch(batch, mesh),
-                LoopConfig(
-                    config.steps, config.log_every, config.checkpoint_every, config.max_refused
-                ),
-                checkpointer,
-                writer,
-                name="reward",
-                program=context.program("reward"),
-                periodic=[Periodic(config.evaluate_every, measure)],
-                throughput=throughput,
-                advice=Advice("config.reward.optimizer.learning_rate", train_pairs.describe),
-            )
+    abstract = abstract_reward_state(scorer, settings, mesh)
+    state = run_training(
+        context,
+        lambda state: Prepared(
+            lambda state, batch: steps[_size(batch)](state, batch),
+            [Periodic(config.evaluate_every, measure)],
+            model_flops,
+        ),
+        name="reward",
+        abstract=abstract,
+        first=first,
+        data=data,
+        loop=loop_of(context.config, "reward"),
+        optimizer=settings.optimizer,
+        advice=Advice("config.reward.optimizer.learning_rate", train_pairs.describe),
+    )
     trained = state.params
     del state  # free Adam's moments before gathering the weights
     write_judge_folder(

@@ -29,7 +29,7 @@ from onereward_jax.data.pipeline import TripletSequence, eval_batches, sizes_of,
 from onereward_jax.data.triplets import Triplets
 from onereward_jax.evaluation.picture_table import picture_table
 from onereward_jax.models.lora import uniform_adapter
-from onereward_jax.parallel import gather, is_writer, local_rows, replicate, shard_batch
+from onereward_jax.parallel import gather, is_writer, local_rows, replicate
 from onereward_jax.parallel.progress import announce
 from onereward_jax.policy import TextCache, open_text_cache, read_policy
 from onereward_jax.policy.lora_adapters import abstract_adapter, init_adapter
@@ -39,9 +39,7 @@ from onereward_jax.reward.interface import dimension_mask
 from onereward_jax.stages.data import open_triplets
 from onereward_jax.stages.flow_matching_targets import check_targets, check_targets_ahead
 from onereward_jax.stages.guidance_settings import guidance_apart, rl_guidance
-from onereward_jax.stages.logging_setup import training_logs
 from onereward_jax.stages.prompt_checks import check_prompts, prompts_of, settle_prompts
-from onereward_jax.stages.resume import restored_or_first
 from onereward_jax.stages.reward_plugin import needs_judge, reward_of
 from onereward_jax.stages.rl_settings import (
     editor_options,
@@ -49,9 +47,9 @@ from onereward_jax.stages.rl_settings import (
     rl_settings,
     task_probabilities,
 )
-from onereward_jax.stages.settings import check_batch, plain
+from onereward_jax.stages.run_training import Prepared, loop_of, run_training
+from onereward_jax.stages.settings import check_batch
 from onereward_jax.tasks import TASKS, Task
-from onereward_jax.training.checkpoint import About, Checkpointer
 from onereward_jax.training.flop_counter import Assumptions
 from onereward_jax.training.metrics_jsonl import MetricsWriter
 from onereward_jax.training.model_flops import full_attention_share, rl_model_flops
@@ -64,7 +62,7 @@ from onereward_jax.training.rl_step import (
     make_rl_step,
 )
 from onereward_jax.training.rl_weights import abstract_reference, first_reference
-from onereward_jax.training.train_loop import LoopConfig, Periodic, train
+from onereward_jax.training.train_loop import Periodic
 from onereward_jax.training.train_state import TrainState
 
 
@@ -150,35 +148,7 @@ def run(context: StageContext) -> Results:
     captions = [": ".join((about["task"], about["prompt"])) for about in map(triplet_of, rows)]
     shown = next(eval_batches(triplets, config.batch_size, indices=rows, transform=transform))
 
-    def save_samples(state: TrainState, writer: MetricsWriter) -> None:
-        batch = {name: array for name, array in shown.items() if name != "valid"}
-        images, references = gather(preview(state, frozen, replicate(batch, mesh), key))
-        if not is_writer():
-            return
-        columns = {
-            "source": shown["image"],
-            "mask": np.repeat(shown["mask"], 3, -1) * 2 - 1,
-            "policy": images,
-            "reference": references,
-        }
-        path = context.folder / "samples" / f"{int(state.step):06d}.png"
-        path.parent.mkdir(exist_ok=True)
-        pixels = sample_grid(int(state.step), columns, captions)
-        Image.fromarray(pixels).save(path)
-        writer.picture(int(state.step), "samples", pixels)
-
-    def model_flops() -> float:
-        parts = (shapes.transformer, frozen.vae, frozen.judge)
-        rollout_steps = (settings.t1 + settings.t2) / 2
-        assumptions = Assumptions(rollout_steps, full_attention_share(models.scorer))
-        return rl_model_flops(models, settings, parts, shown, assumptions)
-
-    about = About(must_match=context.must_match, config=plain(context.config))
-    with Checkpointer(context.checkpoints(), about) as checkpointer:
-        abstract = abstract_rl_state(models, settings, mesh)
-        state = restored_or_first(
-            checkpointer, abstract, data, first_state, name="rl", optimizer=settings.optimizer
-        )
+    def prepare(state: TrainState) -> Prepared:
         # Load these only now: during the restore they would add to the peak memory of the state.
         frozen = Frozen(
             reference=reference_of(state),
@@ -186,27 +156,47 @@ def run(context: StageContext) -> Results:
             judge=reward.params,
             base=load_params(transformer, shapes.transformer, FLUX) if adapts else None,
         )
-        minimum = model_flops if needs_judge(context.config) else None
-        with training_logs(context, context.folder, int(state.step), minimum) as (
-            throughput,
-            writer,
-        ):
-            state = train(
-                lambda state, batch: steps[batch["image"].shape[1:3]](state, frozen, batch, key),
-                state,
-                data,
-                lambda batch: shard_batch(batch, mesh),
-                LoopConfig(
-                    config.steps, config.log_every, config.checkpoint_every, config.max_refused
-                ),
-                checkpointer,
-                writer,
-                name="rl",
-                program=context.program("rl"),
-                periodic=[Periodic(config.sample_every, lambda state: save_samples(state, writer))],
-                throughput=throughput,
-                advice=Advice("config.rl.optimizer.learning_rate", triplet_of),
-            )
+
+        def save_samples(state: TrainState, writer: MetricsWriter) -> None:
+            batch = {name: array for name, array in shown.items() if name != "valid"}
+            images, references = gather(preview(state, frozen, replicate(batch, mesh), key))
+            if not is_writer():
+                return
+            columns = {
+                "source": shown["image"],
+                "mask": np.repeat(shown["mask"], 3, -1) * 2 - 1,
+                "policy": images,
+                "reference": references,
+            }
+            path = context.folder / "samples" / f"{int(state.step):06d}.png"
+            path.parent.mkdir(exist_ok=True)
+            pixels = sample_grid(int(state.step), columns, captions)
+            Image.fromarray(pixels).save(path)
+            writer.picture(int(state.step), "samples", pixels)
+
+        def model_flops() -> float:
+            parts = (shapes.transformer, frozen.vae, frozen.judge)
+            rollout_steps = (settings.t1 + settings.t2) / 2
+            assumptions = Assumptions(rollout_steps, full_attention_share(models.scorer))
+            return rl_model_flops(models, settings, parts, shown, assumptions)
+
+        return Prepared(
+            lambda state, batch: steps[batch["image"].shape[1:3]](state, frozen, batch, key),
+            [Periodic(config.sample_every, save_samples)],
+            model_flops if needs_judge(context.config) else None,
+        )
+
+    state = run_training(
+        context,
+        prepare,
+        name="rl",
+        abstract=abstract_rl_state(models, settings, mesh),
+        first=first_state,
+        data=data,
+        loop=loop_of(context.config, "rl"),
+        optimizer=settings.optimizer,
+        advice=Advice("config.rl.optimizer.learning_rate", triplet_of),
+    )
     weights_of = {"policy": state.params, "ema": state.ema}
     results = {"steps": int(state.step), "refused": int(state.refused)}
     del state  # frees Adam's moments: gathering the weights for saving needs the memory

@@ -32,11 +32,12 @@ class Periodic:
 
     Attributes:
       every: in steps; also done after the last one.
-      call: is given the state, and may not keep it: the next step donates it.
+      call: is given the state, and may not keep it: the next step donates it; and what writes the
+        metrics, to write pictures.
     """
 
     every: int
-    call: Callable[[TrainState], None]
+    call: Callable[[TrainState, MetricsWriter], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +133,7 @@ def train(
             for task in periodic:
                 if last or number % task.every == 0:
                     with throughput.pausing():
-                        task.call(state)
+                        task.call(state, writer)
             stopping = stop.asked()
             if last or stopping or number % config.checkpoint_every == 0:
                 with throughput.pausing():

@@ -17,7 +17,7 @@ from onereward_jax.chain.stage import Results, StageContext
 from onereward_jax.common.pixels import from_uint8
 from onereward_jax.common.rng import stream
 from onereward_jax.convert import VAE, load_params, read_config, save_params
-from onereward_jax.mini.pretrain.train import optimizer_config, run_training
+from onereward_jax.mini.pretrain.train import optimizer_config, train_model
 from onereward_jax.mini.pretrain.vae_step import VaeLoss, make_vae_step
 from onereward_jax.mini.world import make_scene
 from onereward_jax.models.vae import AutoencoderKL, VaeConfig
@@ -60,14 +60,14 @@ def train_autoencoder(context: StageContext) -> Results:
     folder = context.folder / "vae"
     section, seed = context.config.pretrain.vae, context.config.seed
     size, mesh = context.config.pretrain.image_size, context.mesh
-    vae, optimizer = AutoencoderKL(VAE_CONFIG), make_optimizer(optimizer_config(section))
+    vae = AutoencoderKL(VAE_CONFIG)
+    optimizer = make_optimizer(optimizer_config(context.config, "vae"))
     init, abstract_params = _initialiser(vae, seed, mesh)
     abstract = abstract_state(abstract_params, optimizer, mesh, with_ema=True)
     weights = VaeLoss(kl_weight=section.kl_weight, squared_weight=section.squared_weight)
-    state = run_training(
+    state = train_model(
         context,
         "vae",
-        section,
         make_vae_step(vae, weights, optimizer, section.ema_decay, abstract, mesh, seed),
         abstract,
         lambda: place_state(init(), optimizer, mesh, with_ema=True),

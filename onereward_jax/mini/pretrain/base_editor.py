@@ -20,7 +20,7 @@ from onereward_jax.mini.mini_tokenizers import clip_tokenizer, t5_tokenizer
 from onereward_jax.mini.pretrain.autoencoder import read_autoencoder
 from onereward_jax.mini.pretrain.flow_step import make_flow_step
 from onereward_jax.mini.pretrain.latents import scene_latents
-from onereward_jax.mini.pretrain.train import optimizer_config, run_training
+from onereward_jax.mini.pretrain.train import optimizer_config, train_model
 from onereward_jax.mini.world import prompts as all_prompts
 from onereward_jax.models.clip import ClipTextConfig, ClipTextModel
 from onereward_jax.models.flux import FluxConfig, FluxTransformer
@@ -71,7 +71,7 @@ def train_editor(context: StageContext) -> Results:
     editor = FillPolicy(transformer, vae, NoiseSchedule.from_dict(SCHEDULER))
     text = text_encoder()
     prompts = all_prompts()
-    optimizer = make_optimizer(optimizer_config(section))
+    optimizer = make_optimizer(optimizer_config(config, "editor"))
     init, abstract_params = _initialiser(editor, text, config.seed, mesh)
     abstract = abstract_state(abstract_params, optimizer, mesh, with_ema=True)
 
@@ -107,10 +107,9 @@ def train_editor(context: StageContext) -> Results:
         mesh,
         config.seed,
     )
-    state = run_training(
+    state = train_model(
         context,
         "editor",
-        section,
         step,
         abstract,
         lambda: place_state(init(), optimizer, mesh, with_ema=True),

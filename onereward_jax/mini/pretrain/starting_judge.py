@@ -25,7 +25,7 @@ from onereward_jax.convert import Weights, preprocessor_config, write_judge_fold
 from onereward_jax.mini.mini_tokenizers import qwen_tokenizer
 from onereward_jax.mini.pretrain.autoencoder import read_autoencoder
 from onereward_jax.mini.pretrain.damage import Reconstruct, pair_table
-from onereward_jax.mini.pretrain.train import optimizer_config, run_training
+from onereward_jax.mini.pretrain.train import optimizer_config, train_model
 from onereward_jax.mini.world import prompts
 from onereward_jax.models.qwen2_5_vl import Qwen2_5_VL, Qwen2_5_VLConfig, init_params
 from onereward_jax.parallel import logical_shardings, mesh_jit, shard_batch
@@ -163,7 +163,7 @@ def _train(
         RewardConfig,
         section,
         where,
-        optimizer=optimizer_config(section),
+        optimizer=optimizer_config(context.config, name),
         jitter=from_section(Jitter, section.jitter, f"{where}.jitter"),
     )
     table = make_pairs(
@@ -177,10 +177,9 @@ def _train(
         return {**_in_range(pair), "index": np.int32(index)}
 
     batches = grain.MapDataset.range(2**30).seed(context.config.seed).random_map(draw)
-    return run_training(
+    return train_model(
         context,
         name,
-        section,
         make_reward_step(scorer, reward, mesh),
         abstract_reward_state(scorer, reward, mesh),
         lambda: first_reward_state(reward, create(), mesh),

@@ -3,74 +3,63 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import grain
 from ml_collections import FrozenConfigDict
 
 from onereward_jax.chain.stage import StageContext
-from onereward_jax.parallel import MeshFunction, shard_batch
-from onereward_jax.stages.logging_setup import training_logs
-from onereward_jax.stages.resume import restored_or_first
+from onereward_jax.parallel import MeshFunction
+from onereward_jax.stages.run_training import Prepared, run_training
 from onereward_jax.stages.settings import from_section, plain
-from onereward_jax.training.checkpoint import About, Checkpointer
 from onereward_jax.training.nonfinite_steps import Advice
 from onereward_jax.training.optimizer import OptimizerConfig
-from onereward_jax.training.train_loop import LoopConfig, train
+from onereward_jax.training.train_loop import LoopConfig
 from onereward_jax.training.train_state import TrainState
 
 
-def optimizer_config(section: FrozenConfigDict) -> OptimizerConfig:
-    """AdamW with warm-up and cosine decay, from a section of `config.pretrain`."""
+def optimizer_config(config: FrozenConfigDict, name: str) -> OptimizerConfig:
+    """AdamW with warm-up and cosine decay, from the section `config.pretrain.<name>`."""
+    section = config.pretrain[name]
     return from_section(
         OptimizerConfig,
         section,
-        "config.pretrain",
+        f"config.pretrain.{name}",
         schedule="cosine",
         total_steps=section.steps,
         b2=0.99,
     )
 
 
-def run_training(
+def train_model(
     context: StageContext,
     name: str,
-    section: FrozenConfigDict,
     step: MeshFunction,
     abstract: TrainState,
     create: Callable[[], TrainState],
     data: grain.MapDataset,
 ) -> TrainState:
-    """Trains to `section.steps`, from the newest checkpoint if there is one.
+    """Trains to the steps of its section, from the newest checkpoint if there is one.
 
     Args:
       context: the stage's context; files go to `<folder>/<name>_run`.
-      name: name of the training run.
-      section: its section of the config.
+      name: name of the training run, and of its section of `config.pretrain`.
       step: (state, batch) -> (state, metrics).
       abstract: shapes and shardings of the state.
       create: makes the initial state.
       data: endless batches, dicts of arrays.
     """
-    folder: Path = context.folder / f"{name}_run"
-    pretrain = context.config.pretrain
-    iterator = iter(data.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)))
-    about = About(must_match={"training": plain(section)}, config=plain(context.config))
-    with Checkpointer(context.checkpoints(folder.name), about, keep=1) as checkpointer:
-        state = restored_or_first(
-            checkpointer, abstract, iterator, create, name=name, optimizer=optimizer_config(section)
-        )
-        with training_logs(context, folder, int(state.step)) as (throughput, writer):
-            return train(
-                step,
-                state,
-                iterator,
-                lambda batch: shard_batch(batch, context.mesh),
-                LoopConfig(section.steps, pretrain.log_every, pretrain.checkpoint_every),
-                checkpointer,
-                writer,
-                name=name,
-                program=context.program(name),
-                throughput=throughput,
-                advice=Advice(f"config.pretrain.{name}.learning_rate"),
-            )
+    pretrain, section = context.config.pretrain, context.config.pretrain[name]
+    return run_training(
+        context,
+        lambda state: Prepared(step),
+        name=name,
+        abstract=abstract,
+        first=create,
+        data=iter(data.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=8))),
+        loop=LoopConfig(section.steps, pretrain.log_every, pretrain.checkpoint_every),
+        optimizer=optimizer_config(context.config, name),
+        folder=context.folder / f"{name}_run",
+        advice=Advice(f"config.pretrain.{name}.learning_rate"),
+        must_match={"training": plain(section)},
+        keep=1,
+    )

@@ -44,7 +44,7 @@ class ProgressBar(tqdm):
         if self._program is not None and not self.disable and sys.stderr.isatty():
             threading.Thread(target=self._tick, name="progress", daemon=True).start()
 
-    def update(self, n: float = 1) -> bool | None:
+    def update(self, n: int = 1) -> bool | None:
         """`n` more units are done."""
         if n and self._program is not None and not self._first_update.is_set():
             self._first_update.set()

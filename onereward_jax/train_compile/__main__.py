@@ -24,6 +24,7 @@ from rich.console import Console
 from onereward_jax.chain.command_flags import parse_flags
 from onereward_jax.common.user_errors import exit_with
 from onereward_jax.parallel import make_mesh
+from onereward_jax.parallel.progress import progress_bar
 from onereward_jax.train_compile.chips import CHIPS
 from onereward_jax.train_compile.programs import JOBS, make_programs
 from onereward_jax.train_compile.report import compile_report, print_report, print_summary
@@ -82,11 +83,14 @@ def report(topology: Topology) -> bool:
     # Build all jobs before compiling the first: config errors show at once.
     jobs = {name: job for one in stages for name, job in make_programs(config, one, mesh).items()}
     made = []
-    for name, job in jobs.items():
-        made.append(compile_report(job, name, topology, mesh))
-        jax.clear_caches()
-        if not _JSON.value:
-            print_report(made[-1], console)
+    with progress_bar("compile", len(jobs), unit="program", program="train_compile") as bar:
+        for name, job in jobs.items():
+            made.append(compile_report(job, name, topology, mesh))
+            jax.clear_caches()
+            bar.update()
+            if not _JSON.value:
+                bar.clear()
+                print_report(made[-1], console)
     fits = all(one.fits for one in made)
     if _JSON.value:
         print(json.dumps({"fits": fits, "compiled": [one.to_dict() for one in made]}, indent=1))

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from onereward_jax.parallel import make_mesh
+from onereward_jax.parallel.progress import progress_bar
 from onereward_jax.train_compile.device_memory import gib
 from onereward_jax.train_compile.estimate import Estimate, estimate
 from onereward_jax.train_compile.programs import make_program, make_programs
@@ -79,17 +80,20 @@ def search(config: ConfigDict, stage: str, topology: Topology) -> list[Trial]:
       ValueError: config fields contradict each other.
     """
     trials: list[Trial] = []
-    for candidate, estimated in ranked(config, stage, topology):
-        if any(candidate.needs_no_less(trial.candidate) for trial in trials):
-            continue
-        report = compile_candidate(candidate, config, stage, topology)
-        trial = Trial(candidate, estimated, report)
-        if report.fits:
-            others, batches = compile_others(candidate, config, stage, topology)
-            trial = dataclasses.replace(trial, others=tuple(others), batches=batches)
-        trials.append(trial)
-        if trial.fits or len(trials) == MOST_COMPILED:
-            break
+    layouts = ranked(config, stage, topology)
+    with progress_bar("search", MOST_COMPILED, unit="layout", program="train_compile") as bar:
+        for candidate, estimated in layouts:
+            if any(candidate.needs_no_less(trial.candidate) for trial in trials):
+                continue
+            report = compile_candidate(candidate, config, stage, topology)
+            trial = Trial(candidate, estimated, report)
+            if report.fits:
+                others, batches = compile_others(candidate, config, stage, topology)
+                trial = dataclasses.replace(trial, others=tuple(others), batches=batches)
+            trials.append(trial)
+            bar.update()
+            if trial.fits or len(trials) == MOST_COMPILED:
+                break
     return trials
 
 

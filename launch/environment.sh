@@ -175,6 +175,7 @@ await() {
 
 exit_or_restart() {
   if waits_for_people "$1"; then exit "${WAITING:-10}"; fi
+  # shellcheck disable=SC2154  # both are of the loop that calls this
   if [[ $1 == 0 || $stopping == yes || $attempt -ge $2 ]] || ! may_restart "$1"; then exit "$1"; fi
   echo "${0##*/}: exit code $1; restarting, $((attempt + 1)) of $2" >&2
 }

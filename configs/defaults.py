@@ -6,7 +6,7 @@ An experiment is a file of this folder that calls `experiment` and overrides fie
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from onereward_jax.tasks import NEGATIVE_PROMPTS
+from onereward_jax.tasks import NEGATIVE_PROMPTS, OWN
 
 # attention and MLP layers of the double-stream and single-stream blocks
 LORA_TARGETS = r"(single_)?transformer_blocks\.\d+\.(attn\..+|ff(_context)?\..+|proj_mlp|proj_out)"
@@ -103,7 +103,7 @@ def experiment() -> ConfigDict:
     reward.max_refused = 10  # NaN or Inf steps after which the run stops
 
     config.rl = rl = ConfigDict()
-    rl.algorithm = "frozen"  # "frozen" reference (Algorithm 1) or "dynamic" (Algorithm 2)
+    rl.algorithm = "frozen"  # reference (Algorithm 1), "dynamic" (2), or a plug-in of your own
     rl.steps = 8000  # updates of the policy
     rl.batch_size = 8  # triplets per update; a multiple of mesh data * fsdp
     rl.microbatches = 1  # gradient accumulation, to save memory
@@ -122,6 +122,7 @@ def experiment() -> ConfigDict:
     rl.dimension_weights.text_alignment = 1.0
     rl.dimension_weights.aesthetics = 1.0
     rl.dimension_weights.removal_quality = 1.0
+    rl.dimension_weights.update(dict.fromkeys(OWN.dimensions, 1.0))
     rl.vocabulary = "full"  # as in reward
     rl.judge_int8 = False  # weight-only int8 for the judge's linear layers
     rl.ema_decay = 0.999  # tau: EMA of the policy, the reference of Algorithm 2
@@ -143,6 +144,7 @@ def experiment() -> ConfigDict:
     rl.task_probabilities.extend_with_prompt = 0.125
     rl.task_probabilities.extend_without_prompt = 0.125
     rl.task_probabilities.removal = 0.25
+    rl.task_probabilities.update({name: task.probability for name, task in OWN.tasks.items()})
     rl.task_per = "sample"  # draw the task per "sample" or per "iteration"
     rl.flow_matching_weight = 0.0  # of the flow-matching loss, on triplets with a target; ours
     rl.jitter = jitter()
@@ -157,6 +159,7 @@ def experiment() -> ConfigDict:
     evaluate.triplets.extend_with_prompt = 100
     evaluate.triplets.extend_without_prompt = 100
     evaluate.triplets.removal = 100
+    evaluate.triplets.update(dict.fromkeys(OWN.tasks, 100))
     evaluate.batch_size = 64  # images per batch
     evaluate.num_steps = 50  # sampling steps
     evaluate.guidance_scale = placeholder(float)  # embedded guidance; None: as in guidance

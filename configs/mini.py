@@ -69,7 +69,7 @@ def get_config(variant: str = "") -> ConfigDict:
         stage.jitter.update(noise=0.2, shift=3, negative=0.5)
 
     config.evaluate.update(num_steps=8, questions=0, oracle=f"{MINI}.oracle")
-    config.evaluate.triplets = per_task(200, 200, 200, 200)
+    config.evaluate.triplets.update(per_task(200, 200, 200, 200))
     config.export.dtype = "float32"
 
     variants = set(variant.split(",")) - {""}

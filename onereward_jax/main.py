@@ -32,11 +32,14 @@ from onereward_jax.common.user_errors import (
 )
 from onereward_jax.parallel import distributed, is_writer, make_mesh
 from onereward_jax.parallel.cpu_threads import set_cpu_threads
+from onereward_jax.parallel.distributed import gather_on_writer
 from onereward_jax.parallel.preemption import hearing_signals
 from onereward_jax.parallel.rendezvous import PeerLost
 from onereward_jax.stages import STAGES
 from onereward_jax.stages.logging_setup import prepare_logging
 from onereward_jax.stages.registry import stages_of
+from onereward_jax.task_file import VARIABLE
+from onereward_jax.tasks import OWN
 from onereward_jax.training.nonfinite_steps import TooManyRefusedSteps
 
 _STAGE_HELP = (
@@ -100,6 +103,7 @@ def _run() -> None:
         config, stages = stages_of(config)
         set_cpu_threads()
         _join()
+        check_same_tasks()
         prepare_logging(config)
         mesh = make_mesh(**config.mesh)
         log_full_disk_once()
@@ -149,6 +153,13 @@ def _join() -> None:
     given = (_COORDINATOR.value, _PROCESS_COUNT.value, _PROCESS_INDEX.value)
     if _DISTRIBUTED.value or any(value is not None for value in given):
         distributed.initialize(distributed.find_cluster_config(*given), _HOST_TIMEOUT.value)
+
+
+def check_same_tasks() -> None:
+    """Raises ValueError, on process 0, where another process has other tasks of its own."""
+    for index, found in enumerate(gather_on_writer(OWN.version)):
+        if found != OWN.version:
+            raise ValueError(f"process {index} has other tasks: {VARIABLE} is another file there")
 
 
 def cli() -> None:

@@ -1,12 +1,20 @@
 """Tasks s_k, evaluation dimensions E_k and sampling probabilities p_k of OneReward.
 
 Section 3 of the paper (arXiv 2508.21066). Data, queries, metrics and reports all take the names of
-tasks and dimensions from here.
+tasks and dimensions from here. A file of your own adds tasks (`task_file`).
 """
 
 from __future__ import annotations
 
 import enum
+
+from onereward_jax.task_file import named_task_file
+
+OWN = named_task_file(
+    ("fill", "extend", "extend_with_prompt", "extend_without_prompt", "remove", "removal"),
+    ("structure", "consistency", "text_alignment", "aesthetics", "removal_quality"),
+)
+"""Tasks and dimensions beside the paper's, those of the file that ONEREWARD_TASKS names."""
 
 
 class Task(enum.StrEnum):
@@ -16,6 +24,7 @@ class Task(enum.StrEnum):
     EXTEND_WITH_PROMPT = "extend_with_prompt"
     EXTEND_WITHOUT_PROMPT = "extend_without_prompt"
     REMOVAL = "removal"
+    vars().update({name.upper(): name for name in OWN.tasks})
 
     @property
     def title(self) -> str:
@@ -31,6 +40,7 @@ class Dimension(enum.StrEnum):
     TEXT_ALIGNMENT = "text_alignment"
     AESTHETICS = "aesthetics"
     REMOVAL_QUALITY = "removal_quality"
+    vars().update({name.upper(): name for name in OWN.dimensions})
 
     @property
     def title(self) -> str:
@@ -43,10 +53,14 @@ _TITLES = {
     Task.EXTEND_WITH_PROMPT: "image extend with prompt",
     Task.EXTEND_WITHOUT_PROMPT: "image extend without prompt",
     Task.REMOVAL: "object removal",
+    **{Task(name): task.title for name, task in OWN.tasks.items()},
 }
 
 TASKS: tuple[Task, ...] = tuple(Task)
 """All tasks; a task's index in arrays is its position here."""
+
+PAPER_TASKS: tuple[Task, ...] = tuple(task for task in TASKS if task not in OWN.tasks)
+"""Those of the paper."""
 
 DIMENSIONS: dict[Task, tuple[Dimension, ...]] = {
     Task.FILL: (
@@ -67,6 +81,7 @@ DIMENSIONS: dict[Task, tuple[Dimension, ...]] = {
         Dimension.AESTHETICS,
     ),
     Task.REMOVAL: (Dimension.REMOVAL_QUALITY,),
+    **{Task(name): tuple(map(Dimension, task.dimensions)) for name, task in OWN.tasks.items()},
 }
 """E_k: the dimensions of each task, in the order used by arrays."""
 
@@ -88,9 +103,9 @@ SAMPLING_PROBABILITIES: dict[Task, float] = {
     Task.EXTEND_WITHOUT_PROMPT: 0.125,
     Task.REMOVAL: 0.25,
 }
-"""p_k of Algorithm 1; the two extend variants share 0.25."""
+"""p_k of Algorithm 1, for the tasks of the paper; the two extend variants share 0.25."""
 
-COMMAND_TASKS = ("fill", "extend", "remove")
+COMMAND_TASKS = ("fill", "extend", "remove", *OWN.tasks)
 """Task names on the command line; "extend" means with or without prompt, see `task_named`."""
 
 
@@ -120,6 +135,7 @@ def task_named(name: str, prompt: str = "") -> Task:
 FIXED_PROMPTS: dict[Task, str] = {
     Task.EXTEND_WITHOUT_PROMPT: "high-definition, perfect composition",
     Task.REMOVAL: "remove",
+    **{Task(name): task.prompt for name, task in OWN.tasks.items() if task.prompt},
 }
 """Prompts of the tasks without a user prompt, as in the authors' released demo."""
 

@@ -36,6 +36,7 @@ LAYERS = (
     "storage",
     "parallel",
     "tasks",
+    "task_file",
     "common",
 )
 """From top to bottom: a layer imports itself and the layers below it."""

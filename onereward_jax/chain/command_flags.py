@@ -10,6 +10,8 @@ from onereward_jax.chain.saved_command import given_command, last_flags, read_co
 from onereward_jax.common.absl_help import print_help
 from onereward_jax.common.config_files import check_overrides, check_tuples, load_config
 from onereward_jax.common.user_errors import exit_with
+from onereward_jax.task_file import VARIABLE
+from onereward_jax.tasks import OWN
 
 
 def parse_flags(argv: list[str], doc: str, flag: str) -> list[str]:
@@ -56,5 +58,10 @@ def _with_former_flags(argv: list[str]) -> list[str]:
     if not workdir:
         raise ValueError("--resume needs --workdir=...: the folder of the run to resume")
     former = read_command(workdir)
+    if former.tasks != OWN.path:
+        raise ValueError(
+            f"--resume: the run in {workdir} was started with {VARIABLE}={former.tasks}, now it is "
+            f"{OWN.path!r}: the tasks are in that file"
+        )
     place = argv.index("--resume")
     return [*argv[:place], *former.flags(), *argv[place + 1 :]]

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from onereward_jax.common.atomic_file import atomic_file
 from onereward_jax.common.config_files import flatten_config
 from onereward_jax.storage import local_path
+from onereward_jax.tasks import OWN
 
 FILE = "command.json"
 
@@ -23,10 +24,12 @@ class Command:
     Attributes:
       config: absolute path of the config file, with its variant.
       overrides: `--config.field=value`, in the given order.
+      tasks: absolute path of the file in the variable ONEREWARD_TASKS; "" for none.
     """
 
     config: str
     overrides: tuple[str, ...] = ()
+    tasks: str = OWN.path
 
     def flags(self) -> list[str]:
         """The command line flags."""
@@ -103,7 +106,8 @@ def read_command(workdir: str | pathlib.Path) -> Command:
         raise ValueError(f"--resume: there is no run in {workdir} ({FILE} is missing)")
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
-        return Command(str(fields["config"]), tuple(map(str, fields["overrides"])))
+        tasks = str(fields.get("tasks", ""))
+        return Command(str(fields["config"]), tuple(map(str, fields["overrides"])), tasks)
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{path} is damaged ({error}): give the flags again") from error
 

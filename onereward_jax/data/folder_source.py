@@ -28,6 +28,8 @@ from onereward_jax.data.metadata import (
 from onereward_jax.data.splits import split_rows
 from onereward_jax.tasks import Task
 
+_EXTENSIONS = (Task.EXTEND_WITH_PROMPT, Task.EXTEND_WITHOUT_PROMPT)
+
 
 @dataclasses.dataclass(frozen=True)
 class FolderSource:
@@ -146,7 +148,7 @@ class FolderSource:
             background=after,
             prompt=row.prompt,
             task=row.task,
-            kind="object" if row.task in (Task.FILL, Task.REMOVAL) else "scene",
+            kind="scene" if row.task in _EXTENSIONS else "object",
             label="",
             box=bounding_box(edited),
             photo=row.image,

@@ -12,13 +12,13 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from ml_collections import FrozenConfigDict
 
-from onereward_jax.chain.config_rules import per_task, whole
+from onereward_jax.chain.config_rules import whole
 from onereward_jax.data.aspect_buckets import Size
 from onereward_jax.data.example import SPLITS, Example, RowError, Split
 from onereward_jax.mini.world.make_scene import make_scene
-from onereward_jax.tasks import TASKS, Task
+from onereward_jax.tasks import PAPER_TASKS, TASKS, Task
 
-FIELDS = per_task("mini.train", whole(0)) | per_task("mini.test", whole(0))
+FIELDS = {f"mini.{split}.{task.value}": whole(0) for split in SPLITS for task in PAPER_TASKS}
 
 _SPLIT_NUMBER = {"train": 0, "test": 1}
 
@@ -46,7 +46,9 @@ def make_source(config: FrozenConfigDict) -> MiniWorldSource:
         raise ValueError("config.data.aspect_ratios is for folders: mini scenes are squares")
     counts = {
         split: {
-            task: config.mini[split][task.value] for task in TASKS if config.mini[split][task.value]
+            task: config.mini[split][task.value]
+            for task in PAPER_TASKS
+            if config.mini[split][task.value]
         }
         for split in SPLITS
     }

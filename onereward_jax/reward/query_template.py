@@ -12,6 +12,8 @@ another template, write a file with the same fields and name it in `config.rewar
     words        value of {words} for each `tasks.Dimension`; only text alignment has {prompt}
     answers      yes and no; each must be a single token of the judge's tokenizer
 
+Tasks and dimensions of your own (`task_file`) may be left out: their file has words for them.
+
 A trained judge depends on its wording, so the template is saved in its folder (`judge_loader`).
 """
 
@@ -25,7 +27,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from onereward_jax.tasks import DIMENSIONS, TASKS, Dimension, Task
+from onereward_jax.task_file import VARIABLE
+from onereward_jax.tasks import DIMENSIONS, OWN, TASKS, Dimension, Task
 
 IMAGE_TOKEN = "<|image_pad|>"
 IMAGE = "<|vision_start|>{image}<|vision_end|>"
@@ -130,6 +133,11 @@ class QueryTemplate:
             raise ValueError("a template is a JSON object")
         texts = ("version", "head", "task", "aspect")
         tables = {"tasks": Task, "dimensions": Dimension, "words": Dimension}
+        own = {
+            "tasks": {name: task.title for name, task in OWN.tasks.items()},
+            "dimensions": {name: Dimension(name).title for name in OWN.dimensions},
+            "words": dict(OWN.dimensions),
+        }
         _check_names(content, [*texts, *tables, "answers"], "")
         for name in texts:
             _check_text(content[name], name)
@@ -138,6 +146,7 @@ class QueryTemplate:
             table = content[name]
             if not isinstance(table, dict):
                 raise ValueError(f"{name} is not a JSON object")
+            table = own[name] | table
             _check_names(table, [one.value for one in keys], f"{name}.")
             for key, text in table.items():
                 _check_text(text, f"{name}.{key}")
@@ -178,7 +187,10 @@ def _check_names(content: Mapping[str, Any], names: list[str], prefix: str) -> N
             raise ValueError(f"{prefix}{name} is missing")
     for name in content:
         if name not in names:
-            raise ValueError(f"{prefix}{name} is unknown; there are {', '.join(names)}")
+            raise ValueError(
+                f"{prefix}{name} is unknown; there are {', '.join(names)}"
+                + (f" (a task of your own? {VARIABLE} names its file)" if prefix else "")
+            )
 
 
 def _check_text(value: Any, name: str) -> None:

@@ -32,6 +32,7 @@ from onereward_jax.stages.preference_stores import save_lines
 from onereward_jax.stages.reward_settings import query_template
 from onereward_jax.stages.rl_settings import task_probabilities
 from onereward_jax.storage import local_path
+from onereward_jax.tasks import OWN
 
 OUTPUT, UPDATES, ADDS = Effect.OUTPUT, Effect.UPDATES, Effect.ADDS
 
@@ -42,6 +43,12 @@ PEOPLE = {"annotate.by": ("people",)}
 
 QUERY = {"query_template": TEMPLATE_VERSION}
 """Version of the wording, for stages that query a judge."""
+
+PROMPTS = {"tasks": OWN.digest("prompt")} if OWN.tasks else {}
+"""Tasks of one's own, as triplets know them."""
+
+JUDGED = {"tasks": OWN.digest("dimensions")} if OWN.tasks else {}
+"""The same, as answers know them."""
 
 QUESTIONS = ("reward.suffix_length", "reward.unfit_prompts")
 """Fields that stages reading the output of `reward` use too: their effect is that on `reward`."""
@@ -119,6 +126,7 @@ STAGES: tuple[Stage, ...] = (
             content("data.path", fingerprints.folder("data.path"), when=TFDS),
         ),
         plugins={"data.source": OUTPUT},
+        versions=PROMPTS,
         resumes=True,
         alone=True,
         format=3,
@@ -136,6 +144,7 @@ STAGES: tuple[Stage, ...] = (
             how("embed.batch_size"),
         ),
         reads={"data": ADDS},
+        versions=PROMPTS,
         resumes=True,
     ),
     Stage(
@@ -174,6 +183,7 @@ STAGES: tuple[Stage, ...] = (
             ),
         ),
         plugins={"annotate.by": OUTPUT},
+        versions=JUDGED,
         reads={"data": OUTPUT, "candidates": OUTPUT},
         resumes=True,
         before_publishing=save_lines,
@@ -223,7 +233,7 @@ STAGES: tuple[Stage, ...] = (
         ),
         plugins={"rl.reward": OUTPUT},
         reads={"data": OUTPUT, "embed": OUTPUT, "reward": OUTPUT},
-        versions=QUERY,
+        versions=QUERY | JUDGED,
         resumes=True,
     ),
     Stage(

@@ -51,7 +51,7 @@ from onereward_jax.stages.prompt_checks import check_prompts, prompts_of, settle
 from onereward_jax.stages.reward_settings import reward_options, reward_settings
 from onereward_jax.stages.run_training import Prepared, loop_of, run_training
 from onereward_jax.stages.settings import check_batch
-from onereward_jax.tasks import DIMENSIONS, TASKS, Dimension, Task
+from onereward_jax.tasks import DIMENSIONS, OWN, TASKS, Dimension, Task
 from onereward_jax.training.flop_counter import Assumptions
 from onereward_jax.training.metrics_jsonl import MetricsWriter
 from onereward_jax.training.model_flops import full_attention_share, reward_model_flops
@@ -359,6 +359,7 @@ def headline(rows: Sequence[dict]) -> Results:
         "fill": (Task.FILL,),
         "extend": (Task.EXTEND_WITH_PROMPT, Task.EXTEND_WITHOUT_PROMPT),
         "removal": (Task.REMOVAL,),
+        **{name: (Task(name),) for name in OWN.tasks},
     }
     result = {}
     for kind, tasks in kinds.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import re
 from collections.abc import Iterator, Mapping
 
@@ -14,7 +15,7 @@ from matplotlib.figure import Figure
 
 from onereward_jax.evaluation.gsb import GoodSameBad
 from onereward_jax.evaluation.report.report_data import Curve
-from onereward_jax.tasks import TASKS, Dimension, Task
+from onereward_jax.tasks import OWN, TASKS, Dimension, Task
 
 INK = "#010203"
 """Stands for the page's text colour while drawing; replaced by `currentColor` in the SVG."""
@@ -25,6 +26,7 @@ DIMENSION_COLOURS: dict[Dimension, str] = {
     Dimension.TEXT_ALIGNMENT: "#d9822b",
     Dimension.AESTHETICS: "#b0529b",
     Dimension.REMOVAL_QUALITY: "#c8443c",
+    **dict(zip(map(Dimension, OWN.dimensions), itertools.cycle(("#8a6d3b", "#5f6f81", "#7f8f2a")))),
 }
 """Readable on white and on near-black."""
 

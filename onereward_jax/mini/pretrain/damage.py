@@ -15,7 +15,7 @@ from onereward_jax.common.atomic_file import atomic_file
 from onereward_jax.common.pixels import from_uint8
 from onereward_jax.mini.world import Scene, describe_colour, make_scene, prompt_colour, prompts
 from onereward_jax.parallel.progress import progress_bar
-from onereward_jax.tasks import DIMENSIONS, TASKS, Dimension, Task
+from onereward_jax.tasks import DIMENSIONS, PAPER_TASKS, TASKS, Dimension, Task
 
 Picture = Float32[np.ndarray, "s s 3"]
 """RGB in [0, 255]."""
@@ -52,7 +52,7 @@ def synthetic_pair(
     Each version also gets a damage in another dimension with probability 0.5.
     `prompt_share`: share of the questions about the prompt, for tasks that have one.
     """
-    task = Task(str(rng.choice(list(Task), p=(0.5, 0.15, 0.1, 0.25))))
+    task = Task(str(rng.choice(PAPER_TASKS, p=(0.5, 0.15, 0.1, 0.25))))
     scene = make_scene(rng, task, split, size)
     dimension = Dimension(str(rng.choice(DIMENSIONS[task], p=_shares(task, prompt_share))))
     strengths = np.sort(rng.uniform(0, 1, 2) ** 0.7)

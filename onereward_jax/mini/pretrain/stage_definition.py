@@ -9,13 +9,13 @@ from onereward_jax.chain.config_rules import (
     between,
     jitter,
     number,
-    per_task,
     whole,
 )
 from onereward_jax.chain.stage import Stage
 from onereward_jax.chain.staleness import how, output
 from onereward_jax.mini.pretrain.all_models import run
 from onereward_jax.reward import TEMPLATE_VERSION
+from onereward_jax.tasks import PAPER_TASKS
 
 
 def _model(section: str) -> dict[str, Rule]:
@@ -42,7 +42,7 @@ RULES: dict[str, Rule] = {
     **_model("pretrain.editor"),
     "pretrain.editor.ema_decay": SHARE,
     "pretrain.editor.scenes": whole(1),
-    **per_task("pretrain.editor.shares", SHARE),
+    **{f"pretrain.editor.shares.{task.value}": SHARE for task in PAPER_TASKS},
     "pretrain.editor.faint": SHARE,
     "pretrain.editor.opacity": between(0.0, 1.0),
     "pretrain.editor.drop_prompt": SHARE,

@@ -27,6 +27,7 @@ from onereward_jax.models.lora import (
 from onereward_jax.models.lora_merge import merge
 from onereward_jax.policy.lora_adapters import abstract_adapter, init_adapter, load_trained
 from onereward_jax.policy.policy_loader import abstract_params
+from onereward_jax.training.algorithm import DYNAMIC
 from onereward_jax.training.metrics import scalars
 from onereward_jax.training.rl_config import Frozen
 from onereward_jax.training.rl_step import first_rl_state, make_rl_step
@@ -127,7 +128,7 @@ def test_only_the_adapter_moves_and_no_second_transformer_is_held(algorithm_1):
 def test_algorithm_2_on_a_mesh_of_eight_in_parts(algorithm_1):
     """Its reference is the average: where that is at B = 0, the steps are those of Algorithm 1."""
     (first, first_metrics), (second, second_metrics) = algorithm_1[1]
-    config = dataclasses.replace(CONFIG, algorithm="dynamic", microbatches=2)
+    config = dataclasses.replace(CONFIG, algorithm=DYNAMIC, microbatches=2)
     (_, ((found, metrics),)) = run(config, EIGHT, steps=1)
     test_rl_step.assert_close(found, first, 2e-5)
     assert metrics == pytest.approx(first_metrics, rel=2e-4, abs=1e-5)

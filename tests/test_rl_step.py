@@ -19,6 +19,7 @@ from onereward_jax.parallel import make_mesh, shard_batch
 from onereward_jax.policy.policy_loader import abstract_params
 from onereward_jax.reward import Jitter, QueryBatch, jitter_pairs
 from onereward_jax.tasks import DIMENSIONS, TASKS, Task
+from onereward_jax.training.algorithm import DYNAMIC
 from onereward_jax.training.metrics import scalars
 from onereward_jax.training.mixed_precision import cast_params
 from onereward_jax.training.optimizer import OptimizerConfig
@@ -246,7 +247,7 @@ def test_the_average_follows_and_the_frozen_weights_stay(history):
 
 def test_the_reference_of_algorithm_2_is_the_average(history):
     """An average equal to Algorithm 1's reference gives Algorithm 1's step."""
-    config = dataclasses.replace(CONFIG, algorithm="dynamic")
+    config = dataclasses.replace(CONFIG, algorithm=DYNAMIC)
     _, other, vae, judge = tiny_models.weights()
     state = first_state()
     state = state._replace(ema=jax.device_put(other, shardings_of(state.ema)))
@@ -259,7 +260,7 @@ def test_the_reference_of_algorithm_2_is_the_average(history):
 
 
 def test_a_reference_too_many_or_too_few_is_refused():
-    dynamic = dataclasses.replace(CONFIG, algorithm="dynamic")
+    dynamic = dataclasses.replace(CONFIG, algorithm=DYNAMIC)
     with pytest.raises(ValueError, match="there is no frozen.reference"):
         check_frozen(CONFIG, tiny_models.frozen(reference=False))
     with pytest.raises(ValueError, match="there is a frozen.reference"):

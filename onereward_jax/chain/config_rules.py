@@ -200,7 +200,7 @@ RULES: dict[str, Rule] = {
     "reward.unfit_prompts": choice("refuse", "cut"),
     "reward.evaluate_every": whole(1),
     **_training("rl"),
-    "rl.algorithm": choice("frozen", "dynamic"),
+    "rl.algorithm": NAMED,
     "rl.lora.rank": whole(0),
     "rl.lora.alpha": number(0.0, above=True),
     "rl.lora.targets": PATTERN,

@@ -1,4 +1,4 @@
-"""Plug-ins named in the config: a data source, an annotator, an oracle, a reward.
+"""Plug-ins named in the config: a data source, an annotator, an oracle, a reward, an algorithm.
 
 A plug-in is a module (`my_package.source`) or the path of a Python file (`my_source.py`). It has
 one function, named after what it makes, and may declare the config fields that it reads:
@@ -33,6 +33,7 @@ FUNCTIONS = {
     "candidates.transform": "make_transform",
     "annotate.by": "make_annotator",
     "rl.reward": "make_reward",
+    "rl.algorithm": "make_algorithm",
     "evaluate.oracle": "make_oracle",
 }
 """Config field that may name a plug-in -> name of the plug-in's function."""
@@ -42,6 +43,7 @@ BUILT_IN = {
     "candidates.transform": ("",),
     "annotate.by": ("people",),
     "rl.reward": ("judge",),
+    "rl.algorithm": ("frozen", "dynamic"),
     "evaluate.oracle": ("",),
 }
 """Config field -> built-in values, which are not plug-ins."""
@@ -119,7 +121,7 @@ def load(name: str, field: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise  # an import inside the module failed
-        known = " or ".join(repr(one) for one in BUILT_IN.get(field, ()) if one)
+        known = ", ".join(repr(one) for one in BUILT_IN.get(field, ()) if one)
         choices = f"neither {known}" if known else "neither empty"
         raise ValueError(
             f"config.{field} is {name!r}: {choices} nor an existing module or .py file"

@@ -73,6 +73,7 @@ def check(context: StageContext) -> None:
       FileNotFoundError, ValueError: names the config field.
     """
     config = context.config
+    check_plugin(config, "rl.algorithm")
     settings = rl_settings(config)
     task_probabilities(config)
     check_batch(config, "rl", context.mesh)

@@ -7,12 +7,14 @@ from typing import Any
 import jax.numpy as jnp
 from ml_collections import FrozenConfigDict
 
+from onereward_jax.chain.plugins import maker
 from onereward_jax.models.lora import LoraConfig
 from onereward_jax.reward import Jitter
 from onereward_jax.stages.guidance_settings import rl_guidance
 from onereward_jax.stages.reward_settings import answers_only, query_options
 from onereward_jax.stages.settings import compute_dtype, from_section, model_kinds, optimizer_of
 from onereward_jax.tasks import SAMPLING_PROBABILITIES, Dimension, Task
+from onereward_jax.training.algorithm import ALGORITHMS, Algorithm
 from onereward_jax.training.rl_config import RLConfig
 
 
@@ -55,6 +57,7 @@ def rl_settings(config: FrozenConfigDict) -> RLConfig:
         RLConfig,
         section,
         "config.rl",
+        algorithm=algorithm_of(config),
         dimension_weights=tuple(float(section.dimension_weights[one.value]) for one in Dimension),
         guidance_scale=guidance["policy"].guidance_scale,
         **{f"{name}_true_cfg_scale": one.true_cfg_scale for name, one in guidance.items()},
@@ -62,6 +65,25 @@ def rl_settings(config: FrozenConfigDict) -> RLConfig:
         optimizer=optimizer_of(config, "rl"),
         lora=lora,
     )
+
+
+def algorithm_of(config: FrozenConfigDict) -> Algorithm:
+    """The algorithm of `config.rl.algorithm`: one of the paper's, or what a plug-in makes.
+
+    Raises:
+      FileNotFoundError, ValueError: as `plugins.maker`, or it makes something else.
+    """
+    name = config.rl.algorithm
+    make = maker(config, "rl.algorithm")
+    if make is None:
+        return ALGORITHMS[name]
+    algorithm = make(config)
+    if not isinstance(algorithm, Algorithm):
+        raise ValueError(
+            f"config.rl.algorithm is {name!r}: its make_algorithm(config) gives "
+            f"{type(algorithm).__name__}, not a onereward_jax.training.algorithm.Algorithm"
+        )
+    return algorithm
 
 
 def task_probabilities(config: FrozenConfigDict) -> dict[Task, float]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float32, PyTree
+from jaxtyping import Array, Float, Float32, PyTree
 
 from onereward_jax.training.ema import moving_average
 from onereward_jax.training.metrics import Metrics, once
@@ -21,7 +21,7 @@ def apply_gradients(
     gradients: PyTree,
     optimizer: optax.GradientTransformation,
     metrics: Metrics,
-    ema_decay: float | None = None,
+    ema_decay: float | Float[Array, ""] | None = None,
 ) -> tuple[TrainState, Metrics]:
     """Applies one update, or skips it if the loss or any gradient is NaN or infinite.
 

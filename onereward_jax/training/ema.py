@@ -8,10 +8,10 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float32, PyTree
+from jaxtyping import Array, Float, Float32, PyTree
 
 
-def moving_average(ema: PyTree, params: PyTree, decay: float) -> PyTree:
+def moving_average(ema: PyTree, params: PyTree, decay: float | Float[Array, ""]) -> PyTree:
     """π_ema ← τ π_ema + (1 - τ) π_θ, in a form that keeps equal trees exactly equal."""
     return jax.tree.map(lambda mean, leaf: mean + (1.0 - decay) * (leaf - mean), ema, params)
 

@@ -16,9 +16,8 @@ from onereward_jax.models.lora import LoraConfig
 from onereward_jax.policy import FillPolicy
 from onereward_jax.reward import Jitter, PairScorer
 from onereward_jax.tasks import DIMENSIONS, Dimension
+from onereward_jax.training.algorithm import FROZEN, Algorithm
 from onereward_jax.training.optimizer import OptimizerConfig
-
-ALGORITHMS = ("frozen", "dynamic")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,8 +25,8 @@ class RLConfig:
     """Settings of multi-task reward feedback learning.
 
     Attributes:
-      algorithm: "frozen": Algorithm 1, x_ref comes from a copy of the first policy. "dynamic":
-        Algorithm 2, from the moving average, so the bar rises and one model fewer is held.
+      algorithm: where x_ref comes from and what a pair costs: `algorithm.FROZEN`, `DYNAMIC`, or
+        one of your own.
       reward_upper_bound: λ of Eq. 5; a pair with P("Yes") above it gives no gradient.
       dimension_weights: of the dimensions in the mean over E_k of Eq. 5, in the order of
         `tasks.Dimension`; only their proportions within a task count.
@@ -52,7 +51,7 @@ class RLConfig:
       ValueError: naming the field that is out of range.
     """
 
-    algorithm: str = "frozen"
+    algorithm: Algorithm = FROZEN
     reward_upper_bound: float = 0.9
     dimension_weights: tuple[float, ...] = (1.0,) * len(Dimension)
     ema_decay: float = 0.999
@@ -70,10 +69,6 @@ class RLConfig:
     lora: LoraConfig | None = None
 
     def __post_init__(self) -> None:
-        if self.algorithm not in ALGORITHMS:
-            raise ValueError(
-                f"algorithm is {self.algorithm!r}: choose one of {', '.join(ALGORITHMS)}"
-            )
         if not 0 <= self.t1 <= self.t2 < self.num_steps:
             raise ValueError(
                 f"t1 is {self.t1} and t2 is {self.t2}: indices of the sampling grid are expected, "
@@ -116,7 +111,8 @@ class Frozen(NamedTuple):
     """Weights that get no gradient; arguments of the jitted step, never constants in it.
 
     Attributes:
-      reference: the transformer of π_ref in Algorithm 1; None in Algorithm 2 and with an adapter.
+      reference: the transformer of π_ref where that is the first policy; None where it is the
+        average, and with an adapter.
       vae: the autoencoder.
       judge: of the reward model φ, or of another reward.
       base: the transformer that an adapter is trained for; None without one.

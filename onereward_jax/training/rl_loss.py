@@ -1,4 +1,4 @@
-"""The differentiable part of Algorithms 1 and 2: x'_0, decoding, the judge, and Eq. 5.
+"""The differentiable part of Algorithms 1 and 2: x'_0, decoding, the judge, and the loss.
 
 The gradient flows: "Yes" logit -> judge -> image preprocessing -> VAE decoder -> x'_0 -> weights
 of the policy. Judge, VAE and x_ref get none: they are not what is differentiated.
@@ -28,42 +28,52 @@ class Judged(NamedTuple):
 
     Attributes:
       image: x_θ, in [-1, 1].
-      probability: P("Yes" | x_θ, x_ref, q); meaningless where the dimension is padding.
-      loss: Eq. 5 averaged over E_k, plus the sample's part of the weighted flow-matching loss.
+      log_yes, log_no: log P("Yes" | x_θ, x_ref, q) and log P("No" | ...); meaningless where the
+        dimension is padding.
+      loss: that of the pairs averaged over E_k, plus the sample's part of the weighted
+        flow-matching loss.
       matching: the flow-matching loss; 0 where there is no target, or when it is left out.
     """
 
     image: Float32[Array, "b h w 3"]
-    probability: Float32[Array, "b e"]
+    log_yes: Float32[Array, "b e"]
+    log_no: Float32[Array, "b e"]
     loss: Float32[Array, "b"]
     matching: Float32[Array, "b"]
 
 
-def hinge_loss(
-    probability: Float[Array, "b e"],
+def mean_over_dimensions(
+    losses: Float32[Array, "b e"],
     dimension_mask: Bool[Array, "b e"],
-    upper_bound: float,
     weights: Float32[Array, "b e"] | None = None,
 ) -> Float32[Array, "b"]:
-    """Eq. 5, max(0, λ - P("Yes")), averaged over the dimensions of each sample's task.
-
-    Its slope is 0 from P = λ on (at the kink too), -1 below.
+    """The mean over E_k, the dimensions of each sample's task.
 
     Args:
-      probability: P("Yes").
+      losses: of the pairs.
       dimension_mask: False at padded dimensions.
-      upper_bound: λ.
       weights: of the mean; None for the paper's, plain one. One of 0 stands for no question.
     """
-    hinge = jax.nn.relu(upper_bound - probability.astype(jnp.float32))
     kept = dimension_mask.astype(jnp.float32)
     if weights is not None:
         dimension_mask = dimension_mask & (weights > 0)
-        hinge, kept = weights * hinge, weights * kept
+        losses, kept = weights * losses, weights * kept
     # A select, not a product: a padded query may well give infinity.
-    total = jnp.sum(jnp.where(dimension_mask, hinge, 0.0), axis=-1)
+    total = jnp.sum(jnp.where(dimension_mask, losses, 0.0), axis=-1)
     count = jnp.sum(kept, axis=-1)
     return total / jnp.where(count > 0, count, 1.0)
+
+
+def without_gradient(
+    config: RLConfig, log_yes: Float32[Array, "b e"], log_no: Float32[Array, "b e"]
+) -> Bool[Array, "b e"]:
+    """Which pairs teach nothing: the slope of their loss is 0, in Eq. 5 from P("Yes") = λ on."""
+
+    def total(log_yes: Array, log_no: Array) -> Array:
+        return jnp.sum(config.algorithm.loss(log_yes, log_no, config.reward_upper_bound))
+
+    slopes = jax.grad(total, argnums=(0, 1))(log_yes, log_no)
+    return (slopes[0] == 0.0) & (slopes[1] == 0.0)
 
 
 def dimension_weights(
@@ -124,8 +134,8 @@ def judge_images(
     images: Float[Array, "b h w 3"],
     reference_images: Float[Array, "b h w 3"],
     batch: Batch,
-) -> Float32[Array, "b e"]:
-    """P("Yes" | image, reference image, q) for every dimension."""
+) -> tuple[Float32[Array, "b e"], Float32[Array, "b e"]]:
+    """log P("Yes" | image, reference image, q) and log P("No" | ...) for every dimension."""
     queries = batch
     if models.asks:
         queries = QueryBatch(
@@ -133,8 +143,8 @@ def judge_images(
             suffix=batch["query_suffix"],
             suffix_mask=batch["query_suffix_mask"],
         )
-    log_yes, _ = models.scorer.score(judge, images, reference_images, queries)
-    return jnp.exp(log_yes.astype(jnp.float32))
+    log_yes, log_no = models.scorer.score(judge, images, reference_images, queries)
+    return log_yes.astype(jnp.float32), log_no.astype(jnp.float32)
 
 
 def judge_prediction(
@@ -154,9 +164,10 @@ def judge_prediction(
     image = predict_image(models, config, policy, frozen.vae, batch, rollout)
     prompted = jnp.asarray(QUOTES_PROMPT).any(axis=1)[batch["task"]]
     seen = jitter_pairs(draws.jitter_keys, image, rollout.reference_image, prompted, config.jitter)
-    probability = judge_images(models, frozen.judge, *seen, batch)
+    log_yes, log_no = judge_images(models, frozen.judge, *seen, batch)
+    losses = config.algorithm.loss(log_yes, log_no, config.reward_upper_bound)
     weights = dimension_weights(config.dimension_weights, batch["task"])
-    loss = hinge_loss(probability, batch["dimension_mask"], config.reward_upper_bound, weights)
+    loss = mean_over_dimensions(losses, batch["dimension_mask"], weights)
     matching = jnp.zeros_like(loss)
     if config.flow_matching_weight:
         prompts, _ = embeds_of(batch)
@@ -175,4 +186,4 @@ def judge_prediction(
         )
         matching = jnp.where(known, found, 0.0)
         loss = loss + config.flow_matching_weight * shares * matching
-    return Judged(image, probability, loss, matching)
+    return Judged(image, log_yes, log_no, loss, matching)

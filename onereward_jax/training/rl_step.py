@@ -31,6 +31,7 @@ from onereward_jax.training.rl_loss import (
     judge_prediction,
     matching_shares,
     predict_image,
+    without_gradient,
 )
 from onereward_jax.training.rl_rollout import Batch, Draws, Rollout, draw, draw_index, roll_out
 from onereward_jax.training.rl_weights import (
@@ -76,7 +77,8 @@ def make_rl_step(models: RLModels, config: RLConfig, mesh: Mesh) -> MeshFunction
         )
         distance = reference_distance(config, state, frozen)
         metrics |= {"reference_distance": once(distance), "prediction_index": once(index)}
-        return apply_gradients(state, loss, gradients, optimizer, metrics, config.ema_decay)
+        decay = config.algorithm.decay(config.ema_decay, state.step)
+        return apply_gradients(state, loss, gradients, optimizer, metrics, decay)
 
     others = (None, batch_sharding(mesh), replicated(mesh))
     return jit_step(step, abstract_rl_state(models, config, mesh), mesh, *others)
@@ -143,12 +145,12 @@ def _gradients(
 
 
 def _metrics(config: RLConfig, batch: Batch, rollout: Rollout, judged: Judged) -> Metrics:
-    inactive = judged.probability >= config.reward_upper_bound
+    idle = without_gradient(config, judged.log_yes, judged.log_no)
     cells = (batch["task"], batch["dimension_mask"])
     metrics = {
         "loss": mean_of(judged.loss),
-        "reward": by_task(judged.probability, *cells),
-        "zero_gradient": by_task(inactive.astype(jnp.float32), *cells),
+        "reward": by_task(jnp.exp(judged.log_yes), *cells),
+        "zero_gradient": by_task(idle.astype(jnp.float32), *cells),
         **cheating_signs(judged.image, rollout.reference_image, batch["image"], batch["mask"]),
     }
     if config.flow_matching_weight:

@@ -38,8 +38,8 @@ def policy_weights(
 def reference_weights(
     models: RLModels, config: RLConfig, state: TrainState, frozen: Frozen
 ) -> PyTree | Adapted:
-    """π_ref: the first policy of Algorithm 1, or the moving average of Algorithm 2."""
-    if config.algorithm == "dynamic":
+    """π_ref: the first policy, as in Algorithm 1, or the moving average, as in Algorithm 2."""
+    if config.algorithm.reference == "average":
         return policy_weights(models, config, state.ema, frozen)
     first = frozen.reference if config.lora is None else frozen.base
     return cast_params(first, models.editor.transformer.dtype)
@@ -51,12 +51,12 @@ def reference_distance(config: RLConfig, state: TrainState, frozen: Frozen) -> F
     θ in the dtypes of θ_ref, which are those it computes in: what rounding makes of the same
     weights is no distance.
     """
-    dynamic = config.algorithm == "dynamic"
+    average = config.algorithm.reference == "average"
     if config.lora is None:
-        reference = state.ema if dynamic else frozen.reference
+        reference = state.ema if average else frozen.reference
         rounded = jax.tree.map(lambda own, other: own.astype(other.dtype), state.params, reference)
         return relative_distance(rounded, reference)
-    change = difference(state.params, state.ema) if dynamic else state.params
+    change = difference(state.params, state.ema) if average else state.params
     base = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), frozen.base)
     return config.lora.scale * product_norm(change) / optax.tree.norm(base)
 
@@ -68,12 +68,13 @@ def check_frozen(config: RLConfig, frozen: Frozen) -> None:
       ValueError: naming the one that is missing or too many.
     """
     adapts = config.lora is not None
-    wanted = {"reference": config.algorithm == "frozen" and not adapts, "base": adapts}
+    wanted = {"reference": config.algorithm.reference == "first" and not adapts, "base": adapts}
     for name, needed in wanted.items():
         given = getattr(frozen, name) is not None
         if given != needed:
             raise ValueError(
-                f"algorithm is {config.algorithm!r} {'with' if adapts else 'without'} an adapter, "
+                f"the reference is {config.algorithm.reference!r} "
+                f"{'with' if adapts else 'without'} an adapter, "
                 f"but there is {'a' if given else 'no'} frozen.{name}"
             )
 
@@ -87,7 +88,7 @@ def abstract_trained(models: RLModels, config: RLConfig, mesh: Mesh) -> PyTree:
 
 def abstract_reference(models: RLModels, config: RLConfig, mesh: Mesh) -> PyTree | None:
     """Shapes and shardings of what `first_reference` makes."""
-    if config.algorithm != "frozen" or config.lora is not None:
+    if config.algorithm.reference != "first" or config.lora is not None:
         return None
     transformer = abstract_params(models.editor, mesh).transformer
     copy = functools.partial(cast_params, dtype=models.editor.transformer.dtype)
@@ -103,8 +104,9 @@ def first_reference(
 ) -> PyTree | None:
     """`Frozen.reference`: a copy of the pre-trained transformer, in the dtype it computes in.
 
-    None in Algorithm 2 and with an adapter. The transformer may be donated afterwards. A run that
-    goes on reads the same from the transformer's folder, by `abstract_reference`.
+    None where the reference is the average, and with an adapter. The transformer may be donated
+    afterwards. A run that goes on reads the same from the transformer's folder, by
+    `abstract_reference`.
     """
     abstract = abstract_reference(models, config, mesh)
     if abstract is None:

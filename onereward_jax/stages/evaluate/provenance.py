@@ -29,7 +29,7 @@ def about(context: StageContext) -> dict[str, str]:
         "base": config.models.editor,
         "policy": (
             f"{WEIGHTS[config.evaluate.weights]} after {_steps(context)} steps of rl "
-            f"({config.rl.algorithm} reference{lora})"
+            f"(algorithm {config.rl.algorithm}{lora})"
         ),
         "judge trained against": f"{judge}, after {config.reward.steps} steps of reward",
         "reward": "" if needs_judge(config) else config.rl.reward,

@@ -1,4 +1,10 @@
-"""A reward of one's own, named by `config.rl.reward`: the brighter the edited part, the better."""
+"""A reward of one's own: the brighter the edited part, the better.
+
+No judge is trained; the gradient goes through this function alone.
+
+    python -m onereward_jax.main --config=configs/mini.py --workdir=runs/bright \
+      --config.rl.reward=examples/reward.py --config.stages="('data','embed','rl','evaluate')"
+"""
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +16,8 @@ class Bright:
     """Compares the mean brightness inside the mask."""
 
     def score(self, params, images_a, images_b, batch):
+        """log P("Yes") and log P("No"), [b, e] each, of images [b, h, w, 3] in [-1, 1]."""
+
         def light(images):
             return jnp.mean(images * batch["mask"], axis=(1, 2, 3))
 
@@ -19,5 +27,5 @@ class Bright:
 
 
 def make_reward(config, mesh):
-    """The reward; its one weight shows that weights arrive."""
+    """The reward and its weights, of which it has one."""
     return Reward(scorer=lambda size: Bright(), params={"scale": jnp.float32(10.0)})

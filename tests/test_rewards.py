@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_models
-from bright_reward import Bright, make_reward
 from compilations import compilations
 from ml_collections import FrozenConfigDict
 from processes import with_devices
@@ -18,13 +17,15 @@ from test_rl_step import KEY, OPTIMIZER, first_state, mesh_of
 from onereward_jax.chain.stage import StageContext
 from onereward_jax.parallel import shard_batch
 from onereward_jax.reward import PairScorer
+from onereward_jax.stages import plugins
 from onereward_jax.stages.reward_plugin import reward_of
 from onereward_jax.tasks import DIMENSIONS, TASKS
 from onereward_jax.training.metrics import scalars
 from onereward_jax.training.rl_config import RLConfig, RLModels
 from onereward_jax.training.rl_step import make_rl_step
 
-FILE = Path(__file__).with_name("bright_reward.py")
+FILE = ROOT / "examples" / "reward.py"
+EXAMPLE = plugins.load(str(FILE), "rl.reward")
 
 
 def test_the_step_learns_through_any_differentiable_reward():
@@ -40,7 +41,7 @@ def test_the_step_learns_through_any_differentiable_reward():
         prediction_true_cfg_scale=1.0,
         optimizer=OPTIMIZER,
     )
-    reward = make_reward(None, mesh)
+    reward = EXAMPLE.make_reward(None, mesh)
     models = RLModels(tiny_models.models().editor, reward.scorer((tiny_models.SIDE,) * 2), False)
     assert isinstance(models.scorer, PairScorer)
     step = make_rl_step(models, config, mesh)
@@ -67,9 +68,9 @@ def context_of(name, tmp_path):
 
 
 def test_a_reward_is_found_by_name_module_and_file(tmp_path):
-    for name in ("bright_reward", str(FILE)):
+    for name in ("reward", str(FILE)):
         reward = reward_of(context_of(name, tmp_path))
-        assert type(reward.scorer((64, 64))).__name__ == Bright.__name__
+        assert type(reward.scorer((64, 64))).__name__ == EXAMPLE.Bright.__name__
         assert reward.queries is None and float(reward.params["scale"]) == 10.0
 
 

@@ -13,10 +13,10 @@ import pathlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
+from onereward_jax.chain.config_rules import NAMED
 from onereward_jax.common.rng import generator
 from onereward_jax.data.boxes import bounding_box
 from onereward_jax.data.example import Example, RowError
-from onereward_jax.stages.config_rules import NAMED
 from onereward_jax.tasks import FIXED_PROMPTS, Task
 
 FIELDS = {"data.path": NAMED}  # what this file reads beside the fields of the stage

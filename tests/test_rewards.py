@@ -14,10 +14,10 @@ from processes import with_devices
 from test_main import ROOT, get_config
 from test_rl_step import KEY, OPTIMIZER, first_state, mesh_of
 
+from onereward_jax.chain import plugins
 from onereward_jax.chain.stage import StageContext
 from onereward_jax.parallel import shard_batch
 from onereward_jax.reward import PairScorer
-from onereward_jax.stages import plugins
 from onereward_jax.stages.reward_plugin import reward_of
 from onereward_jax.tasks import DIMENSIONS, TASKS
 from onereward_jax.training.metrics import scalars

@@ -1,25 +1,13 @@
-"""The interface of rewards for RL, and how to write your own.
+"""The interface of rewards for RL; `examples/reward.py` is one.
 
-`config.rl.reward` names the reward: "judge" (the trained judge of the stage `reward`), or a module
-or Python file of yours with
+`config.rl.reward` names the reward: "judge" (the trained judge of the stage `reward`), or a plug-in
+with
 
-    def make(config, mesh): ...  # -> Reward
+    def make_reward(config, mesh): ...  # -> Reward
 
-`config` is the full config of the run (an `ml_collections.FrozenConfigDict`; it takes no new
-fields, so put constants into your file), `mesh` the device mesh. If `make` also takes `workdir`, it
-gets the folder of the run, with the outputs of earlier stages. A reward without weights and
-questions is short:
-
-    class Bright:
-        def score(self, params, images_a, images_b, batch):
-            def light(images):
-                return (images * batch["mask"]).mean(axis=(1, 2, 3))
-            better = 10.0 * (light(images_a) - light(images_b))[:, None]
-            better = jnp.broadcast_to(better, batch["dimension_mask"].shape)
-            return jax.nn.log_sigmoid(better), jax.nn.log_sigmoid(-better)
-
-    def make(config, mesh):
-        return Reward(scorer=lambda size: Bright())
+`config` is the full config of the run (an `ml_collections.FrozenConfigDict`), `mesh` the device
+mesh. If `make_reward` also takes `workdir`, it gets the folder of the run, with the outputs of
+earlier stages.
 
 `score` runs inside the jitted train step and is differentiated with respect to `images_a`, the
 policy's images; `images_b` are the reference's. The rest of Algorithms 1 and 2 is unchanged: λ, the
@@ -75,7 +63,7 @@ class Questions(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Reward:
-    """The return type of `make`.
+    """The return type of `make_reward`.
 
     Attributes:
       scorer: image size -> scorer for images of that size.

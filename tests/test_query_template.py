@@ -6,6 +6,7 @@ import json
 import pytest
 
 from onereward_jax.reward import TEMPLATE_VERSION, packaged_template, read_template
+from onereward_jax.task_file import TaskFile, read_tasks
 from onereward_jax.tasks import DIMENSIONS, Dimension, Task
 
 
@@ -90,3 +91,40 @@ def test_a_file_that_is_not_there_or_no_json_is_named(tmp_path):
     (tmp_path / "bad.json").write_text("{")
     with pytest.raises(ValueError, match="bad.json: "):
         read_template(tmp_path / "bad.json")
+
+
+OWN_TASK = {"title": "recolouring", "dimensions": ["form", "aesthetics"], "probability": 0.5}
+
+
+def test_a_task_file_adds_tasks_and_dimensions():
+    content = {"tasks": {"recolour": OWN_TASK}, "dimensions": {"form": {"words": "as it was"}}}
+    found = read_tasks(content, ("fill",), ("aesthetics",))
+    assert found.tasks["recolour"].dimensions == ("form", "aesthetics")
+    assert found.dimensions == {"form": "as it was"}
+    fixed = {"tasks": {"recolour": OWN_TASK | {"prompt": "red"}}} | {
+        "dimensions": content["dimensions"]
+    }
+    other = read_tasks(fixed, ("fill",), ("aesthetics",))
+    assert other.digest("prompt") != found.digest("prompt")
+    assert other.digest("dimensions") == found.digest("dimensions")
+    assert TaskFile().version == TaskFile().digest("prompt") == ""
+
+
+@pytest.mark.parametrize(
+    ("tasks", "dimensions", "message"),
+    [
+        ({"fill": OWN_TASK}, {}, "tasks.fill is there already"),
+        ({"Fill": OWN_TASK}, {}, "tasks.Fill: a-z"),
+        ({"other": OWN_TASK | {"titel": "x"}}, {}, "tasks.other.titel is unknown"),
+        ({"other": {"title": "x"}}, {}, "tasks.other.dimensions is missing"),
+        ({"other": OWN_TASK | {"dimensions": ["nice"]}}, {}, "no 'nice'; there are aesthetics, fo"),
+        ({"other": OWN_TASK | {"dimensions": []}}, {}, "tasks.other.dimensions is \\[\\]"),
+        ({"other": OWN_TASK | {"probability": -1}}, {}, "probability is -1: at least 0"),
+        ({"other": OWN_TASK}, {"aesthetics": {"words": "x"}}, "dimensions.aesthetics is there alr"),
+        ({"other": OWN_TASK}, {"new": {"words": "{prompt}"}}, "text_alignment alone may"),
+    ],
+)
+def test_what_is_wrong_in_a_task_file_is_named(tasks, dimensions, message):
+    dimensions = {"form": {"words": "as it was"}} | dimensions
+    with pytest.raises(ValueError, match=message):
+        read_tasks({"tasks": tasks, "dimensions": dimensions}, ("fill",), ("aesthetics",))

@@ -49,7 +49,7 @@ EXPECTED = {
         reward.optimizer.eps reward.optimizer.weight_decay reward.optimizer.clip_norm
         reward.optimizer.moments""",
     "....+!!!": "reward.steps",
-    ".....!!!": """rl.algorithm rl.batch_size rl.lora.rank rl.reward_upper_bound
+    ".....!!!": """rl.batch_size rl.lora.rank rl.reward_upper_bound
         rl.vocabulary
         rl.judge_int8 rl.ema_decay rl.num_steps rl.t1 rl.t2 rl.guidance_scale
         rl.policy_true_cfg_scale
@@ -84,7 +84,7 @@ EXPECTED = {
 """Action -> the fields of configs/mini.py whose change leads to it."""
 
 ELSEWHERE = """stages data.source data.path annotate.by annotate.path models.editor
-    candidates.transform evaluate.oracle rl.reward
+    candidates.transform evaluate.oracle rl.reward rl.algorithm
     models.transformer models.judge evaluate.judge evaluate.answers reward.query_template"""
 """Fields that name files or choose what is read: their tests follow."""
 
@@ -191,13 +191,15 @@ def test_values_count_not_how_they_are_spelled(tmp_path):
     assert verdicts(then, config, tmp_path) == "....!!!!"
 
 
-def test_a_reward_counts_by_what_is_in_its_file(tmp_path):
-    path = tmp_path / "reward.py"
+@pytest.mark.parametrize("field", ["rl__reward", "rl__algorithm"])
+def test_a_plug_in_counts_by_what_is_in_its_file(field, tmp_path):
+    path = tmp_path / "plugin.py"
     path.write_text("a = 1")
-    config = changed(mini(), rl__reward=str(path))
+    config = changed(mini(), **{field: str(path)})
     then = inputs(config, tmp_path)
+    assert verdicts(then, mini(), tmp_path) == ".....!!!"
     moved = shutil.copy(path, tmp_path / "moved.py")
-    assert verdicts(then, changed(config, rl__reward=moved), tmp_path) == "." * 8
+    assert verdicts(then, changed(config, **{field: moved}), tmp_path) == "." * 8
     path.write_text("a = 2")
     assert verdicts(then, config, tmp_path) == ".....!!!"
 

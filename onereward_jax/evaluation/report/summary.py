@@ -22,7 +22,8 @@ def summarize(inputs: ReportInputs) -> dict[str, Any]:
     for (task, dimension), accuracy in inputs.judge.items():
         row = dataclasses.asdict(accuracy)
         row["low"], row["high"] = accuracy.interval
-        row["paper_accuracy"] = PAPER_ACCURACY[task, dimension] / 100
+        if (task, dimension) in PAPER_ACCURACY:  # not of tasks of one's own
+            row["paper_accuracy"] = PAPER_ACCURACY[task, dimension] / 100
         judge.setdefault(str(task), {})[str(dimension)] = row
     rewards: dict[str, dict[str, Any]] = {}
     for (task, dimension), curve in inputs.rewards.items():

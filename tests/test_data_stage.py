@@ -51,7 +51,7 @@ def context_of(workdir, rl=None, **fields):
     [
         (
             {"source": "foldr"},
-            "config.data.source is 'foldr': neither 'folder' or 'tfds' nor an",
+            "config.data.source is 'foldr': neither 'folder', 'tfds' nor an",
         ),
         ({"source": "folder"}, "config.data.path is empty: config.data.source = 'folder' needs"),
         ({"source": "tfds"}, "config.data.path is empty: config.data.source = 'tfds' needs"),

@@ -91,7 +91,7 @@ ALL_DIMENSIONS_OF_REMOVAL = {"rl.dimension_weights.removal_quality": 0.0}
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"rl.algorithm": "dynamc"}, "config.rl.algorithm is 'dynamc': neither 'frozen' or 'dyn"),
+        ({"rl.algorithm": "dynamc"}, "config.rl.algorithm is 'dynamc': neither 'frozen', 'dyn"),
         ({"rl.t2": 40}, "config.rl.t1 is 30 and t2 is 40: .* < num_steps, 40"),
         ({"rl.microbatches": 0}, "config.rl.microbatches is 0"),
         ({"rl.ema_decay": 1.5}, "config.rl.ema_decay is 1.5"),

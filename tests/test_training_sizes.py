@@ -17,7 +17,7 @@ from onereward_jax.policy import read_policy
 from onereward_jax.reward.judge_loader import read_scorer
 from onereward_jax.tasks import MAX_DIMENSIONS
 from onereward_jax.train_compile.programs import PUBLISHED, make_programs
-from onereward_jax.train_compile.saving import held, saving_of
+from onereward_jax.train_compile.saving import bytes_per_device, saving_of
 
 BRANCHES = 2
 """Forwards at each noise level of the configs' true guidance: negative and positive prompt."""
@@ -128,5 +128,9 @@ def test_saving_takes_a_device_s_part_of_a_layer_beside_what_stays(stage, layer)
     state, *frozen = step.arguments
     saving = saving_of(step.written, {})
     models = (state.params, state.ema, frozen[0] if stage == "rl" else None)
-    assert saving.stays == held(models) < held((state, models[2])) - 7 * count(state.params) // 4
+    assert (
+        saving.stays
+        == bytes_per_device(models)
+        < bytes_per_device((state, models[2])) - 7 * count(state.params) // 4
+    )
     assert 0 < saving.beside <= 4 * layer / 4

@@ -133,4 +133,4 @@ def test_saving_takes_a_device_s_part_of_a_layer_beside_what_stays(stage, layer)
         == bytes_per_device(models)
         < bytes_per_device((state, models[2])) - 7 * count(state.params) // 4
     )
-    assert 0 < saving.beside <= 4 * layer / 4
+    assert 0 < saving.temporary <= 4 * layer / 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -61,6 +62,8 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
         for a hub repository), or no vocabulary.
       ValueError: transformers cannot read it.
     """
+    # Otherwise it warns on import that torch is missing, which tokenizers do not need.
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     import transformers  # late: see `Tokenizer`
 
     folder = Path(folder)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-from onereward_jax.chain.chain import run_chain
+from onereward_jax.chain.runner import run_chain
 from onereward_jax.chain.stage_record import COMPLETE, read_record
 from onereward_jax.common.config_files import load_config
 from onereward_jax.parallel import make_mesh

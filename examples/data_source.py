@@ -13,7 +13,7 @@ import pathlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
-from onereward_jax.chain.config_rules import NAMED
+from onereward_jax.chain.allowed_values import NAMED
 from onereward_jax.common.rng import generator
 from onereward_jax.data.boxes import bounding_box
 from onereward_jax.data.example import Example, RowError

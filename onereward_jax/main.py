@@ -34,10 +34,10 @@ from onereward_jax.parallel import distributed, is_writer, make_mesh
 from onereward_jax.parallel.cpu_threads import set_cpu_threads
 from onereward_jax.parallel.distributed import gather_on_writer
 from onereward_jax.parallel.preemption import hearing_signals
-from onereward_jax.parallel.rendezvous import PeerLost
+from onereward_jax.parallel.startup_check import PeerLost
 from onereward_jax.stages import STAGES
-from onereward_jax.stages.logging_setup import prepare_logging
 from onereward_jax.stages.registry import stages_of
+from onereward_jax.stages.training_logs import prepare_logging
 from onereward_jax.task_file import VARIABLE
 from onereward_jax.tasks import OWN
 from onereward_jax.training.nonfinite_steps import TooManyRefusedSteps

@@ -28,7 +28,7 @@ from onereward_jax.parallel import (
 )
 from onereward_jax.parallel.gather_layers import layers_on_writer
 from onereward_jax.parallel.preemption import hearing_signals, stop_points
-from onereward_jax.parallel.rendezvous import PeerLost
+from onereward_jax.parallel.startup_check import PeerLost
 from onereward_jax.training.checkpoint import Checkpointer
 from onereward_jax.training.metrics_jsonl import MetricsWriter
 from onereward_jax.training.train_loop import LoopConfig, train

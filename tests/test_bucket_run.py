@@ -18,8 +18,8 @@ from bucket_hosts_program import candidate
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from onereward_jax.annotation import PreferenceStore
-from onereward_jax.chain import Stage, StageContext, config_rules, run_chain
-from onereward_jax.chain.config_rules import Rule, whole
+from onereward_jax.chain import Stage, StageContext, allowed_values, run_chain
+from onereward_jax.chain.allowed_values import Rule, whole
 from onereward_jax.chain.output_folders import open_workdir
 from onereward_jax.chain.staleness import Effect, how, output
 from onereward_jax.chain.workdir_lock import WorkdirLock, WorkdirLocked
@@ -73,8 +73,8 @@ CHAIN = (
 
 @pytest.fixture
 def config(monkeypatch):
-    monkeypatch.setitem(config_rules.RULES, "numbers.size", whole(0))
-    monkeypatch.setitem(config_rules.RULES, "double.fail_after", Rule("", lambda value: True))
+    monkeypatch.setitem(allowed_values.RULES, "numbers.size", whole(0))
+    monkeypatch.setitem(allowed_values.RULES, "double.fail_after", Rule("", lambda value: True))
     return ConfigDict(
         {"seed": 0, "stages": ("numbers", "double"), "numbers": {"size": 4},
          "double": {"fail_after": -1}}

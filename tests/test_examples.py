@@ -16,7 +16,7 @@ from ml_collections import FrozenConfigDict
 from PIL import Image
 from test_main import ROOT, get_config
 
-from onereward_jax.annotation.annotator import Asked
+from onereward_jax.annotation.annotator_interface import Asked
 from onereward_jax.chain.plugins import load, maker
 from onereward_jax.stages.rl_settings import algorithm_of
 from onereward_jax.tasks import Task

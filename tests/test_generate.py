@@ -20,7 +20,7 @@ from onereward_jax.parallel import batch_sharding, make_mesh, mesh_jit
 from onereward_jax.policy import FillPolicy, PolicyParams, PromptEmbeds, euler_step, sigma_table
 from onereward_jax.policy.generate import EditBatch, edited, make_generate
 from onereward_jax.policy.policy_loader import abstract_params
-from onereward_jax.training.flop_counter import Assumptions, function_flops
+from onereward_jax.training.count_jaxpr_flops import Assumptions, function_flops
 
 SIZE = (tiny_models.SIDE, tiny_models.SIDE)
 POINTS = 8

@@ -13,7 +13,7 @@ from test_training_loop import ABOUT, abstract, data, fresh, regression
 
 from onereward_jax.parallel import make_mesh, shard_batch
 from onereward_jax.parallel.distributed import find_cluster_config
-from onereward_jax.parallel.rendezvous import PeerLost, names_of, rendezvous
+from onereward_jax.parallel.startup_check import PeerLost, names_of, rendezvous
 from onereward_jax.training.checkpoint import Checkpointer
 from onereward_jax.training.metrics_jsonl import read_metrics
 

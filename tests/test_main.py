@@ -13,10 +13,10 @@ import pytest
 from ml_collections import ConfigDict, FrozenConfigDict
 
 import onereward_jax
-from onereward_jax.chain import Stage, StageContext, config_rules, plugins
-from onereward_jax.chain.chain import Outcome
+from onereward_jax.chain import Stage, StageContext, allowed_values, plugins
 from onereward_jax.chain.closing_table import print_outcomes
 from onereward_jax.chain.preflight import check_config
+from onereward_jax.chain.runner import Outcome
 from onereward_jax.chain.stage_record import StageRecord
 from onereward_jax.chain.staleness import OF_THE_RUN, leaves, readers, require_sections
 from onereward_jax.common.config_files import (
@@ -118,7 +118,7 @@ def test_configs_serve_the_stages_they_name(path):
         for field in plugins.FUNCTIONS
         for name in plugins.fields_of(FrozenConfigDict(config), field)
     }
-    assert set(leaves(config)) <= rules | set(config_rules.RULES)
+    assert set(leaves(config)) <= rules | set(allowed_values.RULES)
     json.dumps(flatten_config(config))
 
 

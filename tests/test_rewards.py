@@ -18,7 +18,7 @@ from onereward_jax.chain import plugins
 from onereward_jax.chain.stage import StageContext
 from onereward_jax.parallel import shard_batch
 from onereward_jax.reward import PairScorer
-from onereward_jax.stages.reward_plugin import reward_of
+from onereward_jax.stages.make_reward import reward_of
 from onereward_jax.tasks import DIMENSIONS, TASKS
 from onereward_jax.training.metrics import scalars
 from onereward_jax.training.rl_config import RLConfig, RLModels

@@ -13,8 +13,8 @@ import pytest
 from ml_collections import ConfigDict
 
 import onereward_jax
-from onereward_jax.chain import Stage, StageContext, config_rules, run_chain
-from onereward_jax.chain.config_rules import FLAG, TEXT, Rule, each, whole
+from onereward_jax.chain import Stage, StageContext, allowed_values, run_chain
+from onereward_jax.chain.allowed_values import FLAG, TEXT, Rule, each, whole
 from onereward_jax.chain.saved_command import Command, read_command
 from onereward_jax.chain.stage_record import read_record
 from onereward_jax.chain.staleness import Effect, adds, grows, how, output, updates
@@ -101,7 +101,7 @@ def rules(monkeypatch):
         "double.more": TEXT,
     }
     for name, rule in rules.items():
-        monkeypatch.setitem(config_rules.RULES, name, rule)
+        monkeypatch.setitem(allowed_values.RULES, name, rule)
 
 
 EVERYTHING = {"count": True, "double": True, "total": True}

@@ -19,7 +19,7 @@ from onereward_jax.train_compile.programs import Job, Main
 from onereward_jax.train_compile.report import Report
 from onereward_jax.train_compile.search_space import MOST_TENSOR, RunLayout, candidates
 from onereward_jax.train_compile.topology import Topology
-from onereward_jax.training.flop_counter import Assumptions
+from onereward_jax.training.count_jaxpr_flops import Assumptions
 from onereward_jax.training.train_state import TrainState
 
 CONFIGS = pathlib.Path(onereward_jax.__file__).parents[1] / "configs"

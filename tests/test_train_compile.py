@@ -20,7 +20,7 @@ from onereward_jax.train_compile.hlo import Traffic, collective_traffic, largest
 from onereward_jax.train_compile.programs import make_program
 from onereward_jax.train_compile.topology import Topology
 from onereward_jax.train_compile.traced_arrays import largest_arrays_of
-from onereward_jax.training.flop_counter import Assumptions, count_flops, function_flops
+from onereward_jax.training.count_jaxpr_flops import Assumptions, count_flops, function_flops
 
 ROOT = pathlib.Path(onereward_jax.__file__).parents[1]
 PRODUCT = 2 * 8 * 8 * 8

@@ -21,7 +21,7 @@ from tensorboardX.proto.event_pb2 import Event
 from onereward_jax.chain import StageContext
 from onereward_jax.parallel import make_mesh
 from onereward_jax.parallel.peak_flops import PEAK_FLOPS, peak_flops
-from onereward_jax.stages.logging_setup import prepare_logging, training_logs
+from onereward_jax.stages.training_logs import prepare_logging, training_logs
 from onereward_jax.training import loggers
 from onereward_jax.training.loggers import TensorBoard, WeightsAndBiases
 from onereward_jax.training.metrics import mean_of

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from onereward_jax.chain.chain import Outcome
+from onereward_jax.chain.runner import Outcome
 
 
 def print_outcomes(outcomes: Sequence[Outcome], workdir: str) -> None:

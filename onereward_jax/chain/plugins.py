@@ -7,7 +7,7 @@ one function, named after what it makes, and may declare the config fields that 
 
     def make_source(config): ...
 
-The rules are those of `config_rules`. If such a field or the file changes, the stage is rerun. An
+The rules are those of `allowed_values`. If such a field or the file changes, the stage is rerun. An
 optional `check(config)` is called before the first stage; an optional `describe(config)` returns
 text for the model card. `docs/extend.md` has an example of each.
 """
@@ -25,7 +25,7 @@ from typing import Any
 
 from ml_collections import FrozenConfigDict
 
-from onereward_jax.chain.config_rules import Rule
+from onereward_jax.chain.allowed_values import Rule
 from onereward_jax.storage import local_path
 
 FUNCTIONS = {

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 from ml_collections import FrozenConfigDict
 
-from onereward_jax.chain.config_rules import RULES
+from onereward_jax.chain.allowed_values import RULES
 from onereward_jax.chain.plugins import fields_of
 from onereward_jax.chain.saved_command import overridden
 from onereward_jax.chain.stage import Stage, StageContext

@@ -12,8 +12,8 @@ from etils import epath
 from jax.sharding import Mesh
 from ml_collections import FrozenConfigDict
 
+from onereward_jax.chain.allowed_values import Rule
 from onereward_jax.chain.base_models import made_by, made_folder
-from onereward_jax.chain.config_rules import Rule
 from onereward_jax.chain.output_folders import OutputFolders
 from onereward_jax.chain.staleness import Effect, Fields
 from onereward_jax.convert import resolve_folder

@@ -30,7 +30,7 @@ from array_record.python import array_record_module
 from onereward_jax.common.atomic_file import atomic_file
 from onereward_jax.data.example import SPLITS, RowError, Split
 from onereward_jax.data.index import Index, Row, Shard, columns, read_index, row_of, write_index
-from onereward_jax.data.source import TripletSource
+from onereward_jax.data.source_interface import TripletSource
 from onereward_jax.data.tfds_record import features, serialize
 
 NAME, VERSION = "triplets", "3.0.0"

@@ -17,7 +17,7 @@ from jaxtyping import Float, Float32
 from ml_collections import FrozenConfigDict
 from PIL import Image
 
-from onereward_jax.chain.config_rules import SHARE, between
+from onereward_jax.chain.allowed_values import SHARE, between
 from onereward_jax.common.rng import generator
 from onereward_jax.mini.scene_source import require_scenes
 

@@ -9,8 +9,8 @@ import dataclasses
 
 from ml_collections import FrozenConfigDict
 
-from onereward_jax.annotation.annotator import Asked, BestAndWorst
-from onereward_jax.chain.config_rules import SHARE, number
+from onereward_jax.annotation.annotator_interface import Asked, BestAndWorst
+from onereward_jax.chain.allowed_values import SHARE, number
 from onereward_jax.common.rng import generator
 from onereward_jax.mini.oracle import SceneOracle, SceneTruth, annotate
 from onereward_jax.mini.scene_source import require_scenes
@@ -38,7 +38,7 @@ class OracleAnnotator:
     name: str = "oracle"
 
     def answer(self, asked: Asked) -> BestAndWorst:
-        """See `annotation.annotator.Annotator`."""
+        """See `annotation.annotator_interface.Annotator`."""
         triplet = SceneTruth.from_example(asked.example)
         scores = [self.oracle.scores(picture, triplet) for picture in asked.pictures]
         rng = generator(self.seed, "oracle", asked.name)

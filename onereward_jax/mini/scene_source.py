@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from ml_collections import FrozenConfigDict
 
-from onereward_jax.chain.config_rules import whole
+from onereward_jax.chain.allowed_values import whole
 from onereward_jax.data.aspect_buckets import Size
 from onereward_jax.data.example import SPLITS, Example, RowError, Split
 from onereward_jax.mini.world.make_scene import make_scene

@@ -31,7 +31,7 @@ from onereward_jax.common.user_errors import (
     WaitingForPeople,
 )
 from onereward_jax.parallel.jax_internals import detect_cluster, key_value_store, process_count
-from onereward_jax.parallel.rendezvous import PeerLost, names_of, rendezvous
+from onereward_jax.parallel.startup_check import PeerLost, names_of, rendezvous
 
 SILENCE_SECONDS = 120.0
 """Heartbeat timeout: a process silent for this long counts as dead, and all others are ended. Four

@@ -1,7 +1,6 @@
 """The reward model: query Φ, differentiable image preprocessing, scorer for P("Yes")."""
 
 from onereward_jax.reward.image_preprocess import ImageProcessor
-from onereward_jax.reward.interface import PairScorer, Questions, Reward
 from onereward_jax.reward.jitter import Jitter, jitter_pairs
 from onereward_jax.reward.query import QueryBatch, QueryLayout, QueryTokenizer
 from onereward_jax.reward.query_template import (
@@ -10,6 +9,7 @@ from onereward_jax.reward.query_template import (
     packaged_template,
     read_template,
 )
+from onereward_jax.reward.reward_interface import PairScorer, Questions, Reward
 from onereward_jax.reward.scorer import Scorer
 
 __all__ = [

@@ -22,7 +22,7 @@ from PIL import Image
 
 from onereward_jax.annotation import Candidate, Preference, PreferenceStore
 from onereward_jax.annotation.agreement import Agreement, agreement_by_dimension, overall_agreement
-from onereward_jax.annotation.annotator import Annotator, Asked
+from onereward_jax.annotation.annotator_interface import Annotator, Asked
 from onereward_jax.annotation.answers import Answers, read_answers
 from onereward_jax.annotation.picture_digests import question_digest
 from onereward_jax.annotation.questions import FILE, Question
@@ -251,7 +251,7 @@ def _annotator(context: StageContext) -> Annotator:
     if not isinstance(annotator, Annotator):
         raise ValueError(
             f"config.annotate.by is {by!r}: its make_annotator(config) gives "
-            f"{type(annotator).__name__}, not a onereward_jax.annotation.annotator.Annotator"
+            f"{type(annotator).__name__}, not an Annotator (annotation/annotator_interface.py)"
         )
     return annotator
 

@@ -16,7 +16,7 @@ from onereward_jax.data.folder_source import FolderSource, small_rows
 from onereward_jax.data.index import write_index
 from onereward_jax.data.metadata import Row, read_rows, refuse_rows
 from onereward_jax.data.shard_writer import write_triplets
-from onereward_jax.data.source import TripletSource
+from onereward_jax.data.source_interface import TripletSource
 from onereward_jax.data.splits import check_splits
 from onereward_jax.data.triplets import MissingFeatures, Triplets, check_data_set
 from onereward_jax.parallel.preemption import stop_points
@@ -166,6 +166,6 @@ def _own_source(config: FrozenConfigDict) -> TripletSource:
     if not isinstance(source, TripletSource):
         raise ValueError(
             f"config.data.source is {config.data.source!r}: its make_source(config) gives "
-            f"{type(source).__name__}, not a onereward_jax.data.source.TripletSource"
+            f"{type(source).__name__}, not a onereward_jax.data.source_interface.TripletSource"
         )
     return source

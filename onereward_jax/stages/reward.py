@@ -52,7 +52,7 @@ from onereward_jax.stages.reward_settings import reward_options, reward_settings
 from onereward_jax.stages.run_training import Prepared, loop_of, run_training
 from onereward_jax.stages.settings import check_batch
 from onereward_jax.tasks import DIMENSIONS, OWN, TASKS, Dimension, Task
-from onereward_jax.training.flop_counter import Assumptions
+from onereward_jax.training.count_jaxpr_flops import Assumptions
 from onereward_jax.training.metrics_jsonl import MetricsWriter
 from onereward_jax.training.model_flops import full_attention_share, reward_model_flops
 from onereward_jax.training.nonfinite_steps import Advice

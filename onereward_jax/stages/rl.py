@@ -35,12 +35,12 @@ from onereward_jax.policy import TextCache, open_text_cache, read_policy
 from onereward_jax.policy.lora_adapters import abstract_adapter, init_adapter
 from onereward_jax.policy.policy_loader import abstract_params
 from onereward_jax.reward import Questions
-from onereward_jax.reward.interface import dimension_mask
+from onereward_jax.reward.reward_interface import dimension_mask
 from onereward_jax.stages.data import open_triplets
 from onereward_jax.stages.flow_matching_targets import check_targets, check_targets_ahead
 from onereward_jax.stages.guidance_settings import guidance_apart, rl_guidance
+from onereward_jax.stages.make_reward import needs_judge, reward_of
 from onereward_jax.stages.prompt_checks import check_prompts, prompts_of, settle_prompts
-from onereward_jax.stages.reward_plugin import needs_judge, reward_of
 from onereward_jax.stages.rl_settings import (
     editor_options,
     judge_options,
@@ -50,7 +50,7 @@ from onereward_jax.stages.rl_settings import (
 from onereward_jax.stages.run_training import Prepared, loop_of, run_training
 from onereward_jax.stages.settings import check_batch
 from onereward_jax.tasks import TASKS, Task
-from onereward_jax.training.flop_counter import Assumptions
+from onereward_jax.training.count_jaxpr_flops import Assumptions
 from onereward_jax.training.metrics_jsonl import MetricsWriter
 from onereward_jax.training.model_flops import full_attention_share, rl_model_flops
 from onereward_jax.training.nonfinite_steps import Advice

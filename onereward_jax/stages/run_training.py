@@ -12,8 +12,8 @@ from ml_collections import FrozenConfigDict
 from onereward_jax.chain.stage import StageContext
 from onereward_jax.parallel import shard_batch
 from onereward_jax.parallel.progress import announce
-from onereward_jax.stages.logging_setup import training_logs
 from onereward_jax.stages.settings import from_section, plain
+from onereward_jax.stages.training_logs import training_logs
 from onereward_jax.training.checkpoint import About, Checkpointer
 from onereward_jax.training.nonfinite_steps import Advice
 from onereward_jax.training.optimizer import OptimizerConfig, in_words

@@ -27,7 +27,7 @@ from onereward_jax.policy import read_policy
 from onereward_jax.policy.generate import make_generate
 from onereward_jax.policy.policy_loader import abstract_params
 from onereward_jax.reward.judge_loader import abstract_reward_params, read_scorer
-from onereward_jax.stages.reward_plugin import needs_judge
+from onereward_jax.stages.make_reward import needs_judge
 from onereward_jax.stages.reward_settings import query_template, reward_options, reward_settings
 from onereward_jax.stages.rl_settings import editor_options, judge_options, rl_settings
 from onereward_jax.stages.settings import check_batch, compute_dtype
@@ -37,7 +37,7 @@ from onereward_jax.training.abstract_batches import (
     abstract_questions,
     abstract_rl_batch,
 )
-from onereward_jax.training.flop_counter import Assumptions
+from onereward_jax.training.count_jaxpr_flops import Assumptions
 from onereward_jax.training.model_flops import (
     edit_model_flops,
     full_attention_share,

@@ -25,7 +25,7 @@ from onereward_jax.train_compile.programs import Job
 from onereward_jax.train_compile.saving import Saving, bytes_per_device, saving_of
 from onereward_jax.train_compile.topology import Topology
 from onereward_jax.train_compile.traced_arrays import largest_arrays_of
-from onereward_jax.training.flop_counter import count_flops
+from onereward_jax.training.count_jaxpr_flops import count_flops
 
 EFFORT = "O1"
 """Skips the search for the fastest code, which takes half of a compilation and more. Memory and

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from jax.extend import core
 
 from onereward_jax.train_compile.chips import GIB
-from onereward_jax.training.flop_counter import inner_jaxprs
+from onereward_jax.training.count_jaxpr_flops import inner_jaxprs
 
 
 def largest_arrays_of(jaxpr: core.Jaxpr, count: int) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from onereward_jax.data.aspect_buckets import Size
 from onereward_jax.policy.fill_policy import FillPolicy
 from onereward_jax.policy.model_inputs import Condition, PromptEmbeds
 from onereward_jax.reward import QueryBatch, Scorer
-from onereward_jax.training.flop_counter import Assumptions, function_flops
+from onereward_jax.training.count_jaxpr_flops import Assumptions, function_flops
 from onereward_jax.training.rl_config import RLConfig, RLModels
 
 Shape = jax.ShapeDtypeStruct

@@ -98,7 +98,7 @@ class RLModels:
 
     Attributes:
       editor: policy and reference.
-      scorer: the reward, see `reward.interface`.
+      scorer: the reward, see `reward.reward_interface`.
       asks: whether it is given questions; otherwise the batch.
     """
 

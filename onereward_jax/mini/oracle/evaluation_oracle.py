@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import UInt8
 from ml_collections import FrozenConfigDict
 
-from onereward_jax.chain.config_rules import number
+from onereward_jax.chain.allowed_values import number
 from onereward_jax.mini.oracle.reading import WordReader, letters_read
 from onereward_jax.mini.oracle.scene_oracle import SceneOracle
 from onereward_jax.mini.oracle.triplet import SceneTruth
@@ -22,7 +22,7 @@ FIELDS = {"mini.same_margin": number(0.0)}
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class EvaluationOracle:
-    """See `evaluation.oracle.Oracle`."""
+    """See `evaluation.oracle_interface.Oracle`."""
 
     oracle: SceneOracle
     reader: WordReader

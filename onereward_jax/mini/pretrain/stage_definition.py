@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onereward_jax.chain.config_rules import (
+from onereward_jax.chain.allowed_values import (
     SHARE,
     SIDE,
     Rule,

@@ -4,7 +4,7 @@ from onereward_jax.mini.world.colour_words import NAMED_COLOURS, describe_colour
 from onereward_jax.mini.world.make_scene import make_scene
 from onereward_jax.mini.world.photos import PHOTOS
 from onereward_jax.mini.world.prompts import prompt_colour, prompts
-from onereward_jax.mini.world.scene import Scene
+from onereward_jax.mini.world.scene_record import Scene
 from onereward_jax.mini.world.sprites import NAMED, TEST_ONLY, TRAIN_ONLY, named_pictures
 from onereward_jax.mini.world.words import WORDS
 

@@ -11,7 +11,7 @@ from onereward_jax.mini.world.masks import border_mask
 from onereward_jax.mini.world.objects import random_object
 from onereward_jax.mini.world.photos import crop_photo
 from onereward_jax.mini.world.prompts import colour_prompts
-from onereward_jax.mini.world.scene import Scene, mask_pixels
+from onereward_jax.mini.world.scene_record import Scene, mask_pixels
 from onereward_jax.mini.world.sprites import anonymous_sprites
 from onereward_jax.tasks import FIXED_PROMPTS, Task
 

@@ -13,7 +13,7 @@ from onereward_jax.mini.world.masks import box_mask, grow
 from onereward_jax.mini.world.objects import random_object
 from onereward_jax.mini.world.photos import crop_photo
 from onereward_jax.mini.world.prompts import object_prompts, word_prompts
-from onereward_jax.mini.world.scene import Picture, Scene, mask_pixels
+from onereward_jax.mini.world.scene_record import Picture, Scene, mask_pixels
 from onereward_jax.mini.world.sprites import NAMED
 from onereward_jax.mini.world.words import FACES, WORDS, word_picture
 from onereward_jax.tasks import Task

@@ -10,7 +10,7 @@ from onereward_jax.data.example import Split
 from onereward_jax.mini.world.extend import extend_scene
 from onereward_jax.mini.world.fill import object_scene, word_scene
 from onereward_jax.mini.world.removal import removal_scene
-from onereward_jax.mini.world.scene import Scene
+from onereward_jax.mini.world.scene_record import Scene
 from onereward_jax.tasks import Task
 
 WORD_SHARE = 0.3

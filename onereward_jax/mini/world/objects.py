@@ -14,7 +14,7 @@ from onereward_jax.mini.world.masks import (
     place,
     stroke_mask,
 )
-from onereward_jax.mini.world.scene import Picture
+from onereward_jax.mini.world.scene_record import Picture
 from onereward_jax.mini.world.sprites import Sprite, silhouette, sprite_picture
 
 RADIUS = (2, 5)

@@ -9,7 +9,7 @@ from onereward_jax.data.example import Split
 from onereward_jax.mini.world.masks import Mask
 from onereward_jax.mini.world.objects import PlacedObject, random_object
 from onereward_jax.mini.world.photos import crop_photo
-from onereward_jax.mini.world.scene import Scene, mask_pixels
+from onereward_jax.mini.world.scene_record import Scene, mask_pixels
 from onereward_jax.mini.world.sprites import anonymous_sprites
 from onereward_jax.tasks import FIXED_PROMPTS, Task
 

@@ -30,7 +30,7 @@ from onereward_jax.stages.evaluate.report_contents import (
     read_judge_table,
     task_metrics,
 )
-from onereward_jax.stages.reward_plugin import needs_judge
+from onereward_jax.stages.make_reward import needs_judge
 from onereward_jax.stages.settings import plain
 from onereward_jax.tasks import TASKS
 

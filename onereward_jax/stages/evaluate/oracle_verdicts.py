@@ -11,7 +11,7 @@ from onereward_jax.chain.stage import StageContext
 from onereward_jax.data.triplets import Triplets
 from onereward_jax.evaluation.gains_by_dimension import ByDimension
 from onereward_jax.evaluation.gsb import Verdict, verdict_of
-from onereward_jax.evaluation.oracle import Oracle
+from onereward_jax.evaluation.oracle_interface import Oracle
 from onereward_jax.parallel.progress import progress_bar
 from onereward_jax.stages.evaluate.compared_edits import Pictures
 
@@ -33,7 +33,7 @@ def make_oracle(context: StageContext) -> Oracle | None:
     if oracle is not None and not isinstance(oracle, Oracle):
         raise ValueError(
             f"config.evaluate.oracle is {context.config.evaluate.oracle!r}: its make_oracle(config)"
-            f" gives {type(oracle).__name__}, not a onereward_jax.evaluation.oracle.Oracle"
+            f" gives {type(oracle).__name__}, not an Oracle (evaluation/oracle_interface.py)"
         )
     return oracle
 

@@ -11,7 +11,7 @@ from onereward_jax.chain.saved_command import read_command
 from onereward_jax.chain.stage import StageContext
 from onereward_jax.chain.stage_record import read_record
 from onereward_jax.evaluation.report import Agreed
-from onereward_jax.stages.reward_plugin import needs_judge
+from onereward_jax.stages.make_reward import needs_judge
 from onereward_jax.tasks import Dimension, Task
 
 WEIGHTS = {"policy": "its last weights", "ema": "the moving average of its weights (EMA)"}

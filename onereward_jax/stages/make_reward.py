@@ -1,4 +1,4 @@
-"""Makes the reward named by `config.rl.reward` for the stage `rl`; see `reward.interface`."""
+"""Makes the reward named by `config.rl.reward`; see `reward.reward_interface`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from ml_collections import FrozenConfigDict
 
 from onereward_jax.chain.plugins import maker
 from onereward_jax.chain.stage import StageContext
-from onereward_jax.reward.interface import Reward, Size
 from onereward_jax.reward.judge_loader import RewardModel, load_reward_params, read_reward_model
+from onereward_jax.reward.reward_interface import Reward, Size
 from onereward_jax.stages.rl_settings import judge_options
 
 JUDGE = "judge"

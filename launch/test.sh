@@ -12,8 +12,8 @@ Creates .venv if it does not exist, installs the package with the extras mini an
 the tests that are not marked slow, in two processes.
 
   launch/test.sh                          all quick tests
-  launch/test.sh --fast                   the inner loop, in 90 s on two cores: without the files
-                                          that LONG of tests/conftest.py names
+  launch/test.sh --fast                   the inner loop: without the long files
+                                          (LONG in tests/conftest.py)
   launch/test.sh -m slow                  slow tests
   launch/test.sh tests/test_main.py -n 0  one file, one process
 

@@ -57,7 +57,10 @@ LONG = (
     "test_generate.py",
     "test_attention.py",
     "test_vae.py",
+    "test_training_loop.py",
     "test_candidates_stage.py",
+    "test_bucket_run.py",
+    "test_compilation_cache.py",
 )
 """Files of more than ten seconds of processor time, the longest first.
 

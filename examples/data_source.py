@@ -1,7 +1,7 @@
-"""A data source of one's own: photographs, each with a piece of another one pasted into it.
+"""A custom data source: photographs, each with a piece of another photograph pasted into it.
 
-The piece is to be removed. What a perfect removal looks like is known: the photograph itself. So an
-annotator that compares with it (`examples/annotator.py`) can take the place of people.
+The task is to remove the piece. The perfect result is known: the original photograph. An annotator
+that compares with it (`examples/annotator.py`) can replace people.
 
     python -m onereward_jax.main --config=configs/mini.py:folder --workdir=runs/pasted \
       --config.data.source=examples/data_source.py --config.data.path=photos \
@@ -19,15 +19,15 @@ from onereward_jax.data.boxes import bounding_box
 from onereward_jax.data.example import Example, RowError
 from onereward_jax.tasks import FIXED_PROMPTS, Task
 
-FIELDS = {"data.path": NAMED}  # what this file reads beside the fields of the stage
+FIELDS = {"data.path": NAMED}  # fields that this file reads, in addition to the stage's
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 MASKS_PER_PHOTO = 4
-TEST_EVERY = 5  # each fifth photograph is for testing
+TEST_EVERY = 5  # every fifth photograph is in the test split
 
 
 class PastedPieces:
-    """Triplets of photographs; row after row, `MASKS_PER_PHOTO` of each."""
+    """Triplets made of photographs: `MASKS_PER_PHOTO` consecutive rows per photograph."""
 
     def __init__(self, folder, image_size, seed):
         self.photos = sorted(p for p in folder.iterdir() if p.suffix.lower() in PICTURES)
@@ -37,18 +37,18 @@ class PastedPieces:
 
     @property
     def sizes(self):
-        """All pictures are squares."""
+        """All images are squares of one size."""
         return ((self.image_size, self.image_size),)
 
     @property
     def splits(self):
-        """All rows of a photograph are in one split."""
+        """All rows of a photograph are in the same split."""
         numbers = range(len(self.photos) * MASKS_PER_PHOTO)
         first = [number // MASKS_PER_PHOTO % TEST_EVERY == 0 for number in numbers]
         return tuple("test" if one else "train" for one in first)
 
     def example(self, row):
-        """The triplet of a row; the same at every call, since it is drawn by its number."""
+        """The triplet of a row; deterministic, because the row number seeds the random draws."""
         number, rng = row // MASKS_PER_PHOTO, generator(self.seed, "pasted", row)
         other = (number + rng.integers(1, len(self.photos))) % len(self.photos)
         photo, piece = self.read(self.photos[number]), self.read(self.photos[other])
@@ -68,7 +68,7 @@ class PastedPieces:
         )
 
     def draw_mask(self, rng):
-        """An ellipse anywhere in the picture: 255 inside, 0 outside."""
+        """A random ellipse: 255 inside, 0 outside."""
         side = self.image_size
         height, width = rng.integers(side // 4, side // 2, size=2)
         top, left = rng.integers(0, side - height), rng.integers(0, side - width)
@@ -77,7 +77,7 @@ class PastedPieces:
         return np.asarray(mask)
 
     def read(self, path):
-        """The middle of a photograph, uint8 [h, w, 3]."""
+        """The photograph, center-cropped to a square, uint8 [h, w, 3]."""
         try:
             with Image.open(path) as picture:
                 square = ImageOps.fit(picture.convert("RGB"), (self.image_size, self.image_size))
@@ -86,13 +86,13 @@ class PastedPieces:
         return np.asarray(square)
 
     def refuse(self, errors):
-        """Called with the RowError of every bad row before anything is written."""
+        """Called with the RowError of each bad row, before anything is written."""
         if errors:
             raise ValueError("\n".join(sorted({str(error) for error in errors.values()})))
 
 
 def make_source(config):
-    """The source; called by the stage `data` and before the first stage."""
+    """Returns the source; called by the stage `data` and before the first stage."""
     folder = pathlib.Path(config.data.path)
     if not folder.is_dir():
         raise FileNotFoundError(f"config.data.path is {config.data.path!r}: no such folder")
@@ -100,5 +100,5 @@ def make_source(config):
 
 
 def describe(config):
-    """For the model card."""
+    """Text for the model card."""
     return "photographs with pieces of others pasted into them"

@@ -1,6 +1,6 @@
-"""A reward of one's own: the brighter the edited part, the better.
+"""A custom reward: the brighter the edited area, the better.
 
-No judge is trained; the gradient goes through this function alone.
+No judge is trained; the gradient comes from this function alone.
 
     python -m onereward_jax.main --config=configs/mini.py --workdir=runs/bright \
       --config.rl.reward=examples/reward.py --config.stages="('data','embed','rl','evaluate')"
@@ -13,10 +13,10 @@ from onereward_jax.reward import Reward
 
 
 class Bright:
-    """Compares the mean brightness inside the mask."""
+    """Compares mean brightness inside the mask."""
 
     def score(self, params, images_a, images_b, batch):
-        """log P("Yes") and log P("No"), [b, e] each, of images [b, h, w, 3] in [-1, 1]."""
+        """log P("Yes") and log P("No"), [b, e] each, for images [b, h, w, 3] in [-1, 1]."""
 
         def light(images):
             return jnp.mean(images * batch["mask"], axis=(1, 2, 3))
@@ -27,5 +27,5 @@ class Bright:
 
 
 def make_reward(config, mesh):
-    """The reward and its weights, of which it has one."""
+    """Returns the reward and its only weight."""
     return Reward(scorer=lambda size: Bright(), params={"scale": jnp.float32(10.0)})

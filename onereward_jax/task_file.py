@@ -1,16 +1,17 @@
-"""Tasks of one's own, beside the paper's: a TOML file that the variable ONEREWARD_TASKS names.
+"""Custom tasks: a TOML file, named by the environment variable ONEREWARD_TASKS.
 
     [tasks.recolour]
     title = "object recolouring"              # in the judge's question, in tables and plots
-    dimensions = ["text_alignment", "form"]   # E_k: the paper's dimensions, or those below
-    probability = 0.25                        # p_k, beside the paper's four, which sum to 1
-    prompt = "another colour"                 # optional: for who writes none
+    dimensions = ["text_alignment", "form"]   # E_k: dimensions of the paper or of this file
+    probability = 0.25                        # p_k; those of the paper's four tasks sum to 1
+    prompt = "another colour"                 # optional: default prompt
 
     [dimensions.form]
-    words = "form and texture as they were"   # in the question to the judge
+    words = "form and texture unchanged"      # in the judge's question
 
-`tasks` and `dimensions` may each hold several. The file is read once, when the package is imported,
-since the sizes of arrays depend on it: every process of a run needs the same variable.
+The file can contain several tasks and dimensions, in addition to those of the paper. It is read
+once, when the package is imported, because array sizes depend on it. All processes of a run need
+the same variable.
 """
 
 from __future__ import annotations
@@ -37,10 +38,10 @@ class OwnTask:
     """A task of the file.
 
     Attributes:
-      title: the name as people and the judge read it.
-      dimensions: E_k, by name.
-      probability: p_k, unless the config says otherwise.
-      prompt: what stands for the prompt where the user writes none; None: one has to be written.
+      title: display name, also used in the judge's questions.
+      dimensions: names of E_k.
+      probability: default of p_k in the config.
+      prompt: default prompt; None: the user must give a prompt.
     """
 
     title: str
@@ -51,12 +52,12 @@ class OwnTask:
 
 @dataclasses.dataclass(frozen=True)
 class TaskFile:
-    """What the file adds.
+    """The content of the file.
 
     Attributes:
-      path: of the file; "" where there is none.
-      tasks: by name.
-      dimensions: name -> the words that ask the judge about it.
+      path: path of the file; "" if there is none.
+      tasks: name -> task.
+      dimensions: name -> description in the judge's question.
     """
 
     path: str = ""
@@ -65,24 +66,24 @@ class TaskFile:
 
     @property
     def version(self) -> str:
-        """Names all that it says; "" where it says nothing."""
+        """Hash of the whole content; "" if it is empty."""
         return _digest([{name: vars(one) for name, one in self.tasks.items()}, self.dimensions])
 
     def digest(self, field: str) -> str:
-        """Names what a field says of each task, such as "prompt"; "" where there is no task."""
+        """Hash of one field of all tasks, e.g. "prompt"; "" if there are no tasks."""
         return _digest([{name: vars(one)[field] for name, one in self.tasks.items()}])
 
 
 @functools.cache
 def named_task_file(tasks: tuple[str, ...], dimensions: tuple[str, ...]) -> TaskFile:
-    """The file that the environment names; an empty one where it names none.
+    """The task file named by the environment variable; empty if it is not set.
 
     Args:
-      tasks, dimensions: names that are taken.
+      tasks, dimensions: reserved names.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: it cannot be used; says where and why.
+      ValueError: the file is invalid; names the entry.
     """
     path = os.environ.get(VARIABLE, "")
     if not path:
@@ -104,15 +105,15 @@ def read_tasks(
     *,
     path: str = "",
 ) -> TaskFile:
-    """What such a file holds.
+    """Parses the content of a task file.
 
     Args:
-      content: of the file.
-      tasks, dimensions: names that are taken.
-      path: of the file.
+      content: the parsed TOML.
+      tasks, dimensions: reserved names.
+      path: path of the file.
 
     Raises:
-      ValueError: naming the entry.
+      ValueError: an entry is invalid; names it.
     """
     _check_keys(content, {"tasks": Mapping, "dimensions": Mapping}, {"dimensions"}, "")
     words = {}
@@ -120,7 +121,7 @@ def read_tasks(
         _check_name(name, dimensions, "dimensions")
         _check_keys(entry, {"words": str}, (), f"dimensions.{name}")
         if "{prompt}" in entry["words"]:
-            raise ValueError(f"dimensions.{name}.words quote {{prompt}}: text_alignment alone may")
+            raise ValueError(f"dimensions.{name}.words: only text_alignment may use {{prompt}}")
         words[name] = entry["words"]
     found = {}
     for name, entry in content["tasks"].items():
@@ -130,11 +131,11 @@ def read_tasks(
         _check_keys(entry, kinds, {"prompt"}, place)
         if unknown := [one for one in entry["dimensions"] if one not in (*dimensions, *words)]:
             known = ", ".join((*dimensions, *words))
-            raise ValueError(f"{place}.dimensions: no {unknown[0]!r}; there are {known}")
+            raise ValueError(f"{place}.dimensions: unknown {unknown[0]!r}; known: {known}")
         if len(set(entry["dimensions"])) < len(entry["dimensions"]):
-            raise ValueError(f"{place}.dimensions names one twice")
+            raise ValueError(f"{place}.dimensions has duplicates")
         if not (0 <= entry["probability"] < math.inf):
-            raise ValueError(f"{place}.probability is {entry['probability']}: at least 0 expected")
+            raise ValueError(f"{place}.probability is {entry['probability']}: expected at least 0")
         found[name] = OwnTask(
             title=entry["title"],
             dimensions=tuple(entry["dimensions"]),
@@ -145,30 +146,32 @@ def read_tasks(
 
 
 def _digest(tables: list[Mapping[str, Any]]) -> str:
-    text = json.dumps(tables)  # in the order of the file: that of arrays
+    text = json.dumps(tables)  # not sorted: the order in the file is the order in arrays
     return hashlib.sha256(text.encode()).hexdigest()[:12] if any(tables) else ""
 
 
 def _check_name(name: str, taken: Collection[str], section: str) -> None:
     if not _NAME.fullmatch(name):
-        raise ValueError(f"{section}.{name}: a-z, 0-9 and _ make a name")
+        raise ValueError(
+            f"{section}.{name}: a name starts with a-z and contains only a-z, 0-9 and _"
+        )
     if name in taken:
-        raise ValueError(f"{section}.{name} is there already, in the package")
+        raise ValueError(f"{section}.{name} is already defined in the package")
 
 
 def _check_keys(
     entry: Any, kinds: Mapping[str, Any], optional: Collection[str], place: str
 ) -> None:
-    """Raises ValueError: a key is missing, unknown, empty or of another kind."""
+    """Raises ValueError: a key is missing or unknown, or a value empty or of the wrong type."""
     prefix = f"{place}." if place else ""
     if not isinstance(entry, Mapping):
-        raise ValueError(f"{place} is {entry!r}: a table expected")
+        raise ValueError(f"{place} is {entry!r}: expected a table")
     for name in entry:
         if name not in kinds:
-            raise ValueError(f"{prefix}{name} is unknown; there are {', '.join(kinds)}")
+            raise ValueError(f"{prefix}{name} is unknown; known: {', '.join(kinds)}")
     for name, kind in kinds.items():
         if name not in entry and name not in optional:
             raise ValueError(f"{prefix}{name} is missing")
         value = entry.get(name)
         if name in entry and (not isinstance(value, kind) or value in ("", [], {})):
-            raise ValueError(f"{prefix}{name} is {value!r}: not what is expected there")
+            raise ValueError(f"{prefix}{name} is {value!r}: empty or of the wrong type")

@@ -113,15 +113,15 @@ def test_a_task_file_adds_tasks_and_dimensions():
 @pytest.mark.parametrize(
     ("tasks", "dimensions", "message"),
     [
-        ({"fill": OWN_TASK}, {}, "tasks.fill is there already"),
-        ({"Fill": OWN_TASK}, {}, "tasks.Fill: a-z"),
+        ({"fill": OWN_TASK}, {}, "tasks.fill is already defined"),
+        ({"Fill": OWN_TASK}, {}, "tasks.Fill: a name starts"),
         ({"other": OWN_TASK | {"titel": "x"}}, {}, "tasks.other.titel is unknown"),
         ({"other": {"title": "x"}}, {}, "tasks.other.dimensions is missing"),
-        ({"other": OWN_TASK | {"dimensions": ["nice"]}}, {}, "no 'nice'; there are aesthetics, fo"),
+        ({"other": OWN_TASK | {"dimensions": ["nice"]}}, {}, "unknown 'nice'; known: aesthetics"),
         ({"other": OWN_TASK | {"dimensions": []}}, {}, "tasks.other.dimensions is \\[\\]"),
-        ({"other": OWN_TASK | {"probability": -1}}, {}, "probability is -1: at least 0"),
-        ({"other": OWN_TASK}, {"aesthetics": {"words": "x"}}, "dimensions.aesthetics is there alr"),
-        ({"other": OWN_TASK}, {"new": {"words": "{prompt}"}}, "text_alignment alone may"),
+        ({"other": OWN_TASK | {"probability": -1}}, {}, "probability is -1: expected at least 0"),
+        ({"other": OWN_TASK}, {"aesthetics": {"words": "x"}}, "aesthetics is already defined"),
+        ({"other": OWN_TASK}, {"new": {"words": "{prompt}"}}, "only text_alignment may"),
     ],
 )
 def test_what_is_wrong_in_a_task_file_is_named(tasks, dimensions, message):

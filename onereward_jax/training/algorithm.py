@@ -1,10 +1,10 @@
-"""What Algorithms 1 and 2 differ in, and what an algorithm of one's own may change.
+"""The RL algorithm: Algorithm 1 or 2 of the paper, or a custom one.
 
-Both compare the policy's image x_θ with the reference's x_ref and minimise Eq. 5. They differ in
-the weights that make x_ref: those that the policy began with, or the policy's moving average.
+Both compare the policy's image x_θ with the reference's image x_ref and minimise Eq. 5. They differ
+in the weights that generate x_ref: the initial policy, or the policy's moving average.
 
-A plug-in of `config.rl.algorithm` has `make_algorithm(config)`, which returns an `Algorithm` or an
-object of a subclass that overrides `loss` or `decay`.
+A plug-in named in `config.rl.algorithm` has a function `make_algorithm(config)`. It returns an
+`Algorithm` or an instance of a subclass that overrides `loss` or `decay`.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ Reference = Literal["first", "average"]
 
 @dataclasses.dataclass(frozen=True)
 class Algorithm:
-    """Where x_ref comes from, what a comparison costs, and how the policy is averaged.
+    """The source of x_ref, the loss of a comparison, and the decay of the moving average.
 
     The methods run inside the jitted step.
 
     Attributes:
-      reference: "first": the weights that the policy began with. "average": its moving average, so
-        that one transformer fewer is held.
+      reference: "first": the initial weights of the policy. "average": its moving average; needs
+        one transformer less in memory.
 
     Raises:
       ValueError: there is no such reference.
@@ -38,16 +38,16 @@ class Algorithm:
     def __post_init__(self) -> None:
         if self.reference not in get_args(Reference):
             known = " or ".join(map(repr, get_args(Reference)))
-            raise ValueError(f"reference is {self.reference!r}: {known} expected")
+            raise ValueError(f"reference is {self.reference!r}: expected {known}")
 
     def loss(
         self, log_yes: Float32[Array, "b e"], log_no: Float32[Array, "b e"], upper_bound: float
     ) -> Float32[Array, "b e"]:
-        """Eq. 5, max(0, λ - P("Yes")). Its slope in P is 0 from P = λ on (at the kink too).
+        """Eq. 5, max(0, λ - P("Yes")). The gradient is 0 for P >= λ.
 
         Args:
-          log_yes, log_no: log P("Yes") and log P("No") to "is x_θ better than x_ref?", for each
-            sample and dimension; anything where a task has no such dimension.
+          log_yes, log_no: log P("Yes") and log P("No") for "is x_θ better than x_ref?", for each
+            sample and dimension; arbitrary at padded dimensions.
           upper_bound: λ.
         """
         return jax.nn.relu(upper_bound - jnp.exp(log_yes))
@@ -57,7 +57,7 @@ class Algorithm:
 
         Args:
           decay: `config.rl.ema_decay`.
-          step: of the update, from 0.
+          step: index of the update, from 0.
         """
         return decay
 
@@ -69,4 +69,4 @@ DYNAMIC = Algorithm("average")
 """Algorithm 2."""
 
 ALGORITHMS = {"frozen": FROZEN, "dynamic": DYNAMIC}
-"""Those of the paper, by their names in `config.rl.algorithm`."""
+"""Value of `config.rl.algorithm` -> algorithm of the paper."""

@@ -1,4 +1,4 @@
-"""What the reinforcement step is given: settings, models, and weights that never change.
+"""Inputs of the RL step: settings, models, and frozen weights.
 
 Symbols of Section 3 of the paper (arXiv 2508.21066): λ `reward_upper_bound`, τ `ema_decay`,
 [t1, t2] `t1` and `t2`.
@@ -25,30 +25,30 @@ class RLConfig:
     """Settings of multi-task reward feedback learning.
 
     Attributes:
-      algorithm: where x_ref comes from and what a pair costs: `algorithm.FROZEN`, `DYNAMIC`, or
-        one of your own.
-      reward_upper_bound: λ of Eq. 5; a pair with P("Yes") above it gives no gradient.
-      dimension_weights: of the dimensions in the mean over E_k of Eq. 5, in the order of
-        `tasks.Dimension`; only their proportions within a task count.
+      algorithm: source of x_ref and loss of a pair: `algorithm.FROZEN`, `DYNAMIC`, or a custom
+        one.
+      reward_upper_bound: λ of Eq. 5; a pair with P("Yes") above it has zero gradient.
+      dimension_weights: weights of the mean over E_k in Eq. 5, in the order of `tasks.Dimension`;
+        only their ratios within a task matter.
       ema_decay: τ.
       num_steps: Euler steps of the sampling grid, for policy and reference.
-      t1, t2: both included: the policy takes t steps without gradient,
-        t drawn evenly from [t1, t2], and predicts x'_0 from noise level sigmas[t].
-      guidance_scale: embedded guidance, for all forwards.
-      reference_true_cfg_scale: true guidance of the reference rollout; 1.0 leaves it out.
-      policy_true_cfg_scale: the same of the policy rollout.
-      prediction_true_cfg_scale: the same of the one differentiable forward. Other than 1.0, the
-        negative branch is differentiated as well, at twice the memory.
-      flow_matching_weight: of the flow-matching loss on `batch["target"]`, averaged over the
-        samples that have one; 0 leaves it out.
-      jitter: of x_θ and x_ref, for the judge's eyes.
-      microbatches: parts of the batch that go through one after the other.
+      t1, t2: the policy takes t steps without gradient, t uniform in [t1, t2] (both included), and
+        predicts x'_0 from noise level sigmas[t].
+      guidance_scale: embedded guidance, for all forward passes.
+      reference_true_cfg_scale: true CFG scale of the reference rollout; 1.0 disables CFG.
+      policy_true_cfg_scale: true CFG scale of the policy rollout.
+      prediction_true_cfg_scale: true CFG scale of the one differentiable forward pass. If not 1.0,
+        the negative branch is differentiated too, which doubles the memory.
+      flow_matching_weight: weight of the flow-matching loss on `batch["target"]`, averaged over the
+        samples that have a target; 0 disables it.
+      jitter: augmentation of x_θ and x_ref before the judge.
+      microbatches: number of microbatches for gradient accumulation.
       optimizer: see `OptimizerConfig`.
-      lora: the adapter that is trained in place of the whole transformer. Its base without it is
-        the reference of Algorithm 1, with the adapter's average that of Algorithm 2.
+      lora: train this adapter instead of the whole transformer. The reference of Algorithm 1 is
+        then the base alone, that of Algorithm 2 the base with the average of the adapter.
 
     Raises:
-      ValueError: naming the field that is out of range.
+      ValueError: a field is out of range; names it.
     """
 
     algorithm: Algorithm = FROZEN
@@ -71,35 +71,37 @@ class RLConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.t1 <= self.t2 < self.num_steps:
             raise ValueError(
-                f"t1 is {self.t1} and t2 is {self.t2}: indices of the sampling grid are expected, "
+                f"t1 is {self.t1} and t2 is {self.t2}: expected indices of the sampling grid, "
                 f"0 <= t1 <= t2 < num_steps, {self.num_steps}"
             )
         weights = dict(zip(Dimension, self.dimension_weights, strict=True))
         for dimension, weight in weights.items():
             if not 0.0 <= weight < math.inf:
-                raise ValueError(f"dimension_weights.{dimension} is {weight}, at least 0 expected")
+                raise ValueError(f"dimension_weights.{dimension} is {weight}: at least 0 expected")
         for task, dimensions in DIMENSIONS.items():
             if not any(weights[dimension] for dimension in dimensions):
                 raise ValueError(
-                    f"dimension_weights are 0 for all dimensions of {task.title}: leave that to "
-                    f"task_probabilities.{task.value}, if it is not to be trained"
+                    f"dimension_weights are 0 for all dimensions of {task.title}: to exclude the "
+                    f"task from training, set task_probabilities.{task.value} to 0"
                 )
         if not 0.0 <= self.ema_decay <= 1.0:
-            raise ValueError(f"ema_decay is {self.ema_decay}, expected in [0, 1]")
+            raise ValueError(f"ema_decay is {self.ema_decay}: expected in [0, 1]")
         if self.flow_matching_weight < 0.0:
-            raise ValueError(f"flow_matching_weight is {self.flow_matching_weight}, below 0")
+            raise ValueError(
+                f"flow_matching_weight is {self.flow_matching_weight}: expected at least 0"
+            )
         if self.microbatches < 1:
-            raise ValueError(f"microbatches is {self.microbatches}, at least 1 expected")
+            raise ValueError(f"microbatches is {self.microbatches}: expected at least 1")
 
 
 @dataclasses.dataclass(frozen=True)
 class RLModels:
-    """The static halves of all models of the step; weights are arguments.
+    """The static parts of all models in the step; weights are passed separately.
 
     Attributes:
       editor: policy and reference.
       scorer: the reward, see `reward.reward_interface`.
-      asks: whether it is given questions; otherwise the batch.
+      asks: whether the reward gets questions; otherwise it gets the batch.
     """
 
     editor: FillPolicy
@@ -108,14 +110,14 @@ class RLModels:
 
 
 class Frozen(NamedTuple):
-    """Weights that get no gradient; arguments of the jitted step, never constants in it.
+    """Weights without gradient. They are arguments of the jitted step, not constants.
 
     Attributes:
-      reference: the transformer of π_ref where that is the first policy; None where it is the
-        average, and with an adapter.
-      vae: the autoencoder.
-      judge: of the reward model φ, or of another reward.
-      base: the transformer that an adapter is trained for; None without one.
+      reference: the transformer of π_ref if that is the initial policy; None if it is the average,
+        or with LoRA.
+      vae: weights of the autoencoder.
+      judge: weights of the reward model φ, or of another reward.
+      base: the base transformer with LoRA; None without.
     """
 
     reference: PyTree | None

@@ -1,9 +1,9 @@
 """The differentiable part of Algorithms 1 and 2: x'_0, decoding, the judge, and the loss.
 
-The gradient flows: "Yes" logit -> judge -> image preprocessing -> VAE decoder -> x'_0 -> weights
-of the policy. Judge, VAE and x_ref get none: they are not what is differentiated.
+Gradient path: "Yes" logit -> judge -> image preprocessing -> VAE decoder -> x'_0 -> weights of the
+policy. Judge, VAE and x_ref are constants.
 
-Single letters: b batch, e dimensions (padded), h, w image height and width.
+Shapes: b batch, e dimensions (padded), h, w image height and width.
 """
 
 from __future__ import annotations
@@ -24,15 +24,14 @@ from onereward_jax.training.rl_rollout import Batch, Draws, Rollout, embeds_of
 
 
 class Judged(NamedTuple):
-    """The outcome of the differentiable part, sample by sample.
+    """Output of the differentiable part, per sample.
 
     Attributes:
       image: x_θ, in [-1, 1].
-      log_yes, log_no: log P("Yes" | x_θ, x_ref, q) and log P("No" | ...); meaningless where the
-        dimension is padding.
-      loss: that of the pairs averaged over E_k, plus the sample's part of the weighted
-        flow-matching loss.
-      matching: the flow-matching loss; 0 where there is no target, or when it is left out.
+      log_yes, log_no: log P("Yes" | x_θ, x_ref, q) and log P("No" | ...); arbitrary at padded
+        dimensions.
+      loss: pair loss averaged over E_k, plus the sample's share of the weighted flow-matching loss.
+      matching: flow-matching loss; 0 without a target, or if it is disabled.
     """
 
     image: Float32[Array, "b h w 3"]
@@ -50,15 +49,16 @@ def mean_over_dimensions(
     """The mean over E_k, the dimensions of each sample's task.
 
     Args:
-      losses: of the pairs.
+      losses: losses of the pairs.
       dimension_mask: False at padded dimensions.
-      weights: of the mean; None for the paper's, plain one. One of 0 stands for no question.
+      weights: weights of the mean; None for the unweighted mean of the paper. Weight 0 excludes a
+        dimension.
     """
     kept = dimension_mask.astype(jnp.float32)
     if weights is not None:
         dimension_mask = dimension_mask & (weights > 0)
         losses, kept = weights * losses, weights * kept
-    # A select, not a product: a padded query may well give infinity.
+    # `where`, not a product: a padded query can give infinity.
     total = jnp.sum(jnp.where(dimension_mask, losses, 0.0), axis=-1)
     count = jnp.sum(kept, axis=-1)
     return total / jnp.where(count > 0, count, 1.0)
@@ -67,7 +67,7 @@ def mean_over_dimensions(
 def without_gradient(
     config: RLConfig, log_yes: Float32[Array, "b e"], log_no: Float32[Array, "b e"]
 ) -> Bool[Array, "b e"]:
-    """Which pairs teach nothing: the slope of their loss is 0, in Eq. 5 from P("Yes") = λ on."""
+    """Which pairs have zero gradient; with Eq. 5 those with P("Yes") >= λ."""
 
     def total(log_yes: Array, log_no: Array) -> Array:
         return jnp.sum(config.algorithm.loss(log_yes, log_no, config.reward_upper_bound))
@@ -79,9 +79,9 @@ def without_gradient(
 def dimension_weights(
     weights: tuple[float, ...], task: Int[Array, "b"]
 ) -> Float32[Array, "b e"] | None:
-    """Of `RLConfig`, for the dimensions of each sample's task; None where all are alike.
+    """`RLConfig.dimension_weights` for the dimensions of each sample's task; None if all are equal.
 
-    The largest of a task is 1, so that equal ones change nothing, not even by rounding.
+    Normalised to a maximum of 1 per task, so that equal weights do not change the result.
     """
     if len(set(weights)) == 1:
         return None
@@ -94,10 +94,10 @@ def dimension_weights(
 
 
 def matching_shares(has_target: Bool[Array, "b"]) -> Float32[Array, "b"]:
-    """What a sample's flow-matching loss counts in the mean over the batch.
+    """Weight of each sample's flow-matching loss in the mean over the batch.
 
-    0 without a target, and otherwise as much as makes the mean over the batch the mean over the
-    samples that have one. To be asked of the whole batch, before it is split.
+    0 without a target. The weights make the mean over the batch equal to the mean over the samples
+    with a target. Compute them on the whole batch, before it is split into microbatches.
     """
     known = has_target.astype(jnp.float32)
     return known * known.size / jnp.maximum(jnp.sum(known), 1.0)
@@ -111,10 +111,10 @@ def predict_image(
     batch: Batch,
     rollout: Rollout,
 ) -> Float32[Array, "b h w 3"]:
-    """x_θ: one prediction straight from x_t to x'_0, decoded.
+    """x_θ: one prediction from x_t directly to x'_0, decoded.
 
-    Clipped to [-1, 1]: the judge learned from image files, and outside of what a file can hold its
-    opinion would only be a way to cheat it.
+    Clipped to [-1, 1]: the judge is trained on image files; values outside that range would only
+    make reward hacking easier.
     """
     velocity = models.editor.guided_velocity(
         policy,
@@ -157,9 +157,9 @@ def judge_prediction(
     rollout: Rollout,
     shares: Float32[Array, "b"],
 ) -> Judged:
-    """Everything from the policy's weights to the loss of each sample.
+    """Computes the loss of each sample from the policy's weights.
 
-    `shares` are these samples' `matching_shares`.
+    `shares` are the `matching_shares` of these samples.
     """
     image = predict_image(models, config, policy, frozen.vae, batch, rollout)
     prompted = jnp.asarray(QUOTES_PROMPT).any(axis=1)[batch["task"]]

@@ -1,6 +1,6 @@
-"""The part of Algorithms 1 and 2 that runs without gradient: draws, x_ref, and x_t.
+"""The part of Algorithms 1 and 2 without gradient: random draws, x_ref, and x_t.
 
-Single letters: b batch, n image tokens, c channels of a latent token, h, w image height and width.
+Shapes: b batch, n image tokens, c channels of a latent token, h, w image height and width.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from onereward_jax.training.rl_config import RLConfig, RLModels
 
 Batch = dict[str, Array]
 """image, target [b,h,w,3], has_target [b], mask [b,h,w,1], (negative_)prompt_embeds,
-(negative_)pooled_prompt_embeds, task [b], query_prefix, query_suffix, query_suffix_mask (of a
-reward that asks), dimension_mask [b,e], index [b]."""
+(negative_)pooled_prompt_embeds, task [b], query_prefix, query_suffix, query_suffix_mask (if the
+reward gets questions), dimension_mask [b,e], index [b]."""
 
 
 class Draws(NamedTuple):
-    """Everything random of one step, drawn for the whole batch before it is split.
+    """All random draws of one step, for the whole batch before it is split into microbatches.
 
     Attributes:
       reference_noise: ε1.
       policy_noise: ε2.
-      matching_noise, matching_sigma: of the flow-matching loss.
-      jitter_keys: of what the judge sees.
+      matching_noise, matching_sigma: noise and noise level of the flow-matching loss.
+      jitter_keys: keys of the jitter of the judge's input images.
     """
 
     reference_noise: Float32[Array, "b n c"]
@@ -40,13 +40,13 @@ class Draws(NamedTuple):
 
 
 class Rollout(NamedTuple):
-    """What the differentiable part starts from.
+    """Inputs of the differentiable part.
 
     Attributes:
       reference_image: x_ref, in [-1, 1].
       latents: x_t of the policy, at noise level `sigma`.
       sigma: σ_t.
-      condition: the fill condition, encoded once for everything.
+      condition: the fill condition, encoded once per step.
     """
 
     reference_image: Float32[Array, "b h w 3"]
@@ -58,7 +58,7 @@ class Rollout(NamedTuple):
 def draw(
     models: RLModels, key: PRNGKeyArray, step: Int32[Array, ""], images: Float[Array, "b h w 3"]
 ) -> Draws:
-    """The noises of `step`; each sample has its own, whatever the mesh or the microbatches."""
+    """The random draws of `step`; per sample, independent of mesh and microbatches."""
     batch, *size = images.shape[:3]
 
     def noise(name: str) -> Float32[Array, "b n c"]:
@@ -69,7 +69,7 @@ def draw(
         reference_noise=noise("reference_noise"),
         policy_noise=noise("policy_noise"),
         matching_noise=noise("matching_noise"),
-        # Logit-normal, as FLUX's relatives were trained: the ends of the path teach little.
+        # Logit-normal (SD3, arXiv 2403.03206): noise levels near 0 and 1 teach little.
         matching_sigma=jax.nn.sigmoid(
             jax.random.normal(stream(key, "matching_sigma", step), (batch,))
         ),
@@ -78,7 +78,7 @@ def draw(
 
 
 def draw_index(config: RLConfig, key: PRNGKeyArray, step: Int32[Array, ""]) -> Int32[Array, ""]:
-    """t, evenly from [t1, t2]: one for the batch, so that its samples stop together."""
+    """t, uniform in [t1, t2]; one draw per batch, so that all samples take equally many steps."""
     return jax.random.randint(stream(key, "prediction_index", step), (), config.t1, config.t2 + 1)
 
 
@@ -92,18 +92,18 @@ def roll_out(
     draws: Draws,
     index: Int32[Array, ""],
 ) -> Rollout:
-    """Full denoising of ε1 by the reference, and of ε2 by the policy down to sigmas[t].
+    """The reference denoises ε1 fully; the policy denoises ε2 down to sigmas[t].
 
     Args:
       models, config: static.
       policy, reference: parameters of the transformer.
       vae: parameters of the autoencoder.
       batch: see `Batch`.
-      draws: of the same samples as `batch`.
-      index: t; a traced number, so one compiled step serves all.
+      draws: random draws for the samples of `batch`.
+      index: t; traced, so that the step is compiled only once.
 
     Returns:
-      Constants to differentiation, in all inputs.
+      The rollout, with `stop_gradient` applied.
     """
     editor = models.editor
     size = batch["image"].shape[1:3]
@@ -139,7 +139,7 @@ def roll_out(
 
 
 def embeds_of(batch: Batch) -> tuple[PromptEmbeds, PromptEmbeds]:
-    """The batch's prompts and negative prompts."""
+    """The embeddings of the prompts and the negative prompts."""
     return (
         PromptEmbeds(batch["prompt_embeds"], batch["pooled_prompt_embeds"]),
         PromptEmbeds(batch["negative_prompt_embeds"], batch["negative_pooled_prompt_embeds"]),

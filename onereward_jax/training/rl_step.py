@@ -2,8 +2,8 @@
 
     J(θ) = mean over E_k of max(0, λ - P_φ("Yes" | x_θ, x_ref, q))               (Eq. 5, minimised)
 
-The step reads like the algorithm: draw, roll out without gradient (`rl_rollout`), predict, decode
-and judge with gradient (`rl_loss`), update (`apply_gradients`).
+The step: draw, roll out without gradient (`rl_rollout`), predict, decode and judge with gradient
+(`rl_loss`), update (`apply_gradients`).
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ from onereward_jax.training.train_state import (
 def make_rl_step(models: RLModels, config: RLConfig, mesh: Mesh) -> MeshFunction:
     """The jitted step (state, frozen, batch, key) -> (state, metrics).
 
-    `state` is donated. `key` is the run's, the same at every step: what is drawn depends on it and
-    on `state.step` only. Parameters, moments and average are spread by the logical axes of the
-    weights, samples over the mesh axes data and fsdp.
+    `state` is donated. `key` is the key of the run, the same at every step: random draws depend on
+    `key` and `state.step` only. Parameters, moments and average are sharded by the logical axes of
+    the weights, samples over the mesh axes data and fsdp.
 
     Raises (when first called):
-      ValueError: the batch cannot be split as configured, or `frozen` holds other transformers
-        than `config` needs.
+      ValueError: the batch cannot be split as configured, or the transformers in `frozen` do not
+        match `config`.
     """
     optimizer = make_optimizer(config.optimizer)
 
@@ -87,7 +87,7 @@ def make_rl_step(models: RLModels, config: RLConfig, mesh: Mesh) -> MeshFunction
 def make_preview(models: RLModels, config: RLConfig, mesh: Mesh) -> MeshFunction:
     """The jitted function (state, frozen, batch, key) -> (x_θ, x_ref), for sample grids.
 
-    The very images that the step would judge at `state.step`; nothing is donated.
+    The images that the step would judge at `state.step`. Inputs are not donated.
     """
 
     def preview(
@@ -106,15 +106,15 @@ def make_preview(models: RLModels, config: RLConfig, mesh: Mesh) -> MeshFunction
 
 
 def abstract_rl_state(models: RLModels, config: RLConfig, mesh: Mesh) -> TrainState:
-    """Shapes and shardings of the state, for restoring and ahead-of-time compiling."""
+    """Shapes and shardings of the state, for restoring and ahead-of-time compilation."""
     trained = abstract_trained(models, config, mesh)
     return abstract_state(trained, make_optimizer(config.optimizer), mesh, with_ema=True)
 
 
 def first_rl_state(config: RLConfig, trained: PyTree, mesh: Mesh) -> TrainState:
-    """π_ema ← π_θ ← the pre-trained editor's transformer, or a fresh adapter for it.
+    """The initial state: π_ema ← π_θ ← the pre-trained transformer, or a new adapter for it.
 
-    What is given stays the caller's.
+    Inputs are not donated.
     """
     return place_state(trained, make_optimizer(config.optimizer), mesh, with_ema=True)
 
@@ -130,7 +130,7 @@ def _gradients(
     index: Int32[Array, ""],
     batch_size: int,
 ) -> tuple[PyTree, Float32[Array, ""], Metrics]:
-    """Gradient and loss of these samples as their share of a batch of `batch_size`; metrics."""
+    """Gradient and loss, summed over these samples and divided by `batch_size`; metrics."""
     policy = policy_weights(models, config, state.params, frozen)
     reference = reference_weights(models, config, state, frozen)
     rollout = roll_out(models, config, policy, reference, frozen.vae, batch, draws, index)

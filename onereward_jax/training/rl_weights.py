@@ -1,8 +1,8 @@
-"""The weights that policy and reference compute with: whole transformers, or a base and adapters.
+"""The weights of policy and reference: whole transformers, or a base and adapters.
 
-What is trained (`state.params`, and its average `state.ema`) is the transformer itself, or with
-`config.lora` the factors of an adapter. Here it becomes what `FillPolicy.velocity` takes; nothing
-else of the step knows which of the two it is.
+The trained weights (`state.params`, and their average `state.ema`) are the transformer itself, or
+with `config.lora` the factors of an adapter. This module converts both to the input of
+`FillPolicy.velocity`; the rest of the step does not depend on which it is.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from onereward_jax.training.train_state import TrainState, shardings_of
 def policy_weights(
     models: RLModels, config: RLConfig, trained: PyTree, frozen: Frozen
 ) -> PyTree | Adapted:
-    """π of `state.params` or `state.ema`, in the compute dtype; differentiable in `trained`."""
+    """π for `state.params` or `state.ema`, in the compute dtype; differentiable in `trained`."""
     dtype = models.editor.transformer.dtype
     if config.lora is None:
         return cast_params(trained, dtype)
@@ -38,7 +38,7 @@ def policy_weights(
 def reference_weights(
     models: RLModels, config: RLConfig, state: TrainState, frozen: Frozen
 ) -> PyTree | Adapted:
-    """π_ref: the first policy, as in Algorithm 1, or the moving average, as in Algorithm 2."""
+    """π_ref: the initial policy (Algorithm 1) or the moving average (Algorithm 2)."""
     if config.algorithm.reference == "average":
         return policy_weights(models, config, state.ema, frozen)
     first = frozen.reference if config.lora is None else frozen.base
@@ -46,10 +46,9 @@ def reference_weights(
 
 
 def reference_distance(config: RLConfig, state: TrainState, frozen: Frozen) -> Float32[Array, ""]:
-    """‖θ - θ_ref‖ / ‖θ_ref‖ over all weights; of adapters, relative to their base.
+    """‖θ - θ_ref‖ / ‖θ_ref‖ over all weights; with LoRA, relative to the base.
 
-    θ in the dtypes of θ_ref, which are those it computes in: what rounding makes of the same
-    weights is no distance.
+    θ is cast to the dtypes of θ_ref, so that rounding of equal weights does not count as distance.
     """
     average = config.algorithm.reference == "average"
     if config.lora is None:
@@ -62,10 +61,10 @@ def reference_distance(config: RLConfig, state: TrainState, frozen: Frozen) -> F
 
 
 def check_frozen(config: RLConfig, frozen: Frozen) -> None:
-    """Makes sure that the transformers of `frozen` are those the step needs, and no other.
+    """Checks that `frozen` has exactly the transformers that the step needs.
 
     Raises:
-      ValueError: naming the one that is missing or too many.
+      ValueError: one is missing or not needed; names it.
     """
     adapts = config.lora is not None
     wanted = {"reference": config.algorithm.reference == "first" and not adapts, "base": adapts}
@@ -80,14 +79,14 @@ def check_frozen(config: RLConfig, frozen: Frozen) -> None:
 
 
 def abstract_trained(models: RLModels, config: RLConfig, mesh: Mesh) -> PyTree:
-    """Shapes and shardings of what is trained."""
+    """Shapes and shardings of the trained weights."""
     if config.lora is None:
         return abstract_params(models.editor, mesh).transformer
     return abstract_adapter(models.editor, config.lora, mesh)
 
 
 def abstract_reference(models: RLModels, config: RLConfig, mesh: Mesh) -> PyTree | None:
-    """Shapes and shardings of what `first_reference` makes."""
+    """Shapes and shardings of the result of `first_reference`."""
     if config.algorithm.reference != "first" or config.lora is not None:
         return None
     transformer = abstract_params(models.editor, mesh).transformer
@@ -102,18 +101,17 @@ def abstract_reference(models: RLModels, config: RLConfig, mesh: Mesh) -> PyTree
 def first_reference(
     models: RLModels, config: RLConfig, transformer: PyTree, mesh: Mesh
 ) -> PyTree | None:
-    """`Frozen.reference`: a copy of the pre-trained transformer, in the dtype it computes in.
+    """`Frozen.reference`: a copy of the pre-trained transformer, in the compute dtype.
 
-    None where the reference is the average, and with an adapter. The transformer may be donated
-    afterwards. A run that goes on reads the same from the transformer's folder, by
-    `abstract_reference`.
+    None if the reference is the average, or with LoRA. The transformer may be donated afterwards. A
+    resumed run loads the same weights from the transformer's folder, by `abstract_reference`.
     """
     abstract = abstract_reference(models, config, mesh)
     if abstract is None:
         return None
 
     def copy(transformer: PyTree) -> PyTree:
-        # where there is nothing to cast, jit gives its arguments back
+        # copy: without a cast, jit may return its arguments
         return jax.tree.map(jnp.copy, cast_params(transformer, models.editor.transformer.dtype))
 
     return mesh_jit(copy, mesh, out_shardings=shardings_of(abstract))(transformer)

@@ -1,6 +1,7 @@
-"""Steps with a NaN or infinite loss or gradient: counted, and too many of them end the run.
+"""Counts steps with a NaN or infinite loss or gradient; too many of them end the run.
 
-`apply_gradients` refuses the update of such a step on the device; this is the host's side.
+`apply_gradients` skips (refuses) the update of such a step on the device. This module is the host
+side.
 """
 
 from __future__ import annotations
@@ -21,16 +22,16 @@ from onereward_jax.training.metrics import Mean
 
 
 class TooManyRefusedSteps(RuntimeError):
-    """Loss or gradient were NaN or infinite more often than allowed."""
+    """The loss or a gradient was NaN or infinite in more steps than allowed."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Advice:
-    """What helps to find out why steps were refused.
+    """Information for the error message about refused steps.
 
     Attributes:
-      learning_rate: the field of the config, as "config.rl.optimizer.learning_rate".
-      sample: "index" of a sample -> what it is, as JSON; by default the index itself.
+      learning_rate: its config field, e.g. "config.rl.optimizer.learning_rate".
+      sample: "index" of a sample -> JSON description of it; default: the index itself.
     """
 
     learning_rate: str = "the learning rate"
@@ -38,7 +39,7 @@ class Advice:
 
 
 class RefusedSteps:
-    """Remembers refused steps; asks the device about a step only when the next is under way."""
+    """Records refused steps. Reads the result of a step only after the next one is dispatched."""
 
     def __init__(self, allowed: int) -> None:
         self._allowed = allowed
@@ -46,36 +47,36 @@ class RefusedSteps:
         self._refused: list[tuple[int, jax.Array]] = []
 
     def add(self, step: int, samples: jax.Array, refused: Mean) -> None:
-        """Note a step that is under way; asks about the one before.
+        """Adds a dispatched step; reads the result of the previous one.
 
         Args:
-          step: its number.
-          samples: of its batch.
-          refused: as the step measures it.
+          step: number of the step.
+          samples: sample indices of its batch.
+          refused: the metric "refused" of the step.
         """
         self._open.append((step, samples, refused))
         while len(self._open) > 1:
             self._ask()
 
     def settle(self) -> None:
-        """Ask about all that is left."""
+        """Reads the results of all remaining steps."""
         while self._open:
             self._ask()
 
     def too_many(self) -> bool:
-        """Whether more were refused than are allowed."""
+        """Whether more steps were refused than allowed."""
         return len(self._refused) > self._allowed
 
     def report(self, path: Path, name: str, advice: Advice) -> TooManyRefusedSteps:
-        """Writes which samples the refused steps had; all processes call it.
+        """Writes the samples of the refused steps to a file; all processes must call it.
 
         Args:
-          path: of the JSON file, written by process 0: of each refused step its samples.
-          name: of the stage.
+          path: path of the JSON file, written by process 0.
+          name: name of the stage.
           advice: see `Advice`.
 
         Returns:
-          What to raise.
+          The exception to raise.
         """
         batches = [(step, np.ravel(gather(samples)).tolist()) for step, samples in self._refused]
         if is_writer():
@@ -88,9 +89,9 @@ class RefusedSteps:
         steps = ", ".join(str(step) for step, _ in batches)
         return TooManyRefusedSteps(
             f"{name}: loss or gradient was NaN or infinite in {len(batches)} steps ({steps}), "
-            f"{self._allowed} are allowed. These steps changed no weight, and the state is saved. "
-            f"Most often {advice.learning_rate} is too high: start again with a lower one. "
-            f"{path} names the samples of these steps; one that is in all of them may be damaged"
+            f"{self._allowed} are allowed. These steps did not change the weights; the state is "
+            f"saved. Usually {advice.learning_rate} is too high: start again with a lower one. "
+            f"{path} lists the samples of these steps; a sample in all of them may be corrupt"
         )
 
     def _ask(self) -> None:

@@ -77,7 +77,7 @@ class RLConfig:
         weights = dict(zip(Dimension, self.dimension_weights, strict=True))
         for dimension, weight in weights.items():
             if not 0.0 <= weight < math.inf:
-                raise ValueError(f"dimension_weights.{dimension} is {weight}: at least 0 expected")
+                raise ValueError(f"dimension_weights.{dimension} is {weight}: expected at least 0")
         for task, dimensions in DIMENSIONS.items():
             if not any(weights[dimension] for dimension in dimensions):
                 raise ValueError(

@@ -1,4 +1,4 @@
-"""The training loop: batches in, checkpoints and metrics out. It knows nothing of any method."""
+"""The training loop, shared by all training stages: steps, metrics, checkpoints."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from onereward_jax.training.throughput import Throughput, format_row
 from onereward_jax.training.train_state import TrainState
 
 StepFn = Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, Metrics]]
-"""One update. The state is donated; metrics have "refused" among them."""
+"""One update. The state is donated; the metrics include "refused"."""
 
 REFUSED = "refused.json"
-"""Beside the metrics: the samples of refused steps, when there are too many of them."""
+"""File next to the metrics, with the samples of refused steps; written if there are too many."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Periodic:
-    """Something to do now and then beside training (sample grids, a held-out judge).
+    """A side task that runs at intervals (sample grids, a held-out judge).
 
     Attributes:
-      every: in steps; also done after the last one.
-      call: is given the state, and may not keep it: the next step donates it; and what writes the
-        metrics, to write pictures.
+      every: interval in steps; also runs after the last step.
+      call: gets the state and the metrics writer, e.g. to write images. It must not keep the state,
+        because the next step donates it.
     """
 
     every: int
@@ -42,12 +42,12 @@ class Periodic:
 
 @dataclasses.dataclass(frozen=True)
 class LoopConfig:
-    """How long, and how often what.
+    """Duration and intervals of training.
 
     Attributes:
-      total_steps: where the run ends, counted from its very beginning.
-      log_every, checkpoint_every: in steps.
-      max_refused: refused steps that this process lets pass.
+      total_steps: number of steps, including those before a resume.
+      log_every, checkpoint_every: intervals in steps.
+      max_refused: number of refused steps allowed since the process started.
     """
 
     total_steps: int
@@ -71,31 +71,31 @@ def train(
     throughput: Throughput | None = None,
     advice: Advice | None = None,
 ) -> TrainState:
-    """Runs until `config.total_steps`.
+    """Trains until step `config.total_steps`.
 
-    The device is never waited for, except at log points and, one step late, for the question
-    whether a step was refused: while the host asks about one step the next is already running.
+    The host waits for the device only at log points and to read whether a step was refused. It
+    reads that one step late, while the next step already runs.
 
     Args:
       step: one update.
-      state: fresh or restored; used up.
-      data: where `state` left off; elements are dicts of numpy arrays, "index" among them.
+      state: initial or restored state; donated.
+      data: batch iterator at the position of `state`; dicts of numpy arrays, including "index".
       place: puts a batch on the mesh, e.g. `parallel.shard_batch`.
-      config: durations.
-      checkpointer: gets the state every `checkpoint_every` steps and at the end of any kind.
-      writer: gets the metrics every `log_every` steps.
-      name: of the stage, for the progress bar.
-      program: as of `progress_bar`; the name by default.
-      periodic: see `Periodic`.
-      throughput: counts what the run costs; a new one by default.
-      advice: for the case that too many steps are refused.
+      config: duration and intervals.
+      checkpointer: saves the state every `checkpoint_every` steps and whenever training ends.
+      writer: writes the metrics every `log_every` steps.
+      name: name of the stage, for the progress bar.
+      program: see `progress_bar`; default: `name`.
+      periodic: side tasks, see `Periodic`.
+      throughput: measures speed and utilisation; default: a new one.
+      advice: text of the error if too many steps are refused.
 
     Returns:
       The last state.
 
     Raises:
-      TooManyRefusedSteps: the samples of the refused batches are named in `REFUSED` beside the
-        metrics. The state, which such steps did not touch, is saved first.
+      TooManyRefusedSteps: more than `max_refused` steps were refused. `REFUSED`, next to the
+        metrics, lists their samples. The state, which they did not change, is saved first.
       Stopped: the process was asked to stop. The state is saved first.
     """
     number = int(state.step)

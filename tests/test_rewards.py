@@ -95,7 +95,7 @@ def test_a_make_that_takes_the_work_folder_is_given_it(tmp_path):
         (
             "mine.py",
             "def make_reward(config, mesh): return 3",
-            "gives int, not a onereward_jax.reward.R",
+            "returns int, not a onereward_jax.reward.R",
         ),
     ],
 )

@@ -109,7 +109,7 @@ ALL_DIMENSIONS_OF_REMOVAL = {"rl.dimension_weights.removal_quality": 0.0}
         (ALL_DIMENSIONS_OF_REMOVAL, "dimension_weights are 0 for all dimensions of object removal"),
         ({"rl.dimension_weights.structure": -1.0}, "dimension_weights.structure is -1.0"),
         ({f"rl.task_probabilities.{task}": 0.0 for task in TASKS}, "task_probabilities: all are 0"),
-        ({"rl.task_probabilities.fill": -0.5}, "config.rl.task_probabilities.fill is -0.5: below"),
+        ({"rl.task_probabilities.fill": -0.5}, "rl.task_probabilities.fill is -0.5: expected"),
     ],
 )
 def test_a_wrong_value_is_named_as_the_config_names_it(fields, message):

@@ -1,7 +1,7 @@
-"""`index.html` beside the questions: a page that shows them one by one and saves the answers.
+"""`index.html` next to the questions: a page that shows them one by one and saves the answers.
 
-It needs no server: the folder of the questions, opened from a disk, is enough. The answers are a
-file of lines as `answers.read_answers` reads them.
+It needs no server: open it from the local folder. The answers are saved as a file of JSON lines for
+`answers.read_answers`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MEANINGS = {
 
 
 def write_question_page(path: Path, questions: Iterable[Question]) -> None:
-    """Writes the page; the pictures stay where the questions say, relative to it."""
+    """Writes the page; it refers to the images by the relative paths in the questions."""
     shown = [
         line
         | {
@@ -40,7 +40,7 @@ def write_question_page(path: Path, questions: Iterable[Question]) -> None:
         for line in question.lines()
     ]
     template = importlib.resources.files(__package__).joinpath("question_page.html")
-    # Inside of a script element nothing but "</" ends the text.
+    # In a script element only "</" ends the text.
     content = json.dumps(shown, ensure_ascii=False).replace("</", "<\\/")
     with atomic_file(path) as draft:
         draft.write_text(template.read_text("utf-8").replace("QUESTIONS", content, 1), "utf-8")

@@ -1,4 +1,4 @@
-"""What the networks share: logical axes of activations and parameters, plain layers with them."""
+"""Layers with logical axes of activations and parameters, shared by all networks."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ HEADS = ("batch", "sequence", "act_heads", None)
 
 
 def constrain(x: Float[Array, "..."], axes: tuple[str | None, ...]) -> Float[Array, "..."]:
-    """`x` laid out over the mesh by the table of logical axes; nothing without a mesh."""
+    """Constrains the sharding of `x` to the logical axes `axes`; no effect without a mesh."""
     return nn.with_logical_constraint(x, axes, rules=RULES)
 
 
 def normal(stddev: float, axes: tuple[str, ...]) -> Initializer:
-    """Gaussian initialisation of a parameter with the logical axes `axes`."""
+    """Gaussian initializer of a parameter with the logical axes `axes`."""
     return nn.with_logical_partitioning(nn.initializers.normal(stddev), axes)
 
 
 def zeros(axes: tuple[str, ...]) -> Initializer:
-    """As `normal`, all 0."""
+    """Like `normal`, but zeros."""
     return nn.with_logical_partitioning(nn.initializers.zeros, axes)
 
 
 def ones(axes: tuple[str, ...]) -> Initializer:
-    """As `normal`, all 1."""
+    """Like `normal`, but ones."""
     return nn.with_logical_partitioning(nn.initializers.ones, axes)
 
 
 def dense(
     features: int, axes: tuple[str, str], stddev: float, name: str, **options: Any
 ) -> nn.Dense:
-    """A linear layer whose kernel [in, out] has the logical axes `axes`; options of `nn.Dense`."""
+    """A linear layer whose kernel [in, out] has the logical axes `axes`; options: `nn.Dense`."""
     kernel_init, bias_init = normal(stddev, axes), zeros(axes[1:])
     return nn.Dense(features, kernel_init=kernel_init, bias_init=bias_init, name=name, **options)
 
@@ -46,5 +46,5 @@ def dense(
 def embed(
     rows: int, features: int, axes: tuple[str, str], stddev: float, name: str, **options: Any
 ) -> nn.Embed:
-    """A table [rows, features] with the logical axes `axes`; options of `nn.Embed`."""
+    """An embedding [rows, features] with the logical axes `axes`; options: `nn.Embed`."""
     return nn.Embed(rows, features, embedding_init=normal(stddev, axes), name=name, **options)

@@ -1,4 +1,4 @@
-"""What a run says on the terminal: one line per event, one bar per loop, from process 0 only."""
+"""Terminal output of a run: one line per event, one bar per loop, on process 0 only."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from onereward_jax.parallel.compilation_cache import add_first_seconds, usual_fi
 from onereward_jax.parallel.distributed import is_writer
 
 LOG_SECONDS = 20.0
-"""A log file cannot overwrite: it gets a line of a bar this often. A terminal gets a living bar."""
+"""Interval of progress lines in a log file; a terminal gets a bar that updates in place."""
 
 
 def announce(message: str) -> None:
-    """Print one line (process 0 only)."""
+    """Prints one line (process 0 only)."""
     if is_writer():
         print(message, flush=True)
 
 
 class ProgressBar(tqdm):
-    """A bar that says "compiling, usually 94 s" until its first update, and its clock goes on."""
+    """A bar that shows "compiling, usually 94 s" and the elapsed time until its first update."""
 
     def __init__(
         self, description: str, total: int, initial: int, unit: str, program: str | None
@@ -45,7 +45,7 @@ class ProgressBar(tqdm):
             threading.Thread(target=self._tick, name="progress", daemon=True).start()
 
     def update(self, n: int = 1) -> bool | None:
-        """`n` more units are done."""
+        """Advances the bar by `n` units."""
         if n and self._program is not None and not self._first_update.is_set():
             self._first_update.set()
             if not self.disable:
@@ -54,7 +54,7 @@ class ProgressBar(tqdm):
         return super().update(n)
 
     def close(self) -> None:
-        """Leaves the bar as it is; called by `with`."""
+        """Closes the bar, leaving it on screen; called on leaving `with`."""
         self._first_update.set()
         super().close()
 
@@ -71,20 +71,20 @@ def progress_bar(
     unit: str = "step",
     program: str | None = None,
 ) -> ProgressBar:
-    """A bar to be used with `with` and `bar.update(n)`; silent on all processes but 0.
+    """A progress bar; use it with `with` and `bar.update(n)`. Shown on process 0 only.
 
     Args:
-      description: what is going on.
-      total: how many units there are in all.
-      initial: how many were done by an earlier, interrupted run.
-      unit: what is counted.
-      program: names what is compiled before the first unit is done, to remember how long that
-        takes on this machine; None where nothing is.
+      description: label of the bar.
+      total: total number of units.
+      initial: number of units completed before a resume.
+      unit: name of a unit.
+      program: name of the program that is compiled before the first unit completes; its compile
+        time on this machine is stored under this name. None: nothing is compiled.
     """
     return ProgressBar(description, total, initial, unit, program)
 
 
 def compiling(program: str) -> str:
-    """What a bar says before the first unit is done."""
+    """Text of a bar until the first unit completes."""
     usual = usual_first_seconds(program)
     return "compiling, usually " + ("under five minutes" if usual is None else f"{usual:.0f} s")

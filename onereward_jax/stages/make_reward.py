@@ -55,7 +55,7 @@ def reward_of(context: StageContext) -> Reward:
     reward = make(config, mesh)
     if not isinstance(reward, Reward):
         raise ValueError(
-            f"config.rl.reward is {config.rl.reward!r}: its make_reward(config, mesh) gives "
+            f"config.rl.reward is {config.rl.reward!r}: its make_reward(config, mesh) returns "
             f"{type(reward).__name__}, not a onereward_jax.reward.Reward"
         )
     return reward

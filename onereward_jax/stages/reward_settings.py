@@ -1,4 +1,4 @@
-"""The section `reward` of the config: how the judge is read, asked and trained."""
+"""The config section `reward`: loading, queries and training of the judge."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ UNFIT_PROMPTS = {"refuse": False, "cut": True}
 
 
 def answers_only(config: FrozenConfigDict, stage: str) -> bool:
-    """Whether the judge of "reward" or "rl" answers over {Yes, No} alone.
+    """Whether the judge of "reward" or "rl" normalises over {Yes, No} only.
 
     Raises:
-      ValueError: `config.<stage>.vocabulary` is none of `VOCABULARIES`.
+      ValueError: `config.<stage>.vocabulary` is not one of `VOCABULARIES`.
     """
     return VOCABULARIES[
         chosen(config[stage].vocabulary, f"config.{stage}.vocabulary", VOCABULARIES)
@@ -30,10 +30,10 @@ def answers_only(config: FrozenConfigDict, stage: str) -> bool:
 
 
 def query_options(config: FrozenConfigDict) -> dict[str, Any]:
-    """How prompts get into queries, for every judge: arguments of `read_reward_model`.
+    """Query arguments of `read_reward_model`, for all judges.
 
     Raises:
-      ValueError: `config.reward.unfit_prompts` is none of `UNFIT_PROMPTS`.
+      ValueError: `config.reward.unfit_prompts` is not one of `UNFIT_PROMPTS`.
     """
     section = config.reward
     unfit = chosen(section.unfit_prompts, "config.reward.unfit_prompts", UNFIT_PROMPTS)
@@ -41,10 +41,10 @@ def query_options(config: FrozenConfigDict) -> dict[str, Any]:
 
 
 def query_template(config: FrozenConfigDict) -> QueryTemplate | None:
-    """The template that the judge is trained with; None: that of the judge it starts from.
+    """The template for training the judge; None: that of the initial judge.
 
     Raises:
-      FileNotFoundError, ValueError: as `read_template`, naming the field.
+      FileNotFoundError, ValueError: as `read_template`, with the config field.
     """
     path = config.reward.query_template
     if not path:
@@ -56,7 +56,7 @@ def query_template(config: FrozenConfigDict) -> QueryTemplate | None:
 
 
 def reward_options(config: FrozenConfigDict) -> dict[str, Any]:
-    """How the judge of the stage `reward` is read: arguments of `read_reward_model`."""
+    """Arguments of `read_reward_model` for the judge of the stage `reward`."""
     return {
         **query_options(config),
         "template": query_template(config),
@@ -66,10 +66,10 @@ def reward_options(config: FrozenConfigDict) -> dict[str, Any]:
 
 
 def reward_settings(config: FrozenConfigDict) -> RewardConfig:
-    """The section as the step takes it.
+    """The section as a `RewardConfig`.
 
     Raises:
-      ValueError: a field out of range, by its name in the config.
+      ValueError: a field is out of range; named as in the config.
     """
     return from_section(
         RewardConfig,

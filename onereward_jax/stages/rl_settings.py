@@ -1,4 +1,4 @@
-"""The section `rl` of the config: how editor and judge are read, what the step is given."""
+"""The config section `rl`: loading of editor and judge, settings of the RL step."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from onereward_jax.training.rl_config import RLConfig
 
 
 def editor_options(config: FrozenConfigDict) -> dict[str, Any]:
-    """How the editor of the stage rl is read: keyword arguments of `read_policy`.
+    """Keyword arguments of `read_policy` for the editor of the stage `rl`.
 
-    The base of an adapter is never updated, so there need be no float32 master of it.
+    The base of an adapter is not trained, so it needs no float32 master weights.
     """
     kinds = model_kinds(config)
     return kinds | {
@@ -31,9 +31,9 @@ def editor_options(config: FrozenConfigDict) -> dict[str, Any]:
 
 
 def judge_options(config: FrozenConfigDict) -> dict[str, Any]:
-    """How the judge of the stage rl is read: keyword arguments of `read_reward_model`.
+    """Keyword arguments of `read_reward_model` for the judge of the stage `rl`.
 
-    Its weights do not learn here, so they are kept in the dtype they are computed with.
+    Its weights are not trained here, so they are stored in the compute dtype.
     """
     return {
         **query_options(config),
@@ -44,10 +44,10 @@ def judge_options(config: FrozenConfigDict) -> dict[str, Any]:
 
 
 def rl_settings(config: FrozenConfigDict) -> RLConfig:
-    """The section, and `guidance`, as the step takes it.
+    """The sections `rl` and `guidance` as an `RLConfig`.
 
     Raises:
-      ValueError: a field out of range, by its name in the config.
+      ValueError: a field is out of range; named as in the config.
     """
     section, guidance = config.rl, rl_guidance(config)
     lora = None
@@ -68,10 +68,10 @@ def rl_settings(config: FrozenConfigDict) -> RLConfig:
 
 
 def algorithm_of(config: FrozenConfigDict) -> Algorithm:
-    """The algorithm of `config.rl.algorithm`: one of the paper's, or what a plug-in makes.
+    """The algorithm named by `config.rl.algorithm`: one of the paper's, or made by a plug-in.
 
     Raises:
-      FileNotFoundError, ValueError: as `plugins.maker`, or it makes something else.
+      FileNotFoundError, ValueError: as `plugins.maker`, or the result is not an `Algorithm`.
     """
     name = config.rl.algorithm
     make = maker(config, "rl.algorithm")
@@ -80,19 +80,19 @@ def algorithm_of(config: FrozenConfigDict) -> Algorithm:
     algorithm = make(config)
     if not isinstance(algorithm, Algorithm):
         raise ValueError(
-            f"config.rl.algorithm is {name!r}: its make_algorithm(config) gives "
+            f"config.rl.algorithm is {name!r}: its make_algorithm(config) returns "
             f"{type(algorithm).__name__}, not a onereward_jax.training.algorithm.Algorithm"
         )
     return algorithm
 
 
 def task_probabilities(config: FrozenConfigDict) -> dict[Task, float]:
-    """p_k of the tasks that are drawn at all; they sum to 1.
+    """p_k of the tasks with nonzero probability, normalised to sum 1.
 
-    The paper's, in a config without the section `rl`.
+    Those of the paper if the config has no section `rl`.
 
     Raises:
-      ValueError: `config.rl.task_probabilities` has a number below 0, or nothing above it.
+      ValueError: `config.rl.task_probabilities` has a negative value, or all are 0.
     """
     if "rl" not in config:
         return dict(SAMPLING_PROBABILITIES)
@@ -100,8 +100,10 @@ def task_probabilities(config: FrozenConfigDict) -> dict[Task, float]:
     given = {task: float(section[task.value]) for task in Task}
     for task, value in given.items():
         if value < 0:
-            raise ValueError(f"config.rl.task_probabilities.{task.value} is {value}: below 0")
+            raise ValueError(
+                f"config.rl.task_probabilities.{task.value} is {value}: expected at least 0"
+            )
     total = sum(given.values())
     if not total:
-        raise ValueError("config.rl.task_probabilities: all are 0, so that no task would be drawn")
+        raise ValueError("config.rl.task_probabilities: all are 0, so no task can be drawn")
     return {task: value / total for task, value in given.items() if value}

@@ -36,7 +36,7 @@ class Prepared(NamedTuple):
 
 
 def loop_of(config: FrozenConfigDict, stage: str) -> LoopConfig:
-    """How long a stage trains, and how often it does what."""
+    """Duration and intervals of a stage's training."""
     section = config[stage]
     return from_section(LoopConfig, section, f"config.{stage}", total_steps=section.steps)
 
@@ -68,7 +68,7 @@ def run_training(
       data: iterator of endless batches, dicts of arrays; its state is restored too.
       loop: durations and intervals.
       optimizer: optimizer settings, with `total_steps`.
-      advice: what to tell the user if too many steps are refused.
+      advice: text of the error if too many steps are refused.
       folder: folder of the logs; its name is also that of the checkpoint folder. Default: those of
         the stage.
       must_match: what a checkpoint must match; default: `context.must_match`.

@@ -235,7 +235,7 @@ def test_opinions_that_contradict_each_other_are_told():
         (Task.REMOVAL, Dimension.REMOVAL_QUALITY): Curve(np.arange(20), np.linspace(0.6, 0.5, 20))
     }
     (told,) = remarks(task_report({"by people": better}, falls))
-    assert "the reward fell from 0.60 to 0.50 over training, though Good − Bad is +50.0" in told
+    assert "reward fell from 0.60 to 0.50 during training, although Good − Bad is +50.0" in told
     assert remarks(task_report({"by people": worse}, falls)) == []
 
 
@@ -249,10 +249,10 @@ def test_small_data_is_told_and_grey(tmp_path):
         {"by the judge": verdicts(1, 0, 0, Task.FILL)}, judge=judge, triplets=triplets
     )
     told = "\n".join(remarks(inputs))
-    assert "Not compared, for want of held-out triplets: image extend with prompt, image" in told
-    assert "Too few held-out triplets to tell anything (grey): image fill (1)." in told
-    assert "asks for: image fill 1 of 30, object removal 150 of 200" in told
-    assert "fewer than 20 pairs in dimensions of: image fill (grey)" in told
+    assert "Not compared, because there are no held-out triplets: image extend with prompt" in told
+    assert "Too few held-out triplets for a conclusion (grey): image fill (1)." in told
+    assert "triplets: image fill 1 of 30, object removal 150 of 200" in told
+    assert "fewer than 20 pairs in some dimensions of: image fill (grey)" in told
     text = write_report(tmp_path, inputs).read_text("utf-8")
     assert '<span class="few">100.0<small>1 pair</small></span>' in text
     assert '<span class="better">99.0</span><small>96–100</small>' in text

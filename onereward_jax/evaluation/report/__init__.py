@@ -1,4 +1,4 @@
-"""One HTML page, and one JSON file, with everything a run has shown."""
+"""The report of a run: an HTML page and a JSON file with all results."""
 
 from onereward_jax.evaluation.report.html_page import write_report
 from onereward_jax.evaluation.report.report_data import Agreed, Curve, GridRow, ReportInputs

@@ -1,4 +1,4 @@
-"""Charts as inline SVG whose text and axes take the page's colour, so that dark mode just works."""
+"""Charts as inline SVG. Text and axes use the page's text colour, so that dark mode works."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from onereward_jax.evaluation.report.report_data import Curve
 from onereward_jax.tasks import OWN, TASKS, Dimension, Task
 
 INK = "#010203"
-"""Stands for the page's text colour while drawing; replaced by `currentColor` in the SVG."""
+"""Placeholder for the page's text colour; replaced by `currentColor` in the SVG."""
 
 DIMENSION_COLOURS: dict[Dimension, str] = {
     Dimension.STRUCTURE: "#3b7dd8",
@@ -28,14 +28,14 @@ DIMENSION_COLOURS: dict[Dimension, str] = {
     Dimension.REMOVAL_QUALITY: "#c8443c",
     **dict(zip(map(Dimension, OWN.dimensions), itertools.cycle(("#8a6d3b", "#5f6f81", "#7f8f2a")))),
 }
-"""Readable on white and on near-black."""
+"""Readable on light and dark backgrounds."""
 
 GSB_COLOURS = {"good": "#2e9e6b", "same": "#9aa3ad", "bad": "#cf5c4a"}
 SLIVER = 0.05
-"""Share of a bar below which its number does not fit in."""
+"""Bars with a smaller share get their number outside, because it does not fit in."""
 
 PANEL_WIDTH, PANEL_HEIGHT = 3.3, 2.3
-"""Inches of 72 points."""
+"""In inches, at 72 points per inch."""
 
 _STYLE = {
     "font.family": "sans-serif",
@@ -59,7 +59,7 @@ _STYLE = {
 
 
 def reward_curves(rewards: Mapping[tuple[Task, Dimension], Curve]) -> str:
-    """Figure 6: reward over steps, one panel per task, one line per dimension."""
+    """Figure 6: reward over training steps, one panel per task, one line per dimension."""
     tasks = [task for task in TASKS if any(key[0] is task for key in rewards)]
     with _drawing("reward", len(tasks)) as (figure, panels):
         for task, axes in zip(tasks, panels):
@@ -77,7 +77,7 @@ def reward_curves(rewards: Mapping[tuple[Task, Dimension], Curve]) -> str:
 
 
 def monitor_curves(monitors: Mapping[str, Curve]) -> str:
-    """Whatever is watched beside the reward, one panel each on its own scale."""
+    """The other monitored quantities, one panel each."""
     with _drawing("monitor", len(monitors)) as (figure, panels):
         for (name, curve), axes in zip(monitors.items(), panels):
             _line(axes, curve, DIMENSION_COLOURS[Dimension.STRUCTURE], name)
@@ -100,7 +100,7 @@ def gsb_bars(results: Mapping[Task, GoodSameBad], name: str) -> str:
                 if share >= SLIVER:
                     axes.text(left + share / 2, row, f"{100 * share:.1f}", color="white",
                               ha="center", va="center", fontweight="bold")  # fmt: skip
-                elif share > 0:  # above the bar, or below where its neighbour's may be above
+                elif share > 0:  # above or below the bar, so that neighbours do not overlap
                     side, align = (0.33, "top") if label == "same" else (-0.33, "bottom")
                     axes.text(left + share / 2, row + side, f"{100 * share:.1f}", color=colour,
                               ha="center", va=align, fontsize=7)  # fmt: skip
@@ -118,10 +118,10 @@ def gsb_bars(results: Mapping[Task, GoodSameBad], name: str) -> str:
 
 @contextlib.contextmanager
 def _drawing(name: str, count: int) -> Iterator[tuple[Figure, np.ndarray]]:
-    """A figure with `count` panels, two or three in a row, under the shared style."""
+    """A figure with `count` panels, up to three per row, in the shared style."""
     columns = 2 if count in (2, 4) else min(3, count)
     rows = -(-count // columns)
-    # ids inside an SVG are hashes; the salt keeps those of two charts on one page apart
+    # ids inside an SVG are hashes; the salt makes them differ between the charts of a page
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
         size = (columns * PANEL_WIDTH, rows * PANEL_HEIGHT)
         figure = Figure(figsize=size, layout="constrained")
@@ -132,7 +132,7 @@ def _drawing(name: str, count: int) -> Iterator[tuple[Figure, np.ndarray]]:
 
 
 def window(curve: Curve) -> int:
-    """Points over which a curve is smoothed; 1 where there are too few to smooth them."""
+    """Number of points for smoothing a curve; 1 (none) if it has too few points."""
     return max(1, len(curve.steps) // 25)
 
 
@@ -144,7 +144,7 @@ def _line(axes: Axes, curve: Curve, colour: str, label: str) -> None:
 
 
 def _svg(figure: Figure) -> str:
-    """The figure as an <svg> element without prolog, scaling with its container."""
+    """The figure as an <svg> element without XML prolog; scales with its container."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = buffer.getvalue()

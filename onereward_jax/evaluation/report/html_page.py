@@ -1,4 +1,4 @@
-"""Writes a report: one self-contained HTML page, the same figures as JSON, the pictures as PNG."""
+"""Writes a report: a self-contained HTML page, the same numbers as JSON, the images as PNG."""
 
 from __future__ import annotations
 
@@ -43,18 +43,18 @@ METRIC_COLUMNS = {
     "edge_density_excess": ("edges − truth", "{:+.1%}"),
     "word_accuracy": ("letters read", "{:.1%}"),
 }
-"""Columns of the metrics table: field of `ImageMetrics`, what people read, and its format."""
+"""Columns of the metrics table: field of `ImageMetrics` -> (heading, number format)."""
 
 
 COUNTS = ("results", "truths")
-"""Fields of `ImageMetrics` that count."""
+"""Fields of `ImageMetrics` that are counts."""
 
 
 def write_report(folder: str | os.PathLike[str], inputs: ReportInputs) -> Path:
-    """Write `index.html`, `summary.json` and `pictures.png` into `folder` (made when missing).
+    """Writes `index.html`, `summary.json` and `pictures.png` into `folder` (created if missing).
 
-    The page loads nothing from elsewhere: charts are inline SVG, pictures inline PNG. Each file
-    appears whole or not at all. Returns the path of the page.
+    The page has no external resources: charts are inline SVG, images inline PNG. Each file is
+    written atomically. Returns the path of the page.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -68,7 +68,7 @@ def write_report(folder: str | os.PathLike[str], inputs: ReportInputs) -> Path:
 
 
 def render(inputs: ReportInputs) -> str:
-    """The page as text."""
+    """The page as HTML text."""
     template = importlib.resources.files(__package__).joinpath("template.html")
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -105,7 +105,7 @@ def render(inputs: ReportInputs) -> str:
 
 
 def data_uri(picture: UInt8[np.ndarray, "h w *c"]) -> str:
-    """`picture` as an inline PNG."""
+    """`picture` as a data URI with a PNG."""
     return "data:image/png;base64," + base64.b64encode(_png(picture)).decode()
 
 
@@ -118,7 +118,7 @@ def _png(picture: UInt8[np.ndarray, "h w *c"]) -> bytes:
 def _metric_rows(
     metrics: Mapping[str, Mapping[Task, ImageMetrics]], columns: Sequence[str]
 ) -> Iterator[tuple[str, str, list[str]]]:
-    """(task, editor, formatted values), grouped by task so that editors stand below each other."""
+    """(task, editor, formatted values), grouped by task for comparison of the editors."""
     for task in TASKS:
         for editor, by_task in metrics.items():
             if task in by_task:
@@ -131,19 +131,19 @@ def _metric_rows(
 
 
 def _truths(metrics: Mapping[str, Mapping[Task, ImageMetrics]]) -> str:
-    """A sentence about what is not measured against a truth; "" where everything is."""
+    """A note on triplets without ground truth; "" if all have one."""
     found = next(iter(metrics.values()), {})
     results, truths = (sum(getattr(one, name) for one in found.values()) for name in COUNTS)
     if truths == results:
         return ""
     if not truths:
-        return "No triplet has a target, so that nothing is measured against a truth."
+        return "No triplet has a target, so there are no metrics against ground truth."
     told = ", ".join(
         f"{task.title} {found[task].truths} of {found[task].results}"
         for task in TASKS
         if task in found
     )
-    return f"Against the truth only where a triplet has a target: {told}."
+    return f"Metrics against ground truth use only triplets with a target: {told}."
 
 
 def _flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

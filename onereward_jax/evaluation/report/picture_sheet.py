@@ -1,4 +1,4 @@
-"""All pictures of a report as one PNG, to be shown elsewhere."""
+"""All images of a report as one PNG, for use outside the page."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from onereward_jax.evaluation.report.report_data import GridRow
 from onereward_jax.tasks import TASKS, Task
 
 COLUMNS = ("source", "mask", "base", "policy", "truth")
-"""Fields of `GridRow`, which are also what is written above them."""
+"""Fields of `GridRow`; also the column headings."""
 
 
 def shown_columns(rows: Iterable[GridRow]) -> tuple[str, ...]:
-    """`COLUMNS`, without the truth where no row has one."""
+    """`COLUMNS`, without "truth" if no row has one."""
     return COLUMNS if any(row.truth is not None for row in rows) else COLUMNS[:-1]
 
 
 def picture_sheet(grids: Mapping[Task, Sequence[GridRow]]) -> UInt8[np.ndarray, "h w 3"]:
-    """One table per task, side by side; one row per triplet, its caption below.
+    """One table per task, side by side; one row per triplet, with its caption below.
 
     Raises:
-      ValueError: there are no pictures.
+      ValueError: there are no images.
     """
     shown = {task: list(grids[task]) for task in TASKS if grids.get(task)}
     if not shown:
-        raise ValueError("a sheet of pictures needs at least one picture")
+        raise ValueError("a picture sheet needs at least one picture")
     names = shown_columns(row for triplets in shown.values() for row in triplets)
     tables = [
         picture_table(

@@ -1,4 +1,4 @@
-"""Everything a report shows, as plain frozen data."""
+"""Inputs of a report, as frozen dataclasses."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from onereward_jax.tasks import Dimension, Task
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Curve:
-    """A quantity over training steps. NaN marks a step at which it was not measured."""
+    """A quantity over training steps; NaN where it was not measured."""
 
     steps: Num[np.ndarray, " n"]
     values: Num[np.ndarray, " n"]
 
     def smoothed(self, window: int) -> Curve:
-        """Centred moving mean over `window` measured points; shorter at both ends."""
+        """Centred moving mean over `window` measured points; the window shrinks at both ends."""
         known = np.isfinite(self.values)
         steps, values = self.steps[known], self.values[known].astype(np.float64)
         kernel = np.ones(max(1, min(window, len(values))))
@@ -36,9 +36,9 @@ class Curve:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class GridRow:
-    """One held-out triplet and what two editors made of it, as uint8 pictures of one size.
+    """A held-out triplet and the results of two editors, as uint8 images of one size.
 
-    `truth` is None where it is not known.
+    `truth` is None if the triplet has no target.
     """
 
     caption: str
@@ -51,10 +51,10 @@ class GridRow:
 
 @dataclasses.dataclass(frozen=True)
 class Agreed:
-    """How far `annotators` agree on `triplets` that several of them answered.
+    """Agreement of `annotators` on `triplets` answered by several of them.
 
-    `rate` in [0, 1]: share of equal answers; `kappa` in [-1, 1]: Fleiss', 0 = chance, None where it
-    is undefined.
+    `rate` in [0, 1]: share of equal answers. `kappa` in [-1, 1]: Fleiss' kappa, 0 at chance,
+    None if undefined.
     """
 
     annotators: int
@@ -65,16 +65,21 @@ class Agreed:
 
 @dataclasses.dataclass(frozen=True)
 class ReportInputs:
-    """What to report; an empty mapping leaves its section out.
+    """Inputs of a report. An empty mapping omits its section.
 
-    `rewards`: P(Yes | policy, reference, q) over RL steps, Figure 6. `gsb`: per named comparison
-    ("by the oracle"), Figure 7. `gains`: the same comparison dimension by dimension. `judge`:
-    held-out accuracy, Table 1. `monitors`: named curves beside the reward (saturation, edge
-    density, drift, zero-gradient share, ...). `metrics`: per editor and task, means over held-out
-    triplets. `grids`: pictures per task. `settings`: the run's configuration, nested mappings
-    allowed, JSON values. `about`: what was compared, when, from which settings, in words.
-    `triplets`: per task how many triplets were asked for and how many there are. `agreement`:
-    between annotators, where there were several.
+    Attributes:
+      title: heading of the page.
+      rewards: P(Yes | policy, reference, q) over RL steps, Figure 6.
+      gsb: name of a comparison ("by the oracle") -> results per task, Figure 7.
+      gains: the comparison per task and dimension.
+      judge: held-out accuracy, Table 1.
+      monitors: other curves (saturation, edge density, drift, zero-gradient share, ...).
+      metrics: editor -> task -> means over held-out triplets.
+      grids: images per task.
+      settings: the config; JSON values, mappings may be nested.
+      about: text on what was compared, when, and with which settings.
+      triplets: task -> (triplets requested, triplets found).
+      agreement: between annotators, if there are several.
     """
 
     title: str

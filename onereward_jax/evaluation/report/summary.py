@@ -1,4 +1,4 @@
-"""Every figure of a report as JSON values, so that runs can be compared by program."""
+"""All numbers of a report as JSON values, for comparing runs in code."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from onereward_jax.evaluation.judge_accuracy import PAPER_ACCURACY
 from onereward_jax.evaluation.report.report_data import Curve, ReportInputs
 
 END_SHARE = 0.1
-"""Start and end of a curve are means over this share of its points: single points are noisy."""
+"""Start and end of a curve are means over this share of its points, to reduce noise."""
 
 
 def summarize(inputs: ReportInputs) -> dict[str, Any]:
-    """JSON values only: names as keys, NaN and infinity as null."""
+    """The report as JSON values: names as keys, NaN and infinity as null."""
     judge: dict[str, dict[str, Any]] = {}
     for (task, dimension), accuracy in inputs.judge.items():
         row = dataclasses.asdict(accuracy)
         row["low"], row["high"] = accuracy.interval
-        if (task, dimension) in PAPER_ACCURACY:  # not of tasks of one's own
+        if (task, dimension) in PAPER_ACCURACY:  # custom tasks have none
             row["paper_accuracy"] = PAPER_ACCURACY[task, dimension] / 100
         judge.setdefault(str(task), {})[str(dimension)] = row
     rewards: dict[str, dict[str, Any]] = {}
@@ -54,7 +54,7 @@ def summarize(inputs: ReportInputs) -> dict[str, Any]:
 
 
 def summarize_curve(curve: Curve) -> dict[str, Any]:
-    """First and last tenth (means), extremes, and all points."""
+    """Means of the first and last tenth, minimum, maximum, and all points."""
     points = np.stack([curve.steps, curve.values], -1)
     values = curve.values[np.isfinite(curve.values)]
     if not len(values):

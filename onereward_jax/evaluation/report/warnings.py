@@ -1,4 +1,4 @@
-"""What a reader of a report should not overlook: too few triplets, opinions that contradict."""
+"""Warnings of a report: too few triplets or pairs, contradicting results, falling rewards."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from onereward_jax.evaluation.report.summary import summarize_curve
 from onereward_jax.tasks import TASKS, Task
 
 REWARD_FELL = 0.01
-"""Least loss of mean reward over a run that is worth a sentence."""
+"""Minimum drop of the mean reward over a run that gives a warning."""
 
 
 def remarks(inputs: ReportInputs) -> list[str]:
-    """Sentences, the most important first; none where there is nothing to say."""
+    """The warnings, most important first."""
     return [
         *few_triplets(inputs.triplets),
         *few_pairs(inputs),
@@ -28,42 +28,42 @@ def remarks(inputs: ReportInputs) -> list[str]:
 
 
 def few_triplets(triplets: Mapping[Task, tuple[int, int]]) -> Iterator[str]:
-    """Tasks that were compared on none, on few, or on fewer triplets than were asked for."""
+    """Tasks with no triplets, with few, or with fewer than requested."""
     wanted = {task: triplets[task] for task in TASKS if task in triplets and triplets[task][0]}
     absent = [task.title for task, (_, found) in wanted.items() if not found]
     if absent:
-        yield f"Not compared, for want of held-out triplets: {', '.join(absent)}."
+        yield f"Not compared, because there are no held-out triplets: {', '.join(absent)}."
     few = [f"{task.title} ({found})" for task, (_, found) in wanted.items() if 0 < found < FEW]
     if few:
-        yield f"Too few held-out triplets to tell anything (grey): {', '.join(few)}."
+        yield f"Too few held-out triplets for a conclusion (grey): {', '.join(few)}."
     fewer = [
         f"{task.title} {found} of {asked}"
         for task, (asked, found) in wanted.items()
         if 0 < found < asked
     ]
     if fewer:
-        yield f"Fewer held-out triplets than config.evaluate.triplets asks for: {', '.join(fewer)}."
+        yield f"Fewer held-out triplets than set in config.evaluate.triplets: {', '.join(fewer)}."
 
 
 def few_pairs(inputs: ReportInputs) -> Iterator[str]:
-    """Tasks on which the judge was measured with few pairs in a dimension, or not at all."""
+    """Tasks whose judge accuracy is measured on few pairs in a dimension, or not at all."""
     if not inputs.judge:
         return
     measured = {task for task, _ in inputs.judge}
     absent = [task.title for task in TASKS if task in inputs.triplets and task not in measured]
     if absent:
-        yield f"No held-out pair to measure the judge on: {', '.join(absent)}."
+        yield f"No held-out pairs to measure the judge's accuracy: {', '.join(absent)}."
     rare = {task for (task, _), found in inputs.judge.items() if found.few}
     few = [task.title for task in TASKS if task in rare]
     if few:
         yield (
-            f"The judge's accuracy rests on fewer than {FEW} pairs in dimensions of: "
+            f"The judge's accuracy is measured on fewer than {FEW} pairs in some dimensions of: "
             f"{', '.join(few)} (grey)."
         )
 
 
 def contradictions(gsb: Mapping[str, Mapping[Task, GoodSameBad]]) -> Iterator[str]:
-    """Tasks on which one opinion is clearly for an editor and another one is for the other."""
+    """Tasks for which two comparisons prefer different editors, at least one significantly."""
     for task in TASKS:
         told = [(by, found[task]) for by, found in gsb.items() if task in found]
         for (by, one), (other_by, other) in itertools.combinations(told, 2):
@@ -76,7 +76,7 @@ def contradictions(gsb: Mapping[str, Mapping[Task, GoodSameBad]]) -> Iterator[st
 
 
 def falling_rewards(inputs: ReportInputs) -> Iterator[str]:
-    """Tasks whose reward fell over training, though the policy came out better."""
+    """Tasks whose reward fell during training although the policy is better."""
     for task in TASKS:
         ends = [summarize_curve(curve) for key, curve in inputs.rewards.items() if key[0] is task]
         ends = [end for end in ends if end["end"] is not None]
@@ -90,8 +90,8 @@ def falling_rewards(inputs: ReportInputs) -> Iterator[str]:
         start, end = (float(np.mean([one[name] for one in ends])) for name in ("start", "end"))
         if start - end >= REWARD_FELL:
             yield (
-                f"{_name(task)}: the reward fell from {start:.2f} to {end:.2f} over training, "
-                f"though Good − Bad is {', '.join(better)}."
+                f"{_name(task)}: the reward fell from {start:.2f} to {end:.2f} during training, "
+                f"although Good − Bad is {', '.join(better)}."
             )
 
 

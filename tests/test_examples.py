@@ -158,12 +158,13 @@ def test_a_run_learns_a_task_of_ones_own_by_an_algorithm_of_ones_own(recoloured,
     summary = json.loads((workdir / "evaluate" / "report" / "summary.json").read_text())
     assert all(set(found) == {"recolour"} for found in summary["gsb"].values())
     assert "object recolouring" in (workdir / "evaluate" / "report" / "index.html").read_text()
-    template = json.loads((workdir / "reward" / "judge" / "onereward_query.json").read_text())
+    judge = json.loads((workdir / "reward" / "judge" / "onereward_query.json").read_text())
+    template = judge["template"]
     assert template["words"]["form"] and template["tasks"]["recolour"] == "object recolouring"
 
     again = run(workdir, "--resume", config="", **tasks)
     assert again.returncode == 0, again.stderr
-    assert again.stdout.count("unchanged") == 8
+    assert (again.stdout + again.stderr).count("complete and unchanged") == 8
     forgotten = run(workdir, "--resume", config="")
     assert forgotten.returncode != 0
     assert "was started with ONEREWARD_TASKS=" in forgotten.stderr

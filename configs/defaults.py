@@ -71,8 +71,7 @@ def experiment() -> ConfigDict:
     candidates.tasks = "as_sampled"  # tasks "evenly", or "as_sampled" by rl.task_probabilities
     candidates.batch_size = 64  # images per batch
     candidates.num_steps = (10, 20, 30, 50)  # sampling steps, drawn from these
-    # The paper's; one is drawn per candidate. "" is the empty prompt:
-    candidates.negative_prompts = NEGATIVE_PROMPTS
+    candidates.negative_prompts = NEGATIVE_PROMPTS  # one is drawn per candidate; "": empty prompt
     candidates.guidance_scale = (1.0, 30.0)  # range of the embedded guidance
     candidates.true_cfg_scale = (1.0, 6.0)  # range of the true CFG scale
     candidates.guided_by = "either"  # draw "either" scale (the other at its minimum) or "both"

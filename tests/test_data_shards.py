@@ -95,7 +95,7 @@ def test_killed_and_resumed_equals_uninterrupted(folder, written, tmp_path, monk
         if done in copied_at:  # what is there when the process is killed now
             shutil.copytree(tmp_path / "whole", tmp_path / f"killed-{done}")
 
-    write_triplets(tmp_path / "whole", FolderSource(folder, SIDE), watch=copy)
+    write_triplets(tmp_path / "whole", FolderSource(folder, SIDE), progress=copy)
     assert sorted(read) == list(range(ROWS))
     assert any(".draft" in path.name for path in files_of(tmp_path / "killed-13"))
     command = [sys.executable, "-c", KILLED, str(folder), str(tmp_path / "killed-10")]
@@ -143,7 +143,7 @@ def test_an_index_of_other_records_of_equal_length_is_noticed_on_reading(written
     path.write_text(json.dumps(content))
     opened = Triplets(tmp_path / "data", "test")
     assert opened[0]["id"] == opened.column("id")[0]
-    with pytest.raises(ValueError, match="record 1 is the triplet .* says 0123456789abcdef"):
+    with pytest.raises(ValueError, match="record 1 is the triplet .* has 0123456789abcdef"):
         opened.read(1, ("image",))
     path.write_text(path.read_text()[:-20])
     with pytest.raises(ValueError, match="index-test.json is damaged .*: remove the output of"):

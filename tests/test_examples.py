@@ -39,7 +39,7 @@ def run(workdir, *arguments, config="configs/mini.py:folder", **environment):
         + ([f"--config={config}"] if config else [])
         + list(arguments),
         cwd=ROOT,
-        env=os.environ | environment,
+        env=os.environ | {"XLA_FLAGS": ""} | environment,  # one device, as most readers have
         capture_output=True,
         text=True,
         check=False,

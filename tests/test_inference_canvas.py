@@ -133,7 +133,10 @@ def test_rows_become_requests_with_the_fixed_prompts_where_none_is_given(folder:
             "pad creates the mask",
         ),
         ({"image": "a.png", "task": "remove", "mask": "black.png"}, "the mask is empty"),
-        ({"image": "a.png", "task": "remove", "mask": "text.png"}, "text.png cannot be read"),
+        (
+            {"image": "a.png", "task": "remove", "mask": "text.png"},
+            "text.png is not a readable image",
+        ),
         ({"image": "b.png", "task": "remove", "mask": "mask.png"}, "there is no file .*b.png"),
         ({"image": "../a.png", "task": "remove", "mask": "mask.png"}, "leads out of the folder"),
         ({"image": "a.png", "task": "remove", "mask": "/mask.png"}, "leads out of the folder"),

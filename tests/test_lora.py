@@ -228,7 +228,7 @@ def test_all_mismatches_are_listed_at_once(world, tmp_path):
         load_adapter(path, params, FLUX)
     for expected in (
         f"{first}: lora_B is missing in the file",
-        f"{first}.lora_magnitude_vector: is no lora_A",
+        f"{first}.lora_magnitude_vector: not a lora_A",
         rf"{second}: lora_A (2, 5) and lora_B (32, 2), expected [r, 128] and [32, r]",
         f"{second}: alpha has shape (2,)",
         "single_transformer_blocks.2.attn.to_q is not in the model",

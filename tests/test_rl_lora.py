@@ -182,7 +182,7 @@ def test_a_trained_adapter_is_merged_into_its_base_when_it_is_loaded(algorithm_1
 
 @pytest.mark.parametrize("fields, name", [({"rank": -1}, "rank"), ({"alpha": 0.0}, "alpha")])
 def test_a_wrong_setting_is_named(fields, name):
-    with pytest.raises(ValueError, match=f"lora {name} is {fields[name]}"):
+    with pytest.raises(ValueError, match=f"^{name} is {fields[name]}"):
         LoraConfig(**{"rank": 4, "alpha": 4.0, "targets": TARGETS} | fields)
 
 

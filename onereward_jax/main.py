@@ -9,6 +9,7 @@ Any field of the config can be set from the command line as --config.<section>.<
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Sequence
 
@@ -162,8 +163,15 @@ def check_same_tasks() -> None:
             raise ValueError(f"process {index} has other tasks: {VARIABLE} is another file there")
 
 
+COMMANDS = ("people", "preferences")
+"""`onereward people ...` is `python -m onereward_jax.people ...`."""
+
+
 def cli() -> None:
     """The command `onereward`."""
+    if sys.argv[1:2] and sys.argv[1] in COMMANDS:
+        importlib.import_module(f"onereward_jax.{sys.argv[1]}").main(sys.argv[2:])
+        return
     app.run(main, flags_parser=lambda argv: parse_flags(argv, __doc__, "workdir"))
 
 

@@ -10,7 +10,7 @@ import pytest
 from onereward_jax.annotation.answers import read_answers
 from onereward_jax.annotation.picture_digests import pixel_digest, question_digest
 from onereward_jax.annotation.question_page import write_question_page
-from onereward_jax.annotation.questions import Question, add_questions
+from onereward_jax.annotation.questions import USABLE, Question, add_questions
 from onereward_jax.common.listing import LISTED
 from onereward_jax.tasks import DIMENSIONS, Task
 
@@ -119,6 +119,40 @@ def test_one_annotator_answers_a_question_once_or_twice_alike(tmp_path):
         read_answers(tmp_path, ASKED)
     write(tmp_path / "ben.jsonl", ANSWER)
     assert [one.annotator for one in read_answers(tmp_path, ASKED).given] == ["a", "ann", "ben"]
+
+
+def test_a_single_result_is_usable_or_not(tmp_path):
+    single = dataclasses.replace(
+        question("test/c", Task.FILL, 1, "c" * 16), dimensions=(USABLE,), candidates=("0.png",)
+    )
+    least = {"dimension": USABLE, "digest": single.digest}
+    for value, expected in (
+        (True, True),
+        (False, False),
+        ("no", False),
+        (" YES ", True),
+        (1, True),
+        (0.0, False),
+        ("TRUE", True),
+    ):
+        (answer,) = read_answers(
+            write(tmp_path / "a.jsonl", least | {"usable": value}), [single]
+        ).given
+        assert answer.said == (None, None, expected) and answer.digest == single.digest
+    for value in (None, "", float("nan")):
+        path = write(tmp_path / "a.jsonl", least | {"usable": value})
+        assert read_answers(path, [single]).given == ()
+    for bad, told in (
+        (least | {"usable": "perhaps"}, "usable must be true or false, found 'perhaps'"),
+        (least | {"usable": 2}, "usable must be true or false, found 2"),
+        (least | {"best": None, "worst": None}, "usable must be true or false, found None"),
+        (ANSWER | {"usable": True}, "usable is given for structure: give best and worst"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(told)):
+            read_answers(write(tmp_path / "a.jsonl", bad), [*ASKED, single])
+    path = write(tmp_path / "a.jsonl", least | {"usable": True}, least | {"usable": False})
+    with pytest.raises(ValueError, match="line 1: usable there, not usable here"):
+        read_answers(path, [single])
 
 
 def test_a_long_list_of_bad_answers_is_cut(tmp_path):

@@ -11,33 +11,44 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from onereward_jax.annotation.questions import Question
+from onereward_jax.annotation.questions import USABLE, Question
 from onereward_jax.common.listing import first_of
 
 ANNOTATOR = "people"
 """Annotator of lines that do not name one."""
 
-_FIELDS = ("digest", "triplet", "dimension", "best", "worst", "annotator")
+_FIELDS = ("digest", "triplet", "dimension", "best", "worst", "usable", "annotator")
 """Fields that are read from a line."""
 
 BOTH = "give both, or null twice where the candidates do not differ"
 
+_WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+"""Values of `usable`, as annotation tools write them."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """An annotator's answer about a triplet in one dimension.
+    """An annotator's answer to a question in one dimension.
 
-    `best` and `worst` are candidate indices, both None if they do not differ. `answered_at` is the
+    `digest` is the question's. `best` and `worst` are candidate indices, both None if they do not
+    differ; `usable` is None except for a question about a single result. `answered_at` is the
     modification time of the file, Unix time in seconds. `place` is (file, line number).
     """
 
+    digest: str
     triplet: str
     dimension: str
     best: int | None
     worst: int | None
+    usable: bool | None
     annotator: str
     answered_at: float
     place: tuple[Path, int]
+
+    @property
+    def said(self) -> tuple[int | None, int | None, bool | None]:
+        """What was answered, without who, when and where."""
+        return self.best, self.worst, self.usable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +66,7 @@ class Answers:
     @property
     def answered(self) -> int:
         """Number of questions with at least one answer."""
-        return len({(one.triplet, one.dimension) for one in self.given})
+        return len({(one.digest, one.dimension) for one in self.given})
 
     def about_elsewhere(self) -> str:
         """A message about the answers to other images; "" if there are none."""
@@ -105,7 +116,7 @@ def read_answers(source: Path, questions: Sequence[Question]) -> Answers:
                     elsewhere.append(place)
                     continue
                 answer = _answer(fields, asked[fields["digest"]], annotator, place)
-                key = (answer.annotator, answer.triplet, answer.dimension)
+                key = (answer.annotator, answer.digest, answer.dimension)
                 _require_alike(found.setdefault(key, answer), answer)
             except (ValueError, RecursionError) as error:
                 where = f"{path.name}, line {number}" if source.is_dir() else f"line {number}"
@@ -148,6 +159,8 @@ def _object(line: bytes) -> dict[str, Any] | None:
     fields = json.loads(line.decode("utf-8"))
     if not isinstance(fields, dict):
         raise ValueError("not a JSON object")
+    if _says_usable(fields):
+        return fields
     given = {name for name in ("best", "worst") if not _is_empty(fields.get(name, ""))}
     if not given:
         return None
@@ -163,6 +176,10 @@ def _is_empty(value: Any) -> bool:
     if isinstance(value, float):
         return math.isnan(value)
     return isinstance(value, str) and not value.strip()
+
+
+def _says_usable(fields: Mapping[str, Any]) -> bool:
+    return fields.get("usable") is not None and not _is_empty(fields["usable"])
 
 
 def _digest(fields: Mapping[str, Any]) -> str:
@@ -190,18 +207,35 @@ def _answer(
     annotator = fields.get("annotator") or annotator
     if not isinstance(annotator, str) or not annotator.strip():
         raise ValueError(f"annotator must be a name, found {annotator!r}")
-    best, worst = (_number(name, fields[name], question) for name in ("best", "worst"))
-    if best is not None and best == worst:
-        raise ValueError(f"best and worst are both candidate {best}: {BOTH}")
+    best = worst = usable = None
+    if fields["dimension"] == USABLE:
+        usable = _usable(fields)
+    elif _says_usable(fields):
+        raise ValueError(f"usable is given for {fields['dimension']}: give best and worst")
+    else:
+        best, worst = (_number(name, fields[name], question) for name in ("best", "worst"))
+        if best is not None and best == worst:
+            raise ValueError(f"best and worst are both candidate {best}: {BOTH}")
     return Answer(
+        question.digest,
         question.triplet,
         fields["dimension"],
         best,
         worst,
+        usable,
         annotator.strip(),
         place[0].stat().st_mtime,
         place,
     )
+
+
+def _usable(fields: Mapping[str, Any]) -> bool:
+    """The answer about a single result. Raises ValueError."""
+    value = fields.get("usable")
+    found = _WORDS.get(str(value).strip().lower().removesuffix(".0"))
+    if found is None:
+        raise ValueError(f"usable must be true or false, found {value!r}")
+    return found
 
 
 def _number(name: str, value: Any, question: Question) -> int | None:
@@ -221,7 +255,7 @@ def _number(name: str, value: Any, question: Question) -> int | None:
 
 def _require_alike(first: Answer, second: Answer) -> None:
     """Raises ValueError if an annotator gives two different answers."""
-    if (first.best, first.worst) != (second.best, second.worst):
+    if first.said != second.said:
         path, number = first.place
         where = f"line {number}" if path == second.place[0] else f"{path.name}, line {number}"
         raise ValueError(
@@ -231,6 +265,8 @@ def _require_alike(first: Answer, second: Answer) -> None:
 
 
 def _in_words(answer: Answer) -> str:
+    if answer.usable is not None:
+        return "usable" if answer.usable else "not usable"
     pair = (answer.best, answer.worst)
     best, worst = ("null" if one is None else one for one in pair)
     return f"best {best} and worst {worst}"

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from onereward_jax.annotation.questions import Question
+from onereward_jax.annotation.questions import OVERALL, USABLE, Question
 from onereward_jax.common.atomic_file import atomic_file
 from onereward_jax.tasks import Dimension
 
@@ -23,7 +23,8 @@ MEANINGS = {
     Dimension.TEXT_ALIGNMENT: "Identity, attributes and position that the prompt asks for.",
     Dimension.AESTHETICS: "Overall appeal.",
     Dimension.REMOVAL_QUALITY: "The object is gone, the area is clean, nothing is invented there.",
-    "overall": "The image as a whole.",
+    OVERALL: "The image as a whole.",
+    USABLE: "Good enough to use as it is.",
 }
 
 

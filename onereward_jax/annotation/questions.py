@@ -14,7 +14,11 @@ An answer is a line with at least `dimension` and `digest`, and
 
     "best", "worst"   candidate indices, from 0; or both null if they do not differ (the paper's ∅).
                       Both missing or "": not answered
+    "usable"          instead of both, for a question with one candidate: true or false
     "annotator"       name of the annotator; default: "people", or the file's name in a folder
+
+A question has three or more candidates (best and worst), two (a blinded comparison of editors,
+where null for both is Same), or one (is this result usable?).
 
 e.g. {"dimension": "structure", "digest": "9c1185a5c5e9fc54", "best": 2, "worst": 0}. The other
 fields of the question are optional. Indices may be written as 2, 2.0 or "2". A question may have
@@ -38,6 +42,12 @@ from onereward_jax.tasks import Task
 
 FILE = "questions.jsonl"
 
+OVERALL = "overall"
+"""The `dimension` of a comparison of two results as a whole."""
+
+USABLE = "usable"
+"""The `dimension` of the only question about a single result."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Question:
@@ -48,7 +58,7 @@ class Question:
       task, prompt: the edit.
       dimensions: dimensions to judge.
       image, mask: paths of the source image and its mask.
-      candidates: paths of the candidates, by index.
+      candidates: paths of the candidates, by index; a single one if `dimensions` is `USABLE`.
       digest: digest of everything except the dimensions, see `picture_digests.question_digest`.
     """
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from onereward_jax.annotation.agreement import agreement_of
 from onereward_jax.annotation.answers import Answer, read_answers
 from onereward_jax.annotation.picture_digests import pixel_digest, question_digest, source_digest
-from onereward_jax.annotation.questions import FILE, Question
+from onereward_jax.annotation.questions import FILE, OVERALL, Question
 from onereward_jax.chain.stage import StageContext
 from onereward_jax.common.rng import generator
 from onereward_jax.data.triplets import Triplets
@@ -30,9 +30,6 @@ from onereward_jax.tasks import TASKS
 
 QUESTIONS = "questions-ab"
 """Folder in the work folder. People edit it: the stage only adds to it."""
-
-OVERALL = "overall"
-"""The `dimension` of these questions."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,10 +1,21 @@
 """Hugging Face folders <-> Flax parameters: one layout per model, strict both ways."""
 
 from onereward_jax.convert.hub import hub_commit, resolve_adapter, resolve_folder
-from onereward_jax.convert.layouts import CLIP, FLUX, QWEN2_5_VL, T5, VAE, Layout
+from onereward_jax.convert.layouts import (
+    CLIP,
+    CLIP_BOTH,
+    CLIP_VISION,
+    FLUX,
+    QWEN2_5_VL,
+    T5,
+    VAE,
+    Layout,
+)
 from onereward_jax.convert.load import load_params
 from onereward_jax.convert.lora_files import find_targets, is_adapter, load_adapter, save_adapter
 from onereward_jax.convert.model_folders import (
+    CLIP_MEAN,
+    CLIP_STD,
     EDITING,
     Weights,
     preprocessor_config,
@@ -24,6 +35,10 @@ from onereward_jax.convert.tokenizers import (
 
 __all__ = [
     "CLIP",
+    "CLIP_BOTH",
+    "CLIP_MEAN",
+    "CLIP_STD",
+    "CLIP_VISION",
     "EDITING",
     "FLUX",
     "QWEN2_5_VL",

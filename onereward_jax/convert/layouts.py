@@ -6,7 +6,7 @@ Most of the mapping is mechanical (`tensor_names.py`); a layout lists only the e
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 Config = Mapping[str, Any]
@@ -111,6 +111,23 @@ CLIP = Layout(
     aliases=((r"^(embeddings|encoder|final_layer_norm)\.", r"text_model.\1."),),
     ignored=r"\.position_ids$",
 )
+
+CLIP_VISION = Layout(
+    architecture="CLIPVisionModelWithProjection",
+    basename=TRANSFORMERS,
+    model_type="clip_vision_model",
+    stacks=("vision_model.encoder.layers",),
+    aliases=((r"^(embeddings|encoder|pre_layrnorm|post_layernorm)\.", r"vision_model.\1."),),
+    ignored=r"\.position_ids$",
+)
+
+CLIP_BOTH = replace(
+    CLIP_VISION,
+    architecture="CLIPModel",
+    model_type="clip",
+    ignored=r"\.position_ids$|^text_model\.|^text_projection\.|^logit_scale$",
+)
+"""A folder with both towers, of which only the vision tower is read."""
 
 QWEN2_5_VL = Layout(
     architecture="Qwen2_5_VLForConditionalGeneration",

@@ -23,6 +23,7 @@ LEAF_NAMES = {
     "embedding": "weight",
     "weight": "weight",
     "bias": "bias",
+    "class_embedding": "class_embedding",
 }
 # rank of a kernel -> for every axis of the leaf, the axis of the file's tensor
 KERNEL_AXES = {2: (1, 0), 4: (2, 3, 1, 0)}

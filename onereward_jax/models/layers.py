@@ -20,7 +20,7 @@ def constrain(x: Float[Array, "..."], axes: tuple[str | None, ...]) -> Float[Arr
     return nn.with_logical_constraint(x, axes, rules=RULES)
 
 
-def normal(stddev: float, axes: tuple[str, ...]) -> Initializer:
+def normal(stddev: float, axes: tuple[str | None, ...]) -> Initializer:
     """Gaussian initializer of a parameter with the logical axes `axes`."""
     return nn.with_logical_partitioning(nn.initializers.normal(stddev), axes)
 

@@ -1,6 +1,7 @@
-"""CLIP's text tower: token-wise and pooled prompt embeddings."""
+"""CLIP's towers: embeddings of prompts, token-wise and pooled, and of pictures."""
 
-from onereward_jax.models.clip.config import ClipTextConfig
+from onereward_jax.models.clip.config import ClipTextConfig, ClipVisionConfig
 from onereward_jax.models.clip.model import ClipTextModel
+from onereward_jax.models.clip.vision import ClipVisionModel
 
-__all__ = ["ClipTextConfig", "ClipTextModel"]
+__all__ = ["ClipTextConfig", "ClipTextModel", "ClipVisionConfig", "ClipVisionModel"]

@@ -1,4 +1,4 @@
-"""Configuration of CLIP's text tower, as stored in transformers' `config.json`."""
+"""Configuration of CLIP's two towers, as stored in transformers' `config.json`."""
 
 from __future__ import annotations
 
@@ -44,16 +44,7 @@ class ClipTextConfig:
     eos_token_id: int = 49407
 
     def __post_init__(self) -> None:
-        if self.hidden_act not in ACTIVATIONS:
-            raise ValueError(
-                f"CLIP config: hidden_act {self.hidden_act!r} is not supported; "
-                f"choose one of {', '.join(ACTIVATIONS)}"
-            )
-        if self.hidden_size % self.num_attention_heads:
-            raise ValueError(
-                f"CLIP config: num_attention_heads {self.num_attention_heads} must divide "
-                f"hidden_size {self.hidden_size}"
-            )
+        _check(self)
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> ClipTextConfig:
@@ -69,3 +60,83 @@ class ClipTextConfig:
         check_fields("CLIP config", cls, config)
         names = {field.name for field in dataclasses.fields(cls)}
         return cls(**{name: value for name, value in config.items() if name in names})
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipVisionConfig:
+    """Sizes of the vision tower. Names and defaults are those of transformers' `CLIPVisionConfig`.
+
+    Attributes:
+      hidden_size: width of the residual stream.
+      intermediate_size: hidden width of the MLPs.
+      num_hidden_layers: blocks.
+      num_attention_heads: heads; must divide the width.
+      image_size: side of the square input in pixels.
+      patch_size: side of a patch in pixels; must divide `image_size`.
+      num_channels: colour channels of the input.
+      projection_dim: width of the embedding that both towers share.
+      hidden_act: "quick_gelu" (OpenAI) or "gelu" (OpenCLIP).
+      layer_norm_eps: added to the variance.
+
+    Raises:
+      ValueError: a value that is not supported.
+    """
+
+    hidden_size: int = 768
+    intermediate_size: int = 3072
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    image_size: int = 224
+    patch_size: int = 32
+    num_channels: int = 3
+    projection_dim: int = 512
+    hidden_act: str = "quick_gelu"
+    layer_norm_eps: float = 1e-5
+
+    def __post_init__(self) -> None:
+        _check(self)
+        if self.image_size % self.patch_size:
+            raise ValueError(
+                f"CLIP config: patch_size {self.patch_size} must divide image_size "
+                f"{self.image_size}"
+            )
+        if self.num_channels != 3:
+            raise ValueError(f"CLIP config: num_channels is {self.num_channels}, 3 expected")
+
+    @property
+    def patches(self) -> int:
+        """Number of patches of a picture."""
+        return (self.image_size // self.patch_size) ** 2
+
+    @classmethod
+    def from_dict(cls, config: Mapping[str, Any]) -> ClipVisionConfig:
+        """From the parsed `config.json` of the vision tower, or of a model with both towers.
+
+        Raises:
+          ValueError: another kind of model, or an unsupported field value.
+        """
+        stated = config.get("model_type", "clip_vision_model")
+        if stated not in ("clip", "clip_vision_model"):
+            raise ValueError(f"CLIP config: model_type is {stated!r}, not a CLIP vision model's")
+        if stated == "clip":
+            tower = config.get("vision_config") or {}
+            if not isinstance(tower, Mapping):
+                raise ValueError(f"CLIP config: vision_config is {tower!r}, an object expected")
+            shared = {name: config[name] for name in ("projection_dim",) if name in config}
+            config = {**tower, **shared}
+        check_fields("CLIP config", cls, config)
+        names = {field.name for field in dataclasses.fields(cls)}
+        return cls(**{name: value for name, value in config.items() if name in names})
+
+
+def _check(config: ClipTextConfig | ClipVisionConfig) -> None:
+    if config.hidden_act not in ACTIVATIONS:
+        raise ValueError(
+            f"CLIP config: hidden_act {config.hidden_act!r} is not supported; "
+            f"choose one of {', '.join(ACTIVATIONS)}"
+        )
+    if config.hidden_size % config.num_attention_heads:
+        raise ValueError(
+            f"CLIP config: num_attention_heads {config.num_attention_heads} must divide "
+            f"hidden_size {config.hidden_size}"
+        )

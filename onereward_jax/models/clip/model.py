@@ -8,21 +8,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from onereward_jax.models.attention import attention
 from onereward_jax.models.clip.config import LEGACY_EOS_TOKEN_ID, ClipTextConfig
-from onereward_jax.models.layers import (
-    CHANNELS,
-    HEADS,
-    HIDDEN,
-    constrain,
-    dense,
-    embed,
-    ones,
-    zeros,
-)
-from onereward_jax.parallel import remat
-
-STDDEV = 0.02
+from onereward_jax.models.clip.encoder import STDDEV, Encoder, norm
+from onereward_jax.models.layers import CHANNELS, constrain, embed
 
 
 class ClipTextModel(nn.Module):
@@ -61,10 +49,10 @@ class ClipTextModel(nn.Module):
             )
         kinds = dict(dtype=self.dtype, param_dtype=self.param_dtype)
         hidden_states = TextEmbeddings(config, name="embeddings", **kinds)(input_ids)
-        hidden_states = TextEncoder(config, remat=self.remat, name="encoder", **kinds)(
+        hidden_states = Encoder(config, is_causal=True, remat=self.remat, name="encoder", **kinds)(
             constrain(hidden_states, CHANNELS)
         )
-        last_hidden_state = _norm(config, "final_layer_norm", **kinds)(hidden_states)
+        last_hidden_state = norm(config, "final_layer_norm", **kinds)(hidden_states)
         if config.eos_token_id == LEGACY_EOS_TOKEN_ID:
             end = jnp.argmax(input_ids, axis=-1)
         else:
@@ -91,90 +79,3 @@ class TextEmbeddings(nn.Module):
             self.config.max_position_embeddings, ("norm", "embed"), "position_embedding"
         )
         return tokens(input_ids) + positions(jnp.arange(input_ids.shape[1]))
-
-
-class TextEncoder(nn.Module):
-    """The stack of blocks."""
-
-    config: ClipTextConfig
-    dtype: Any
-    param_dtype: Any
-    remat: str
-
-    @nn.compact
-    def __call__(self, hidden_states: Float[Array, "b l d"]) -> Float[Array, "b l d"]:
-        layers = nn.scan(
-            remat(EncoderLayer, self.remat),
-            variable_axes={"params": 0},
-            split_rngs={"params": True},
-            length=self.config.num_hidden_layers,
-            metadata_params={nn.PARTITION_NAME: "layers"},
-        )(self.config, self.dtype, self.param_dtype, name="layers")
-        return layers(hidden_states)[0]
-
-
-class EncoderLayer(nn.Module):
-    """Pre-norm block: causal self-attention and MLP with residual connections."""
-
-    config: ClipTextConfig
-    dtype: Any
-    param_dtype: Any
-
-    @nn.compact
-    def __call__(self, hidden_states: Float[Array, "b l d"]) -> tuple[Float[Array, "b l d"], None]:
-        kinds = dict(dtype=self.dtype, param_dtype=self.param_dtype)
-        normed = _norm(self.config, "layer_norm1", **kinds)(hidden_states)
-        hidden_states += SelfAttention(self.config, name="self_attn", **kinds)(normed)
-        normed = _norm(self.config, "layer_norm2", **kinds)(hidden_states)
-        hidden_states += MLP(self.config, name="mlp", **kinds)(normed)
-        return constrain(hidden_states, CHANNELS), None
-
-
-class SelfAttention(nn.Module):
-    """Causal multi-head attention with biases everywhere."""
-
-    config: ClipTextConfig
-    dtype: Any
-    param_dtype: Any
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b l d"]) -> Float[Array, "b l d"]:
-        width, count = self.config.hidden_size, self.config.num_attention_heads
-        kinds = dict(dtype=self.dtype, param_dtype=self.param_dtype)
-
-        def heads(name: str) -> Float[Array, "b l h k"]:
-            flat = dense(width, ("embed", "heads"), STDDEV, name, **kinds)(x)
-            return constrain(flat.reshape(*x.shape[:2], count, width // count), HEADS)
-
-        mixed = attention(heads("q_proj"), heads("k_proj"), heads("v_proj"), is_causal=True)
-        return dense(width, ("heads", "embed"), STDDEV, "out_proj", **kinds)(mixed.reshape(x.shape))
-
-
-class MLP(nn.Module):
-    """Two projections around an activation."""
-
-    config: ClipTextConfig
-    dtype: Any
-    param_dtype: Any
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b l d"]) -> Float[Array, "b l d"]:
-        kinds = dict(dtype=self.dtype, param_dtype=self.param_dtype)
-        hidden = dense(self.config.intermediate_size, ("embed", "mlp"), STDDEV, "fc1", **kinds)(x)
-        hidden = constrain(hidden, HIDDEN)
-        if self.config.hidden_act == "quick_gelu":
-            hidden = hidden * nn.sigmoid(1.702 * hidden)
-        else:
-            hidden = nn.gelu(hidden, approximate=False)
-        return dense(self.config.hidden_size, ("mlp", "embed"), STDDEV, "fc2", **kinds)(hidden)
-
-
-def _norm(config: ClipTextConfig, name: str, **kinds: Any) -> nn.LayerNorm:
-    return nn.LayerNorm(
-        epsilon=config.layer_norm_eps,
-        use_fast_variance=False,
-        scale_init=ones(("norm",)),
-        bias_init=zeros(("norm",)),
-        name=name,
-        **kinds,
-    )

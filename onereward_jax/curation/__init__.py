@@ -1,0 +1,1 @@
+"""Choosing pictures (stage 1 of the paper): CLIP embeddings, clusters, masks, a data folder."""

@@ -167,7 +167,9 @@ def experiment() -> ConfigDict:
     evaluate.oracle = ""  # plug-in that scores edits by the ground truth; "": none
     evaluate.judge_same_margin = 0.1  # minimum preference of the judge for Good or Bad; else Same
     evaluate.judge = ""  # folder or hub id of a second, held-out judge (ours); "": none
-    evaluate.questions = 130  # questions to people (base or policy) per task (ours); 0: none
+    evaluate.questions = 130  # blinded comparisons by people, per task (ours); 0: none
+    evaluate.usability = 0  # per task and editor: results that people call usable or not (Table 2)
+    evaluate.editors = ()  # other editors for people to compare with the base: "name=folder"
     evaluate.answers = ""  # file or folder of their answers; "": questions-ab/questions.jsonl
     evaluate.weights = "ema"  # weights of the trained editor: "policy" or "ema"
     evaluate.pictures = 8  # triplets shown in the report, per task

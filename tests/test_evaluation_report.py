@@ -14,6 +14,7 @@ from onereward_jax.evaluation.gains_by_dimension import Gain, gains
 from onereward_jax.evaluation.picture_table import GAP, HEADER, LABEL
 from onereward_jax.evaluation.report import (
     Agreed,
+    ByPeople,
     Curve,
     GridRow,
     ReportInputs,
@@ -21,6 +22,7 @@ from onereward_jax.evaluation.report import (
     write_report,
 )
 from onereward_jax.evaluation.report.picture_sheet import COLUMNS, picture_sheet
+from onereward_jax.evaluation.usability import UsableVote, usability
 from onereward_jax.stages.rl import sample_grid
 from onereward_jax.tasks import DIMENSIONS, TASKS, Dimension, Task
 
@@ -79,7 +81,23 @@ def synthetic_inputs(title: str = "Policy <mini> & base") -> ReportInputs:
         about={"base": "FLUX.1-Fill", "policy": "the moving average after 400 steps"},
         triplets=dict.fromkeys(TASKS, (80, 80)),
         agreement={key: Agreed(2, 40, 0.8, 0.6) for key in keys},
+        people=by_people(comparisons),
         settings={"rl": {"steps": 400, "learning_rate": 1e-5}, "tasks": ["fill"], "note": None},
+    )
+
+
+def by_people(comparisons) -> ByPeople:
+    """Two editors, all dimensions of fill, and few votes of usability."""
+    found, few = good_same_bad(comparisons), good_same_bad(comparisons[-5:])
+    names = [*DIMENSIONS[Task.FILL], "overall"]
+    votes = [UsableVote(f"t{number}", Task.FILL, number % 3 > 0) for number in range(60)]
+    rare = [UsableVote("t0", Task.REMOVAL, True), UsableVote("t0", Task.REMOVAL, False)]
+    return ByPeople(
+        gsb={
+            "policy": {(Task.FILL, str(name)): found[Task.FILL] for name in names},
+            "shop": {(Task.REMOVAL, "overall"): few[Task.REMOVAL]},
+        },
+        usable={"base": usability(votes), "shop": usability(rare)},
     )
 
 
@@ -131,7 +149,7 @@ def test_the_page_is_whole_and_loads_nothing(report):
     assert "@import" not in text
     assert "url(http" not in text
     assert parsed.images == 5 * 2 * len(TASKS)
-    assert len(parsed.headings) == 8
+    assert len(parsed.headings) == 9
     assert "Policy &lt;mini&gt; &amp; base" in text
     assert text.count("<svg") == 3
 
@@ -156,6 +174,10 @@ def test_the_summary_holds_every_figure(report):
         assert np.array(found["points"]).shape == (len(curve.steps), 2)
     (gsb,) = summary["gsb"].values()
     assert gsb["fill"]["good"] + gsb["fill"]["same"] + gsb["fill"]["bad"] == 80
+    people = summary["people"]
+    assert list(people["gsb"]["policy"]["fill"]) == [*DIMENSIONS[Task.FILL], "overall"]
+    assert people["usable"]["base"]["fill"]["share"] == pytest.approx(40 / 60)
+    assert people["usable"]["shop"]["removal"] == {"share": 0.5, "triplets": 1, "votes": 2}
     assert summary["metrics"]["policy"]["removal"]["psnr"] == 17.9
     assert summary["settings"]["rl"]["learning_rate"] == 1e-5
 

@@ -68,7 +68,7 @@ EXPECTED = {
         evaluate.weights""",
     "......++": """evaluate.triplets.fill evaluate.triplets.extend_with_prompt
         evaluate.triplets.extend_without_prompt evaluate.triplets.removal evaluate.pictures
-        mini.same_margin evaluate.judge_same_margin evaluate.questions""",
+        mini.same_margin evaluate.judge_same_margin evaluate.questions evaluate.usability""",
     ".......+": """export.weights export.dtype export.editor export.shard_gb
         export.editor_card.base_model export.editor_card.license export.editor_card.license_name
         export.editor_card.license_link export.judge_card.base_model export.judge_card.license
@@ -85,7 +85,8 @@ EXPECTED = {
 
 ELSEWHERE = """stages data.source data.path annotate.by annotate.path models.editor
     candidates.transform evaluate.oracle rl.reward rl.algorithm
-    models.transformer models.judge evaluate.judge evaluate.answers reward.query_template"""
+    models.transformer models.judge evaluate.judge evaluate.answers evaluate.editors
+    reward.query_template"""
 """Fields that name files or choose what is read: their tests follow."""
 
 

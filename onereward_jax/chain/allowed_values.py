@@ -29,6 +29,10 @@ class Rule:
     holds: Callable[[Any], bool]
 
 
+EDITOR = re.compile(r"([a-z0-9][a-z0-9_.-]*)=(.+)")
+"""An entry "name=folder" of `config.evaluate.editors`."""
+
+
 def _is_integer(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
@@ -104,6 +108,13 @@ def _is_pattern(value: Any) -> bool:
     return True
 
 
+EDITORS = Rule(
+    'a tuple of "name=folder" expected, with lower-case names',
+    lambda v: (
+        isinstance(v, tuple)
+        and all(isinstance(one, str) and re.fullmatch(EDITOR, one) for one in v)
+    ),
+)
 PATTERN = Rule("a regular expression expected", _is_pattern)
 SIDE = Rule("a multiple of 16 expected", lambda v: _is_integer(v) and v > 0 and v % 16 == 0)
 AXIS = Rule("devices, 1 or more, or -1 expected", lambda v: _is_integer(v) and (v > 0 or v == -1))
@@ -231,6 +242,8 @@ RULES: dict[str, Rule] = {
     "evaluate.judge_same_margin": SHARE,
     "evaluate.judge": TEXT,
     "evaluate.questions": whole(0),
+    "evaluate.usability": whole(0),
+    "evaluate.editors": EDITORS,
     "evaluate.answers": TEXT,
     "evaluate.weights": choice("policy", "ema"),
     "evaluate.pictures": whole(0),

@@ -98,13 +98,17 @@ def file(field: str) -> Digest:
     return digest
 
 
+def of_folder(folder: pathlib.Path) -> str:
+    """The fingerprint of all files below a folder."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return _of_named((path.relative_to(folder).as_posix(), of_file(path)) for path in files)
+
+
 def folder(field: str) -> Digest:
     """Fingerprint of all files below the folder named by `field`, such as a TFDS data set."""
 
     def digest(config: FrozenConfigDict, workdir: pathlib.Path) -> str:
-        top = local_path(_value(config, field), again=False)
-        files = (path for path in top.rglob("*") if path.is_file())
-        return _of_named((path.relative_to(top).as_posix(), of_file(path)) for path in files)
+        return of_folder(local_path(_value(config, field), again=False))
 
     return digest
 

@@ -27,6 +27,7 @@ from onereward_jax.chain.staleness import (
     updates,
 )
 from onereward_jax.reward import TEMPLATE_VERSION
+from onereward_jax.stages.compared_editors import digest_of_editors
 from onereward_jax.stages.guidance_settings import evaluate_guidance, rl_guidance
 from onereward_jax.stages.preference_stores import save_lines
 from onereward_jax.stages.reward_settings import query_template
@@ -246,7 +247,8 @@ STAGES: tuple[Stage, ...] = (
             output("seed", "evaluate", "models.dtype", "models.paste_back"),
             *EDITOR,
             updates("evaluate.triplets", "evaluate.pictures", "evaluate.judge_same_margin"),
-            updates("evaluate.questions"),
+            updates("evaluate.questions", "evaluate.usability"),
+            content("evaluate.editors", digest_of_editors, effect=UPDATES),
             content(
                 "evaluate.answers",
                 fingerprints.answers("evaluate.answers", in_place="questions-ab/questions.jsonl"),

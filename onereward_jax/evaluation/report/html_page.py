@@ -17,7 +17,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from onereward_jax.common.atomic_file import atomic_file
-from onereward_jax.evaluation.gsb import PAPER_GSB
+from onereward_jax.evaluation.gsb import PAPER_GSB, GoodSameBad
 from onereward_jax.evaluation.image_metrics import ImageMetrics
 from onereward_jax.evaluation.intervals import FEW
 from onereward_jax.evaluation.judge_accuracy import PAPER_ACCURACY
@@ -31,6 +31,7 @@ from onereward_jax.evaluation.report.picture_sheet import picture_sheet, shown_c
 from onereward_jax.evaluation.report.report_data import ReportInputs
 from onereward_jax.evaluation.report.summary import summarize, summarize_curve
 from onereward_jax.evaluation.report.warnings import remarks
+from onereward_jax.evaluation.usability import PAPER_USABILITY
 from onereward_jax.tasks import DIMENSIONS, TASKS, Dimension, Task
 
 METRIC_COLUMNS = {
@@ -87,6 +88,9 @@ def render(inputs: ReportInputs) -> str:
         judged_in=DIMENSIONS,
         paper_accuracy=PAPER_ACCURACY,
         paper_gsb=PAPER_GSB,
+        paper_usability=PAPER_USABILITY,
+        people_rows=_people_rows,
+        usable_tasks=lambda usable, task: any(task in cells for cells in usable.values()),
         reward_chart=reward_curves(inputs.rewards) if inputs.rewards else "",
         reward_ends={key: summarize_curve(curve) for key, curve in inputs.rewards.items()},
         monitor_chart=monitor_curves(inputs.monitors) if inputs.monitors else "",
@@ -113,6 +117,16 @@ def _png(picture: UInt8[np.ndarray, "h w *c"]) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
+
+
+def _people_rows(
+    cells: Mapping[tuple[Task, str], GoodSameBad], task: Task
+) -> list[tuple[str, GoodSameBad]]:
+    """(dimension, result) of a task, in the order of the dimensions; overall first."""
+    names = [name for owner, name in cells if owner is task]
+    order = [str(dimension) for dimension in DIMENSIONS[task]]
+    names.sort(key=lambda name: order.index(name) if name in order else -1)
+    return [(name.replace("_", " "), cells[task, name]) for name in names]
 
 
 def _metric_rows(

@@ -13,6 +13,7 @@ from onereward_jax.evaluation.gains_by_dimension import Gain
 from onereward_jax.evaluation.gsb import GoodSameBad
 from onereward_jax.evaluation.image_metrics import ImageMetrics
 from onereward_jax.evaluation.judge_accuracy import JudgeAccuracy
+from onereward_jax.evaluation.usability import Usability
 from onereward_jax.tasks import Dimension, Task
 
 
@@ -64,6 +65,19 @@ class Agreed:
 
 
 @dataclasses.dataclass(frozen=True)
+class ByPeople:
+    """What people say in blinded questions.
+
+    Attributes:
+      gsb: editor -> (task, dimension or "overall") -> its results against the base's.
+      usable: editor -> task -> usability of its results (Table 2).
+    """
+
+    gsb: Mapping[str, Mapping[tuple[Task, str], GoodSameBad]]
+    usable: Mapping[str, Mapping[Task, Usability]]
+
+
+@dataclasses.dataclass(frozen=True)
 class ReportInputs:
     """Inputs of a report. An empty mapping omits its section.
 
@@ -80,6 +94,7 @@ class ReportInputs:
       about: text on what was compared, when, and with which settings.
       triplets: task -> (triplets requested, triplets found).
       agreement: between annotators, if there are several.
+      people: their answers to blinded questions; None if there are none.
     """
 
     title: str
@@ -94,3 +109,4 @@ class ReportInputs:
     about: Mapping[str, str] = dataclasses.field(default_factory=dict)
     triplets: Mapping[Task, tuple[int, int]] = dataclasses.field(default_factory=dict)
     agreement: Mapping[tuple[Task, Dimension], Agreed] = dataclasses.field(default_factory=dict)
+    people: ByPeople | None = None

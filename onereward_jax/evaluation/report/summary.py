@@ -34,6 +34,13 @@ def summarize(inputs: ReportInputs) -> dict[str, Any]:
     agreement: dict[str, dict[str, Any]] = {}
     for (task, dimension), agreed in inputs.agreement.items():
         agreement.setdefault(str(task), {})[str(dimension)] = agreed
+    people: dict[str, Any] = {"gsb": {}, "usable": {}}
+    if inputs.people is not None:
+        people["usable"] = inputs.people.usable
+        for editor, cells in inputs.people.gsb.items():
+            for (task, dimension), found in cells.items():
+                of_task = people["gsb"].setdefault(editor, {}).setdefault(str(task), {})
+                of_task[str(dimension)] = found
     summary = {
         "title": inputs.title,
         "rewards": rewards,
@@ -49,6 +56,7 @@ def summarize(inputs: ReportInputs) -> dict[str, Any]:
             for task, (asked, found) in inputs.triplets.items()
         },
         "agreement": agreement,
+        "people": people,
     }
     return _json(summary)
 

@@ -1,6 +1,6 @@
 """Stage `evaluate`: the trained editor against its base, on held-out triplets with the same noise.
 
-pictures/base/, pictures/policy/    edits of both: <name of the triplet>.png
+pictures/base/, pictures/policy/    edits of both: <name of the triplet>.png; other editors' beside
 report/index.html                   curves, Good/Same/Bad, images: one self-contained page
 report/summary.json                 all its figures
 report/pictures.png                 its images

@@ -1,4 +1,4 @@
-"""Edits of held-out triplets by base and policy, saved as PNG so that each is generated once."""
+"""Edits of held-out triplets by the compared editors, saved as PNG so that each is made once."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from onereward_jax.stages.guidance_settings import evaluate_guidance
 from onereward_jax.stages.settings import compute_dtype
 
 PICTURES = "pictures"
-"""Folder of the stage with the images of both editors."""
+"""Folder of the stage with the images of all editors, one folder each."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,11 +69,19 @@ class Pictures:
 
 
 def make_edits(
-    context: StageContext, triplets: Triplets, rows: Sequence[int]
+    context: StageContext,
+    triplets: Triplets,
+    rows: Sequence[int],
+    others: Sequence[tuple[Pictures, Path]] = (),
 ) -> tuple[Pictures, Pictures]:
-    """The images of base and policy; generates missing ones, from the same noise for both.
+    """The images of base and policy; generates missing ones, from the same noise for all editors.
 
     Only one editor at a time is loaded, and none if nothing is missing.
+
+    Args:
+      context: context of the stage.
+      triplets, rows: the triplets to edit.
+      others: images of further editors to generate, with the folder of each one's weights.
 
     Raises:
       Stopped: after a signal; the same command resumes.
@@ -86,6 +94,7 @@ def make_edits(
     jobs = [
         (base, base.missing(), context.base_transformer()),
         (policy, policy.missing(), context.output("rl") / context.config.evaluate.weights),
+        *((pictures, pictures.missing(), weights) for pictures, weights in others),
     ]
     if any(missing for _, missing, _ in jobs):
         _generate(context, triplets, jobs)

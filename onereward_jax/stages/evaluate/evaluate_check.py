@@ -5,6 +5,7 @@ from __future__ import annotations
 from onereward_jax.chain.plugins import check_plugin
 from onereward_jax.chain.stage import StageContext
 from onereward_jax.parallel import local_rows
+from onereward_jax.stages.compared_editors import other_editors
 from onereward_jax.stages.evaluate.judge_verdicts import HELD_OUT, held_out_folder, open_judge
 from onereward_jax.stages.evaluate.people_verdicts import check_people
 from onereward_jax.stages.rl_settings import judge_options
@@ -20,6 +21,7 @@ def check(context: StageContext) -> None:
     """
     config = context.config.evaluate
     check_people(context)
+    other_editors(context.config)
     check_plugin(context.config, "evaluate.oracle")
     if not any(config.triplets.values()):
         raise ValueError("config.evaluate.triplets is 0 for every task: nothing is compared")

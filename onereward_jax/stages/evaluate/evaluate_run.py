@@ -10,6 +10,7 @@ from onereward_jax.evaluation.report import ReportInputs, remarks, write_report
 from onereward_jax.parallel import is_writer
 from onereward_jax.parallel.progress import announce
 from onereward_jax.stages.data import open_triplets
+from onereward_jax.stages.evaluate.blind_questions import BASE
 from onereward_jax.stages.evaluate.compared_edits import make_edits
 from onereward_jax.stages.evaluate.judge_verdicts import (
     HELD_OUT,
@@ -22,6 +23,7 @@ from onereward_jax.stages.evaluate.oracle_verdicts import (
     make_oracle,
     oracle_verdicts,
 )
+from onereward_jax.stages.evaluate.other_pictures import other_pictures
 from onereward_jax.stages.evaluate.people_verdicts import ask_people
 from onereward_jax.stages.evaluate.provenance import about, read_agreement
 from onereward_jax.stages.evaluate.report_contents import (
@@ -33,6 +35,8 @@ from onereward_jax.stages.evaluate.report_contents import (
 from onereward_jax.stages.make_reward import needs_judge
 from onereward_jax.stages.settings import plain
 from onereward_jax.tasks import TASKS
+
+POLICY = "policy"
 
 BY_PEOPLE = "by people"
 BY_ORACLE = "by the oracle"
@@ -59,7 +63,8 @@ def run(context: StageContext) -> Results:
         for row in triplets.with_task(task)[: config.triplets[task.value]]
     ]
     tasks = {row: TASKS[triplets.tasks[row]] for row in rows}
-    base, policy = pictures = make_edits(context, triplets, rows)
+    others, to_generate = other_pictures(context, triplets, rows)
+    base, policy = pictures = make_edits(context, triplets, rows, to_generate)
     compared = (context, triplets, rows, pictures)
     own = context.output("reward") / "judge"
     by_own = BY_JUDGE if needs_judge(context.config) else BY_OWN
@@ -71,7 +76,8 @@ def run(context: StageContext) -> Results:
         preferences[BY_HELD_OUT] = judge_preferences(*compared, held_out, what=HELD_OUT)
     if not is_writer():
         return {}
-    people = ask_people(context, triplets, rows, base, policy)
+    editors = {BASE: base, POLICY: policy, **others}
+    people = ask_people(context, triplets, rows, editors)
     verdicts: dict[str, dict[int, Verdict]] = {}
     scores, letters = {}, {"base": {}, "policy": {}}
     oracle = make_oracle(context)
@@ -81,8 +87,8 @@ def run(context: StageContext) -> Results:
     for by, found in preferences.items():
         verdicts[by] = {row: preferred(one, config.judge_same_margin) for row, one in found.items()}
     gsb = {}
-    if people is not None and people.comparisons:
-        gsb[BY_PEOPLE] = good_same_bad(people.comparisons, seed)
+    if people is not None and people.overall(POLICY):
+        gsb[BY_PEOPLE] = good_same_bad(people.overall(POLICY), seed)
     gsb |= {
         by: good_same_bad((Comparison(str(row), tasks[row], found[row]) for row in found), seed)
         for by, found in verdicts.items()
@@ -110,6 +116,7 @@ def run(context: StageContext) -> Results:
             for task in TASKS
         },
         agreement=read_agreement(context.output("annotate") / "agreement.json"),
+        people=people.counted(seed) if people is not None else None,
     )
     page = write_report(context.folder / "report", inputs)
     if people is not None:

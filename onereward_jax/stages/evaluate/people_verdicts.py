@@ -1,72 +1,81 @@
-"""Blinded questions to people about base and policy, and Good/Same/Bad from their answers.
+"""What people say about the editors' results: Good/Same/Bad per dimension, and usability.
 
-They are in the work folder: questions-ab/questions.jsonl and the images it names, in the format of
-`annotation.questions`. The candidates are the results of both editors, in random order per pair of
-images; neither file names nor lines reveal the order. There is one question per triplet, about the
-overall image, as in the paper's Good/Same/Bad; `null` for both is Same. The stage does not wait:
-the report says how many are answered.
+The stage does not wait for answers: the report says how many questions are answered.
 """
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from onereward_jax.annotation.agreement import agreement_of
 from onereward_jax.annotation.answers import Answer, read_answers
-from onereward_jax.annotation.picture_digests import pixel_digest, question_digest, source_digest
-from onereward_jax.annotation.questions import FILE, OVERALL, Question
+from onereward_jax.annotation.questions import FILE, OVERALL
 from onereward_jax.chain.stage import StageContext
-from onereward_jax.common.rng import generator
 from onereward_jax.data.triplets import Triplets
-from onereward_jax.evaluation.gsb import Comparison, Verdict
+from onereward_jax.evaluation.gsb import Comparison, GoodSameBad, Verdict, good_same_bad
+from onereward_jax.evaluation.report import ByPeople
+from onereward_jax.evaluation.usability import UsableVote, usability
 from onereward_jax.parallel.progress import announce
 from onereward_jax.stages.ask_people import answers_path, ask
+from onereward_jax.stages.evaluate.blind_questions import (
+    QUESTIONS,
+    BlindQuestion,
+    blind_questions,
+)
 from onereward_jax.stages.evaluate.compared_edits import Pictures
-from onereward_jax.stages.question_pictures import question_paths, save_question_pictures
-from onereward_jax.tasks import TASKS
-
-QUESTIONS = "questions-ab"
-"""Folder in the work folder. People edit it: the stage only adds to it."""
+from onereward_jax.tasks import Task
 
 
 @dataclasses.dataclass(frozen=True)
 class PeopleOpinion:
-    """People's verdicts on the policy's results against the base's.
+    """People's answers. A triplet may have answers of multiple annotators.
 
     Attributes:
-      comparisons: one per answer; a triplet may have answers of multiple annotators.
+      comparisons: (editor, dimension) -> verdicts on its results against the base's; the dimension
+        is one of the task's, or `annotation.questions.OVERALL`.
+      usable: editor -> votes on its results.
       told: a message with the number of answers and annotators.
     """
 
-    comparisons: tuple[Comparison, ...]
+    comparisons: Mapping[tuple[str, str], Sequence[Comparison]]
+    usable: Mapping[str, Sequence[UsableVote]]
     told: str
 
+    def overall(self, editor: str) -> Sequence[Comparison]:
+        """The verdicts on an editor's results as a whole."""
+        return self.comparisons.get((editor, OVERALL), ())
 
-@dataclasses.dataclass(frozen=True)
-class _Blind:
-    """A question and its secret: the index of the policy's result."""
-
-    row: int
-    question: Question
-    policy: int
+    def counted(self, seed: int) -> ByPeople | None:
+        """The answers as figures; None if there are none."""
+        if not self.comparisons and not self.usable:
+            return None
+        gsb: dict[str, dict[tuple[Task, str], GoodSameBad]] = collections.defaultdict(dict)
+        for (editor, dimension), found in self.comparisons.items():
+            for task, one in good_same_bad(found, seed).items():
+                gsb[editor][task, dimension] = one
+        usable = {editor: usability(votes) for editor, votes in self.usable.items()}
+        return ByPeople(gsb, usable)
 
 
 def check_people(context: StageContext) -> None:
     """Checks the fields about people before the chain starts.
 
     Raises:
-      ValueError: `answers` is set, but no questions are asked.
+      ValueError: `answers` or `editors` is set, but no questions are asked.
       FileNotFoundError: the answers do not exist.
     """
     config = context.config.evaluate
-    if config.answers and not config.questions:
-        raise ValueError(
-            f"config.evaluate.answers is {config.answers!r}, but config.evaluate.questions is 0: "
-            "no questions are asked"
-        )
+    asks = config.questions or config.usability
+    for field in ("answers", "editors"):
+        if config[field] and not asks:
+            raise ValueError(
+                f"config.evaluate.{field} is {config[field]!r}, but config.evaluate.questions is "
+                "0: no questions are asked"
+            )
     if config.answers and not _answers(context).exists():
         raise FileNotFoundError(
             f"config.evaluate.answers: there is neither a file nor a folder {config.answers}"
@@ -81,84 +90,55 @@ def ask_people(
     context: StageContext,
     triplets: Triplets,
     rows: Sequence[int],
-    base: Pictures,
-    policy: Pictures,
+    editors: Mapping[str, Pictures],
 ) -> PeopleOpinion | None:
     """Writes missing questions and reads the answers; None if no questions are asked.
 
     Args:
       context: context of the stage.
-      triplets, rows: the compared triplets; questions are about the first
-        `config.evaluate.questions` of each task.
-      base, policy: images of both.
+      triplets, rows, editors: as in `blind_questions`.
 
     Raises:
       ValueError: answers are invalid.
     """
-    asked = [
-        _blind(context, triplets, row, base, policy)
-        for row in _first_of_each_task(triplets, rows, context.config.evaluate.questions)
-    ]
+    asked = blind_questions(context, triplets, rows, editors)
     if not asked:
         return None
-    questions = [one.question for one in asked]
+    questions = list({one.question.digest: one.question for one in asked}.values())
     ask(context, QUESTIONS, questions)
     answers = read_answers(_answers(context), questions)
     if answers.elsewhere:
         announce(f"evaluate: {answers.about_elsewhere()}")
-    of_triplet = {one.question.triplet: one for one in asked}
-    comparisons = tuple(
-        Comparison(str(blind.row), blind.question.task, _verdict(answer, blind))
-        for answer in answers.given
-        for blind in [of_triplet[answer.triplet]]
-    )
-    told = f"{answers.answered} of {len(asked)} questions of {QUESTIONS}/{FILE} are answered"
-    return PeopleOpinion(comparisons, told + _annotators(answers.given))
+    total = sum(len(question.dimensions) for question in questions)
+    told = f"{answers.answered} of {total} questions of {QUESTIONS}/{FILE} are answered"
+    return PeopleOpinion(*_opinions(asked, answers.given), told=told + _annotators(answers.given))
 
 
-def _first_of_each_task(triplets: Triplets, rows: Sequence[int], count: int) -> list[int]:
-    return [
-        row
-        for task in range(len(TASKS))
-        for row in [row for row in rows if triplets.tasks[row] == task][:count]
-    ]
+def _opinions(
+    asked: Sequence[BlindQuestion], given: Sequence[Answer]
+) -> tuple[dict[tuple[str, str], list[Comparison]], dict[str, list[UsableVote]]]:
+    """The answers by editor: comparisons and usability."""
+    of_question: dict[str, list[Answer]] = collections.defaultdict(list)
+    for answer in given:
+        of_question[answer.digest].append(answer)
+    comparisons: dict[tuple[str, str], list[Comparison]] = collections.defaultdict(list)
+    usable: dict[str, list[UsableVote]] = collections.defaultdict(list)
+    for one in asked:
+        triplet, task = str(one.row), one.question.task
+        for answer in of_question[one.question.digest]:
+            if answer.usable is not None:
+                usable[one.editor].append(UsableVote(triplet, task, answer.usable))
+            else:
+                comparisons[one.editor, answer.dimension].append(
+                    Comparison(triplet, task, _verdict(answer, one.place))
+                )
+    return dict(comparisons), dict(usable)
 
 
-def _blind(
-    context: StageContext, triplets: Triplets, row: int, base: Pictures, policy: Pictures
-) -> _Blind:
-    """The question about a triplet; writes missing images."""
-    example = triplets[row]
-    name, task = f"test/{example['id']}", TASKS[triplets.tasks[row]]
-    source = source_digest(example["image"], example["mask"])
-    results = [(pixel_digest(made[row]), made.path(row)) for made in (base, policy)]
-    # The order depends on the images: knowing it for one policy reveals nothing about the next.
-    rng = generator(context.config.seed, "a/b", name, *(digest for digest, _ in results))
-    of_policy = int(rng.integers(2))
-    shown, files = zip(*(results if of_policy else results[::-1]))
-    paths = question_paths(name, source, shown)
-    save_question_pictures(
-        context.workdir / QUESTIONS,
-        paths,
-        source,
-        lambda: example,
-        files,
-    )
-    question = Question(
-        triplet=name,
-        task=task,
-        prompt=example["prompt"],
-        dimensions=(OVERALL,),
-        **paths._asdict(),
-        digest=question_digest(name, task, example["prompt"], source, shown),
-    )
-    return _Blind(row, question, of_policy)
-
-
-def _verdict(answer: Answer, blind: _Blind) -> Verdict:
+def _verdict(answer: Answer, place: int) -> Verdict:
     if answer.best is None:
         return Verdict.SAME
-    return Verdict.GOOD if answer.best == blind.policy else Verdict.BAD
+    return Verdict.GOOD if answer.best == place else Verdict.BAD
 
 
 def _annotators(given: Sequence[Answer]) -> str:
@@ -166,9 +146,9 @@ def _annotators(given: Sequence[Answer]) -> str:
     names = {one.annotator for one in given}
     if not names:
         return ""
-    items: dict[str, dict[str, object]] = {}
+    items: dict[str, dict[str, object]] = collections.defaultdict(dict)
     for one in given:
-        items.setdefault(one.triplet, {})[one.annotator] = one.best
+        items[f"{one.digest} {one.dimension}"][one.annotator] = one.said
     agreed = agreement_of(items)
     text = f", by {len(names)} annotator{'s' * (len(names) > 1)}"
     if agreed.triplets:

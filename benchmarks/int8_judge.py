@@ -18,12 +18,13 @@ import jax
 import numpy as np
 from ml_collections import FrozenConfigDict
 
+from onereward_jax.annotation.labelled_pairs import read_pairs
 from onereward_jax.chain.stage import StageContext
 from onereward_jax.common.config_files import load_config
 from onereward_jax.parallel import gather, make_mesh, replicate
 from onereward_jax.reward.judge_loader import load_reward_params, read_reward_model
-from onereward_jax.stages.data import open_triplets
-from onereward_jax.stages.reward import PairSource
+from onereward_jax.stages.collect_pairs import PAIRS, picture_folders
+from onereward_jax.stages.pair_source import PairSource
 from onereward_jax.stages.rl_settings import judge_options
 from onereward_jax.training.reward_step import make_answers
 
@@ -42,7 +43,8 @@ def main() -> None:
     context = StageContext("reward", config, ARGUMENTS.workdir, mesh)
     folder, size = context.folder / "judge", (config.data.image_size,) * 2
     judge = read_reward_model(folder, size, **judge_options(config))
-    pairs = PairSource(context, "test", open_triplets(context, "test"), {size: judge.queries})
+    held_out = [pair for pair in read_pairs(context.folder / PAIRS) if pair.split == "test"]
+    pairs = PairSource(held_out, picture_folders(context), {size: judge.queries})
     answers = make_answers(judge.scorer, mesh)
     found = {}
     for int8 in (False, True):

@@ -89,6 +89,8 @@ def experiment() -> ConfigDict:
     reward.microbatches = 1  # gradient accumulation, to save memory
     reward.optimizer = optimizer(1e-6, warmup_steps=100)
     reward.jitter = jitter()
+    reward.consensus = "each"  # answers of several: "each" a pair, "majority" or "soft" labels
+    reward.undecided = "leave"  # no difference: "leave" it out, or pairs with label "half"
     reward.between = False  # also train on (best, middle) and (middle, worst) pairs
     reward.mirror = 0.0  # probability that a pair is mirrored (not for text alignment)
     reward.tasks = "as_found"  # draw tasks "evenly", or "as_found": all pairs equally often

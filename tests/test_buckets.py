@@ -30,8 +30,9 @@ from onereward_jax.parallel import make_mesh
 from onereward_jax.reward.judge_loader import read_reward_model
 from onereward_jax.stages import annotate
 from onereward_jax.stages.candidates import plan_candidates
+from onereward_jax.stages.collect_pairs import collect_pairs, picture_folders
+from onereward_jax.stages.pair_source import PairSource, task_shares
 from onereward_jax.stages.preference_stores import STORE
-from onereward_jax.stages.reward import PAIRS, PairSource, task_shares
 from onereward_jax.tasks import SAMPLING_PROBABILITIES, TASKS, Task
 
 ROOT = pathlib.Path(onereward_jax.__file__).parents[1]
@@ -234,6 +235,7 @@ def context_of(workdir, answers="", stage="annotate"):
     config = {
         "annotate": {"by": "people", "path": str(answers), "enough": 1.0},
         "data": {"source": "folder", "path": ""},
+        "reward": {"between": False, "consensus": "each", "undecided": "leave"},
         "seed": 0,
         "stages": ("data", "candidates", "annotate", "reward"),
     }
@@ -244,18 +246,21 @@ def context_of(workdir, answers="", stage="annotate"):
 def test_pairs_that_people_decided_come_in_batches_of_one_size(annotated):
     context = context_of(annotated, stage="reward")
     context.folder.mkdir()
-    with PreferenceStore(annotated / "annotate" / STORE) as store:
-        store.export_jsonl(context.folder / PAIRS)
     triplets = Triplets(annotated / "data", "train")
     judges = {size: read_reward_model(JUDGE, size, suffix_length=40) for size in sizes_of(triplets)}
     queries = {size: judge.queries for size, judge in judges.items()}
-    pairs = PairSource(context, "train", triplets, queries)
+    labelled = collect_pairs(context)
+    names = {split: Triplets(annotated / "data", split).column("id") for split in labelled}
+    for split, found in labelled.items():  # of the triplets, whose pictures are in one split each
+        assert {pair.source for pair in found} == set(names[split])
+        assert {pair.split for pair in found} == {split}
+    pairs = PairSource(labelled["train"], picture_folders(context), queries)
     mixing = Mixing(task_shares(pairs.tasks, "as_found"))
     drawn = mixed_rows(pairs.tasks, pairs.sizes, 4, 0, mixing)
     sizes = collections.Counter()
     for start in range(0, 400, 4):
         batch = [pairs[int(drawn[start + offset])] for offset in range(4)]
-        (size,) = {pair["winner"].shape[:2] for pair in batch}
+        (size,) = {pair["first"].shape[:2] for pair in batch}
         prefix = queries[size].layout.prefix_length
         assert {pair["query_prefix"].shape for pair in batch} == {(prefix,)}
         sizes[size] += 1

@@ -10,7 +10,7 @@ import pytest
 
 from onereward_jax.data.mixing import Mixing, mixed_rows
 from onereward_jax.stages.candidates import choose_rows
-from onereward_jax.stages.reward import task_shares
+from onereward_jax.stages.pair_source import task_shares
 from onereward_jax.tasks import SAMPLING_PROBABILITIES, TASKS, Task
 
 COUNTS = {Task.FILL: 60, Task.EXTEND_WITH_PROMPT: 20, Task.REMOVAL: 4}

@@ -57,8 +57,9 @@ def pairs(size=8):
     )
     shape = (size, tiny_models.SIDE, tiny_models.SIDE, 3)
     return {
-        "winner": np.tanh(rng.normal(size=shape)).astype(np.float32),
-        "loser": np.tanh(rng.normal(size=shape)).astype(np.float32),
+        "first": np.tanh(rng.normal(size=shape)).astype(np.float32),
+        "second": np.tanh(rng.normal(size=shape)).astype(np.float32),
+        "label": np.ones(size, np.float32),
         "task": np.array([TASKS.index(task) for task, _ in cells], np.int32),
         "dimension": np.array([place for _, place in cells], np.int32),
         "query_prefix": asked.prefix,
@@ -85,7 +86,38 @@ def test_eq_3_by_hand():
         no=jnp.log(jnp.array([[0.2, 0.5], [0.5, 0.9]])),
     )
     expected = -0.5 * np.log([0.7 * 0.5, 0.5 * 0.9])
-    np.testing.assert_allclose(preference_loss(answers), expected, rtol=1e-6)
+    np.testing.assert_allclose(preference_loss(answers, jnp.ones(2)), expected, rtol=1e-6)
+
+
+def test_a_label_of_one_is_eq_3_and_the_order_of_a_pair_does_not_matter():
+    rng = np.random.default_rng(0)
+    logits = jnp.asarray(3 * rng.normal(size=(16, 2, 3)), jnp.float32)
+    log_p = jax.nn.log_softmax(logits)
+    answers, label = PairAnswers(log_p[..., 0], log_p[..., 1]), jnp.asarray(rng.uniform(size=16))
+    eq_3 = -0.5 * (answers.yes[:, 0] + answers.no[:, 1])
+    np.testing.assert_array_equal(preference_loss(answers, jnp.ones(16)), eq_3)
+    turned = PairAnswers(answers.yes[:, ::-1], answers.no[:, ::-1])
+    for one in (label, jnp.ones(16)):
+        np.testing.assert_allclose(
+            preference_loss(answers, one), preference_loss(turned, 1 - one), rtol=1e-6
+        )
+
+
+@pytest.mark.parametrize("label", [0.5, 0.8])
+def test_the_gradient_leads_to_the_label_from_both_sides(label):
+    """The loss of the logit z of both orders is least where P("Yes") is the label."""
+
+    def loss(z):
+        log_yes, log_no = (
+            jax.nn.log_sigmoid(jnp.array([[z, -z]])),
+            jax.nn.log_sigmoid(jnp.array([[-z, z]])),
+        )
+        return preference_loss(PairAnswers(log_yes, log_no), jnp.full(1, label))[0]
+
+    slope = jax.grad(loss)
+    best = float(jnp.log(label / (1 - label)))
+    assert slope(best - 1.0) < -0.1 and slope(best + 1.0) > 0.1
+    assert slope(best) == pytest.approx(0.0, abs=1e-6)
 
 
 def test_measures_of_answers_that_are_known():
@@ -97,6 +129,7 @@ def test_measures_of_answers_that_are_known():
     fill = TASKS.index(Task.FILL)
     place = DIMENSIONS[Task.FILL].index(Dimension.AESTHETICS)
     asked = {
+        "label": jnp.ones(2),
         "task": jnp.array([fill, TASKS.index(Task.REMOVAL)]),
         "dimension": jnp.array([place, 0]),
     }
@@ -107,14 +140,20 @@ def test_measures_of_answers_that_are_known():
     assert found["accuracy/removal/removal_quality"] == 0.0
     assert found["position_bias/removal/removal_quality"] == pytest.approx(0.0, abs=1e-6)
     assert found["accuracy"] == 0.5
+    turned = scalars(preference_metrics(answers, asked | {"label": jnp.array([0.2, 0.0])}))
+    assert turned["accuracy/fill/aesthetics"] == 0.0
+    assert turned["accuracy/removal/removal_quality"] == 1.0
+    assert turned["position_bias"] == found["position_bias"]
+    undecided = scalars(preference_metrics(answers, asked | {"label": jnp.array([0.5, 1.0])}))
+    assert "accuracy/fill/aesthetics" not in undecided and undecided["accuracy"] == 0.0
 
 
 def test_the_loss_is_that_of_both_orders_asked_plainly(history):
     scorer, params, batch = tiny_models.models().scorer, tiny_models.weights()[3], pairs()
     queries = QueryBatch(batch["query_prefix"], batch["query_suffix"], batch["query_suffix_mask"])
     plain = jax.jit(scorer.score_plain)
-    yes, _ = plain(params, batch["winner"], batch["loser"], queries)
-    _, no = plain(params, batch["loser"], batch["winner"], queries)
+    yes, _ = plain(params, batch["first"], batch["second"], queries)
+    _, no = plain(params, batch["second"], batch["first"], queries)
     assert history[0][1]["loss"] == pytest.approx(float(-0.5 * jnp.mean(yes + no)), rel=1e-5)
 
 
@@ -129,7 +168,7 @@ def test_all_of_the_judge_learns_what_it_is_shown(history):
     answers = make_answers(tiny_models.models().scorer, mesh_of(SINGLE))(
         history[-2][0].params, shard_batch(pairs(), mesh_of(SINGLE))
     )
-    assert float(jnp.mean(preference_loss(answers))) == pytest.approx(
+    assert float(jnp.mean(preference_loss(answers, jnp.ones(8)))) == pytest.approx(
         history[-1][1]["loss"], rel=1e-4
     )
 

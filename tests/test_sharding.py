@@ -131,8 +131,9 @@ def test_the_reward_step_never_puts_the_judge_together():
     scorer, spread = deep_models().scorer, make_mesh(2, 2, 2)
     rl = tiny_models.rl_batch(seed=0)
     pairs = {
-        "winner": rl["image"],
-        "loser": rl["target"],
+        "first": rl["image"],
+        "second": rl["target"],
+        "label": rl["image"][:, 0, 0, 0],
         "task": rl["task"],
         "dimension": rl["task"],
         "query_prefix": rl["query_prefix"],

@@ -41,7 +41,8 @@ EXPECTED = {
         mini.disturbed mini.disturbance""",
     "..+!!!!!": "candidates.tasks candidates.train candidates.test",
     "...!!!!!": "mini.noise_rate mini.margin",
-    "....!!!!": """reward.batch_size reward.between reward.mirror reward.tasks reward.vocabulary
+    "....!!!!": """reward.batch_size reward.consensus reward.undecided reward.between
+        reward.mirror reward.tasks reward.vocabulary
         reward.unfit_prompts
         reward.jitter.noise reward.jitter.shift reward.jitter.negative
         reward.optimizer.learning_rate reward.optimizer.schedule reward.optimizer.warmup_steps

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from onereward_jax.annotation.labelled_pairs import CONSENSUS, UNDECIDED
 from onereward_jax.parallel.remat import POLICIES
 from onereward_jax.tasks import TASKS, Dimension
 
@@ -203,6 +204,8 @@ RULES: dict[str, Rule] = {
     "annotate.path": TEXT,
     "annotate.enough": SHARE,
     **_training("reward"),
+    "reward.consensus": choice(*CONSENSUS),
+    "reward.undecided": choice(*UNDECIDED),
     "reward.between": FLAG,
     "reward.mirror": SHARE,
     "reward.tasks": choice("as_found", "evenly"),

@@ -62,10 +62,11 @@ def abstract_rl_batch(
 def abstract_pairs(
     layout: QueryLayout, batch_size: int, size: Size, mesh: Mesh
 ) -> dict[str, Abstract]:
-    """An abstract batch of preference pairs; arguments as in `abstract_rl_batch`."""
+    """An abstract batch of labelled pairs; arguments as in `abstract_rl_batch`."""
     fields = {
-        "winner": (jnp.float32, (*size, 3)),
-        "loser": (jnp.float32, (*size, 3)),
+        "first": (jnp.float32, (*size, 3)),
+        "second": (jnp.float32, (*size, 3)),
+        "label": (jnp.float32, ()),
         "dimension": (jnp.int32, ()),
         **_query_fields(layout, 1),
     }

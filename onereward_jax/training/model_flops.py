@@ -63,7 +63,7 @@ def rl_model_flops(
 
 def reward_model_flops(scorer: Scorer, judge: Any, pairs: Any, assumptions: Assumptions) -> float:
     """Model FLOPs of a step of `training.reward_step`, from shapes of parameters and batch."""
-    size, samples = pairs["winner"].shape[1:3], pairs["winner"].shape[0]
+    size, samples = pairs["first"].shape[1:3], pairs["first"].shape[0]
     asked = _queries(pairs)
     both = Shape((2 * samples, *size, 3), jnp.float32)
     # Images get no gradient: preprocessing runs only forward, and the first layer of the vision

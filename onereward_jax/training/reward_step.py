@@ -1,4 +1,4 @@
-"""Training step of the reward model on preference pairs, by `preference_loss`."""
+"""Training step of the reward model on labelled pairs, by `preference_loss`."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def make_reward_step(scorer: Scorer, config: RewardConfig, mesh: Mesh) -> MeshFu
 
         def loss_of(params: PyTree, part: Pairs) -> tuple[Float32[Array, ""], Metrics]:
             answers, words = answer_both_orders(scorer, params, part)
-            losses = preference_loss(answers)
+            losses = preference_loss(answers, part["label"])
             metrics = {"loss": mean_of(losses), **preference_metrics(answers, part)}
             if config.words_weight:
                 metrics["words_loss"] = mean_of(-words)
@@ -95,8 +95,8 @@ def jittered(config: RewardConfig, step: Int32[Array, ""], pairs: Pairs) -> Pair
     """Applies jitter to the pairs of `step`, with one key per pair."""
     keys = jax.random.split(stream(config.seed, "jitter", step), pairs["task"].shape[0])
     prompted = jnp.asarray(QUOTES_PROMPT)[pairs["task"], pairs["dimension"]]
-    winner, loser = jitter_pairs(keys, pairs["winner"], pairs["loser"], prompted, config.jitter)
-    return pairs | {"winner": winner, "loser": loser}
+    first, second = jitter_pairs(keys, pairs["first"], pairs["second"], prompted, config.jitter)
+    return pairs | {"first": first, "second": second}
 
 
 def make_answers(scorer: Scorer, mesh: Mesh) -> MeshFunction:

@@ -136,7 +136,7 @@ def train_judge(context: StageContext) -> Results:
 
     path = context.folder / "judge_refined_held_out.safetensors"
     held_out = painted(path, count=HELD_OUT, split="test")
-    held_out = shard_batch(_in_range(_with_queries(held_out, queries)), mesh)
+    held_out = shard_batch(_labelled(_with_queries(held_out, queries)), mesh)
     answers = make_answers(scorer, mesh)(params, held_out)
     measured = scalars(preference_metrics(answers, held_out))
     write_judge_folder(
@@ -174,7 +174,7 @@ def _train(
     def draw(index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
         row = int(rng.integers(section.pairs))
         pair = {key: array[row] for key, array in pairs.items()}
-        return {**_in_range(pair), "index": np.int32(index)}
+        return {**_labelled(pair), "index": np.int32(index)}
 
     batches = grain.MapDataset.range(2**30).seed(context.config.seed).random_map(draw)
     return train_model(
@@ -210,10 +210,14 @@ def _with_queries(table: dict[str, np.ndarray], queries: QueryTokenizer) -> dict
     }
 
 
-def _in_range(pairs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Converts the images from uint8 to [-1, 1]."""
-    pictures = {name: from_uint8(pairs[name]) for name in ("winner", "loser")}
-    return {**pairs, **pictures}
+def _labelled(pairs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Winner and loser, uint8, as first and second image in [-1, 1] with label 1."""
+    rest = {name: array for name, array in pairs.items() if name not in ("winner", "loser")}
+    return rest | {
+        "first": from_uint8(pairs["winner"]),
+        "second": from_uint8(pairs["loser"]),
+        "label": np.ones_like(pairs["task"], np.float32),
+    }
 
 
 def _random_params(model: Qwen2_5_VL, seed: int, mesh: Mesh) -> PyTree:

@@ -1,0 +1,93 @@
+"""The labelled pairs of a run: those of its own answers."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from ml_collections import FrozenConfigDict
+
+from onereward_jax.annotation.labelled_pairs import (
+    LabelledPair,
+    PairRules,
+    compared_pairs,
+    read_pairs,
+    write_pairs,
+)
+from onereward_jax.chain.stage import StageContext
+from onereward_jax.data.triplets import Triplets
+from onereward_jax.parallel import is_writer
+from onereward_jax.stages.data import open_triplets
+from onereward_jax.stages.preference_stores import read_store
+from onereward_jax.stages.settings import from_section
+
+PAIRS = "pairs.jsonl"
+
+SPLITS = ("train", "test")
+
+OWN = "candidates"
+"""`LabelledPair.folder` of pairs of the run's own candidates."""
+
+
+def collect_pairs(context: StageContext) -> dict[str, list[LabelledPair]]:
+    """Writes `PAIRS` on process 0, shares it, and returns the pairs by split.
+
+    Raises:
+      ValueError: a split has no decided pair.
+    """
+    if is_writer():
+        write_pairs(context.folder / PAIRS, own_pairs(context))
+    context.share(PAIRS)
+    found: dict[str, list[LabelledPair]] = {split: [] for split in SPLITS}
+    for pair in read_pairs(context.folder / PAIRS):
+        found[pair.split].append(pair)
+    for split, pairs in found.items():
+        if not any(pair.decided for pair in pairs):
+            where = context.folders.place(context.output("annotate"))
+            raise ValueError(f"{where}: no decided pair of {split}")
+    return found
+
+
+def picture_folders(context: StageContext) -> Mapping[str, Path]:
+    """Where the folders that pairs name are on this host."""
+    return {OWN: context.output("candidates")}
+
+
+def pair_rules(config: FrozenConfigDict, split: str) -> PairRules:
+    """The rules of `config.reward` for a split; held-out pairs are those of best and worst."""
+    between = config.reward.between and split == "train"
+    return from_section(
+        PairRules, config.reward, "config.reward", between=between, seed=config.seed
+    )
+
+
+def own_pairs(context: StageContext) -> Iterator[LabelledPair]:
+    """Pairs of the answers in the store of `annotate`, with pictures of `candidates`."""
+    with read_store(context, "annotate") as store:
+        preferences = store.preferences()
+        pictures = {(one.triplet_id, one.index): one.picture for one in store.candidates()}
+    candidates = collections.defaultdict(list)
+    for triplet, index in pictures:
+        candidates[triplet].append(index)
+    for split in SPLITS:
+        triplets: Triplets = open_triplets(context, split)
+        prompts, sizes = triplets.column("prompt"), triplets.sizes.tolist()
+        rows = {f"{split}/{name}": row for row, name in enumerate(triplets.column("id"))}
+        of_split = [one for one in preferences if one.triplet_id in rows]
+        for found in compared_pairs(of_split, candidates, pair_rules(context.config, split)):
+            row = rows[found.triplet_id]
+            yield LabelledPair(
+                split=split,
+                source=found.triplet_id.removeprefix(f"{split}/"),
+                task=found.task,
+                dimension=found.dimension,
+                prompt=prompts[row],
+                folder=OWN,
+                first=pictures[found.triplet_id, found.first],
+                second=pictures[found.triplet_id, found.second],
+                size=tuple(sizes[row]),
+                label=found.label,
+                votes=found.votes,
+                share=found.share,
+            )

@@ -1,0 +1,97 @@
+"""From answers of several annotators to labelled pairs: each, majority, soft; ∅ left or half."""
+
+import collections
+import dataclasses
+
+import pytest
+
+from onereward_jax.annotation import Preference
+from onereward_jax.annotation.labelled_pairs import (
+    LabelledPair,
+    PairRules,
+    compared_pairs,
+    read_pairs,
+    write_pairs,
+)
+from onereward_jax.tasks import Dimension, Task
+
+CELL = (Task.FILL, Dimension.STRUCTURE)
+NONE = (None, None)
+
+
+def labels(answers, count=4, triplet="train/a", **rules):
+    """(first, second) -> label, or a list of labels where a pair comes several times."""
+    preferences = [
+        Preference(triplet, *CELL, *answer, f"annotator {number}", 0.0, 0.0)
+        for number, answer in enumerate(answers)
+    ]
+    found = list(compared_pairs(preferences, {triplet: range(count)}, PairRules(**rules)))
+    assert len(found) == len({pair[3:5] for pair in found}) or rules["consensus"] == "each"
+    assert all(pair.label >= 0.5 for pair in found)
+    return found
+
+
+def by_pair(found):
+    return {(pair.first, pair.second): pair.label for pair in found}
+
+
+def test_each_answer_is_a_pair_as_in_the_paper():
+    found = labels([(0, 1), (1, 0), NONE, (0, 1)], consensus="each")
+    assert [(p.first, p.second, p.label) for p in found] == [(0, 1, 1), (1, 0, 1), (0, 1, 1)]
+    assert [(p.votes, p.share) for p in found] == [(4, 0.625), (4, 0.375), (4, 0.625)]
+    implied = labels([(2, 0)], consensus="each", between=True)
+    assert [(p.first, p.second) for p in implied] == [(2, 0), (2, 1), (1, 0), (2, 3), (3, 0)]
+
+
+def test_the_majority_decides_and_a_draw_is_no_difference():
+    rules = {"consensus": "majority"}
+    assert by_pair(labels([(1, 0), (1, 0), (0, 1)], **rules)) == {(1, 0): 1.0}
+    assert labels([(0, 1), (1, 0)], **rules) == []
+    assert labels([(0, 1), NONE, NONE], **rules) == []
+    half = rules | {"undecided": "half"}
+    assert by_pair(labels([(0, 1), (1, 0)], **half)) == {(0, 1): 0.5}
+    assert by_pair(labels([(0, 1), NONE, NONE], **half)) == {(0, 1): 0.5}
+
+
+def test_best_and_worst_are_opinions_on_other_pairs_too():
+    """(0, 2) says that 0 beats 1 as well; nothing about 1 and 3."""
+    found = labels([(0, 1), (0, 2), (3, 1)], consensus="majority")
+    assert by_pair(found) == {(0, 1): 1.0, (0, 2): 1.0, (3, 1): 1.0}
+    assert {(p.first, p.second): p.votes for p in found} == {(0, 1): 3, (0, 2): 2, (3, 1): 2}
+
+
+def test_soft_labels_are_shares_of_votes():
+    answers = [(1, 0), (1, 0), (0, 1), NONE]
+    (pair,) = labels(answers, consensus="soft")
+    assert (pair.first, pair.second, pair.label) == (1, 0, pytest.approx(2 / 3))
+    (pair,) = labels(answers, consensus="soft", undecided="half")
+    assert (pair.label, pair.votes, pair.share) == (0.625, 4, 0.625)
+    assert labels([NONE, NONE], consensus="soft") == []
+
+
+@pytest.mark.parametrize("between", [False, True])
+@pytest.mark.parametrize("consensus", ["each", "majority", "soft"])
+def test_no_difference_gives_as_many_equal_pairs_as_a_decision(consensus, between):
+    """Drawn from all pairs by the seed and the triplet, the same in every run."""
+    rules = {"consensus": consensus, "between": between, "undecided": "half"}
+    decided = labels([(0, 1)], **rules)
+    seen = collections.Counter()
+    for triplet in range(60):
+        found = labels([NONE], triplet=f"train/{triplet}", **rules)
+        assert found == labels([NONE], triplet=f"train/{triplet}", **rules)
+        assert len(found) == len(decided) and {pair.label for pair in found} == {0.5}
+        seen.update(frozenset(pair[3:5]) for pair in found)
+    assert len(seen) == 6 and min(seen.values()) > 60 * len(decided) / 6 / 3
+    assert labels([NONE], count=2, **rules)[0].label == 0.5
+
+
+def test_pairs_are_read_as_they_are_written_and_a_bad_line_is_named(tmp_path):
+    pair = LabelledPair(
+        "train", "ä", *CELL, "an apple", "candidates", "a.png", "b.png", (16, 32), 0.75, 4, 0.75
+    )
+    path = tmp_path / "pairs.jsonl"
+    write_pairs(path, [pair, dataclasses.replace(pair, label=0.5)])
+    assert read_pairs(path) == [pair, dataclasses.replace(pair, label=0.5)]
+    path.write_text(path.read_text().replace('"label": 0.5', '"label": 1.5'))
+    with pytest.raises(ValueError, match=r"pairs.jsonl, line 2: pair of ä: label is 1.5, not in"):
+        read_pairs(path)

@@ -56,10 +56,12 @@ MINI = [
 PEOPLE = [
     "fastapi>=0.165,<1",
     "psycopg[binary]>=3.3,<4",
+    "pydantic>=2.10,<3",
     "pyarrow>=26",
     "pycocotools>=2.0.11,<3",
     "scikit-learn>=1.7,<2",
     "sqlalchemy>=2.1,<3",
+    "starlette>=1,<2",
     "uvicorn>=0.54,<1",
 ]
 
@@ -108,6 +110,7 @@ setup(
             "mini/models/**/*",
             "published_configs/**/*",
             "**/*.html",
+            "annotation/page/*",
             "stages/export/card_templates/*.md",
             "reward/templates/*.json",
         ]

@@ -79,9 +79,19 @@ def experiment() -> ConfigDict:
     candidates.strength = (0.6, 1.0)  # range of the initial noise strength; 1: pure noise
 
     config.annotate = annotate = ConfigDict()
-    annotate.by = "people"  # or your own plug-in
+    annotate.by = "people"  # "people", "web" (people; the run serves the page), or a plug-in
     annotate.path = ""  # file or folder of people's answers; "": questions/questions.jsonl
     annotate.enough = 1.0  # fraction of questions that must be answered to continue (ours)
+    annotate.web = web = ConfigDict()  # the annotation server, of a run or of `onereward people`
+    web.host = "127.0.0.1"  # address to listen on; "0.0.0.0": reachable by others, see url
+    web.port = 8000  # port to listen on
+    web.url = ""  # address that people use if it is another, e.g. of a TLS proxy, https://...
+    web.database = ""  # file or SQLAlchemy URL of the answers; "": people/people.sqlite
+    web.overlap = 1  # annotators per question
+    web.lease_minutes = 30.0  # how long a question is kept for who has begun it
+    web.gold = ""  # file of answers that are known to be right, to measure annotators; "": none
+    web.gold_every = 10  # one in so many questions of an annotator is such a one
+    web.guidelines = ""  # folder with <dimension>.md and example pictures; "": none
 
     config.reward = reward = ConfigDict()
     reward.steps = 5000  # updates of the judge

@@ -246,7 +246,7 @@ def test_answers_without_a_digest_and_a_missing_file_are_refused(tmp_path):
             dict(by="onereward_jax.mini.oracle_annotator"),
             "config.annotate.by works with the mini world only",
         ),
-        (dict(by="me"), "config.annotate.by is 'me': neither 'people' nor an exis"),
+        (dict(by="me"), "config.annotate.by is 'me': neither 'people', 'web' nor"),
     ):
         with pytest.raises((ValueError, FileNotFoundError), match=message):
             annotate.check(context_of(tmp_path, **section))

@@ -80,14 +80,16 @@ EXPECTED = {
         candidates.batch_size reward.microbatches reward.suffix_length reward.evaluate_every
         reward.checkpoint_every reward.log_every reward.max_refused rl.microbatches
         rl.checkpoint_every rl.sample_every rl.log_every rl.max_refused rl.lora.alpha
-        rl.lora.targets evaluate.batch_size annotate.enough""",
+        rl.lora.targets evaluate.batch_size annotate.enough
+        annotate.web.host annotate.web.port annotate.web.url annotate.web.overlap
+        annotate.web.lease_minutes annotate.web.gold_every annotate.web.guidelines""",
 }
 """Action -> the fields of configs/mini.py whose change leads to it."""
 
 ELSEWHERE = """stages data.source data.path annotate.by annotate.path models.editor
     candidates.transform evaluate.oracle rl.reward rl.algorithm
     models.transformer models.judge evaluate.judge evaluate.answers evaluate.editors
-    reward.query_template"""
+    reward.query_template annotate.web.database annotate.web.gold"""
 """Fields that name files or choose what is read: their tests follow."""
 
 

@@ -117,6 +117,10 @@ EDITORS = Rule(
     ),
 )
 PATTERN = Rule("a regular expression expected", _is_pattern)
+WEB_ADDRESS = Rule(
+    'an address such as https://label.example.org expected, or ""',
+    lambda v: isinstance(v, str) and re.fullmatch(r"(https?://[^/\s]+/?)?", v) is not None,
+)
 SIDE = Rule("a multiple of 16 expected", lambda v: _is_integer(v) and v > 0 and v % 16 == 0)
 AXIS = Rule("devices, 1 or more, or -1 expected", lambda v: _is_integer(v) and (v > 0 or v == -1))
 
@@ -203,6 +207,15 @@ RULES: dict[str, Rule] = {
     "annotate.by": NAMED,
     "annotate.path": TEXT,
     "annotate.enough": SHARE,
+    "annotate.web.host": NAMED,
+    "annotate.web.port": whole(1, 65535),
+    "annotate.web.url": WEB_ADDRESS,
+    "annotate.web.database": TEXT,
+    "annotate.web.overlap": whole(1),
+    "annotate.web.lease_minutes": number(0.0, above=True),
+    "annotate.web.gold": TEXT,
+    "annotate.web.gold_every": whole(2),
+    "annotate.web.guidelines": TEXT,
     **_training("reward"),
     "reward.consensus": choice(*CONSENSUS),
     "reward.undecided": choice(*UNDECIDED),

@@ -18,6 +18,8 @@ from typing import Any
 from ml_collections import FrozenConfigDict
 
 from onereward_jax.annotation.answers import what_is_said
+from onereward_jax.annotation.questions import FILE as QUESTIONS
+from onereward_jax.annotation.web_settings import database_url, has_database
 from onereward_jax.chain.base_models import MODELS, made_by
 from onereward_jax.chain.staleness import Digest
 from onereward_jax.common.atomic_file import atomic_file
@@ -152,24 +154,37 @@ def pictures(field: str) -> Digest:
     return digest
 
 
-def answers(field: str, in_place: str) -> Digest:
-    """Fingerprint of people's answers, independent of order and formatting.
+def answers(field: str, folder: str) -> Digest:
+    """Fingerprint of people's answers, independent of order, formatting and where they are.
 
     Args:
       field: names a file of answers, or a folder of such files.
-      in_place: file in the work folder that is used if the field is empty.
+      folder: folder of the questions in the work folder. Its file is read if the field is empty;
+        answers about it are also in the database of the annotation server, if there is one.
     """
 
     def digest(config: FrozenConfigDict, workdir: pathlib.Path) -> str:
-        name = _value(config, field)
-        path = local_path(name) if name else workdir / in_place
-        if not path.exists():
-            return NONE
+        name, web = _value(config, field), config.get("annotate", {}).get("web", {})
+        path = local_path(name) if name else workdir / folder / QUESTIONS
         # Only answers count, so questions that the stage itself adds do not change it.
-        text = "\n".join(sorted(set(what_is_said(path))))
+        said = set(what_is_said(path)) if path.exists() else set()
+        said |= set(_in_database(web.get("database", ""), workdir, folder))
+        if gold := web.get("gold", ""):
+            said |= {f"gold {line}" for line in what_is_said(local_path(gold))}
+        text = "\n".join(sorted(said))
         return hashlib.sha256(text.encode()).hexdigest()[:16] if text else NONE
 
     return digest
+
+
+def _in_database(named: str, workdir: pathlib.Path, folder: str) -> list[str]:
+    """What is answered in the database of the annotation server; [] if there is none."""
+    if not has_database(named, workdir):
+        return []
+    from onereward_jax.annotation.server import AnswerDatabase, what_is_stored
+
+    with contextlib.closing(AnswerDatabase(database_url(named, workdir))) as database:
+        return list(what_is_stored(database, folder))
 
 
 def _rows(lines: Iterable[str]) -> Iterable[str]:

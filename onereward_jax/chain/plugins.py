@@ -41,7 +41,7 @@ FUNCTIONS = {
 BUILT_IN = {
     "data.source": ("folder", "tfds"),
     "candidates.transform": ("",),
-    "annotate.by": ("people",),
+    "annotate.by": ("people", "web"),
     "rl.reward": ("judge",),
     "rl.algorithm": ("frozen", "dynamic"),
     "evaluate.oracle": ("",),

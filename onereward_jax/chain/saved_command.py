@@ -7,10 +7,11 @@ import json
 import pathlib
 from collections.abc import Sequence
 
-from ml_collections import ConfigDict
+from absl import flags
+from ml_collections import ConfigDict, config_flags
 
 from onereward_jax.common.atomic_file import atomic_file
-from onereward_jax.common.config_files import flatten_config
+from onereward_jax.common.config_files import check_overrides, flatten_config, load_config
 from onereward_jax.storage import local_path
 from onereward_jax.tasks import OWN
 
@@ -110,6 +111,25 @@ def read_command(workdir: str | pathlib.Path) -> Command:
         return Command(str(fields["config"]), tuple(map(str, fields["overrides"])), tasks)
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{path} is damaged ({error}): give the flags again") from error
+
+
+def saved_config(workdir: str | pathlib.Path) -> ConfigDict:
+    """The config of the run in `workdir`, with the flags it was started with.
+
+    Raises:
+      ValueError: as `read_command`, or the config no longer has a field that was set.
+    """
+    command = read_command(workdir)
+    defaults = load_config(command.config)
+    check_overrides(command.overrides, defaults)
+    argv = ["", *last_flags(command.flags(), defaults)]
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
+    try:
+        values(argv)
+    except flags.Error as error:
+        raise ValueError(f"{FILE} in {workdir}: {error}") from error
+    return values.config
 
 
 def write_command(workdir: pathlib.Path, command: Command) -> None:

@@ -40,7 +40,7 @@ OUTPUT, UPDATES, ADDS = Effect.OUTPUT, Effect.UPDATES, Effect.ADDS
 FOLDER = {"data.source": ("folder",)}
 TFDS = {"data.source": ("tfds",)}
 FOLDER_OR_TFDS = {"data.source": ("folder", "tfds")}
-PEOPLE = {"annotate.by": ("people",)}
+PEOPLE = {"annotate.by": ("people", "web")}
 
 QUERY = {"query_template": TEMPLATE_VERSION}
 """Version of the wording, for stages that query a judge."""
@@ -178,10 +178,11 @@ STAGES: tuple[Stage, ...] = (
             output("seed", unless=PEOPLE),
             content(
                 "annotate.path",
-                fingerprints.answers("annotate.path", in_place="questions/questions.jsonl"),
+                fingerprints.answers("annotate.path", folder="questions"),
                 effect=UPDATES,
                 when=PEOPLE,
             ),
+            how("annotate.web", when=PEOPLE),
         ),
         plugins={"annotate.by": OUTPUT},
         versions=JUDGED,
@@ -251,9 +252,10 @@ STAGES: tuple[Stage, ...] = (
             content("evaluate.editors", digest_of_editors, effect=UPDATES),
             content(
                 "evaluate.answers",
-                fingerprints.answers("evaluate.answers", in_place="questions-ab/questions.jsonl"),
+                fingerprints.answers("evaluate.answers", folder="questions-ab"),
                 effect=UPDATES,
             ),
+            how("annotate.web"),
             content("evaluate.judge", fingerprints.model("evaluate.judge"), effect=Effect.UPDATES),
             updates("rl.vocabulary", "rl.judge_int8"),
             _plugin("evaluate.oracle", effect=UPDATES),

@@ -141,7 +141,7 @@ def _data_facts(context: StageContext) -> DataFacts:
         image_size=config.data.image_size,
         counts=counts,
         preferences="people"
-        if config.annotate.by == "people"
+        if config.annotate.by in ("people", "web")
         else described(config, "annotate.by"),
     )
 

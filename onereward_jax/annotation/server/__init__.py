@@ -1,0 +1,33 @@
+"""The annotation server: questions of a work folder, judged by people in a browser."""
+
+from onereward_jax.annotation.server.annotators import annotators, make_token, revoke
+from onereward_jax.annotation.server.database import AnswerDatabase
+from onereward_jax.annotation.server.serve import (
+    Server,
+    first_link,
+    login_link,
+    serving,
+    traffic_warning,
+    usual_address,
+)
+from onereward_jax.annotation.server.stored_answers import (
+    answer_lines,
+    stored_answers,
+    what_is_stored,
+)
+
+__all__ = [
+    "AnswerDatabase",
+    "Server",
+    "annotators",
+    "answer_lines",
+    "first_link",
+    "login_link",
+    "make_token",
+    "revoke",
+    "serving",
+    "stored_answers",
+    "traffic_warning",
+    "usual_address",
+    "what_is_stored",
+]

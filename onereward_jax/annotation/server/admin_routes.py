@@ -1,0 +1,57 @@
+"""What admins see: the summary and the export."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, HTTPException
+from fastapi.responses import Response, StreamingResponse
+
+from onereward_jax.annotation.server.access import Access
+from onereward_jax.annotation.server.annotators import Session
+from onereward_jax.annotation.server.database import AnswerDatabase
+from onereward_jax.annotation.server.question_files import QuestionFiles
+from onereward_jax.annotation.server.stored_answers import answer_lines
+from onereward_jax.annotation.server.summary import summary
+from onereward_jax.annotation.web_settings import SETS, WebSettings
+
+KEPT_SECONDS = 2.0
+"""How long a summary is shown to others before it is computed again."""
+
+
+def admin_routes(
+    settings: WebSettings, database: AnswerDatabase, access: Access, files: QuestionFiles
+) -> APIRouter:
+    """The routes."""
+    routes = APIRouter(prefix="/api/admin")
+    Admin = Annotated[Session, Depends(access.admin)]
+    lock, kept = threading.Lock(), {"at": -KEPT_SECONDS, "summary": {}}
+
+    @routes.get("/summary")
+    def summarize(_: Admin) -> dict[str, Any]:
+        with lock:
+            if time.monotonic() - kept["at"] >= KEPT_SECONDS:
+                files.refresh()
+                kept["summary"] = summary(settings, database, files.gold())
+                kept["at"] = time.monotonic()
+            return kept["summary"]
+
+    @routes.get("/export")
+    def export(set: str, _: Admin) -> Response:
+        if set not in SETS:
+            raise HTTPException(404, "there is no such set of questions")
+        name = f"answers-{set}.jsonl"
+        return StreamingResponse(
+            _lines(database, set),
+            media_type="application/jsonl",
+            headers={"Content-Disposition": f'attachment; filename="{name}"'},
+        )
+
+    return routes
+
+
+def _lines(database: AnswerDatabase, set_name: str) -> Iterator[str]:
+    for line in answer_lines(database, set_name):
+        yield json.dumps(line, ensure_ascii=False) + "\n"

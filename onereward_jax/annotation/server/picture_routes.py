@@ -1,0 +1,34 @@
+"""Pictures of questions and guidelines, under names that are looked up, never opened."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, HTTPException
+from fastapi.responses import FileResponse, Response
+
+from onereward_jax.annotation.server.access import Access
+from onereward_jax.annotation.server.annotators import Session
+from onereward_jax.annotation.server.guidelines import guideline_pictures
+from onereward_jax.annotation.server.question_files import QuestionFiles
+from onereward_jax.annotation.web_settings import WebSettings
+
+KEPT = {"Cache-Control": "private, max-age=86400, immutable"}
+
+
+def picture_routes(settings: WebSettings, access: Access, files: QuestionFiles) -> APIRouter:
+    """The routes."""
+    routes, guiding = APIRouter(), guideline_pictures(settings.guidelines)
+
+    @routes.get("/pictures/{name}")
+    def picture(name: str, _: Annotated[Session, Depends(access.session)]) -> Response:
+        path = files.picture(name)
+        if path is None or not path.is_file():
+            raise HTTPException(404, "there is no such picture")
+        return FileResponse(path, headers=KEPT)
+
+    @routes.get("/guideline-pictures/{name}")
+    def guideline_picture(name: str, _: Annotated[Session, Depends(access.session)]) -> Response:
+        if name not in guiding:
+            raise HTTPException(404, "there is no such picture")
+        return FileResponse(guiding[name], headers={"Cache-Control": "private"})
+
+    return routes

@@ -1,0 +1,1 @@
+"""Preference data in other formats, to and from preferences folders; needs the extra `people`."""

@@ -78,7 +78,7 @@ def test_answers_become_good_same_bad_though_nobody_knows_who_made_what(world):
     context, ask, _ = world  # noqa: F811
     opinion = ask()
     assert not opinion.comparisons and opinion.counted(0) is None
-    assert opinion.told == f"0 of {ASKED} questions of questions-ab/questions.jsonl are answered"
+    assert opinion.told == f"0 of {ASKED} questions of questions-ab/ are answered"
     lines = read_lines(file_of(context))
     dimensions = collections.Counter(line["dimension"] for line in lines)
     assert dimensions["overall"] == 8 and dimensions["structure"] == 4

@@ -9,11 +9,10 @@ import collections
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from onereward_jax.annotation.agreement import agreement_of
-from onereward_jax.annotation.answers import Answer, read_answers
-from onereward_jax.annotation.questions import FILE, OVERALL
+from onereward_jax.annotation.answers import Answer
+from onereward_jax.annotation.questions import OVERALL
 from onereward_jax.chain.stage import StageContext
 from onereward_jax.data.triplets import Triplets
 from onereward_jax.evaluation.gsb import Comparison, GoodSameBad, Verdict, good_same_bad
@@ -27,6 +26,7 @@ from onereward_jax.stages.evaluate.blind_questions import (
     blind_questions,
 )
 from onereward_jax.stages.evaluate.compared_edits import Pictures
+from onereward_jax.stages.people_answers import read_all_answers
 from onereward_jax.tasks import Task
 
 
@@ -76,14 +76,10 @@ def check_people(context: StageContext) -> None:
                 f"config.evaluate.{field} is {config[field]!r}, but config.evaluate.questions is "
                 "0: no questions are asked"
             )
-    if config.answers and not _answers(context).exists():
+    if config.answers and not answers_path(context, config.answers, QUESTIONS).exists():
         raise FileNotFoundError(
             f"config.evaluate.answers: there is neither a file nor a folder {config.answers}"
         )
-
-
-def _answers(context: StageContext) -> Path:
-    return answers_path(context, context.config.evaluate.answers, QUESTIONS)
 
 
 def ask_people(
@@ -106,11 +102,11 @@ def ask_people(
         return None
     questions = list({one.question.digest: one.question for one in asked}.values())
     ask(context, QUESTIONS, questions)
-    answers = read_answers(_answers(context), questions)
+    answers = read_all_answers(context, context.config.evaluate.answers, QUESTIONS, questions)
     if answers.elsewhere:
         announce(f"evaluate: {answers.about_elsewhere()}")
     total = sum(len(question.dimensions) for question in questions)
-    told = f"{answers.answered} of {total} questions of {QUESTIONS}/{FILE} are answered"
+    told = f"{answers.answered} of {total} questions of {QUESTIONS}/ are answered"
     return PeopleOpinion(*_opinions(asked, answers.given), told=told + _annotators(answers.given))
 
 

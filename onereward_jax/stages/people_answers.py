@@ -9,9 +9,8 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from ml_collections import FrozenConfigDict
 
@@ -107,13 +106,13 @@ _PATHS = ("gold", "guidelines")
 _PLAIN = ("host", "port", "url", "overlap", "lease_minutes", "gold_every")
 
 
-def _web(config: FrozenConfigDict) -> Mapping[str, Any]:
-    """The section `annotate.web`; {} for the config of a stage's own that has none."""
-    return config.get("annotate", {}).get("web", {})
+def _web(config: FrozenConfigDict) -> FrozenConfigDict:
+    """The section `annotate.web`; empty for the config of a stage's own that has none."""
+    return config.get("annotate", {}).get("web", FrozenConfigDict())
 
 
 def _stored(
-    web: Mapping[str, Any], workdir: Path, folder: str, questions: Sequence[Question]
+    web: FrozenConfigDict, workdir: Path, folder: str, questions: Sequence[Question]
 ) -> Answers:
     named = web.get("database", "")
     if not has_database(named, workdir):

@@ -57,7 +57,12 @@ def parser() -> CommandParser:
 
 def serve(options: argparse.Namespace) -> None:
     """Serves until Ctrl-C or SIGTERM."""
-    from onereward_jax.annotation.server import first_link, serving, traffic_warning
+    from onereward_jax.annotation.server import (
+        check_server,
+        first_link,
+        serving,
+        traffic_warning,
+    )
 
     settings = _settings(options)
     changed = {name: getattr(options, name) for name in ("host", "port")}
@@ -67,6 +72,7 @@ def serve(options: argparse.Namespace) -> None:
     stop = threading.Event()
     for one in (signal.SIGTERM, signal.SIGINT):
         signal.signal(one, lambda *_: stop.set())
+    check_server(settings)
     with serving(settings) as server:
         if warning := traffic_warning(settings):
             print(warning, flush=True)
@@ -135,7 +141,7 @@ def _settings(options: argparse.Namespace) -> WebSettings:
             f"--workdir={options.workdir} is a bucket: the pages of people are served from a local "
             "work folder"
         )
-    workdir = Path(options.workdir).expanduser().absolute()
+    workdir = Path(options.workdir).expanduser().resolve()
     return web_settings(saved_config(workdir), workdir, str(workdir))
 
 

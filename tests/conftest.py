@@ -34,6 +34,7 @@ DEVICES = 8
 _checked = install_import_hook("onereward_jax", "beartype.beartype")
 
 from gcs_server import bucket, gcs  # noqa: F401
+from postgresql_server import postgresql  # noqa: F401
 
 LONG = (
     "test_real_run.py",

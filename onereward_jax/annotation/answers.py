@@ -32,7 +32,8 @@ class Answer:
 
     `digest` is the question's. `best` and `worst` are candidate indices, both None if they do not
     differ; `usable` is None except for a question about a single result. `answered_at` is the
-    modification time of the file, Unix time in seconds. `place` is (file, line number).
+    modification time of the file, Unix time in seconds. `place` is (file, line number). `seconds`
+    is the time spent on the answer, 0 if it is not known.
     """
 
     digest: str
@@ -44,6 +45,7 @@ class Answer:
     annotator: str
     answered_at: float
     place: tuple[Path, int]
+    seconds: float = 0.0
 
     @property
     def said(self) -> tuple[int | None, int | None, bool | None]:

@@ -19,7 +19,7 @@ from onereward_jax.chain.output_folders import OutputFolders, open_workdir
 from onereward_jax.chain.preflight import check_config, check_stages
 from onereward_jax.chain.saved_command import FILE as COMMAND
 from onereward_jax.chain.saved_command import Command, write_command
-from onereward_jax.chain.stage import Stage, StageContext
+from onereward_jax.chain.stage import InputsChanged, Stage, StageContext
 from onereward_jax.chain.stage_record import (
     COMPLETE,
     FILE,
@@ -242,11 +242,14 @@ class _Chain:
         start, results = time.monotonic(), None
         self.folders.fetch(reads_of(stage, self.config), stage.name, alone=stage.alone)
         context = self.context(stage, inputs)
-        with self.folders.kept_up(stage.name, lambda: stage.before_publishing(context)):
-            if is_writer() or not stage.alone:
-                results = stage.run(context)
-            # No timeout: the runtime detects a dead process 0.
-            barrier(f"end of {stage.name}", seconds=None)
+        try:
+            with self.folders.kept_up(stage.name, lambda: stage.before_publishing(context)):
+                if is_writer() or not stage.alone:
+                    results = stage.run(context)
+                # No timeout: the runtime detects a dead process 0.
+                barrier(f"end of {stage.name}", seconds=None)
+        except InputsChanged:
+            return self.run(stage)
         barrier(f"files of {stage.name}", seconds=None)
         record = StageRecord(
             status=COMPLETE,

@@ -22,6 +22,11 @@ Results = Mapping[str, str | int | float]
 """Main results of a stage, for the summary table of a run."""
 
 
+class InputsChanged(Exception):
+    """The stage has collected inputs while it ran, such as answers: it is to be run again, so that
+    its record has them. Only in a run of a single process."""
+
+
 @dataclasses.dataclass(frozen=True)
 class StageContext:
     """The context of a running stage.

@@ -23,22 +23,27 @@ from PIL import Image
 from onereward_jax.annotation import Candidate, Preference, PreferenceStore
 from onereward_jax.annotation.agreement import Agreement, agreement_by_dimension, overall_agreement
 from onereward_jax.annotation.annotator_interface import Annotator, Asked
-from onereward_jax.annotation.answers import Answers, read_answers
+from onereward_jax.annotation.answers import Answers
 from onereward_jax.annotation.picture_digests import question_digest
 from onereward_jax.annotation.questions import FILE, Question
 from onereward_jax.chain.plugins import check_plugin, maker
-from onereward_jax.chain.stage import Results, StageContext
+from onereward_jax.chain.stage import InputsChanged, Results, StageContext
 from onereward_jax.common.user_errors import WaitingForPeople
 from onereward_jax.data.triplets import Triplets
+from onereward_jax.parallel.distributed import is_multiprocess
 from onereward_jax.parallel.preemption import stop_points
 from onereward_jax.parallel.progress import announce, progress_bar
 from onereward_jax.stages.ask_people import answers_path, ask
 from onereward_jax.stages.data import open_triplets
+from onereward_jax.stages.people_answers import answered_by, read_all_answers
 from onereward_jax.stages.preference_stores import new_store, open_store, read_store
 from onereward_jax.stages.question_pictures import question_paths, save_question_pictures
+from onereward_jax.stages.web_annotation import check_web, serve_until
 from onereward_jax.tasks import DIMENSIONS, TASKS, Dimension
 
-PEOPLE = "people"
+WEB = "web"
+PEOPLE = ("people", WEB)
+"""Values of `config.annotate.by` that are no plug-ins."""
 
 QUESTIONS = "questions"
 """Folder in the work folder with the questions to people and their images."""
@@ -57,12 +62,14 @@ class _Group(NamedTuple):
 def check(context: StageContext) -> None:
     """Checks the section before the chain starts; raises ValueError or FileNotFoundError."""
     config = context.config.annotate
-    if config.by != PEOPLE:
+    if config.by not in PEOPLE:
         check_plugin(context.config, "annotate.by")
     elif config.path and not _answers(context).exists():
         raise FileNotFoundError(
             f"config.annotate.path: there is neither a file nor a folder {config.path}"
         )
+    elif config.by == WEB:
+        check_web(context)
 
 
 def _answers(context: StageContext) -> Path:
@@ -75,11 +82,12 @@ def run(context: StageContext) -> Results:
     Raises:
       ValueError: the section or answers of people are invalid.
       WaitingForPeople: too few questions are answered. The questions are written before.
+      InputsChanged: people have answered enough while this process served the questions.
     """
     check(context)
     splits = {split: open_triplets(context, split) for split in ("train", "test")}
     groups = _groups(context, splits)
-    if context.config.annotate.by != PEOPLE:
+    if context.config.annotate.by not in PEOPLE:
         with open_store(context) as store:
             _ask_annotator(context, splits, groups, store)
             return _counts(store.preferences())
@@ -120,34 +128,79 @@ def _ask_people(
     Raises:
       ValueError: answers are invalid, or all are given and a split has no decided pair.
       WaitingForPeople: there are too few.
+      InputsChanged: there were too few, and the page has been served until there were enough.
     """
-    file, enough = context.workdir / QUESTIONS / FILE, context.config.annotate.enough
-    file = context.folders.place(file)
+    config = context.config.annotate
     questions = _questions(context, splits, groups)
     ask(context, QUESTIONS, questions)
-    answers = read_answers(_answers(context), questions)
+    each = config.web.overlap if config.by == WEB else 1
+
+    def read() -> Answers:
+        return read_all_answers(context, config.path, QUESTIONS, questions)
+
+    def count() -> tuple[int, bool]:
+        found = read()
+        return answered_by(found, each), not _missing(context, found, questions, each, splits)
+
+    answers = read()
     if answers.elsewhere:
         announce(f"annotate: {answers.about_elsewhere()}")
-    asked = sum(len(question.dimensions) for question in questions)
-    needed = max(1, math.ceil(enough * asked - 1e-9))
-    if answers.answered < needed:
+    if missing := _missing(context, answers, questions, each, splits):
+        if config.by != WEB:
+            raise WaitingForPeople(f"annotate: {missing}; then run the same command to resume")
+        if is_multiprocess():
+            raise WaitingForPeople(
+                f"annotate: {missing}; a run with several processes does not serve them itself: "
+                f"onereward people serve --workdir={context.folders.place(context.workdir)}; then "
+                "run the same command to resume"
+            )
+        serve_until(context, _asked(questions), count)
+        raise InputsChanged
+    return answers
+
+
+def _asked(questions: Sequence[Question]) -> int:
+    return sum(len(question.dimensions) for question in questions)
+
+
+def _missing(
+    context: StageContext,
+    answers: Answers,
+    questions: Sequence[Question],
+    each: int,
+    splits: Mapping[str, Triplets],
+) -> str:
+    """What the run waits for; "" if there are enough answers.
+
+    Args:
+      context: context of the stage.
+      answers, questions: all of them.
+      each: number of annotators that a question needs.
+      splits: each must have a preferred candidate.
+
+    Raises:
+      ValueError: all questions are answered and a split has no decided pair.
+    """
+    file = context.folders.place(context.workdir / QUESTIONS / FILE)
+    asked, answered = _asked(questions), answered_by(answers, each)
+    needed = max(1, math.ceil(context.config.annotate.enough * asked - 1e-9))
+    if answered < needed:
         what = "the rest" if needed == asked else f"{needed} answers"
         named = context.config.annotate.path
         where = f" in {named}" if named else ""
-        raise WaitingForPeople(
-            f"annotate: {answers.answered} of {asked} questions are answered{where}; waiting for "
-            f"{what}: {file}; then run the same command to resume"
-        )
+        who = f" by {each} annotators" if each > 1 else ""
+        told = f"{answered} of {asked} questions are answered{who}{where}"
+        return f"{told}; waiting for {what}: {file}"
     decided = {one.triplet.partition("/")[0] for one in answers.given if one.best is not None}
     if missing := [split for split in splits if split not in decided]:
         sentence = (
             f"no answer prefers a candidate in the split {' and '.join(missing)}, but the judge "
             "needs pairs for training (train) and evaluation (test)"
         )
-        if answers.answered < asked:
-            raise WaitingForPeople(f"annotate: {sentence}; waiting for more: {file}")
+        if answered < asked:
+            return f"{sentence}; waiting for more: {file}"
         raise ValueError(f"{_answers(context)}: {sentence}")
-    return answers
+    return ""
 
 
 def _questions(
@@ -206,7 +259,7 @@ def _preferences_of_people(
                 loser=candidates[one.worst].index if decided else None,
                 annotator=one.annotator,
                 answered_at=one.answered_at,
-                seconds=0.0,
+                seconds=one.seconds,
             )
         )
     return preferences

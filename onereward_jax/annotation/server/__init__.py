@@ -4,6 +4,7 @@ from onereward_jax.annotation.server.annotators import annotators, make_token, r
 from onereward_jax.annotation.server.database import AnswerDatabase
 from onereward_jax.annotation.server.serve import (
     Server,
+    check_server,
     first_link,
     login_link,
     serving,
@@ -20,6 +21,7 @@ __all__ = [
     "AnswerDatabase",
     "Server",
     "annotators",
+    "check_server",
     "answer_lines",
     "first_link",
     "login_link",

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 
 from onereward_jax.annotation.server.database import AnswerDatabase, record
 from onereward_jax.annotation.server.tables import ANNOTATORS, LEASES, SESSIONS
+from onereward_jax.annotation.web_settings import GOLD
 
 SESSION_SECONDS = 30 * 86400.0
 """How long a login lasts."""
@@ -61,11 +62,13 @@ def make_token(database: AnswerDatabase, name: str, *, admin: bool = False) -> s
       admin: whether they may see the admin page.
 
     Raises:
-      ValueError: the name is empty or too long, or has control characters.
+      ValueError: the name is empty or too long, has control characters, or is `GOLD`.
     """
     name = name.strip()
     if not 1 <= len(name) <= 200 or not name.isprintable():
         raise ValueError("--name must have 1 to 200 printable characters")
+    if name == GOLD:
+        raise ValueError(f"--name={GOLD} is the name of the gold answers: choose another")
     secret = secrets.token_urlsafe(32)
     values = {"token_hash": _digest(secret), "admin": admin, "revoked_at": None}
     with database.writing() as connection:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
+import sqlalchemy as sa
 import uvicorn
 
 from onereward_jax.annotation.server.annotators import annotators, make_token
 from onereward_jax.annotation.server.app import build_app
 from onereward_jax.annotation.server.database import AnswerDatabase
+from onereward_jax.annotation.server.guidelines import check_guidelines
+from onereward_jax.annotation.server.tables import AUDIT
 from onereward_jax.annotation.web_settings import WebSettings
 
-START_SECONDS = 30.0
 STOP_SECONDS = 5
 """How long open requests may take when the server ends."""
 
@@ -31,6 +34,11 @@ class Server:
     def __init__(self, settings: WebSettings, database: AnswerDatabase, port: int) -> None:
         self.database = database
         self.address = usual_address(settings, port)
+
+    def changes(self) -> int:
+        """Number of lines of the audit trail: rises with every answer."""
+        with self.database.reading() as connection:
+            return connection.execute(sa.select(sa.func.max(AUDIT.c.entry))).scalar() or 0
 
     def link(self, token: str) -> str:
         """The link that logs an annotator in."""
@@ -79,10 +87,25 @@ def serving(settings: WebSettings) -> Iterator[Server]:
         )
         thread.start()
         try:
+            while thread.is_alive() and not server.started:
+                time.sleep(0.01)
             yield Server(settings, database, listener.getsockname()[1])
         finally:
             server.should_exit = True
             thread.join()
+
+
+def check_server(settings: WebSettings) -> None:
+    """Checks what can be checked without serving; creates no file.
+
+    Raises:
+      ValueError: a database server cannot be reached, or the guidelines have a file of no
+        dimension.
+      FileNotFoundError: there are no guidelines.
+    """
+    check_guidelines(settings.guidelines)
+    if not settings.database.startswith("sqlite:"):
+        AnswerDatabase(settings.database).close()
 
 
 def first_link(server: Server) -> str:

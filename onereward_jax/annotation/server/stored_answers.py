@@ -48,6 +48,7 @@ def stored_answers(
                 annotator=row.name,
                 answered_at=row.answered_at,
                 place=place,
+                seconds=row.seconds,
             )
         )
     return Answers(tuple(given), tuple(elsewhere))

@@ -26,7 +26,7 @@ from onereward_jax.reward.judge_loader import load_reward_params, read_reward_mo
 from onereward_jax.stages.collect_pairs import PAIRS, picture_folders
 from onereward_jax.stages.pair_source import PairSource
 from onereward_jax.stages.rl_settings import judge_options
-from onereward_jax.training.reward_step import make_answers
+from onereward_jax.training.reward_step import RewardConfig, make_answers
 
 BATCH = 16
 
@@ -45,7 +45,7 @@ def main() -> None:
     judge = read_reward_model(folder, size, **judge_options(config))
     held_out = [pair for pair in read_pairs(context.folder / PAIRS) if pair.split == "test"]
     pairs = PairSource(held_out, picture_folders(context), {size: judge.queries})
-    answers = make_answers(judge.scorer, mesh)
+    answers = make_answers(judge.scorer, RewardConfig(), mesh)
     found = {}
     for int8 in (False, True):
         params = load_reward_params(folder, judge.scorer, mesh, int8=int8)

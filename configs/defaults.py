@@ -9,7 +9,10 @@ from ml_collections.config_dict import placeholder
 from onereward_jax.tasks import NEGATIVE_PROMPTS, OWN
 
 # attention and MLP layers of the double-stream and single-stream blocks
-LORA_TARGETS = r"(single_)?transformer_blocks\.\d+\.(attn\..+|ff(_context)?\..+|proj_mlp|proj_out)"
+EDITOR_LAYERS = r"(single_)?transformer_blocks\.\d+\.(attn\..+|ff(_context)?\..+|proj_mlp|proj_out)"
+
+# attention and MLP layers of the language model
+JUDGE_LAYERS = r"model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)"
 
 
 def experiment() -> ConfigDict:
@@ -98,6 +101,7 @@ def experiment() -> ConfigDict:
     reward.batch_size = 16  # pairs per update, each in both orders
     reward.microbatches = 1  # gradient accumulation, to save memory
     reward.optimizer = optimizer(1e-6, warmup_steps=100)
+    reward.lora = lora(JUDGE_LAYERS)
     reward.jitter = jitter()
     reward.consensus = "each"  # answers of several: "each" a pair, "majority" or "soft" labels
     reward.undecided = "leave"  # no difference: "leave" it out, or pairs with label "half"
@@ -119,10 +123,7 @@ def experiment() -> ConfigDict:
     rl.batch_size = 8  # triplets per update; a multiple of mesh data * fsdp
     rl.microbatches = 1  # gradient accumulation, to save memory
     rl.optimizer = optimizer(1e-5, warmup_steps=100)
-    rl.lora = lora = ConfigDict()
-    lora.rank = 0  # rank of a LoRA adapter; 0: train the full transformer
-    lora.alpha = 16.0  # the adapter is scaled by alpha / rank
-    lora.targets = LORA_TARGETS  # regular expression of the adapted layers' full names
+    rl.lora = lora(EDITOR_LAYERS)
     rl.reward = (
         "judge"  # "judge", or a module or .py file with make_reward(config, mesh) of your own
     )
@@ -223,6 +224,15 @@ def optimizer(
     section.weight_decay = 0.0  # decoupled, on kernels, embeddings and adapters
     section.clip_norm = 1.0  # clipping threshold of the global gradient norm
     section.moments = "float32"  # dtype of Adam's moments: "float32", "bfloat16" (m), "int8" (both)
+    return section
+
+
+def lora(targets: str) -> ConfigDict:
+    """A LoRA adapter to train."""
+    section = ConfigDict()
+    section.rank = 0  # rank of the adapter; 0: train the full model
+    section.alpha = 16.0  # the adapter is scaled by alpha / rank
+    section.targets = targets  # regular expression of the adapted layers' full names
     return section
 
 

@@ -21,21 +21,25 @@ from transformers import AutoImageProcessor, AutoTokenizer, Qwen2_5_VLForConditi
 from onereward_jax import edit
 from onereward_jax.chain import StageContext
 from onereward_jax.common.config_files import check_overrides, load_config
+from onereward_jax.convert import QWEN2_5_VL, abstract_adapter, is_adapter, save_peft_adapter
 from onereward_jax.convert.hub import PACKAGE
 from onereward_jax.data.shard_writer import write_triplets
 from onereward_jax.evaluation.gsb import GoodSameBad
 from onereward_jax.evaluation.report import ReportInputs
 from onereward_jax.evaluation.report.summary import summarize
 from onereward_jax.mini.scene_source import MiniWorldSource
+from onereward_jax.models.lora import LoraConfig, uniform_adapter
 from onereward_jax.parallel import make_mesh
 from onereward_jax.policy import embed_prompts, load_policy, load_text_encoder
 from onereward_jax.reward import QueryBatch, packaged_template
 from onereward_jax.reward.judge_loader import (
+    abstract_reward_params,
     load_reward_params,
     read_reward_model,
     write_judge_template,
 )
 from onereward_jax.stages.export import run
+from onereward_jax.stages.reward import ADAPTER
 from onereward_jax.tasks import DIMENSIONS, Dimension, Task
 
 ROOT = PACKAGE.parent
@@ -79,6 +83,13 @@ def root(tmp_path_factory) -> Path:
     shutil.copytree(JUDGE, work / "reward" / "judge")
     save_file(trained_tensors("judge", 2), work / "reward" / "judge" / "model.safetensors")
     write_judge_template(work / "reward" / "judge", packaged_template())
+    judge = read_reward_model(JUDGE, (32, 32)).scorer
+    factors = abstract_adapter(
+        abstract_reward_params(judge, ONE_DEVICE), QWEN2_5_VL, LoraConfig(2, 2.0, ".*q_proj")
+    )
+    factors = jax.tree.map(lambda leaf: np.ones(leaf.shape, np.float32), factors)
+    adapter = uniform_adapter(factors, 1.0)
+    save_peft_adapter(work / "reward" / ADAPTER, adapter, QWEN2_5_VL, base_model="some/base")
     rows = [
         {"task": task, "dimension": dimension, "inconsistent": 0.1, **ACCURACY}
         for task, dimensions in DIMENSIONS.items()
@@ -141,6 +152,13 @@ def test_import_and_export_change_no_bit_whatever_the_shards(work):
     alone = read_all(work / "alone" / "transformer")
     rounded = {k: v.astype(jnp.bfloat16) for k, v in read_all(work / "rl" / "ema").items()}
     assert_same_bits(alone, rounded)
+
+
+def test_the_adapter_of_a_judge_is_exported_too(work):
+    written, source = work / "export" / ADAPTER, work / "reward" / ADAPTER
+    assert is_adapter(written) and not (work / "export" / "judge" / ADAPTER).exists()
+    for path in source.iterdir():
+        assert (written / path.name).read_bytes() == path.read_bytes()
 
 
 def test_the_transformer_alone_goes_with_any_pipeline(work):

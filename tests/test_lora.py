@@ -27,9 +27,9 @@ from onereward_jax.models.lora import (
     first_factors,
     product_norm,
     uniform_adapter,
-    variables,
 )
 from onereward_jax.models.lora_merge import merge, unmerge
+from onereward_jax.models.weights import variables
 from onereward_jax.parallel import logical_shardings, make_mesh
 
 SECOND_BLOCKS = r"(single_)?transformer_blocks\.1\.(attn\.to_q|ff\.net\.2|proj_out)"

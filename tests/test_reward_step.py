@@ -165,7 +165,7 @@ def test_all_of_the_judge_learns_what_it_is_shown(history):
     still = jax.tree.map(np.array_equal, start, history[0][0].params)
     moved = [not equal for equal in jax.tree.leaves(still)]
     assert sum(moved) > 0.9 * len(moved)
-    answers = make_answers(tiny_models.models().scorer, mesh_of(SINGLE))(
+    answers = make_answers(tiny_models.models().scorer, CONFIG, mesh_of(SINGLE))(
         history[-2][0].params, shard_batch(pairs(), mesh_of(SINGLE))
     )
     assert float(jnp.mean(preference_loss(answers, jnp.ones(8)))) == pytest.approx(

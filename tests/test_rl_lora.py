@@ -25,7 +25,11 @@ from onereward_jax.models.lora import (
     uniform_adapter,
 )
 from onereward_jax.models.lora_merge import merge
-from onereward_jax.policy.lora_adapters import abstract_adapter, init_adapter, load_trained
+from onereward_jax.policy.lora_adapters import (
+    abstract_editor_adapter,
+    init_editor_adapter,
+    load_trained,
+)
 from onereward_jax.policy.policy_loader import abstract_params
 from onereward_jax.training.algorithm import DYNAMIC
 from onereward_jax.training.metrics import scalars
@@ -56,7 +60,7 @@ def frozen_on(sizes=SINGLE):
 
 
 def first_state(config=CONFIG, sizes=SINGLE):
-    adapter = init_adapter(EDITOR, config.lora, jax.random.key(3), mesh_of(sizes))
+    adapter = init_editor_adapter(EDITOR, config.lora, jax.random.key(3), mesh_of(sizes))
     return first_rl_state(config, adapter, mesh_of(sizes))
 
 
@@ -108,7 +112,7 @@ def test_only_the_adapter_moves_and_no_second_transformer_is_held(algorithm_1):
     size = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))
     state = history[-1][0]
     moments = [optax.tree.get(state.opt_state, name) for name in ("mu", "nu")]
-    shapes = abstract_adapter(EDITOR, CONFIG.lora, mesh_of(SINGLE))
+    shapes = abstract_editor_adapter(EDITOR, CONFIG.lora, mesh_of(SINGLE))
     for tree in (state.params, state.ema, *moments):
         assert jax.tree.map(jnp.shape, tree) == jax.tree.map(jnp.shape, shapes)
     _, _, vae, judge = tiny_models.weights()
@@ -187,7 +191,7 @@ def test_a_wrong_setting_is_named(fields, name):
 
 
 def test_the_configs_adapt_attention_and_mlps_of_all_blocks():
-    adapter = abstract_adapter(EDITOR, LoraConfig(4, 4.0, TARGETS), mesh_of(SINGLE))
+    adapter = abstract_editor_adapter(EDITOR, LoraConfig(4, 4.0, TARGETS), mesh_of(SINGLE))
     modules = {".".join(path[:-1]) for path in flatten_dict(adapter)}
     double = {"to_q", "to_k", "to_v", "to_out_0", "add_q_proj", "add_k_proj", "add_v_proj"}
     double = {f"attn.{name}" for name in double | {"to_add_out"}}

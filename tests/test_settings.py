@@ -97,6 +97,7 @@ ALL_DIMENSIONS_OF_REMOVAL = {"rl.dimension_weights.removal_quality": 0.0}
         ({"rl.ema_decay": 1.5}, "config.rl.ema_decay is 1.5"),
         ({"rl.jitter.negative": 2.0}, "config.rl.jitter.negative is 2.0"),
         ({"rl.lora.rank": 4, "rl.lora.alpha": 0.0}, "config.rl.lora.alpha is 0.0"),
+        ({"reward.lora.rank": 4, "reward.lora.alpha": 0.0}, "config.reward.lora.alpha is 0.0"),
         ({"rl.optimizer.moments": "int4"}, "config.rl.optimizer.moments is 'int4'"),
         (
             {"rl.optimizer.schedule": "cosine", "rl.optimizer.warmup_steps": 20, "rl.steps": 2},

@@ -41,8 +41,8 @@ EXPECTED = {
         mini.disturbed mini.disturbance""",
     "..+!!!!!": "candidates.tasks candidates.train candidates.test",
     "...!!!!!": "mini.noise_rate mini.margin",
-    "....!!!!": """reward.batch_size reward.consensus reward.undecided reward.between
-        reward.mirror reward.tasks reward.vocabulary
+    "....!!!!": """reward.batch_size reward.lora.rank reward.consensus reward.undecided
+        reward.between reward.mirror reward.tasks reward.vocabulary
         reward.unfit_prompts
         reward.jitter.noise reward.jitter.shift reward.jitter.negative
         reward.optimizer.learning_rate reward.optimizer.schedule reward.optimizer.warmup_steps
@@ -78,6 +78,7 @@ EXPECTED = {
         logging.wandb
         logging.profile_steps compilation_cache models.remat embed.batch_size
         candidates.batch_size reward.microbatches reward.suffix_length reward.evaluate_every
+        reward.lora.alpha reward.lora.targets
         reward.checkpoint_every reward.log_every reward.max_refused rl.microbatches
         rl.checkpoint_every rl.sample_every rl.log_every rl.max_refused rl.lora.alpha
         rl.lora.targets evaluate.batch_size annotate.enough

@@ -153,6 +153,9 @@ def _training(section: str) -> dict[str, Rule]:
     rules = {f"{section}.{name}": whole(1) for name in names}
     rules[f"{section}.max_refused"] = whole(0)
     rules[f"{section}.vocabulary"] = VOCABULARY
+    rules[f"{section}.lora.rank"] = whole(0)
+    rules[f"{section}.lora.alpha"] = number(0.0, above=True)
+    rules[f"{section}.lora.targets"] = PATTERN
     return rules | _optimizer(section) | jitter(section)
 
 
@@ -228,9 +231,6 @@ RULES: dict[str, Rule] = {
     "reward.evaluate_every": whole(1),
     **_training("rl"),
     "rl.algorithm": NAMED,
-    "rl.lora.rank": whole(0),
-    "rl.lora.alpha": number(0.0, above=True),
-    "rl.lora.targets": PATTERN,
     "rl.reward": NAMED,
     "rl.reward_upper_bound": SHARE,
     "rl.judge_int8": FLAG,

@@ -12,7 +12,13 @@ from onereward_jax.convert.layouts import (
     Layout,
 )
 from onereward_jax.convert.load import load_params
-from onereward_jax.convert.lora_files import find_targets, is_adapter, load_adapter, save_adapter
+from onereward_jax.convert.lora_files import (
+    is_adapter,
+    load_adapter,
+    save_adapter,
+    save_peft_adapter,
+)
+from onereward_jax.convert.lora_targets import abstract_adapter, find_targets, init_adapter
 from onereward_jax.convert.model_folders import (
     CLIP_MEAN,
     CLIP_STD,
@@ -48,10 +54,12 @@ __all__ = [
     "Layout",
     "Tokenizer",
     "Weights",
+    "abstract_adapter",
     "check_fill_pipeline",
     "component_config",
     "find_targets",
     "hub_commit",
+    "init_adapter",
     "is_adapter",
     "load_adapter",
     "load_params",
@@ -63,6 +71,7 @@ __all__ = [
     "resolve_adapter",
     "resolve_folder",
     "save_adapter",
+    "save_peft_adapter",
     "save_params",
     "write_editor_folder",
     "write_judge_folder",

@@ -34,6 +34,8 @@ class Layout:
         has no parameter for them.
       flattened: published name of a convolution that our module implements as a Dense over
         flattened patches -> function of the config that returns its kernel shape (in, *window).
+      unadapted: published names of kernels that take no LoRA adapter.
+      torch_names: (pattern, replacement) pairs from published names to those of torch modules.
     """
 
     architecture: str
@@ -45,6 +47,8 @@ class Layout:
     ignored: str = r"(?!)"
     tied: frozenset[str] = frozenset()
     flattened: Mapping[str, Callable[[Config], tuple[int, ...]]] = field(default_factory=dict)
+    unadapted: frozenset[str] = frozenset()
+    torch_names: tuple[tuple[str, str], ...] = ()
 
 
 def statement(layout: Layout) -> dict[str, Any]:
@@ -143,4 +147,6 @@ QWEN2_5_VL = Layout(
     ignored=r"\.inv_freq$",
     tied=frozenset({"lm_head.weight"}),
     flattened={"visual.patch_embed.proj.weight": _patch_window},
+    unadapted=frozenset({"lm_head.weight"}),
+    torch_names=((r"^model\.", "model.language_model."), (r"^visual\.", "model.visual.")),
 )

@@ -23,15 +23,17 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.experimental import multihost_utils
-from jaxtyping import Bool, PyTree
+from jaxtyping import PyTree
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from onereward_jax.convert.atomic_folder import atomic_folder
 from onereward_jax.convert.layouts import Layout
 from onereward_jax.convert.lora_dialects import diffusers_names
+from onereward_jax.convert.lora_targets import published_modules
 from onereward_jax.convert.safetensors_reader import DTYPES, read_json
-from onereward_jax.convert.tensor_names import entry_of, unbox
+from onereward_jax.convert.save import write_json
+from onereward_jax.convert.tensor_names import entry_of, published_name, torch_name, unbox
 from onereward_jax.models import lora
 from onereward_jax.models.lora import FACTOR_A, FACTOR_B, Adapter
 from onereward_jax.parallel import is_writer
@@ -55,48 +57,6 @@ UNSUPPORTED = ("use_dora", "lora_bias")
 
 Modules = dict[str, dict[str, np.ndarray]]
 """Published module name -> {FACTOR_A: [r, in], FACTOR_B: [out, r], "alpha": []}."""
-
-
-def published_modules(params: PyTree, layout: Layout) -> dict[lora.Path, tuple[str, ...]]:
-    """{path of a linear layer: its published names}: one name per layer of a stack, else one."""
-    return {
-        path: tuple(
-            key.removesuffix(".weight")
-            for key in entry_of("/".join((*path, "kernel")), kernel.shape, layout, {}).keys
-        )
-        for path, kernel in lora.kernels_of(unbox(params)).items()
-    }
-
-
-def find_targets(
-    params: PyTree, layout: Layout, pattern: str
-) -> dict[lora.Path, Bool[np.ndarray, "..."]]:
-    """The linear layers whose published names match, as input of `lora.first_factors`.
-
-    Args:
-      params: parameters or their shapes.
-      layout: the architecture's `Layout`.
-      pattern: regular expression that must match the full name, as in peft.
-
-    Returns:
-      {path of a linear layer: bool [layers] for a scanned stack, else bool []}.
-
-    Raises:
-      ValueError: not a regular expression, or it matches nothing.
-    """
-    try:
-        matches = re.compile(pattern).fullmatch
-    except re.error as error:
-        raise ValueError(f"lora targets {pattern!r} is not a regular expression: {error}") from None
-    kernels = lora.kernels_of(unbox(params))
-    targets = {}
-    for path, names in published_modules(params, layout).items():
-        layers = np.array([bool(matches(name)) for name in names])
-        if layers.any():
-            targets[path] = layers if kernels[path].ndim > 2 else layers.reshape(())
-    if not targets:
-        raise ValueError(f"lora targets {pattern!r} matches the name of no linear layer")
-    return targets
 
 
 def is_adapter(folder: str | Path) -> bool:
@@ -128,7 +88,7 @@ def load_adapter(source: str | Path, abstract_params: PyTree, layout: Layout) ->
     kernels = lora.kernels_of(abstract_params)
     shapes = {name: kernels[module].shape[-2:] for module, found in names.items() for name in found}
     tensors, odd = diffusers_names(tensors, shapes)
-    modules, problems = _sort_tensors(tensors, shapes)
+    modules, problems = _sort_tensors(tensors, shapes, layout)
     problems += odd
     problems += [f"{name} is not supported" for name in UNSUPPORTED if settings.get(name)]
     if problems:
@@ -143,7 +103,7 @@ def load_adapter(source: str | Path, abstract_params: PyTree, layout: Layout) ->
     factors, scales = {}, {}
     for module, rank in ranks.items():
         found = names[module]
-        a, b, scale = _stack(modules, found, shapes[found[0]], rank, settings)
+        a, b, scale = _stack(modules, found, shapes[found[0]], rank, settings, layout)
         if kernels[module].ndim == 2:
             a, b, scale = a[0], b[0], scale[0]
         for path, value in (((*module, FACTOR_A), a), ((*module, FACTOR_B), b)):
@@ -170,7 +130,41 @@ def save_adapter(
     Raises:
       ValueError: all factors are zero.
     """
-    tensors, ranks, alphas = {}, {}, {}
+    pairs, settings = _published(folder, adapter, layout)
+    with atomic_folder(folder) as draft:
+        if is_writer():
+            settings = {PREFIX + name: value for name, value in settings.items()}
+            metadata = {"format": "pt", METADATA: json.dumps(settings, indent=2, sort_keys=True)}
+            _write(draft / ADAPTER_FILE, pairs, PREFIX, dtype, metadata)
+
+
+def save_peft_adapter(
+    folder: str | Path, adapter: Adapter, layout: Layout, *, base_model: str
+) -> None:
+    """Writes a folder that `peft.PeftModel.from_pretrained` loads onto the torch model, atomically.
+
+    Otherwise as `save_adapter`, in float32.
+
+    Args:
+      folder, adapter, layout: see `save_adapter`.
+      base_model: hub id or folder of the base, for adapter_config.json.
+
+    Raises:
+      ValueError: all factors are zero.
+    """
+    pairs, settings = _published(folder, adapter, layout, torch_names=True)
+    with atomic_folder(folder) as draft:
+        if is_writer():
+            kind = {"peft_type": "LORA", "base_model_name_or_path": base_model}
+            write_json(draft / PEFT_CONFIG, kind | settings)
+            _write(draft / PEFT_FILE, pairs, "base_model.model.", np.float32, {"format": "pt"})
+
+
+def _published(
+    folder: str | Path, adapter: Adapter, layout: Layout, *, torch_names: bool = False
+) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], dict[str, Any]]:
+    """{module name: (A [r, in], B [out, r])} without idle layers and ranks, and peft's settings."""
+    pairs, ranks, alphas = {}, {}, {}
     scales = flatten_dict(jax.device_get(adapter.scales))
     factors = {path: _gather(leaf) for path, leaf in flatten_dict(adapter.factors).items()}
     for module in scales:
@@ -183,18 +177,28 @@ def save_adapter(
             if not used.size:
                 continue
             name, rank = key.removesuffix(".weight"), int(used[-1]) + 1
+            name = torch_name(name, layout) if torch_names else name
             ranks[name], alphas[name] = rank, round(float(scale) * rank, 6)
-            for part, value in (("lora_A", down[:, :rank].T), ("lora_B", up[:rank].T)):
-                tensors[f"{PREFIX}{name}.{part}.weight"] = np.ascontiguousarray(value, dtype)
-    if not tensors:
+            pairs[name] = (down[:, :rank].T, up[:rank].T)
+    if not pairs:
         raise ValueError(f"adapter for {folder}: all factors are zero")
-    with atomic_folder(folder) as draft:
-        if is_writer():
-            settings = {PREFIX + name: value for name, value in _settings(ranks, alphas).items()}
-            metadata = {"format": "pt", METADATA: json.dumps(settings, indent=2, sort_keys=True)}
-            save_file(tensors, draft / ADAPTER_FILE, metadata=metadata)
-            # safetensors makes the file readable only by its owner
-            (draft / ADAPTER_FILE).chmod(draft.stat().st_mode & 0o666)
+    return pairs, _settings(ranks, alphas)
+
+
+def _write(
+    path: Path,
+    pairs: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    prefix: str,
+    dtype: Any,
+    metadata: dict[str, str],
+) -> None:
+    tensors = {
+        f"{prefix}{name}.{part}.weight": np.ascontiguousarray(value, dtype)
+        for name, pair in pairs.items()
+        for part, value in zip(("lora_A", "lora_B"), pair)
+    }
+    save_file(tensors, path, metadata=metadata)
+    path.chmod(path.parent.stat().st_mode & 0o666)  # safetensors: readable only by its owner
 
 
 def _find_file(source: Path) -> Path:
@@ -229,7 +233,7 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 
 def _sort_tensors(
-    tensors: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]
+    tensors: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]], layout: Layout
 ) -> tuple[Modules, list[str]]:
     """Tensors by module and part, and an error message for everything that does not fit."""
     modules: Modules = {}
@@ -238,12 +242,14 @@ def _sort_tensors(
         match = KEY.fullmatch(key)
         if match is None:
             problems.append(f"{key}: not a lora_A, lora_B or alpha of a linear layer")
-        elif match["module"] not in shapes:
-            problems.append(f"{key}: in the file, but {match['module']} is not in the model")
-        elif PARTS[match["part"]] in modules.setdefault(match["module"], {}):
+            continue
+        module, part = published_name(match["module"], layout), PARTS[match["part"]]
+        if module not in shapes:
+            problems.append(f"{key}: in the file, but {module} is not in the model")
+        elif part in modules.setdefault(module, {}):
             problems.append(f"{key}: twice in the file")
         else:
-            modules[match["module"]][PARTS[match["part"]]] = tensor
+            modules[module][part] = tensor
     for name, parts in modules.items():
         pair = (("lora_A", FACTOR_A), ("lora_B", FACTOR_B))
         missing = [part for part, leaf in pair if leaf not in parts]
@@ -270,6 +276,7 @@ def _stack(
     shape: tuple[int, ...],
     rank: int,
     settings: Mapping[str, Any],
+    layout: Layout,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A [l, in, rank], B [l, rank, out] and scales [l] of the layers of one module."""
     inputs, outputs = shape
@@ -281,19 +288,22 @@ def _stack(
             continue
         down, up = modules[name][FACTOR_A], modules[name][FACTOR_B]
         a[layer, :, : len(down)], b[layer, : len(down)] = down.T, up.T
-        scales[layer] = _scale(name, len(down), modules[name].get("alpha"), settings)
+        spellings = (name, torch_name(name, layout))
+        scales[layer] = _scale(spellings, len(down), modules[name].get("alpha"), settings)
     return a, b, scales
 
 
-def _scale(name: str, rank: int, alpha: np.ndarray | None, settings: Mapping[str, Any]) -> float:
-    """The factor by which peft multiplies this module's B A."""
+def _scale(
+    spellings: tuple[str, ...], rank: int, alpha: np.ndarray | None, settings: Mapping[str, Any]
+) -> float:
+    """The factor by which peft multiplies the B A of this module, which has these names."""
     if alpha is not None:
         return float(alpha.reshape(())) / rank
     if "lora_alpha" not in settings:
         return 1.0
     value = settings["lora_alpha"]
     for pattern, exception in (settings.get("alpha_pattern") or {}).items():
-        if re.match(rf"(.*\.)?({pattern})$", name):
+        if any(re.match(rf"(.*\.)?({pattern})$", name) for name in spellings):
             value = exception
             break
     return value / (rank**0.5 if settings.get("use_rslora") else rank)

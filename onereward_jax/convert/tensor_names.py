@@ -60,6 +60,13 @@ def published_name(key: str, layout: Layout) -> str:
     return key
 
 
+def torch_name(name: str, layout: Layout) -> str:
+    """The published name of a tensor or module as the torch modules of today spell it."""
+    for pattern, replacement in layout.torch_names:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
 def unbox(tree: Any) -> Any:
     """The tree without Linen's partitioning boxes (`nn.meta.unbox` would add constraints)."""
     return nn.meta.map_axis_meta(lambda box: box.value, tree)

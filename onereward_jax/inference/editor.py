@@ -38,9 +38,10 @@ from onereward_jax.inference.picture_io import (
     to_pictures,
     to_unit,
 )
+from onereward_jax.models.lora_merge import merge_into
 from onereward_jax.parallel import batch_sharding, make_mesh
 from onereward_jax.policy.latent_packing import PATCH
-from onereward_jax.policy.lora_adapters import load_factors, merge_into
+from onereward_jax.policy.lora_adapters import load_factors
 from onereward_jax.policy.text_encoders import TextEncoder, TextParams, make_embed
 
 OUTPUT_TYPES = ("pil", "np", "latent")

@@ -42,13 +42,6 @@ class Quantized(NamedTuple):
     scales: PyTree
 
 
-def variables(weights: PyTree | Quantized) -> dict[str, Any]:
-    """The variables for `Module.apply`, from plain or quantised parameters."""
-    if isinstance(weights, Quantized):
-        return {"params": weights.params, COLLECTION: weights.scales}
-    return {"params": weights}
-
-
 def rescaled(module: nn.Module, product: Float[Array, "*b o"]) -> Float[Array, "*b o"]:
     """Multiplies a linear layer's product with its scale, if its kernel is quantised."""
     if not module.has_variable(COLLECTION, SCALE):

@@ -90,13 +90,6 @@ class Adapted(NamedTuple):
     factors: Factors
 
 
-def variables(weights: PyTree | Adapted) -> dict[str, Any]:
-    """The variables for `Module.apply`, from parameters with or without factors."""
-    if isinstance(weights, Adapted):
-        return {"params": weights.params, COLLECTION: weights.factors}
-    return {"params": weights}
-
-
 def own_factors(
     module: nn.Module,
 ) -> tuple[Float[Array, "i r"], Float[Array, "r o"]] | None:

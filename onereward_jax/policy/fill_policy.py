@@ -20,8 +20,8 @@ from jaxtyping import Array, Float, Float32, Int, PRNGKeyArray
 
 from onereward_jax.data.aspect_buckets import Size
 from onereward_jax.models.flux import FluxTransformer
-from onereward_jax.models.lora import variables
 from onereward_jax.models.vae import AutoencoderKL
+from onereward_jax.models.weights import variables
 from onereward_jax.policy import encode_decode, latent_packing, sampler
 from onereward_jax.policy.model_inputs import Condition, PromptEmbeds
 from onereward_jax.policy.noise_schedule import NoiseSchedule, Sigma, add_noise

@@ -16,13 +16,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32, Int
 
-from onereward_jax.models.int8 import variables
 from onereward_jax.models.qwen2_5_vl import (
     Grid,
     Qwen2_5_VL,
     image_position_ids,
     place_images,
 )
+from onereward_jax.models.weights import variables
 from onereward_jax.reward.image_preprocess import ImageProcessor
 from onereward_jax.reward.query import QueryBatch, QueryLayout
 from onereward_jax.reward.suffix_packing import PackedSuffixes, pack
@@ -60,7 +60,7 @@ class Scorer:
         reference image.
 
         Args:
-          params: parameters of the model, or `models.int8.Quantized`.
+          params: weights of the model, see `models.weights`.
           images_a, images_b: in [-1, 1].
           queries: questions; where `queries.dimension_mask` is False, the answer is undefined.
 

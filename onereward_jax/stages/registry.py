@@ -109,6 +109,9 @@ def _trained(section: str) -> tuple[Fields, ...]:
             f"{section}.optimizer.final_fraction",
             when={f"{section}.optimizer.schedule": ("constant",)},
         ),
+        how(
+            f"{section}.lora.alpha", f"{section}.lora.targets", when={f"{section}.lora.rank": (0,)}
+        ),
     )
 
 
@@ -232,7 +235,6 @@ STAGES: tuple[Stage, ...] = (
                 "rl.reference_true_cfg_scale", lambda c: rl_guidance(c)["reference"].true_cfg_scale
             ),
             how("rl.sample_every", *QUESTIONS),
-            how("rl.lora.alpha", "rl.lora.targets", when={"rl.lora.rank": (0,)}),
         ),
         plugins={"rl.reward": OUTPUT, "rl.algorithm": OUTPUT},
         reads={"data": OUTPUT, "embed": OUTPUT, "reward": OUTPUT},

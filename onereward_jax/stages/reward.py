@@ -1,6 +1,7 @@
 """Stage `reward`: trains the judge on preferences (stage 2 of the paper).
 
 judge/           the trained judge, a transformers folder
+judge_adapter/   with config.reward.lora: its adapter, in peft's format; judge/ has it merged
 pairs.jsonl      the labelled pairs, made of the answers by the rules of config.reward
 accuracy.json    Table 1: accuracy and position bias per task and dimension, on held-out pairs
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 import collections
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import grain
 import jax
@@ -20,35 +21,40 @@ from jaxtyping import Array
 from onereward_jax.chain.base_models import made_by
 from onereward_jax.chain.stage import Results, StageContext
 from onereward_jax.common.atomic_file import atomic_file
-from onereward_jax.convert import Weights, read_config, read_preprocessor, write_judge_folder
+from onereward_jax.common.rng import stream
+from onereward_jax.convert import (
+    QWEN2_5_VL,
+    Weights,
+    init_adapter,
+    read_config,
+    read_preprocessor,
+    save_peft_adapter,
+    write_judge_folder,
+)
 from onereward_jax.data.aspect_buckets import Size
 from onereward_jax.data.mixing import Mixing, mixed_rows
-from onereward_jax.data.pipeline import batches_of_rows, same_size_parts
-from onereward_jax.evaluation.intervals import counted
-from onereward_jax.evaluation.judge_accuracy import judge_accuracy_table
-from onereward_jax.parallel import (
-    MeshFunction,
-    gather,
-    is_writer,
-    local_rows,
-    replicate,
-)
+from onereward_jax.data.pipeline import batches_of_rows
+from onereward_jax.models.lora import scale_factors, uniform_adapter
+from onereward_jax.models.lora_merge import merge_into
+from onereward_jax.parallel import is_writer, local_rows
 from onereward_jax.reward.judge_loader import (
+    abstract_reward_params,
     load_reward_params,
     read_reward_model,
     write_judge_template,
 )
 from onereward_jax.stages.collect_pairs import collect_pairs, picture_folders
+from onereward_jax.stages.judge_measurement import headline, measure_judge
 from onereward_jax.stages.pair_source import PairSource, maybe_mirrored, task_shares
 from onereward_jax.stages.prompt_checks import check_prompts, settle_prompts
 from onereward_jax.stages.reward_settings import reward_options, reward_settings
 from onereward_jax.stages.run_training import Prepared, loop_of, run_training
 from onereward_jax.stages.settings import check_batch
-from onereward_jax.tasks import OWN, Task
 from onereward_jax.training.count_jaxpr_flops import Assumptions
 from onereward_jax.training.metrics_jsonl import MetricsWriter
 from onereward_jax.training.model_flops import full_attention_share, reward_model_flops
 from onereward_jax.training.nonfinite_steps import Advice
+from onereward_jax.training.preference_loss import PairAnswers
 from onereward_jax.training.reward_step import (
     abstract_reward_state,
     first_reward_state,
@@ -58,20 +64,28 @@ from onereward_jax.training.reward_step import (
 from onereward_jax.training.train_loop import Periodic
 from onereward_jax.training.train_state import TrainState
 
+ADAPTER = "judge_adapter"
+"""Folder of the judge's adapter, if it is trained as a LoRA."""
+
 
 def check(context: StageContext) -> None:
-    """Checks settings, batch size, mesh, the judge's folder and prompts.
+    """Checks settings, batch size, mesh, the judge's folder, adapted layers and prompts.
 
     Raises:
       FileNotFoundError, ValueError: naming the field.
     """
-    config = context.config
-    reward_settings(config)
+    config, mesh = context.config, context.mesh
+    settings = reward_settings(config)
     reward_options(config)
-    check_batch(config, "reward", context.mesh)
+    check_batch(config, "reward", mesh)
     if not made_by(config, "models.judge"):
         size = (config.data.image_size, config.data.image_size)
-        read_reward_model(context.base_model("judge"), size, **reward_options(config))
+        judge = read_reward_model(context.base_model("judge"), size, **reward_options(config))
+        if settings.lora is not None:
+            try:
+                abstract_reward_state(judge.scorer, settings, mesh)
+            except ValueError as error:
+                raise ValueError(f"config.reward.lora.targets: {error}") from error
     check_prompts(context)
 
 
@@ -95,14 +109,20 @@ def run(context: StageContext) -> Results:
         {size: make(judge.scorer) for size, judge in judges.items()}
         for make in (
             lambda scorer: make_reward_step(scorer, settings, mesh),
-            lambda scorer: make_answers(scorer, mesh),
+            lambda scorer: make_answers(scorer, settings, mesh),
         )
     )
+    adapts, seed = settings.lora is not None, context.config.seed
+    base = (load_reward_params(start, scorer, mesh),) if adapts else ()
 
     def first() -> TrainState:
+        if adapts:
+            key, shapes = stream(seed, "judge_adapter"), abstract_reward_params(scorer, mesh)
+            adapter = init_adapter(shapes, QWEN2_5_VL, settings.lora, key, mesh)
+            return first_reward_state(settings, adapter, mesh)
         return first_reward_state(settings, load_reward_params(start, scorer, mesh), mesh)
 
-    train_pairs, seed = pairs["train"], context.config.seed
+    train_pairs = pairs["train"]
     mixing = Mixing(task_shares(train_pairs.tasks, config.tasks))
     drawn = (
         mixed_rows(train_pairs.tasks, train_pairs.sizes, config.batch_size, seed, mixing)
@@ -118,10 +138,13 @@ def run(context: StageContext) -> Results:
     table_path = context.folder / "accuracy.json"
 
     def measure(state: TrainState, _writer: MetricsWriter) -> None:
-        rows = measure_accuracy(answers, state, pairs["test"], config.batch_size, mesh)
+        def ask(batch: Mapping[str, Array]) -> PairAnswers:
+            return answers[_size(batch)](state.params, batch, *base)
+
+        found = measure_judge(ask, pairs["test"], config.batch_size, mesh)
         if is_writer():
             with atomic_file(table_path) as draft:
-                draft.write_text(json.dumps({"step": int(state.step), "rows": rows}, indent=1))
+                draft.write_text(json.dumps({"step": int(state.step), **found}, indent=1))
 
     def model_flops() -> float:
         pair = train_pairs[0]
@@ -130,15 +153,15 @@ def run(context: StageContext) -> Results:
             for name, array in pair.items()
         }
         assumptions = Assumptions(true_share=full_attention_share(scorer))
-        return reward_model_flops(
-            judges[_size(shapes)].scorer, abstract.params, shapes, assumptions
-        )
+        judge = judges[_size(shapes)].scorer
+        params = abstract_reward_params(judge, mesh)
+        return reward_model_flops(judge, params, shapes, assumptions, settings.lora)
 
     abstract = abstract_reward_state(scorer, settings, mesh)
     state = run_training(
         context,
         lambda state: Prepared(
-            lambda state, batch: steps[_size(batch)](state, batch),
+            lambda state, batch: steps[_size(batch)](state, batch, *base),
             [Periodic(config.evaluate_every, measure)],
             model_flops,
         ),
@@ -152,6 +175,11 @@ def run(context: StageContext) -> Results:
     )
     trained = state.params
     del state  # free Adam's moments before gathering the weights
+    if adapts:
+        adapter = uniform_adapter(trained, settings.lora.scale)
+        named = context.config.models.judge
+        save_peft_adapter(context.folder / ADAPTER, adapter, QWEN2_5_VL, base_model=named)
+        trained = merge_into(*base, scale_factors(trained, settings.lora.scale), mesh)
     write_judge_folder(
         context.folder / "judge",
         model=Weights(trained, read_config(start)),
@@ -167,56 +195,3 @@ def run(context: StageContext) -> Results:
 def _size(batch: Mapping[str, Array | jax.ShapeDtypeStruct | np.ndarray]) -> Size:
     """Image size of a batch of pairs."""
     return batch["first"].shape[1:3]
-
-
-def measure_accuracy(
-    answers: Mapping[Size, MeshFunction],
-    state: TrainState,
-    pairs: PairSource,
-    batch_size: int,
-    mesh: jax.sharding.Mesh,
-) -> list[dict[str, object]]:
-    """One row per task and dimension, with the fields of `JudgeAccuracy`."""
-    probabilities = np.empty((len(pairs), 2), np.float32)
-    for part in same_size_parts(pairs.sizes, np.arange(len(pairs)), batch_size):
-        elements = [pairs[index] for index in np.resize(part, batch_size)]
-        batch = {name: np.stack([one[name] for one in elements]) for name in elements[0]}
-        both = gather(answers[_size(batch)](state.params, replicate(batch, mesh)))
-        probabilities[part] = (1.0 / (1.0 + np.exp(both.no - both.yes)))[: len(part)]
-    decided = [index for index, pair in enumerate(pairs.pairs) if pair.decided]
-    winner_first, loser_first = np.array(
-        [probabilities[index, :: 1 if pairs.pairs[index].label > 0.5 else -1] for index in decided]
-    ).T
-    table = judge_accuracy_table(
-        [pairs.pairs[index].task for index in decided],
-        [pairs.pairs[index].dimension for index in decided],
-        winner_first,
-        loser_first,
-    )
-    return [
-        {"task": task.value, "dimension": dimension.value, **vars(found)}
-        for (task, dimension), found in table.items()
-    ]
-
-
-def headline(rows: Sequence[dict]) -> Results:
-    """Accuracy in % of fill, extend and removal, averaged over dimensions as in Table 1.
-
-    With the total number of held-out pairs.
-    """
-    kinds = {
-        "fill": (Task.FILL,),
-        "extend": (Task.EXTEND_WITH_PROMPT, Task.EXTEND_WITHOUT_PROMPT),
-        "removal": (Task.REMOVAL,),
-        **{name: (Task(name),) for name in OWN.tasks},
-    }
-    result = {}
-    for kind, tasks in kinds.items():
-        found = [row for row in rows if row["task"] in tasks]
-        if found:
-            accuracy = 100.0 * float(np.mean([row["accuracy"] for row in found]))
-            pairs = counted(sum(row["pairs"] for row in found), "pair")
-            result[f"accuracy_{kind}"] = f"{accuracy:.1f} ({pairs})"
-        else:
-            result[f"accuracy_{kind}"] = "not measured (no held-out pairs)"
-    return result

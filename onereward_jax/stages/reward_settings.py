@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax.numpy as jnp
 from ml_collections import FrozenConfigDict
 
+from onereward_jax.models.lora import LoraConfig
 from onereward_jax.reward import Jitter, QueryTemplate, read_template
-from onereward_jax.stages.settings import chosen, from_section, model_kinds, optimizer_of
+from onereward_jax.stages.settings import (
+    chosen,
+    compute_dtype,
+    from_section,
+    model_kinds,
+    optimizer_of,
+)
 from onereward_jax.storage import local_path
 from onereward_jax.training.reward_step import RewardConfig
 
@@ -56,8 +64,12 @@ def query_template(config: FrozenConfigDict) -> QueryTemplate | None:
 
 
 def reward_options(config: FrozenConfigDict) -> dict[str, Any]:
-    """Arguments of `read_reward_model` for the judge of the stage `reward`."""
+    """Arguments of `read_reward_model` for the judge of the stage `reward`.
+
+    The base of an adapter is not trained, so it needs no float32 master weights.
+    """
     return {
+        "param_dtype": compute_dtype(config) if config.reward.lora.rank else jnp.float32,
         **query_options(config),
         "template": query_template(config),
         "answers_only": answers_only(config, "reward"),
@@ -71,10 +83,14 @@ def reward_settings(config: FrozenConfigDict) -> RewardConfig:
     Raises:
       ValueError: a field is out of range; named as in the config.
     """
+    lora = None
+    if config.reward.lora.rank:
+        lora = from_section(LoraConfig, config.reward.lora, "config.reward.lora")
     return from_section(
         RewardConfig,
         config.reward,
         "config.reward",
+        lora=lora,
         jitter=from_section(Jitter, config.reward.jitter, "config.reward.jitter"),
         seed=config.seed,
         optimizer=optimizer_of(config, "reward"),

@@ -32,7 +32,7 @@ from onereward_jax.models.lora import uniform_adapter
 from onereward_jax.parallel import gather, is_writer, local_rows, replicate
 from onereward_jax.parallel.progress import announce
 from onereward_jax.policy import TextCache, open_text_cache, read_policy
-from onereward_jax.policy.lora_adapters import abstract_adapter, init_adapter
+from onereward_jax.policy.lora_adapters import abstract_editor_adapter, init_editor_adapter
 from onereward_jax.policy.policy_loader import abstract_params
 from onereward_jax.reward import Questions
 from onereward_jax.reward.reward_interface import dimension_mask
@@ -91,7 +91,7 @@ def check(context: StageContext) -> None:
     if settings.lora is not None and not made_by(config, "models.editor"):
         editor = read_policy(context.base_model("editor"), transformer=context.base_transformer())
         try:
-            abstract_adapter(editor, settings.lora, context.mesh)
+            abstract_editor_adapter(editor, settings.lora, context.mesh)
         except ValueError as error:
             raise ValueError(f"config.rl.lora.targets: {error}") from error
 
@@ -122,7 +122,8 @@ def run(context: StageContext) -> Results:
 
     def first_state() -> TrainState:
         if adapts:
-            return first_rl_state(settings, init_adapter(editor, settings.lora, key, mesh), mesh)
+            adapter = init_editor_adapter(editor, settings.lora, key, mesh)
+            return first_rl_state(settings, adapter, mesh)
         return first_rl_state(settings, load_params(transformer, shapes.transformer, FLUX), mesh)
 
     def reference_of(state: TrainState) -> Any:

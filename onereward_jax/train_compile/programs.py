@@ -233,18 +233,24 @@ def reward_jobs(config: FrozenConfigDict, mesh: Mesh) -> Jobs:
     state = abstract_reward_state(scorer, settings, mesh)
     step = make_reward_step(scorer, settings, mesh)
     assumptions = Assumptions(true_share=full_attention_share(scorer))
-    minimum = reward_model_flops(scorer, state.params, pairs, assumptions)
+    base = abstract_reward_params(scorer, mesh)
+    minimum = reward_model_flops(scorer, base, pairs, assumptions, settings.lora)
     # Each pair is judged in both orders: two sequences.
     tokens = 2 * (scorer.layout.prefix_length + scorer.layout.packed_length)
-    main = Main(state.params, scorer.model.dtype, tokens, passes=3.0, learns=True)
-    written = Written(state.params, QWEN2_5_VL, read_config(folder))
-    answers, asked = make_answers(scorer, mesh), (state.params, pairs)
+    main = Main(base, scorer.model.dtype, tokens, 2.0 if settings.lora else 3.0, learns=True)
+    written = Written(base, QWEN2_5_VL, read_config(folder))
+    answers, frozen = make_answers(scorer, settings, mesh), (base,) if settings.lora else ()
     return {
         "reward": Job(
-            step, (state, pairs), batch_size, minimum, assumptions, main, written=written
+            step, (state, pairs, *frozen), batch_size, minimum, assumptions, main, written=written
         ),
         "reward, accuracy": Job(
-            answers, asked, batch_size, 0.0, assumptions, resident=state.opt_state
+            answers,
+            (state.params, pairs, *frozen),
+            batch_size,
+            0.0,
+            assumptions,
+            resident=state.opt_state,
         ),
     }
 

@@ -13,7 +13,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from onereward_jax.convert import QWEN2_5_VL, find_targets
 from onereward_jax.data.aspect_buckets import Size
+from onereward_jax.models.lora import LoraConfig
 from onereward_jax.policy.fill_policy import FillPolicy
 from onereward_jax.policy.model_inputs import Condition, PromptEmbeds
 from onereward_jax.reward import QueryBatch, Scorer
@@ -61,8 +63,13 @@ def rl_model_flops(
     return forwards * velocity + encodes * encode + 3 * decode + 2 * score - tower
 
 
-def reward_model_flops(scorer: Scorer, judge: Any, pairs: Any, assumptions: Assumptions) -> float:
-    """Model FLOPs of a step of `training.reward_step`, from shapes of parameters and batch."""
+def reward_model_flops(
+    scorer: Scorer, judge: Any, pairs: Any, assumptions: Assumptions, lora: LoraConfig | None = None
+) -> float:
+    """Model FLOPs of a step of `training.reward_step`, from shapes of parameters and batch.
+
+    Those of an adapter's own factors are few and left out.
+    """
     size, samples = pairs["first"].shape[1:3], pairs["first"].shape[0]
     asked = _queries(pairs)
     both = Shape((2 * samples, *size, 3), jnp.float32)
@@ -72,6 +79,10 @@ def reward_model_flops(scorer: Scorer, judge: Any, pairs: Any, assumptions: Assu
     patches = jax.eval_shape(scorer.processor, both)
     project = 2.0 * math.prod(patches.shape) * scorer.model.config.vision_config.hidden_size
     score = _score(scorer, "score_both_orders", judge, samples, size, asked, assumptions)
+    if lora is not None:  # no weight gradients, and none in a vision tower without adapter
+        if any(module[0] == "visual" for module in find_targets(judge, QWEN2_5_VL, lora.targets)):
+            return 2 * score - prepare - project
+        return 2 * score - 2 * _tower(scorer, judge, samples, size, assumptions)
     return 3 * score - 2 * prepare - project
 
 

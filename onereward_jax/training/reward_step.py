@@ -10,6 +10,8 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float32, Int32, PyTree
 
 from onereward_jax.common.rng import stream
+from onereward_jax.convert import QWEN2_5_VL, abstract_adapter
+from onereward_jax.models.lora import Adapted, LoraConfig, scale_factors
 from onereward_jax.parallel import (
     MeshFunction,
     batch_sharding,
@@ -24,6 +26,7 @@ from onereward_jax.training.gradient_accumulation import sum_over_microbatches
 from onereward_jax.training.metrics import Metrics, mean_of
 from onereward_jax.training.optimizer import OptimizerConfig, make_optimizer
 from onereward_jax.training.preference_loss import (
+    PairAnswers,
     Pairs,
     answer_both_orders,
     preference_loss,
@@ -39,9 +42,10 @@ from onereward_jax.training.train_state import (
 
 @dataclasses.dataclass(frozen=True)
 class RewardConfig:
-    """Settings of the judge's training (full fine-tuning).
+    """Settings of the judge's training.
 
     Attributes:
+      lora: trains an adapter; None: full fine-tuning, as in the paper.
       microbatches: number of microbatches for gradient accumulation.
       optimizer: the paper: batch 16, learning rate 1e-6.
       words_weight: weight of the language-modelling loss on the question's tokens, mainly a quoted
@@ -50,6 +54,7 @@ class RewardConfig:
       seed: seed of the jitter.
     """
 
+    lora: LoraConfig | None = None
     microbatches: int = 1
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-6)
     words_weight: float = 0.0
@@ -58,7 +63,11 @@ class RewardConfig:
 
 
 def make_reward_step(scorer: Scorer, config: RewardConfig, mesh: Mesh) -> MeshFunction:
-    """The jitted step (state, pairs) -> (state, metrics); the state is donated.
+    """The jitted step (state, pairs, base) -> (state, metrics); the state is donated.
+
+    With `config.lora`, `state.params` are the factors of an adapter of `base`, the weights of the
+    pre-trained judge, which get no gradient. Otherwise they are the judge's, and there is no `base`
+    argument.
 
     Only the jitter is random: it depends on the seed and on `state.step`.
 
@@ -67,12 +76,15 @@ def make_reward_step(scorer: Scorer, config: RewardConfig, mesh: Mesh) -> MeshFu
     """
     optimizer = make_optimizer(config.optimizer)
 
-    def step(state: TrainState, pairs: Pairs) -> tuple[TrainState, Metrics]:
+    def step(
+        state: TrainState, pairs: Pairs, base: PyTree | None = None
+    ) -> tuple[TrainState, Metrics]:
         batch_size = pairs["task"].shape[0]
         check_microbatches(batch_size, config.microbatches, mesh)
 
         def loss_of(params: PyTree, part: Pairs) -> tuple[Float32[Array, ""], Metrics]:
-            answers, words = answer_both_orders(scorer, params, part)
+            weights = judge_weights(config, params, base)
+            answers, words = answer_both_orders(scorer, weights, part)
             losses = preference_loss(answers, part["label"])
             metrics = {"loss": mean_of(losses), **preference_metrics(answers, part)}
             if config.words_weight:
@@ -88,7 +100,15 @@ def make_reward_step(scorer: Scorer, config: RewardConfig, mesh: Mesh) -> MeshFu
         )
         return apply_gradients(state, loss, gradients, optimizer, metrics)
 
-    return jit_step(step, abstract_reward_state(scorer, config, mesh), mesh)
+    others = (batch_sharding(mesh),) if config.lora is None else (batch_sharding(mesh), None)
+    return jit_step(step, abstract_reward_state(scorer, config, mesh), mesh, *others)
+
+
+def judge_weights(config: RewardConfig, params: PyTree, base: PyTree | None) -> PyTree | Adapted:
+    """The judge for `state.params`; differentiable in `params`."""
+    if config.lora is None:
+        return params
+    return Adapted(base, scale_factors(params, config.lora.scale))
 
 
 def jittered(config: RewardConfig, step: Int32[Array, ""], pairs: Pairs) -> Pairs:
@@ -99,21 +119,26 @@ def jittered(config: RewardConfig, step: Int32[Array, ""], pairs: Pairs) -> Pair
     return pairs | {"first": first, "second": second}
 
 
-def make_answers(scorer: Scorer, mesh: Mesh) -> MeshFunction:
-    """The jitted function (params, pairs) -> `PairAnswers`, for held-out pairs."""
-    return mesh_jit(
-        lambda params, pairs: answer_both_orders(scorer, params, pairs)[0],
-        mesh,
-        out_shardings=batch_sharding(mesh),
-    )
+def make_answers(scorer: Scorer, config: RewardConfig, mesh: Mesh) -> MeshFunction:
+    """The jitted function (params, pairs, base) -> `PairAnswers`, for held-out pairs.
+
+    Arguments as of `make_reward_step`.
+    """
+
+    def answer(params: PyTree, pairs: Pairs, base: PyTree | None = None) -> PairAnswers:
+        return answer_both_orders(scorer, judge_weights(config, params, base), pairs)[0]
+
+    return mesh_jit(answer, mesh, out_shardings=batch_sharding(mesh))
 
 
 def abstract_reward_state(scorer: Scorer, config: RewardConfig, mesh: Mesh) -> TrainState:
     """Shapes and shardings of the state, for restoring and ahead-of-time compilation."""
-    optimizer = make_optimizer(config.optimizer)
-    return abstract_state(abstract_reward_params(scorer, mesh), optimizer, mesh, with_ema=False)
+    params = abstract_reward_params(scorer, mesh)
+    if config.lora is not None:
+        params = abstract_adapter(params, QWEN2_5_VL, config.lora)
+    return abstract_state(params, make_optimizer(config.optimizer), mesh, with_ema=False)
 
 
 def first_reward_state(config: RewardConfig, params: PyTree, mesh: Mesh) -> TrainState:
-    """The initial state from the pre-trained judge; `params` is copied, not donated."""
+    """The initial state from the pre-trained judge, or a new adapter; `params` is not donated."""
     return place_state(params, make_optimizer(config.optimizer), mesh, with_ema=False)

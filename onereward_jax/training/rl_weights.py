@@ -17,7 +17,7 @@ from jaxtyping import Array, Float32, PyTree
 
 from onereward_jax.models.lora import Adapted, difference, product_norm, scale_factors
 from onereward_jax.parallel import mesh_jit
-from onereward_jax.policy.lora_adapters import abstract_adapter
+from onereward_jax.policy.lora_adapters import abstract_editor_adapter
 from onereward_jax.policy.policy_loader import abstract_params
 from onereward_jax.training.ema import relative_distance
 from onereward_jax.training.mixed_precision import cast_params
@@ -82,7 +82,7 @@ def abstract_trained(models: RLModels, config: RLConfig, mesh: Mesh) -> PyTree:
     """Shapes and shardings of the trained weights."""
     if config.lora is None:
         return abstract_params(models.editor, mesh).transformer
-    return abstract_adapter(models.editor, config.lora, mesh)
+    return abstract_editor_adapter(models.editor, config.lora, mesh)
 
 
 def abstract_reference(models: RLModels, config: RLConfig, mesh: Mesh) -> PyTree | None:

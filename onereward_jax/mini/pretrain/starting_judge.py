@@ -137,7 +137,7 @@ def train_judge(context: StageContext) -> Results:
     path = context.folder / "judge_refined_held_out.safetensors"
     held_out = painted(path, count=HELD_OUT, split="test")
     held_out = shard_batch(_labelled(_with_queries(held_out, queries)), mesh)
-    answers = make_answers(scorer, mesh)(params, held_out)
+    answers = make_answers(scorer, RewardConfig(), mesh)(params, held_out)
     measured = scalars(preference_metrics(answers, held_out))
     write_judge_folder(
         context.folder / "judge",

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from onereward_jax.models import int8
+from onereward_jax.models import int8, lora
 from onereward_jax.models.attention import attention
 from onereward_jax.models.layers import CHANNELS, HEADS, constrain, normal
 from onereward_jax.models.qwen2_5_vl.config import TextConfig
@@ -116,7 +116,7 @@ class LanguageModel(nn.Module):
         )
         layers = nn.scan(
             remat(DecoderLayer, self.remat),
-            variable_axes={"params": 0, int8.COLLECTION: 0},
+            variable_axes={"params": 0, int8.COLLECTION: 0, lora.COLLECTION: 0},
             split_rngs={"params": True},
             length=config.num_hidden_layers,
             in_axes=(nn.broadcast, nn.broadcast),

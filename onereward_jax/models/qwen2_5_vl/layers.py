@@ -11,10 +11,13 @@ from jaxtyping import Array, Float
 
 from onereward_jax.models.int8 import rescaled
 from onereward_jax.models.layers import HIDDEN, constrain, normal, ones, zeros
+from onereward_jax.models.lora import own_factors
 
 
 class Dense(nn.Module):
-    """x @ kernel + bias; the kernel may be quantised, see `models/int8.py`.
+    """x @ kernel + bias, and the side path of a low-rank adapter where there is one.
+
+    The kernel may be quantised, see `models/int8.py`.
 
     The kernel [in, out] has the logical axes `axes`.
     """
@@ -30,11 +33,15 @@ class Dense(nn.Module):
     def __call__(self, x: Float[Array, "*b i"]) -> Float[Array, "*b o"]:
         shape = (x.shape[-1], self.features)
         kernel = self.param("kernel", normal(self.stddev, self.axes), shape, self.param_dtype)
-        output = rescaled(self, x.astype(self.dtype) @ kernel.astype(self.dtype))
-        if not self.use_bias:
+        x = x.astype(self.dtype)
+        output = rescaled(self, x @ kernel.astype(self.dtype))
+        if self.use_bias:
+            bias = self.param("bias", zeros(self.axes[1:]), (self.features,), self.param_dtype)
+            output = output + bias.astype(self.dtype)
+        if (factors := own_factors(self)) is None:
             return output
-        bias = self.param("bias", zeros(self.axes[1:]), (self.features,), self.param_dtype)
-        return output + bias.astype(self.dtype)
+        a, b = factors
+        return output + (x @ a) @ b
 
 
 class RMSNorm(nn.Module):

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from onereward_jax.models import int8
+from onereward_jax.models import int8, lora
 from onereward_jax.models.attention import attention
 from onereward_jax.models.layers import CHANNELS, HEADS, constrain
 from onereward_jax.models.qwen2_5_vl.config import Grid, VisionConfig
@@ -204,7 +204,7 @@ class VisionTower(nn.Module):
         is_full = np.isin(np.arange(config.depth), config.fullatt_block_indexes)
         blocks = nn.scan(
             remat(VisionBlock, self.remat),
-            variable_axes={"params": 0, int8.COLLECTION: 0},
+            variable_axes={"params": 0, int8.COLLECTION: 0, lora.COLLECTION: 0},
             split_rngs={"params": True},
             length=config.depth,
             metadata_params={nn.PARTITION_NAME: "layers"},

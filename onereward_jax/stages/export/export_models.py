@@ -3,12 +3,14 @@
     editor/        the full pipeline (config.export.editor = "pipeline"), or
     transformer/   only the trained component ("transformer")
     judge/         weights, tokenizer, image processor, query template
+    judge_adapter/ what judge/ has merged, if it was trained as a LoRA; for peft
 
-Each has a model card, README.md.
+Editor and judge have a model card, README.md.
 """
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from huggingface_hub import ModelCard
@@ -26,6 +28,7 @@ from onereward_jax.convert import (
     write_editor_folder,
     write_judge_folder,
 )
+from onereward_jax.convert.atomic_folder import atomic_folder
 from onereward_jax.convert.safetensors_reader import read_json
 from onereward_jax.data.pipeline import sizes_of
 from onereward_jax.parallel import is_writer
@@ -39,6 +42,7 @@ from onereward_jax.reward.judge_loader import (
 )
 from onereward_jax.stages.data import open_triplets
 from onereward_jax.stages.export.model_card import DataFacts, Origin, editor_card, judge_card
+from onereward_jax.stages.reward import ADAPTER
 from onereward_jax.stages.settings import DTYPES, plain
 from onereward_jax.tasks import TASKS
 
@@ -82,7 +86,12 @@ def run(context: StageContext) -> Results:
             accuracy = read_json(context.output("reward") / "accuracy.json")["rows"]
             origin = Origin(**plain(config.judge_card))
             _save_card(judge, judge_card(origin, data, settings, accuracy, judge))
-    written = (editor, judge) if has_judge else (editor,)
+    written = [editor, judge] if has_judge else [editor]
+    if (adapter := context.output("reward") / ADAPTER).is_dir():
+        written.append(context.folder / ADAPTER)
+        with atomic_folder(written[-1]) as draft:
+            if is_writer():
+                shutil.copytree(adapter, draft, dirs_exist_ok=True)
     return {path.name: path.relative_to(context.workdir).as_posix() for path in written}
 
 

@@ -131,6 +131,7 @@ def judge_card(
         origin=origin,
         data=data,
         settings={"reward": settings["reward"]},
+        adapter=settings["reward"]["lora"]["rank"] > 0,
         rows=rows,
         template_version=judge_template(folder).version,
         files=sorted(path.name for path in folder.iterdir()),

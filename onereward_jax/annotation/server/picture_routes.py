@@ -21,7 +21,7 @@ def picture_routes(settings: WebSettings, access: Access, files: QuestionFiles) 
     @routes.get("/pictures/{name}")
     def picture(name: str, _: Annotated[Session, Depends(access.session)]) -> Response:
         path = files.picture(name)
-        if path is None or not path.is_file():
+        if path is None:
             raise HTTPException(404, "there is no such picture")
         return FileResponse(path, headers=KEPT)
 

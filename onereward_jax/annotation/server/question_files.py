@@ -10,9 +10,10 @@ import dataclasses
 import hashlib
 import hmac
 import json
+import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -84,8 +85,13 @@ class QuestionFiles:
         return self._content.gold
 
     def picture(self, name: str) -> Path | None:
-        """The file of a picture; None if there is no such picture."""
-        return self._content.pictures.get(name)
+        """The file of a picture; None if there is no such picture of this run."""
+        path = self._content.pictures.get(name)
+        if path is None or not path.is_file():
+            return None
+        inside = (self._settings.workdir / one for one in SETS)
+        real = path.resolve()  # a link may lead anywhere
+        return path if any(real.is_relative_to(one.resolve()) for one in inside) else None
 
     def picture_name(self, set_name: str, path: str) -> str:
         """The name that a picture is served under."""
@@ -148,7 +154,11 @@ class QuestionFiles:
                 if known.get(row["item"], row["dimensions"]) != row["dimensions"]:
                     _change_dimensions(connection, row)
             mine = SERVED.c.run == self._settings.run
-            connection.execute(sa.delete(SERVED).where(mine))
+            before = connection.execute(sa.select(SERVED).where(mine).order_by(SERVED.c.rank))
+            if [dict(row) for row in before.mappings()] == served:
+                served = []
+            else:
+                connection.execute(sa.delete(SERVED).where(mine))
             for table, rows in ((ITEMS, new), (SERVED, served)):
                 for start in range(0, len(rows), CHUNK):
                     connection.execute(sa.insert(table), rows[start : start + CHUNK])
@@ -171,8 +181,8 @@ def read_questions(path: Path) -> list[Question]:
             fields = json.loads(line.decode("utf-8-sig"))
             digest, dimension = fields["digest"], fields["dimension"]
             pictures = (fields["image"], fields["mask"], *fields["candidates"])
-            for picture in pictures:
-                _require_inside(path.parent, picture)
+            if digest not in lines:
+                _require_inside(path.parent, pictures)
             Task(fields["task"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path}, line {number} is not a question: {error}") from error
@@ -208,10 +218,10 @@ def _change_dimensions(connection: sa.Connection, row: dict) -> None:
     connection.execute(begun.values(finished=False))
 
 
-def _require_inside(folder: Path, picture: str) -> None:
-    top = folder.resolve()
-    if not (folder / picture).resolve().is_relative_to(top) or Path(picture).is_absolute():
-        raise ValueError(f"{picture!r} is outside {folder}")
+def _require_inside(folder: Path, pictures: Iterable[str]) -> None:
+    for picture in pictures:
+        if os.path.isabs(picture) or os.path.normpath(picture).startswith(".."):
+            raise ValueError(f"{picture!r} is outside {folder}")
 
 
 def _state(path: Path) -> tuple[int, int] | None:

@@ -124,7 +124,7 @@ def test_a_command_is_repeated_with_its_flags(tmp_path):
     assert read_command(tmp_path) == command
     assert given_command(["main", *command.flags()]) == command
     assert given_command(["main", "--workdir=x"]) is None
-    with pytest.raises(ValueError, match=r"--resume: there is no run in .*nowhere"):
+    with pytest.raises(ValueError, match=r"there is no run in .*nowhere"):
         read_command(tmp_path / "nowhere")
 
 

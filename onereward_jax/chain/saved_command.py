@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Sequence
 
 from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict, FrozenConfigDict, config_flags
 
 from onereward_jax.common.atomic_file import atomic_file
 from onereward_jax.common.config_files import check_overrides, flatten_config, load_config
@@ -104,7 +104,7 @@ def read_command(workdir: str | pathlib.Path) -> Command:
     """
     path = local_path(f"{str(workdir).rstrip('/')}/{FILE}")
     if not path.is_file():
-        raise ValueError(f"--resume: there is no run in {workdir} ({FILE} is missing)")
+        raise ValueError(f"there is no run in {workdir} ({FILE} is missing)")
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
         tasks = str(fields.get("tasks", ""))
@@ -113,7 +113,7 @@ def read_command(workdir: str | pathlib.Path) -> Command:
         raise ValueError(f"{path} is damaged ({error}): give the flags again") from error
 
 
-def saved_config(workdir: str | pathlib.Path) -> ConfigDict:
+def saved_config(workdir: str | pathlib.Path) -> FrozenConfigDict:
     """The config of the run in `workdir`, with the flags it was started with.
 
     Raises:
@@ -122,14 +122,14 @@ def saved_config(workdir: str | pathlib.Path) -> ConfigDict:
     command = read_command(workdir)
     defaults = load_config(command.config)
     check_overrides(command.overrides, defaults)
-    argv = ["", *last_flags(command.flags(), defaults)]
+    argv = ["", *last_flags(command.overrides, defaults)]
     values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
     try:
+        config_flags.DEFINE_config_dict("config", defaults, flag_values=values, sys_argv=argv)
         values(argv)
     except flags.Error as error:
         raise ValueError(f"{FILE} in {workdir}: {error}") from error
-    return values.config
+    return FrozenConfigDict(values.config)
 
 
 def write_command(workdir: pathlib.Path, command: Command) -> None:

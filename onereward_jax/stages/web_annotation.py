@@ -6,6 +6,7 @@ that was acknowledged is in the database.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 
@@ -60,9 +61,13 @@ def serve_until(context: StageContext, total: int, count: Callable[[], tuple[int
     from onereward_jax.annotation.server import first_link, serving, traffic_warning
 
     settings = web_settings(context.config, context.workdir, run_name(context))
-    with stop_points("annotate", alone=True) as stop, serving(settings) as server:
+    with contextlib.ExitStack() as stack:
+        stop = stack.enter_context(stop_points("annotate", alone=True))
+        stop.if_asked("before its questions are served")  # from here on signals wait
+        server = stack.enter_context(serving(settings))
         if warning := traffic_warning(settings):
             announce(warning)
+        changes = server.changes()
         answered, enough = count()
         announce(f"annotate: {answered} of {total} questions are answered; the rest is asked at")
         announce(f"  {first_link(server) or server.address}")
@@ -71,7 +76,7 @@ def serve_until(context: StageContext, total: int, count: Callable[[], tuple[int
             f"--workdir={context.folders.place(context.workdir)} --name=..."
         )
         with progress_bar("annotate", total, initial=answered, unit="question") as bar:
-            changes, pause = server.changes(), POLL_SECONDS
+            pause = POLL_SECONDS
             while not enough:
                 time.sleep(pause)
                 stop.if_asked(f"at {bar.n} of {total} questions")

@@ -74,6 +74,7 @@ def serving(settings: WebSettings) -> Iterator[Server]:
         listener = stack.enter_context(_listener(settings))
         config = uvicorn.Config(
             app,
+            log_config=None,  # the handlers of the run stay as they are
             log_level="warning",
             access_log=False,
             server_header=False,

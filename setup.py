@@ -109,6 +109,7 @@ setup(
         "onereward_jax": [
             "mini/models/**/*",
             "published_configs/**/*",
+            "annotation/page/*",
             "**/*.html",
             "annotation/page/*",
             "stages/export/card_templates/*.md",

@@ -6,13 +6,15 @@ import re
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from onereward_jax.annotation.answers import read_answers
+from onereward_jax.annotation.guidelines import read_guidelines
 from onereward_jax.annotation.picture_digests import pixel_digest, question_digest
 from onereward_jax.annotation.question_page import write_question_page
 from onereward_jax.annotation.questions import USABLE, Question, add_questions
 from onereward_jax.common.listing import LISTED
-from onereward_jax.tasks import DIMENSIONS, Task
+from onereward_jax.tasks import DIMENSIONS, Dimension, Task
 
 
 def question(triplet, task, count, digest):
@@ -221,13 +223,49 @@ def test_a_digest_depends_on_everything_that_people_look_at():
 
 
 def test_the_page_shows_every_question_and_nothing_in_it_ends_the_script(tmp_path):
-    hostile = dataclasses.replace(ASKED[0], prompt="a </script><b> sign")
+    hostile = dataclasses.replace(ASKED[0], prompt="a </script><!-- <b> sign")
     write_question_page(tmp_path / "index.html", [hostile, ASKED[1]])
     text = (tmp_path / "index.html").read_text()
     (content,) = re.findall(r'type="application/json">(.*?)</script>', text)
     shown = json.loads(content)
-    lines = [line for one in (hostile, ASKED[1]) for line in one.lines()]
-    for found, line in zip(shown, lines, strict=True):
-        for name in ("triplet", "dimension", "digest", "prompt", "image", "mask"):
-            assert found[name] == line[name]
-        assert found["candidates"] == list(line["candidates"]) and found["meaning"]
+    for found, question in zip(shown["questions"], (hostile, ASKED[1]), strict=True):
+        for name in ("triplet", "digest", "prompt", "image", "mask"):
+            assert found[name] == getattr(question, name)
+        assert found["candidates"] == list(question.candidates)
+        assert found["dimensions"] == list(question.dimensions)
+        for dimension in question.dimensions:
+            assert shown["dimensions"][dimension]["guideline"]
+    # one file: nothing is left to be fetched
+    assert not re.findall(r'(?:src|href)="(?!data:)', text)
+    assert not re.findall(r"^(?:import|export) ", text, re.MULTILINE)
+
+
+def test_a_folder_of_guidelines_replaces_texts_and_names_what_it_cannot_use(tmp_path):
+    packaged = read_guidelines()
+    assert set(packaged) == {*Dimension, "overall", "usable"}
+    assert all(one.meaning and "Counts" in one.text for one in map(packaged.get, Dimension))
+    with pytest.raises(FileNotFoundError, match="there is no folder"):
+        read_guidelines(tmp_path / "none")
+    (tmp_path / "structure.txt").write_text("Lines meet.\n")
+    Image.new("RGB", (4, 4)).save(tmp_path / "overall-bad-x.jpg")
+    (tmp_path / ".hidden").write_text("")
+    read = read_guidelines(tmp_path)
+    assert read["structure"].text == "Lines meet." and read["overall"].text
+    assert read["overall"].bad == (tmp_path / "overall-bad-x.jpg",)
+    assert read["consistency"] == packaged["consistency"]
+
+    bad = {
+        "structure.md": ("more", "structure.md is a text about structure too"),
+        "beauty.md": ("x", "'beauty' is not a dimension"),
+        "usable.txt": (" \n", "the file is empty"),
+        "usable-good-1.png": ("x", "cannot identify image file"),
+        "notes.doc": ("x", "the folder has files <dimension>.md"),
+    }
+    for name, (text, _) in bad.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError) as error:
+        read_guidelines(tmp_path)
+    lines = str(error.value).splitlines()
+    assert len(lines) == 1 + len(bad)
+    for name, (_, reason) in bad.items():
+        assert any(reason in line for line in lines), name

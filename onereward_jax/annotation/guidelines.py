@@ -20,14 +20,9 @@ from typing import Any
 
 from PIL import Image
 
+from onereward_jax.annotation.questions import OVERALL, USABLE
 from onereward_jax.common.listing import first_of
 from onereward_jax.tasks import OWN, Dimension
-
-OVERALL = "overall"
-"""Dimension of an A/B comparison of whole pictures."""
-
-USABLE = "usable"
-"""Dimension of a single picture: would you use it, yes or no."""
 
 ASKED = (*(one.value for one in Dimension), OVERALL, USABLE)
 """All dimensions that people can be asked about."""
@@ -164,7 +159,7 @@ def read_guidelines(folder: str | Path = "") -> dict[str, Guideline]:
         return found
     folder = Path(folder)
     if not folder.is_dir():
-        raise FileNotFoundError(f"guidelines: there is no folder {folder}")
+        raise FileNotFoundError(f"config.annotate.web.guidelines: there is no folder {folder}")
     texts: dict[str, Path] = {}
     errors = []
     for path in sorted(folder.iterdir()):
@@ -177,7 +172,8 @@ def read_guidelines(folder: str | Path = "") -> dict[str, Guideline]:
         else:
             found[name] = dataclasses.replace(found[name], **change)
     if errors:
-        raise ValueError("\n  ".join([f"guidelines {folder}:", *first_of(errors)]))
+        told = f"config.annotate.web.guidelines: {folder} has files that cannot be used"
+        raise ValueError("\n  ".join([told, *first_of(errors)]))
     return found
 
 

@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from onereward_jax.annotation.guidelines import Guideline, read_guidelines
 from onereward_jax.annotation.questions import Question
@@ -48,16 +49,17 @@ def write_question_page(
       guidelines: per dimension; example pictures must be inside the page's folder. Default: those
         of the package.
     """
+
+    def address(file: Path) -> str:
+        return quote(file.relative_to(path.parent).as_posix())
+
     shown = [_shown(question) for question in questions]
     asked = dict.fromkeys(name for one in shown for name in one["dimensions"])
     guidelines = guidelines or read_guidelines()
     content = {
         "title": TITLES.get(len(shown[0]["candidates"]) if shown else 0, "Best and worst"),
         "questions": shown,
-        "dimensions": {
-            name: guidelines[name].to_json(lambda file: file.relative_to(path.parent).as_posix())
-            for name in asked
-        },
+        "dimensions": {name: guidelines[name].to_json(address) for name in asked},
     }
     with atomic_file(path) as draft:
         draft.write_text(_whole_page(content), "utf-8")

@@ -33,7 +33,7 @@ from onereward_jax.data.triplets import Triplets
 from onereward_jax.parallel.distributed import is_multiprocess
 from onereward_jax.parallel.preemption import stop_points
 from onereward_jax.parallel.progress import announce, progress_bar
-from onereward_jax.stages.ask_people import answers_path, ask
+from onereward_jax.stages.ask_people import answers_path, ask, team_guidelines
 from onereward_jax.stages.data import open_triplets
 from onereward_jax.stages.people_answers import answered_by, read_all_answers
 from onereward_jax.stages.preference_stores import new_store, open_store, read_store
@@ -62,6 +62,8 @@ class _Group(NamedTuple):
 def check(context: StageContext) -> None:
     """Checks the section before the chain starts; raises ValueError or FileNotFoundError."""
     config = context.config.annotate
+    if config.by in PEOPLE:
+        team_guidelines(context.config)
     if config.by not in PEOPLE:
         check_plugin(context.config, "annotate.by")
     elif config.path and not _answers(context).exists():

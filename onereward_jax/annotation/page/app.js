@@ -167,11 +167,7 @@ export class App {
     const { dimension } = this;
     const before = this.answers[dimension];
     this.answers[dimension] = answer;
-    try {
-      write(this.draftPlace(dimension), isComplete(answer) || isSame(answer, {}) ? null : answer);
-    } catch {
-      // The draft is still in the page; complete answers tell when there is no room.
-    }
+    write(this.draftPlace(dimension), isComplete(answer) || isSame(answer, {}) ? null : answer);
     if (isComplete(answer)) this.store.save(this.item, dimension, answer, secondsInView());
     else if (isComplete(before)) this.store.save(this.item, dimension, null, secondsInView());
     this.draw();

@@ -97,13 +97,9 @@ export class FileStore {
       shown: order,
       answered_at: Date.now() / 1000,
     };
-    try {
-      write(this.place(item.item, dimension), kept);
-      this.tell();
-    } catch {
-      const text = "not kept: the browser has no room; save your answers as a file";
-      this.onstatus({ state: "refused", text, unsent: 0 });
-    }
+    if (write(this.place(item.item, dimension), kept) || !isLasting) return this.tell();
+    const text = "not kept: the browser has no room; save your answers as a file";
+    return this.onstatus({ state: "refused", text, unsent: 0 });
   }
 
   // ---------------------------------------------------------------------------- files of answers

@@ -18,34 +18,39 @@ export const isLasting = works();
 
 /** The stored value; null if there is none or it is not readable. */
 export function read(key) {
-  const text = isLasting ? localStorage.getItem(PREFIX + key) : memory.get(key);
+  const text = memory.get(key) ?? (isLasting ? localStorage.getItem(PREFIX + key) : null);
   try {
-    return text === null || text === undefined ? null : JSON.parse(text);
+    return text === null ? null : JSON.parse(text);
   } catch {
     return null;
   }
 }
 
-/** Stores a value, or removes it if it is null. Throws if the browser has no room for it. */
+/** Stores a value, or removes it if it is null. Returns whether it outlives the page. */
 export function write(key, value) {
-  const text = JSON.stringify(value);
-  if (!isLasting) value === null ? memory.delete(key) : memory.set(key, text);
-  else if (value === null) localStorage.removeItem(PREFIX + key);
-  else localStorage.setItem(PREFIX + key, text);
+  memory.delete(key);
+  try {
+    if (value === null) localStorage.removeItem(PREFIX + key);
+    else localStorage.setItem(PREFIX + key, JSON.stringify(value));
+    return true;
+  } catch {
+    if (value !== null) memory.set(key, JSON.stringify(value));
+    return false;
+  }
 }
 
 /** The keys that start with `start`, sorted. */
 export function keys(start) {
-  const all = isLasting ? Object.keys(localStorage) : [...memory.keys()].map((key) => PREFIX + key);
-  return all
-    .filter((key) => key.startsWith(PREFIX + start))
-    .map((key) => key.slice(PREFIX.length))
-    .sort();
+  const stored = isLasting ? Object.keys(localStorage) : [];
+  const all = [...stored.filter((key) => key.startsWith(PREFIX)).map(bare), ...memory.keys()];
+  return [...new Set(all)].filter((key) => key.startsWith(start)).sort();
 }
+
+const bare = (key) => key.slice(PREFIX.length);
 
 /** Calls `listener(key)` when another tab has stored something. */
 export function onOtherTab(listener) {
   addEventListener("storage", (event) => {
-    if (event.key?.startsWith(PREFIX)) listener(event.key.slice(PREFIX.length));
+    if (event.key?.startsWith(PREFIX)) listener(bare(event.key));
   });
 }

@@ -76,17 +76,27 @@ export const pause = (seconds) =>
     addEventListener("online", done);
   });
 
+/**
+ * Whether to try again after an error: the server is away, nobody is logged in, or (once) the CSRF
+ * token is old. Waits, and renews the session.
+ */
+export async function isWorthAnotherTry(error, tries) {
+  const isOldToken = error instanceof Refused && error.status === 403 && tries === 1;
+  const signedOut = error instanceof Refused && error.status === 401;
+  if (!isOldToken && !signedOut && !(error instanceof Away)) return false;
+  if (!isOldToken) await pause(waitBefore(tries));
+  if (error instanceof Refused) await session().catch(() => null);
+  return true;
+}
+
 /** A request that is repeated until the server answers; `onwait(error)` before every wait. */
 export async function patientRequest(method, path, body, onwait) {
   for (let tries = 1; ; tries += 1) {
     try {
       return await request(method, path, body);
     } catch (error) {
-      const signedOut = error instanceof Refused && [401, 403].includes(error.status);
-      if (!signedOut && !(error instanceof Away)) throw error;
-      onwait(error);
-      await pause(waitBefore(tries));
-      if (signedOut) await session().catch(() => null);
+      if (error.status !== 403) onwait(error);
+      if (!(await isWorthAnotherTry(error, tries))) throw error;
     }
   }
 }

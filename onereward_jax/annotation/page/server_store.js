@@ -91,7 +91,7 @@ export class ServerStore {
     let waited = false;
     const found = await patientRequest(method, path, body, (error) => {
       waited = true;
-      const signedOut = error.status === 401 || error.status === 403;
+      const signedOut = error.status === 401;
       const text = signedOut ? "signed out: open your link again" : `${error.message}: trying again`;
       this.onstatus({ state: signedOut ? "signed out" : "waiting", text, unsent: 0 });
     });

@@ -3,7 +3,7 @@
 // next start of the browser, and counts once.
 
 import { isLasting, keys, read, write } from "./safe_storage.js";
-import { Away, Refused, pause, request, session, waitBefore } from "./server_api.js";
+import { Away, isWorthAnotherTry, request } from "./server_api.js";
 import { randomName } from "./shuffle.js";
 
 /**
@@ -64,15 +64,11 @@ export class UnsentQueue {
         await send(entry);
         tries = 0;
       } catch (error) {
-        const signedOut = error instanceof Refused && [401, 403].includes(error.status);
-        if (signedOut || error instanceof Away) {
-          tries += 1;
-          this.tell(signedOut ? "signed out" : "waiting", this.waitingText(error, signedOut));
-          await pause(waitBefore(tries));
-          if (signedOut) await session().catch(() => null);
-          continue;
-        }
+        tries += 1;
+        if (error instanceof Away || error.status === 401) this.tellWaiting(error);
+        if (await isWorthAnotherTry(error, tries)) continue;
         refusal = error.message;
+        tries = 0;
         this.onrefused(entry, error.message);
       }
       write(entry.storedAs, null);
@@ -82,11 +78,13 @@ export class UnsentQueue {
     this.tell(refusal ? "refused" : "saved", refusal ? `not saved: ${refusal}` : "saved");
   }
 
-  waitingText(error, signedOut) {
+  tellWaiting(error) {
     const place = isLasting ? "kept in this browser" : "kept in this page: do not close it";
-    return signedOut
-      ? `signed out: your answers are ${place}; open your link again`
-      : `${error.message}: your answers are ${place} and sent when it is back`;
+    if (error instanceof Away) {
+      this.tell("waiting", `${error.message}: your answers are ${place}, and sent when it is back`);
+    } else {
+      this.tell("signed out", `signed out: your answers are ${place}; open your link again`);
+    }
   }
 
   tell(state, text) {

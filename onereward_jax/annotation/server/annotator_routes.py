@@ -64,12 +64,12 @@ def annotator_routes(
         if order is None:
             raise HTTPException(403, "this question was not given to you")
         with database.reading() as connection:
-            end = connection.execute(sa.select(LEASES.c.expires_at).where(mine)).scalar()
+            lease = connection.execute(sa.select(LEASES).where(mine)).one()
 
         def picture(path: str) -> str:
             return f"/pictures/{files.picture_name(item.set, path)}"
 
-        begun, _, total = _progress(settings, database, item.set, me)
+        number, _, total = _progress(settings, database, item.set, me, lease.begun_at)
         return {
             "item": item.name,
             "set": item.set,
@@ -81,8 +81,8 @@ def annotator_routes(
             "pictures": [picture(question.candidates[candidate]) for candidate in order],
             "dimensions": question.dimensions,
             "answers": judgements.of_item(item, me, order),
-            "lease_expires": math.floor(end or 0),
-            "number": begun,
+            "lease_expires": math.floor(lease.expires_at),
+            "number": number,
             "total": total,
         }
 
@@ -155,12 +155,17 @@ def annotator_routes(
 
 
 def _progress(
-    settings: WebSettings, database: AnswerDatabase, set_name: str, annotator: int
+    settings: WebSettings,
+    database: AnswerDatabase,
+    set_name: str,
+    annotator: int,
+    until: float = math.inf,
 ) -> tuple[int, int, int]:
-    """Questions of a set that an annotator has begun and finished, and all of them."""
+    """Questions of a set that an annotator has begun (until a time) and finished; all of them."""
     of_set = (SERVED.c.run == settings.run) & (SERVED.c.set == set_name)
     begun = sa.select(
-        sa.func.count(), sa.func.sum(sa.cast(LEASES.c.finished, sa.Integer))
+        sa.func.count(sa.case((LEASES.c.begun_at <= until, 1))),
+        sa.func.sum(sa.cast(LEASES.c.finished, sa.Integer)),
     ).select_from(sa.join(LEASES, SERVED, LEASES.c.item == SERVED.c.item))
     with database.reading() as connection:
         mine = begun.where(of_set, LEASES.c.annotator == annotator)

@@ -33,8 +33,9 @@ class Leases:
     def next(self, set_name: str, annotator: int, who: str, after: str | None) -> str | None:
         """Leases the next question of a set; renews the lease that the annotator holds.
 
-        A question that is begun comes first, so that a reload or a second tab shows the same one;
-        `after` leaves such a question for later.
+        A question that is begun comes first, so that a reload or a second tab shows the same one.
+        Of those that were begun after `after`, if it is given: a page may ask ahead, twice for the
+        same, and what was left for later comes last.
 
         Returns:
           The question; None if nothing is left for this annotator.
@@ -43,7 +44,7 @@ class Leases:
             begun = self._unfinished(connection, set_name, annotator)
             if after in begun:
                 self._release(connection, after, annotator)
-            chosen = next(iter(begun), None) if after is None else None
+            chosen = next(iter(self._later(connection, begun, after, annotator)), None)
             if chosen is None:
                 chosen = self._new(connection, set_name, annotator)
             if chosen is None:  # what was left for later
@@ -121,6 +122,18 @@ class Leases:
         rows = connection.execute(mine.order_by(LEASES.c.begun_at, LEASES.c.item)).all()
         now = time.time()
         return [r.item for r in rows if r.expires_at >= now or self._free(connection, r.item)]
+
+    def _later(
+        self, connection: sa.Connection, items: list[str], after: str | None, annotator: int
+    ) -> list[str]:
+        """Those of an annotator's items that were begun later than `after`; None: all."""
+        if after is None or (row := self._row(connection, after, annotator)) is None:
+            return items if after is None else []
+        mine = sa.select(LEASES.c.item).where(
+            LEASES.c.annotator == annotator, LEASES.c.begun_at > row.begun_at
+        )
+        later = set(connection.execute(mine).scalars())
+        return [item for item in items if item in later]
 
     def _new(self, connection: sa.Connection, set_name: str, annotator: int) -> str | None:
         begun = sa.select(sa.func.count()).select_from(LEASES)

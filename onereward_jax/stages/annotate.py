@@ -62,15 +62,15 @@ class _Group(NamedTuple):
 def check(context: StageContext) -> None:
     """Checks the section before the chain starts; raises ValueError or FileNotFoundError."""
     config = context.config.annotate
-    if config.by in PEOPLE:
-        team_guidelines(context.config)
     if config.by not in PEOPLE:
         check_plugin(context.config, "annotate.by")
-    elif config.path and not _answers(context).exists():
+        return
+    team_guidelines(context.config)
+    if config.path and not _answers(context).exists():
         raise FileNotFoundError(
             f"config.annotate.path: there is neither a file nor a folder {config.path}"
         )
-    elif config.by == WEB:
+    if config.by == WEB:
         check_web(context)
 
 

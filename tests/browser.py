@@ -3,6 +3,8 @@
 import contextlib
 import os
 import shutil
+import socket
+import subprocess
 
 import pytest
 
@@ -47,6 +49,31 @@ def browser_of(playwright, profile=None, **settings):
         yield browser.new_context(**settings)
     finally:
         browser.close()
+
+
+@contextlib.contextmanager
+def killable(playwright, profile):
+    """A browser as a process of its own, and its context."""
+    port = free_port()
+    started = subprocess.Popen(
+        [require_browser(), *FLAGS, f"--user-data-dir={profile}",
+         f"--remote-debugging-port={port}", "--window-size=1280,800", "about:blank"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        while "DevTools listening" not in started.stderr.readline():
+            assert started.poll() is None
+        yield started, playwright.chromium.connect_over_cdp(f"http://127.0.0.1:{port}").contexts[0]
+    finally:
+        started.kill()
+        started.wait()
+        started.stderr.close()
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
 
 
 def watched(page, allowed=()):

@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from browser import browser_of, require_browser, watched
+from browser import browser_of, killable, require_browser, watched
 from PIL import Image
 from playwright.sync_api import expect, sync_playwright
 
@@ -256,6 +256,26 @@ def test_a_reload_a_second_tab_and_a_new_browser_lose_nothing(playwright, questi
         ("train/a", "consistency"): (order[2], order[0]),
         ("train/a", "text_alignment"): (None, None),
         ("train/a", "aesthetics"): (order[3], order[2]),
+    }
+
+
+def test_a_killed_browser_has_every_answer_that_it_told_to_be_kept(playwright, questions, tmp_path):
+    folder, made = questions
+    with killable(playwright, tmp_path / "profile") as (browser, context):
+        page, _ = begun(context, folder)
+        order = shown_colours(page)
+        type_keys(page, "1", "Shift+Digit2", "Enter", "3", "Shift+Digit1", "u", "Shift+Digit4")
+        expect(page.locator(".saved")).to_have_attribute("data-state", "saved")
+        browser.kill()
+        browser.wait()
+    with browser_of(playwright, tmp_path / "profile") as context:
+        page, complaints = opened(context, folder)
+        expect(page.locator("h1")).to_have_text("Hello, Kim")
+        given = saved_answers(page, folder, made, tmp_path)
+        assert complaints == []
+    assert {key: (one.best, one.worst) for key, one in given.items()} == {
+        ("train/a", "structure"): (order[0], order[1]),
+        ("train/a", "consistency"): (order[2], order[3]),
     }
 
 

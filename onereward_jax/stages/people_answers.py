@@ -23,7 +23,7 @@ from onereward_jax.annotation.web_settings import (
     has_database,
 )
 from onereward_jax.chain.stage import StageContext
-from onereward_jax.stages.ask_people import answers_path, team_guidelines
+from onereward_jax.stages.ask_people import answers_path
 from onereward_jax.storage import local_path
 
 
@@ -82,8 +82,7 @@ def web_settings(config: FrozenConfigDict, workdir: Path, run: str) -> WebSettin
       run: the work folder as its user names it.
 
     Raises:
-      ValueError: the database cannot be where the config says, or the folder of guidelines has
-        files that cannot be used.
+      ValueError: the database cannot be where the config says.
       FileNotFoundError: the gold answers or the guidelines do not exist.
     """
     web = config.annotate.web
@@ -93,7 +92,6 @@ def web_settings(config: FrozenConfigDict, workdir: Path, run: str) -> WebSettin
             raise FileNotFoundError(
                 f"config.annotate.web.{name}: there is neither a file nor a folder {path}"
             )
-    team_guidelines(config)
     return WebSettings(
         workdir=workdir,
         run=run,

@@ -4,6 +4,7 @@ import { App } from "./app.js";
 import { element } from "./dom.js";
 import { loginView } from "./home_view.js";
 import { Away, login, pause, Refused, request, session, waitBefore } from "./server_api.js";
+import { restore } from "./safe_storage.js";
 import { ServerStore } from "./server_store.js";
 
 const root = document.getElementById("app");
@@ -53,4 +54,5 @@ async function open() {
   }
 }
 
-open();
+await restore();
+await open();

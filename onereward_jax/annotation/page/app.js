@@ -91,7 +91,7 @@ export class App {
     const open = item.dimensions.findIndex((one) => !isComplete(this.answers[one]));
     this.at = Math.max(0, dimension ? item.dimensions.indexOf(dimension) : open);
     this.view = new ItemView(item, this.store.session.dimensions, {
-      onchoice: (choice, position) => this.choose(choice, position),
+      onchoice: (choice, position) => this.act({ name: choice, position }),
       onstep: (place) => this.goTo(place),
     });
     this.drawFrame();
@@ -180,7 +180,9 @@ export class App {
     const last = this.undoable.pop();
     if (!last) return this.say("Nothing to undo.");
     if (last.item !== this.item.item) {
+      this.isMoving = true;
       const item = await this.store.open(last.item).catch(() => null);
+      this.isMoving = false;
       if (!item) return this.say("That item is not yours any more.");
       this.showItem(item, last.dimension);
     } else {
@@ -369,6 +371,7 @@ export class App {
   }
 
   act({ name, position }) {
+    if (this.isMoving) return; // or what is typed would belong to an item that is not seen yet
     const { pictures, grid } = this.view;
     if (name !== "next") this.warned = null;
     const acts = {

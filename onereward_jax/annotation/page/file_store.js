@@ -2,7 +2,7 @@
 // no server. Every answer has its own entry, so that tabs do not overwrite each other.
 
 import { isComplete, isSame } from "./answers.js";
-import { isLasting, keys, onOtherTab, read, write } from "./safe_storage.js";
+import { isLasting, keys, onDisk, onOtherTab, read, write } from "./safe_storage.js";
 import { randomName, shuffled } from "./shuffle.js";
 
 const KINDS = { 1: "usable", 2: "better" };
@@ -97,7 +97,10 @@ export class FileStore {
       shown: order,
       answered_at: Date.now() / 1000,
     };
-    if (write(this.place(item.item, dimension), kept) || !isLasting) return this.tell();
+    if (write(this.place(item.item, dimension), kept) || !isLasting) {
+      this.onstatus({ state: "saving", text: "saving …", unsent: 0 });
+      return onDisk().then(() => this.tell());
+    }
     const text = "not kept: the browser has no room; save your answers as a file";
     return this.onstatus({ state: "refused", text, unsent: 0 });
   }

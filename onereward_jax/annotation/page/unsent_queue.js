@@ -2,7 +2,7 @@
 // identifier that the server knows again: it may be sent twice, by this page, another tab or the
 // next start of the browser, and counts once.
 
-import { isLasting, keys, read, write } from "./safe_storage.js";
+import { isLasting, keys, onDisk, read, write } from "./safe_storage.js";
 import { Away, isWorthAnotherTry, request } from "./server_api.js";
 import { randomName } from "./shuffle.js";
 
@@ -65,7 +65,7 @@ export class UnsentQueue {
         tries = 0;
       } catch (error) {
         tries += 1;
-        if (error instanceof Away || error.status === 401) this.tellWaiting(error);
+        if (error instanceof Away || error.status === 401) await this.tellWaiting(error);
         if (await isWorthAnotherTry(error, tries)) continue;
         refusal = error.message;
         tries = 0;
@@ -78,7 +78,9 @@ export class UnsentQueue {
     this.tell(refusal ? "refused" : "saved", refusal ? `not saved: ${refusal}` : "saved");
   }
 
-  tellWaiting(error) {
+  async tellWaiting(error) {
+    await onDisk();
+
     const place = isLasting ? "kept in this browser" : "kept in this page: do not close it";
     if (error instanceof Away) {
       this.tell("waiting", `${error.message}: your answers are ${place}, and sent when it is back`);

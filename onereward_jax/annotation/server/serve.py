@@ -12,10 +12,10 @@ from urllib.parse import urlsplit
 import sqlalchemy as sa
 import uvicorn
 
+from onereward_jax.annotation.guidelines import read_guidelines
 from onereward_jax.annotation.server.annotators import annotators, make_token
 from onereward_jax.annotation.server.app import build_app
 from onereward_jax.annotation.server.database import AnswerDatabase
-from onereward_jax.annotation.server.guidelines import check_guidelines
 from onereward_jax.annotation.server.tables import AUDIT
 from onereward_jax.annotation.web_settings import WebSettings
 
@@ -104,7 +104,7 @@ def check_server(settings: WebSettings) -> None:
         dimension.
       FileNotFoundError: there are no guidelines.
     """
-    check_guidelines(settings.guidelines)
+    read_guidelines(settings.guidelines or "")
     if not settings.database.startswith("sqlite:"):
         AnswerDatabase(settings.database).close()
 

@@ -103,6 +103,7 @@ def experiment() -> ConfigDict:
     reward.optimizer = optimizer(1e-6, warmup_steps=100)
     reward.lora = lora(JUDGE_LAYERS)
     reward.jitter = jitter()
+    reward.preferences = ()  # preferences folders whose answers are also trained on; (): none
     reward.consensus = "each"  # answers of several: "each" a pair, "majority" or "soft" labels
     reward.undecided = "leave"  # no difference: "leave" it out, or pairs with label "half"
     reward.between = False  # also train on (best, middle) and (middle, worst) pairs

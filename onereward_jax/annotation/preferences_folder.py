@@ -72,8 +72,9 @@ def read_comparisons(folder: pathlib.Path) -> list[Comparison]:
 def content_digest(folder: pathlib.Path) -> str:
     """Fingerprint of a folder's comparisons, independent of the order of lines.
 
-    Pictures count by their digests in the lines.
+    Pictures count by their digests in the lines. Raises as `read_about`.
     """
+    read_about(folder)
     lines = sorted(line.strip() for line in (folder / LINES).read_bytes().split(b"\n"))
     return hashlib.sha256(b"\n".join(filter(None, lines))).hexdigest()[:16]
 

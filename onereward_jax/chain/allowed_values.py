@@ -116,6 +116,10 @@ EDITORS = Rule(
         and all(isinstance(one, str) and re.fullmatch(EDITOR, one) for one in v)
     ),
 )
+FOLDERS = Rule(
+    "a tuple of folders expected",
+    lambda v: isinstance(v, tuple) and all(isinstance(one, str) for one in v),
+)
 PATTERN = Rule("a regular expression expected", _is_pattern)
 WEB_ADDRESS = Rule(
     'an address such as https://label.example.org expected, or ""',
@@ -220,6 +224,7 @@ RULES: dict[str, Rule] = {
     "annotate.web.gold_every": whole(2),
     "annotate.web.guidelines": TEXT,
     **_training("reward"),
+    "reward.preferences": FOLDERS,
     "reward.consensus": choice(*CONSENSUS),
     "reward.undecided": choice(*UNDECIDED),
     "reward.between": FLAG,

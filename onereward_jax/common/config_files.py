@@ -81,7 +81,8 @@ def check_overrides(argv: Sequence[str], config: ConfigDict) -> None:
 def check_tuples(config: ConfigDict, defaults: ConfigDict) -> None:
     """Check that items of tuples set on the command line have the types of the default's items.
 
-    `ml_collections` checks the type of every other field, but not of tuple items.
+    `ml_collections` checks the type of every other field, but not of tuple items. A tuple that is
+    empty by default has texts.
 
     Raises:
       ValueError: naming the field.
@@ -90,7 +91,7 @@ def check_tuples(config: ConfigDict, defaults: ConfigDict) -> None:
     for field, value in flatten_config(config).items():
         if not isinstance(value, tuple):
             continue
-        allowed = {type(item) for item in defaults[field]}
+        allowed = {type(item) for item in defaults[field]} or {str}
         if float in allowed:
             allowed.add(int)
         for item in value:

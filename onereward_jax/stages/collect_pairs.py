@@ -1,4 +1,4 @@
-"""The labelled pairs of a run: those of its own answers."""
+"""The labelled pairs of a run: those of its own answers, and of `config.reward.preferences`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from onereward_jax.annotation.labelled_pairs import (
 from onereward_jax.chain.stage import StageContext
 from onereward_jax.data.triplets import Triplets
 from onereward_jax.parallel import is_writer
+from onereward_jax.parallel.progress import announce
 from onereward_jax.stages.data import open_triplets
+from onereward_jax.stages.imported_pairs import crop_notes, imported_folders, imported_pairs
 from onereward_jax.stages.preference_stores import read_store
 from onereward_jax.stages.settings import from_section
 
@@ -37,21 +39,39 @@ def collect_pairs(context: StageContext) -> dict[str, list[LabelledPair]]:
       ValueError: a split has no decided pair.
     """
     if is_writer():
-        write_pairs(context.folder / PAIRS, own_pairs(context))
+        write_pairs(context.folder / PAIRS, _all_pairs(context))
     context.share(PAIRS)
     found: dict[str, list[LabelledPair]] = {split: [] for split in SPLITS}
     for pair in read_pairs(context.folder / PAIRS):
         found[pair.split].append(pair)
     for split, pairs in found.items():
         if not any(pair.decided for pair in pairs):
-            where = context.folders.place(context.output("annotate"))
+            where = "config.reward.preferences"
+            if has_own_pairs(context.config):
+                where = str(context.folders.place(context.output("annotate")))
             raise ValueError(f"{where}: no decided pair of {split}")
     return found
 
 
+def has_own_pairs(config: FrozenConfigDict) -> bool:
+    """Whether the run has answers of its own; else all pairs are from `reward.preferences`."""
+    return "annotate" in config.stages
+
+
+def _all_pairs(context: StageContext) -> Iterator[LabelledPair]:
+    config, own = context.config, {}
+    if has_own_pairs(config):
+        yield from own_pairs(context)
+        with read_store(context, "annotate") as store:
+            own = {one.digest: one.triplet_id.partition("/")[0] for one in store.candidates()}
+    for line in crop_notes(config):
+        announce(line)
+    yield from imported_pairs(config, {split: pair_rules(config, split) for split in SPLITS}, own)
+
+
 def picture_folders(context: StageContext) -> Mapping[str, Path]:
     """Where the folders that pairs name are on this host."""
-    return {OWN: context.output("candidates")}
+    return {OWN: context.output("candidates"), **imported_folders(context.config)}
 
 
 def pair_rules(config: FrozenConfigDict, split: str) -> PairRules:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import SupportsIndex
 
 import numpy as np
 from jaxtyping import Integer
@@ -14,6 +15,7 @@ from onereward_jax.common.pixels import from_uint8
 from onereward_jax.data.aspect_buckets import Size
 from onereward_jax.data.pipeline import same_size_parts
 from onereward_jax.reward import QueryTokenizer
+from onereward_jax.stages.judged_size import judged_pixels
 from onereward_jax.tasks import DIMENSIONS, TASKS, Dimension, Task
 
 
@@ -55,9 +57,10 @@ class PairSource:
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+    def __getitem__(self, index: SupportsIndex) -> dict[str, np.ndarray]:
+        index = int(index)
         one = self.pairs[index]
-        prefix, suffix, suffix_mask = self._asked[int(index)]
+        prefix, suffix, suffix_mask = self._asked[index]
         return {
             "first": self._picture(one, one.first),
             "second": self._picture(one, one.second),
@@ -70,7 +73,7 @@ class PairSource:
             "index": np.int32(index),
         }
 
-    def describe(self, index: int) -> dict[str, str]:
+    def describe(self, index: SupportsIndex) -> dict[str, str]:
         """Describes pair `index` for messages."""
         one = self.pairs[index]
         return {
@@ -83,7 +86,7 @@ class PairSource:
 
     def _picture(self, one: LabelledPair, path: str) -> np.ndarray:
         with Image.open(self._folders[one.folder] / path) as picture:
-            return from_uint8(np.asarray(picture))
+            return from_uint8(judged_pixels(picture, one.size))
 
 
 def task_shares(tasks: Integer[np.ndarray, "n"], drawn: str) -> dict[Task, float]:

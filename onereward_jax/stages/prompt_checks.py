@@ -11,6 +11,7 @@ import functools
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from onereward_jax.annotation.comparisons import LINES
 from onereward_jax.chain.base_models import made_by
 from onereward_jax.chain.stage import StageContext
 from onereward_jax.common.listing import first_of
@@ -21,6 +22,7 @@ from onereward_jax.parallel.progress import announce
 from onereward_jax.reward import QueryTokenizer
 from onereward_jax.reward.judge_loader import judge_template
 from onereward_jax.stages.data import data_folder, folder_rows, open_triplets
+from onereward_jax.stages.imported_pairs import imported_comparisons, imported_folders
 from onereward_jax.stages.reward_settings import query_options, query_template
 from onereward_jax.tasks import DIMENSIONS, TASKS, Dimension, Task
 
@@ -44,6 +46,12 @@ def check_prompts(context: StageContext) -> None:
         folder = context.output("reward") / "judge"
         template = judge_template(folder)
     queries = QueryTokenizer(load_tokenizer(folder), 1, template=template, **query_options(config))
+    if "reward" in config.stages:
+        for name, comparisons in imported_comparisons(config).items():
+            rows = ((one.id, one.task, one.prompt) for one in comparisons)
+            refuse_unfit(queries, rows, imported_folders(config)[name] / LINES)
+    if "data" not in config.stages:
+        return
     if config.data.source == "folder":
         with contextlib.suppress(FileNotFoundError):  # only the stage `data` needs the rows
             rows = ((f"line {row.line}", row.task, row.prompt) for row in folder_rows(config))

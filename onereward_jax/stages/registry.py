@@ -29,6 +29,7 @@ from onereward_jax.chain.staleness import (
 from onereward_jax.reward import TEMPLATE_VERSION
 from onereward_jax.stages.compared_editors import digest_of_editors
 from onereward_jax.stages.guidance_settings import evaluate_guidance, rl_guidance
+from onereward_jax.stages.imported_pairs import imported_content
 from onereward_jax.stages.preference_stores import save_lines
 from onereward_jax.stages.reward_settings import query_template
 from onereward_jax.stages.rl_settings import task_probabilities
@@ -40,6 +41,7 @@ OUTPUT, UPDATES, ADDS = Effect.OUTPUT, Effect.UPDATES, Effect.ADDS
 FOLDER = {"data.source": ("folder",)}
 TFDS = {"data.source": ("tfds",)}
 FOLDER_OR_TFDS = {"data.source": ("folder", "tfds")}
+NOT_IMPORTED = {"reward.preferences": ((), ("",))}
 PEOPLE = {"annotate.by": ("people", "web")}
 
 QUERY = {"query_template": TEMPLATE_VERSION}
@@ -207,6 +209,9 @@ STAGES: tuple[Stage, ...] = (
             # Truncation changes prompts; prompts that fit do not depend on the length.
             how("reward.suffix_length", when={"reward.unfit_prompts": ("refuse",)}),
             how("reward.evaluate_every"),
+            content("reward.preferences", imported_content),
+            # Pictures from elsewhere are cropped and resized to the buckets.
+            output("data.image_size", "data.aspect_ratios", unless=NOT_IMPORTED),
         ),
         reads={"data": OUTPUT, "candidates": OUTPUT, "annotate": OUTPUT},
         versions=QUERY,

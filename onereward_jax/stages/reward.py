@@ -43,7 +43,8 @@ from onereward_jax.reward.judge_loader import (
     read_reward_model,
     write_judge_template,
 )
-from onereward_jax.stages.collect_pairs import collect_pairs, picture_folders
+from onereward_jax.stages.collect_pairs import collect_pairs, has_own_pairs, picture_folders
+from onereward_jax.stages.imported_pairs import check_imported, imported_folders
 from onereward_jax.stages.judge_measurement import headline, measure_judge
 from onereward_jax.stages.pair_source import PairSource, maybe_mirrored, task_shares
 from onereward_jax.stages.prompt_checks import check_prompts, settle_prompts
@@ -78,6 +79,12 @@ def check(context: StageContext) -> None:
     settings = reward_settings(config)
     reward_options(config)
     check_batch(config, "reward", mesh)
+    check_imported(config)
+    if not has_own_pairs(config) and not imported_folders(config):
+        raise ValueError(
+            "config.reward.preferences is empty and config.stages has no stage annotate: there are "
+            "no answers to train on"
+        )
     if not made_by(config, "models.judge"):
         size = (config.data.image_size, config.data.image_size)
         judge = read_reward_model(context.base_model("judge"), size, **reward_options(config))

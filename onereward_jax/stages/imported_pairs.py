@@ -1,0 +1,212 @@
+"""Pairs of the preferences folders in `config.reward.preferences`, for the stage `reward`.
+
+Every picture gets the size of the bucket (`config.data.image_size`, `.aspect_ratios`) whose aspect
+ratio is nearest to the first candidate's, see `judged_size`. An answer with a probability below 1
+is a pair of its own with this label; all others follow the rules of the run's own answers.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import pathlib
+from collections.abc import Iterator, Mapping
+
+from ml_collections import FrozenConfigDict
+
+from onereward_jax.annotation import Preference
+from onereward_jax.annotation.comparisons import Comparison
+from onereward_jax.annotation.labelled_pairs import (
+    ComparedPair,
+    LabelledPair,
+    PairRules,
+    compared_pairs,
+)
+from onereward_jax.annotation.preferences_folder import content_digest, read_comparisons
+from onereward_jax.common.listing import first_of
+from onereward_jax.data.aspect_buckets import Size, bucket_sizes, nearest_bucket
+from onereward_jax.stages.judged_size import crop_box
+from onereward_jax.storage import local_path
+
+FIELD = "config.reward.preferences"
+
+MUCH = 0.1
+"""A crop that loses a larger part of a picture is announced."""
+
+
+def imported_folders(config: FrozenConfigDict) -> dict[str, pathlib.Path]:
+    """Name in `LabelledPair.folder` -> the folder on this host.
+
+    Raises:
+      FileNotFoundError: there is no such folder.
+    """
+    found = {}
+    for place, name in enumerate(filter(None, config.reward.preferences)):
+        folder = local_path(name, again=False)
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{FIELD}: there is no folder {name}")
+        found[f"preferences-{place}"] = folder
+    return found
+
+
+def imported_content(config: FrozenConfigDict, workdir: pathlib.Path) -> str:
+    """Fingerprint of the folders, of their comparisons and not of their paths.
+
+    Raises:
+      FileNotFoundError, ValueError: as `imported_comparisons`.
+    """
+    digests = []
+    for folder in imported_folders(config).values():
+        try:
+            digests.append(content_digest(folder))
+        except (FileNotFoundError, ValueError) as error:
+            raise type(error)(f"{FIELD}: {error}") from error
+    digests.sort()
+    return hashlib.sha256("".join(digests).encode()).hexdigest()[:16] if digests else "none"
+
+
+def imported_comparisons(config: FrozenConfigDict) -> dict[str, list[Comparison]]:
+    """The comparisons of each folder.
+
+    Raises:
+      FileNotFoundError, ValueError: as `read_comparisons`, with the field.
+    """
+    found = {}
+    for name, folder in imported_folders(config).items():
+        try:
+            found[name] = _read(folder, content_digest(folder))
+        except (FileNotFoundError, ValueError) as error:
+            raise type(error)(f"{FIELD}: {error}") from error
+    return found
+
+
+@functools.lru_cache(maxsize=8)  # the check reads them first, then the stage
+def _read(folder: pathlib.Path, digest: str) -> list[Comparison]:
+    return read_comparisons(folder)
+
+
+def check_imported(config: FrozenConfigDict) -> None:
+    """Checks the folders, before the chain starts.
+
+    Raises:
+      FileNotFoundError, ValueError: as `imported_comparisons`; the buckets are invalid; or a source
+        picture is in both splits.
+    """
+    if not imported_folders(config):
+        return
+    try:
+        _buckets(config)
+    except ValueError as error:
+        raise ValueError(f"config.data.{error}") from None
+    _check_splits(imported_comparisons(config), {})
+
+
+def imported_pairs(
+    config: FrozenConfigDict, rules: Mapping[str, PairRules], own: Mapping[str, str]
+) -> Iterator[LabelledPair]:
+    """The pairs of all folders.
+
+    Args:
+      config: the full config.
+      rules: how answers become labels, per split.
+      own: digest of each of the run's candidates -> its split.
+
+    Raises:
+      ValueError: a source picture is in both splits.
+    """
+    found = imported_comparisons(config)
+    _check_splits(found, own)
+    buckets = _buckets(config) if found else ()
+    for folder, comparisons in found.items():
+        for one in comparisons:
+            size = _bucket(one, buckets)
+            for pair in _compared(one, rules[one.split]):
+                yield LabelledPair(
+                    split=one.split,
+                    source=one.id.removeprefix(f"{one.split}/"),
+                    task=one.task,
+                    dimension=pair.dimension,
+                    prompt=one.prompt,
+                    folder=folder,
+                    first=one.candidates[pair.first].picture.path,
+                    second=one.candidates[pair.second].picture.path,
+                    size=size,
+                    label=pair.label,
+                    votes=pair.votes,
+                    share=pair.share,
+                )
+
+
+def crop_notes(config: FrozenConfigDict) -> list[str]:
+    """A message about pictures that lose much to the crop; none if there are none."""
+    cropped = total = 0
+    found = imported_comparisons(config)
+    buckets = _buckets(config) if found else ()
+    for one in (one for comparisons in found.values() for one in comparisons):
+        height, width = _bucket(one, buckets)
+        for each in one.candidates:
+            whole = each.picture.width * each.picture.height
+            left, top, right, bottom = crop_box(
+                (each.picture.width, each.picture.height), width / height
+            )
+            total += 1
+            cropped += (right - left) * (bottom - top) < (1.0 - MUCH) * whole
+    if not cropped:
+        return []
+    return [
+        f"reward: {cropped} of {total} imported pictures lose more than {MUCH:.0%} to the crop: "
+        "config.data.aspect_ratios may name more ratios (width / height)"
+    ]
+
+
+def _compared(one: Comparison, rules: PairRules) -> Iterator[ComparedPair]:
+    """The compared pairs of a comparison, by candidate indices."""
+    certain = [
+        Preference(
+            one.id,
+            one.task,
+            answer.dimension,
+            answer.best,
+            answer.worst,
+            answer.annotator,
+            answer.answered_at,
+            answer.seconds,
+        )
+        for answer in one.answers
+        if answer.probability == 1.0
+    ]
+    yield from compared_pairs(certain, {one.id: range(len(one.candidates))}, rules)
+    for answer in one.answers:
+        if answer.probability < 1.0 and answer.best is not None:
+            label = 1.0 if rules.consensus == "majority" else answer.probability
+            pair = (answer.best, answer.worst, label, 1, answer.probability)
+            yield ComparedPair(one.id, one.task, answer.dimension, *pair)
+
+
+def _buckets(config: FrozenConfigDict) -> tuple[Size, ...]:
+    return bucket_sizes(config.data.image_size, tuple(config.data.aspect_ratios))
+
+
+def _bucket(one: Comparison, buckets: tuple[Size, ...]) -> Size:
+    first = one.candidates[0].picture
+    return nearest_bucket((first.height, first.width), buckets)
+
+
+def _check_splits(found: Mapping[str, list[Comparison]], own: Mapping[str, str]) -> None:
+    """Raises ValueError if a source picture is in both splits.
+
+    Those of the run are known by the candidates that were made from them.
+    """
+    known: dict[str, str] = {}
+    both = {}
+    for one in (one for comparisons in found.values() for one in comparisons):
+        keys = {one.source, one.image.pixels if one.image else ""} - {""}
+        elsewhere = any(known.setdefault(key, one.split) != one.split for key in keys)
+        in_run = {own.get(each.picture.pixels, one.split) for each in one.candidates}
+        if elsewhere or one.split not in in_run:
+            both[one.source or one.id] = None
+    if both:
+        raise ValueError(
+            f"{FIELD}: {len(both)} source pictures are in both splits, in different folders or in "
+            f"a folder and this run: {', '.join(first_of(list(both)))}"
+        )

@@ -17,7 +17,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onereward_jax.common.user_errors import CommandParser, full_disk_message, run_command
+from onereward_jax.common.user_errors import (
+    CommandParser,
+    exit_with,
+    full_disk_message,
+    run_command,
+)
 from onereward_jax.data.example import SPLITS
 from onereward_jax.parallel.progress import announce
 from onereward_jax.tasks import Dimension, Task, task_named
@@ -250,7 +255,11 @@ def main(argv: list[str] | None = None) -> None:
         run_command(parser, lambda options: None, argv[:1])
         return
     make, run = COMMANDS[name]
-    run_command(make(), run, argv[1:])
+    try:
+        parser = make()
+    except ModuleNotFoundError as error:  # the extra people is not installed
+        exit_with(error)
+    run_command(parser, run, argv[1:])
 
 
 if __name__ == "__main__":

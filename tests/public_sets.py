@@ -1,10 +1,13 @@
-"""Small files in the formats of public data sets: EditReward-Data's JSON, and a table of pairs."""
+"""Small files in the formats of public data sets, and their import."""
 
 import csv
 import json
 
 import numpy as np
+import pytest
 from PIL import Image
+
+from onereward_jax import preferences
 
 EDITS = ("ovis_u1", "qwen_edit_seed2025", "flux_kontext")
 
@@ -82,3 +85,19 @@ EDIT_REWARD_FLAGS = (
     "--dimensions=instruction_following=text_alignment,visual_quality=aesthetics",
     "--license=other",
 )
+
+
+def run_import(source, to, *flags):
+    preferences.main(["import", f"--from={source}", f"--to={to}", *flags])
+
+
+def refused(capsys, source, to, *flags):
+    """The one message of a refused import, which leaves nothing behind."""
+    before = sorted(to.parent.iterdir())
+    with pytest.raises(SystemExit) as stopped:
+        run_import(source, to, *flags)
+    assert stopped.value.code == 2
+    assert sorted(to.parent.iterdir()) == before, "nothing is left, not even a draft"
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    return said[said.index("error: ") + len("error: ") :].rstrip("\n")

@@ -136,7 +136,10 @@ def read(path: pathlib.Path, options: Options) -> Source:
     with (folder / LINES).open("rb") as file:
         while line := file.readline():
             if line.strip():
-                offsets[json.loads(line)["id"]] = file.tell() - len(line)
+                try:
+                    offsets[json.loads(line)["id"]] = file.tell() - len(line)
+                except (ValueError, TypeError, KeyError) as error:
+                    raise ValueError(f"{folder / LINES} is damaged: {error}") from error
     origin = about.get("origin") or {}
     rows = _rows(entries, folder, offsets, options)
     return Source(rows, len(entries), str(about.get("license", "")), origin)

@@ -9,14 +9,16 @@ import sys
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 from browser import browser_of, free_port, killable, require_browser, watched
 from PIL import Image
 from playwright.sync_api import expect, sync_playwright
-from web_annotators import AB, SET, served, token_of
+from web_annotators import AB, SET, Browser, served, token_of
 
 from onereward_jax.annotation.questions import FILE, Question, add_questions
 from onereward_jax.annotation.server import AnswerDatabase, login_link, stored_answers
 from onereward_jax.annotation.server.question_files import read_questions
+from onereward_jax.annotation.server.tables import LEASES
 from onereward_jax.annotation.web_settings import database_url
 from onereward_jax.tasks import DIMENSIONS, Task
 
@@ -294,6 +296,33 @@ def test_a_killed_browser_sends_later_what_the_server_did_not_get(playwright, wo
             ("kim", "a", "structure"): (order[0], order[1]),
             ("kim", "a", "consistency"): (order[1], order[2]),
         }
+
+
+def test_a_lost_lease_and_a_lost_session_are_told(playwright, workdir):
+    with served(workdir) as server, browser_of(playwright) as context:
+        link = link_of(server.address, workdir, "kim")
+        page, _ = opened(context, link)
+        url = database_url("", workdir)
+        with contextlib.closing(AnswerDatabase(url)) as database, database.writing() as connection:
+            connection.execute(sa.update(LEASES).values(expires_at=0.0))
+        lea = Browser(server.address, token_of(workdir, "lea"))
+        lea.answer(lea.next())
+        type_keys(page, "1", "Shift+Digit2")
+        expect(page.locator(".missing-choice")).to_contain_text("others have it now")
+        expect(page.locator("[aria-pressed=true].choice")).to_have_count(0)
+        page.get_by_label("to the start page").click()
+        page.locator(f"button[data-set={SET}]").click()
+        expect(page.locator("h1")).to_contain_text("removal quality")
+
+        order = shown(page)
+        context.clear_cookies()
+        type_keys(page, "1", "Shift+Digit2")
+        expect(page.locator(".saved")).to_have_attribute("data-state", "signed-out")
+        assert not any(name == "kim" for name, *_ in saved(workdir))
+        context.new_page().goto(link)
+        expect(page.locator(".saved")).to_have_attribute("data-state", "saved", timeout=20_000)
+        mine = {key: said for key, said in saved(workdir).items() if key[0] == "kim"}
+        assert mine == {("kim", "b", "removal_quality"): (order[0], order[1])}
 
 
 def test_the_admin_page_shows_what_was_answered(playwright, workdir):

@@ -3,7 +3,7 @@
 import { alphaChart, positionChart, seriesClass, swatch, throughputChart } from "./charts.js";
 import { button, counted, element } from "./dom.js";
 import { progressBar } from "./progress.js";
-import { ago, goldWords, percent, readAlpha, readPositions } from "./readings.js";
+import { ago, goldWords, percent, readAlpha, readPositions, twoDigits } from "./readings.js";
 import { Refused, request, session } from "./server_api.js";
 
 const EVERY = 15_000;
@@ -65,7 +65,8 @@ function agreement(dimensions) {
       ["", "answers", "alpha", ["reading", "words"], "no difference", "gold right"],
       named.map((one) => ({
         "data-dimension": one.dimension,
-        cells: [one.name, `${one.answers}`, one.alpha?.toFixed(2) ?? "", readAlpha(one.alpha),
+        cells: [one.name, `${one.answers}`, one.alpha === null ? "" : twoDigits(one.alpha),
+          readAlpha(one.alpha, one.answers),
           percent(one.share_none), goldWords(one.gold_right, one.gold_asked)],
       }))));
 }
@@ -91,8 +92,9 @@ function positions(annotators) {
   return section("Position bias",
     "Where the best picture was on the screen. Pictures are shown in random order, so every "
     + "position should come up equally often (dashed).",
-    element("div", { class: "people" }, shown.map(({ name, position_bias: bias }) => {
-      const { text, isBiased } = readPositions(bias.counts);
+    element("div", { class: "people" }, shown.map((one) => {
+      const { name, position_bias: bias } = one;
+      const { text, isBiased } = readPositions(bias.counts, one.items, one.answers);
       return element("figure", { "data-annotator": name },
         element("figcaption", {}, element("b", {}, name), " ",
           element("span", { class: isBiased ? "bad" : "soft" }, text)),

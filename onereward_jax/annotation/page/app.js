@@ -11,8 +11,8 @@ import { progressBar, SavedState } from "./progress.js";
 import { read, write } from "./safe_storage.js";
 import { restartStopwatch, secondsInView } from "./stopwatch.js";
 import { Toolbar } from "./toolbar.js";
+import { isLatestVisit, noteVisit, visitedBeside } from "./visited.js";
 
-const LONGEST_HISTORY = 500;
 const PAN = 0.12;
 
 /** The whole page over a store (`server_store.js`, `file_store.js`). */
@@ -56,7 +56,7 @@ export class App {
     const page = await homeView(this.store, {
       onstart: (set) => this.begin(set),
       onlogout: this.onlogout,
-      redraw: (words) => this.home(words),
+      redraw: (said) => this.home(said),
       told,
     });
     this.root.className = "app";
@@ -67,17 +67,10 @@ export class App {
   }
 
   async begin(set) {
-    const history = this.history(set);
     const item = await this.store.next(set);
-    if (item.done) return this.home(this.doneText());
-    const place = history.indexOf(item.item);
-    if (place >= 0) history.splice(place, 1);
-    write(this.historyPlace(set), [...history, item.item].slice(-LONGEST_HISTORY));
+    if (item.done) return this.home();
+    noteVisit(this.store.name, item);
     return this.showItem(item);
-  }
-
-  doneText() {
-    return this.store.isFile ? "All questions are answered: save the file and send it back." : "";
   }
 
   showItem(item, dimension) {
@@ -235,24 +228,19 @@ export class App {
       return this.say(`${missing} Enter again leaves it open.`);
     }
     return this.move(async () => {
-      const history = this.history(this.item.set);
-      const place = history.indexOf(item);
-      if (place >= 0 && place + 1 < history.length) {
-        const known = await this.store.open(history[place + 1]).catch(() => null);
-        if (known) return known; // otherwise its lease went to somebody else
-      }
+      const after = visitedBeside(this.store.name, this.item, 1);
+      const known = after && (await this.store.open(after).catch(() => null));
+      if (known) return known; // or its lease went to somebody else
       const found = await (this.upcoming ?? this.store.next(this.item.set, item));
-      if (!found.done) write(this.historyPlace(this.item.set),
-        [...history, found.item].slice(-LONGEST_HISTORY));
+      if (!found.done) noteVisit(this.store.name, found);
       return found;
     });
   }
 
   async back() {
     if (this.at > 0) return this.goTo(this.at - 1);
-    const history = this.history(this.item.set);
-    const place = history.indexOf(this.item.item);
-    const before = place > 0 ? history[place - 1] : this.store.before?.(this.item.item);
+    const before = visitedBeside(this.store.name, this.item, -1)
+      ?? this.store.before?.(this.item.item);
     if (!before) return this.say("This is the first item.");
     return this.move(() => this.store.open(before), true);
   }
@@ -265,7 +253,7 @@ export class App {
     try {
       const item = await find();
       if (this.item !== from) return;
-      if (!item || item.done) await this.home(this.doneText());
+      if (!item || item.done) await this.home();
       else this.showItem(item, isBack ? item.dimensions.at(-1) : undefined);
     } catch (error) {
       this.say(`${error.message}.`);
@@ -277,8 +265,7 @@ export class App {
   /** Gets the next item and its pictures while this one is still in view. */
   peek() {
     const { item } = this;
-    const history = this.history(item.set);
-    const isLast = history.at(-1) === item.item;
+    const isLast = isLatestVisit(this.store.name, item);
     const isAnswered = item.dimensions.every((one) => isComplete(this.answers[one]));
     if (!isLast || !isAnswered || this.upcoming) return;
     this.upcoming = this.store.next(item.set, item.item);
@@ -288,14 +275,6 @@ export class App {
         new Image().src = address;
       }
     }, () => { this.upcoming = null; });
-  }
-
-  history(set) {
-    return read(this.historyPlace(set)) ?? [];
-  }
-
-  historyPlace(set) {
-    return `history/${encodeURIComponent(this.store.name)}/${set}`;
   }
 
   draftPlace(dimension) {

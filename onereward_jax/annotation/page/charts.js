@@ -1,6 +1,7 @@
 // Charts as inline SVG: attributes and classes only, as the page's policy asks.
 
 import { drawn } from "./dom.js";
+import { twoDigits } from "./readings.js";
 
 const SERIES = 8;
 const HOURS = 48;
@@ -88,16 +89,17 @@ export function alphaChart(rows) {
     const words = text(left - 12, y + 4, name, { "text-anchor": "end", class: "strong" });
     if (alpha === null) return [words, text(x(0) + 8, y + 4, "not yet: needs shared items")];
     return [words, rect(Math.min(x(0), x(alpha)), y - 5, Math.abs(x(alpha) - x(0)), 10,
-      { class: "bar", rx: 2 }), text(x(Math.max(0, alpha)) + 8, y + 4, alpha.toFixed(2))];
+      { class: "bar", rx: 2 }), text(x(Math.max(0, alpha)) + 8, y + 4, twoDigits(alpha))];
   });
-  const label = rows.map(({ name, alpha }) => `${name}: ${alpha?.toFixed(2) ?? "none"}`).join(", ");
+  const label = rows.map(({ name, alpha }) => `${name}: ${alpha === null ? "none" : twoDigits(alpha)}`).join(", ");
   return chart(width, height, `Krippendorff's alpha, ${label}`,
     rect(x(0.667), top, x(1) - x(0.667), height - top - 4, { class: "band" }), ...marks, ...dots);
 }
 
 /** How often the best picture was at each position, with the share that chance gives marked. */
 export function positionChart(shares) {
-  const [width, height, bottom, top] = [240, 110, 18, 16];
+  const [width, height, bottom, top] = [240, 110, 18, 4];
+  const inside = 18; // height of the words in a bar
   const step = (width - 30) / shares.length;
   const most = Math.max(2 / shares.length, ...shares);
   const tall = (share) => ((height - bottom - top) * share) / most;
@@ -107,10 +109,11 @@ export function positionChart(shares) {
     ...shares.flatMap((share, place) => {
       const x = 8 + step * place;
       const middle = { "text-anchor": "middle" };
+      const isInside = tall(share) > inside;
       return [
         rect(x, height - bottom - tall(share), step - 6, tall(share), { class: "bar", rx: 2 }),
-        text(x + (step - 6) / 2, height - bottom - tall(share) - 4, `${Math.round(100 * share)} %`,
-          middle),
+        text(x + (step - 6) / 2, height - bottom - (isInside ? 6 : tall(share) + 4),
+          `${Math.round(100 * share)} %`, { ...middle, class: isInside ? "on-bar" : "strong" }),
         text(x + (step - 6) / 2, height - 4, `${place + 1}`, middle),
       ];
     }),

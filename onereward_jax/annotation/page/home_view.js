@@ -42,7 +42,7 @@ function setCard({ set, title, total, answered_by_me: done, left_for_me: left },
 }
 
 /** The fields for a name, and for saving and loading answers; only without a server. */
-function fileTools(store, redraw, told) {
+function fileTools(store, left, redraw, told) {
   const name = element("input", {
     id: "annotator", value: store.name, autocomplete: "name", maxlength: "60", required: true,
   });
@@ -56,6 +56,7 @@ function fileTools(store, redraw, told) {
     rename.disabled = !isNew();
   });
   const rename = button({ disabled: true, onclick: apply }, store.name ? "Change" : "Begin");
+  if (!store.name) rename.classList.add("main");
   function apply() {
     if (!isNew()) return;
     store.rename(name.value.trim(), moving.checked && !moves.hidden);
@@ -71,14 +72,14 @@ function fileTools(store, redraw, told) {
     const text = await chosenText(file);
     if (text === null) return;
     try {
-      redraw(store.importLines(text));
+      redraw({ words: store.importLines(text) });
     } catch (error) {
-      redraw(error.message);
+      redraw({ words: error.message, isWrong: true });
     }
   });
   const save = () => {
     saveAnswers(store);
-    redraw(`Saved as ${store.fileName()}: send this file back.`);
+    redraw({ words: `Saved as ${store.fileName()}: send this file back.` });
   };
   return [
     element("section", { class: "files" },
@@ -90,14 +91,20 @@ function fileTools(store, redraw, told) {
         "Your answers stay in this browser until you save them as a file. Save as often as you "
         + "like, and send the last file back."),
       element("div", { class: "row" },
-        button({ id: "save", disabled: !kept, onclick: save }, "Save answers as a file"),
+        button({ id: "save", class: left ? null : "main", disabled: !kept, onclick: save },
+          "Save answers as a file"),
         button({ id: "load", onclick: () => file.click() }, "Continue from a file"),
         file),
-      told ? element("p", { class: "told", role: "alert" }, told) : null),
+      told
+        ? element("p", { class: told.isWrong ? "told wrong" : "told", role: "alert" }, told.words)
+        : null),
   ];
 }
 
-/** The home page. `onstart(set)`; `onlogout` only with a server. */
+/**
+ * The home page. `onstart(set)`; `redraw(told)` draws it again with {words, isWrong}; `onlogout`
+ * only with a server.
+ */
 export async function homeView(store, { onstart, onlogout, redraw, told }) {
   const sets = await store.sets();
   const left = sets.reduce((sum, one) => sum + one.left_for_me, 0);
@@ -107,9 +114,11 @@ export async function homeView(store, { onstart, onlogout, redraw, told }) {
     element("p", { class: "lead" }, left || !sets.length
       ? "Compare edited pictures, one dimension at a time. The keyboard is fastest: press ? at any "
         + "time for the keys."
-      : "Everything is answered. Thank you!"),
+      : store.isFile
+        ? "Everything is answered, thank you! Save the file and send it back."
+        : "Everything is answered, thank you!"),
     canStart ? sets.map((one) => setCard(one, onstart)) : null,
-    store.isFile ? fileTools(store, redraw, told) : null,
+    store.isFile ? fileTools(store, left, redraw, told) : null,
     element("div", { class: "row" },
       store.session.admin
         ? element("a", { href: "admin", class: "button" }, "Admin page")
@@ -123,7 +132,7 @@ export function loginView(onlogin, told = "") {
   const token = element("input", {
     id: "token", type: "password", autocomplete: "off", required: true,
   });
-  const message = element("p", { class: "told", role: "alert" }, told);
+  const message = element("p", { class: "told wrong", role: "alert" }, told);
   const submit = async (event) => {
     event.preventDefault();
     const [, found] = /#token=(.+)$/.exec(token.value.trim()) ?? [null, token.value.trim()];

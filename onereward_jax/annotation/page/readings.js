@@ -1,7 +1,15 @@
 // What the numbers of the admin page say, in words.
 
+import { counted } from "./dom.js";
+
+const FEW = 30;
+
+/** A number with two digits, never "-0.00". */
+export const twoDigits = (number) => (Math.round(100 * number) / 100 + 0).toFixed(2);
+
 /** Krippendorff's own limits (Content Analysis, 2004): 0.8 reliable, 0.667 tentative. */
-export function readAlpha(alpha) {
+export function readAlpha(alpha, answers) {
+  if (alpha !== null && answers < FEW) return `fewer than ${FEW} answers: too few to tell`;
   if (alpha === null) return "not known: no question has answers of two people yet";
   if (alpha >= 0.8) return "reliable";
   if (alpha >= 0.667) return "good enough for tentative conclusions";
@@ -13,13 +21,19 @@ export function readAlpha(alpha) {
 /**
  * Whether a person prefers a position: the chi-squared test of equal shares.
  *
- * counts: how often the best picture was at each position. Returns {text, isBiased}.
+ * counts: how often the best picture was at each position. items, answers: of the person; the
+ * dimensions of an item share an order, so that only items count as independent.
+ * Returns {text, isBiased}.
  */
-export function readPositions(counts) {
+export function readPositions(counts, items, answers) {
   const total = counts.reduce((sum, one) => sum + one, 0);
-  if (total < 5 * counts.length) return { text: `${total} answers: too few to tell`, isBiased: false };
+  const independent = Math.floor((total * items) / Math.max(1, answers));
+  if (independent < 5 * counts.length) {
+    return { text: `${counted(independent, "item")}: too few to tell`, isBiased: false };
+  }
   const expected = total / counts.length;
-  const squares = counts.reduce((sum, one) => sum + (one - expected) ** 2 / expected, 0);
+  const spread = counts.reduce((sum, one) => sum + (one - expected) ** 2 / expected, 0);
+  const squares = (spread * independent) / total;
   const limits = [6.63, 9.21, 11.34, 13.28, 15.09, 16.81, 18.48, 20.09]; // p = 0.01
   const isBiased = squares > (limits[counts.length - 2] ?? Infinity);
   const most = counts.indexOf(Math.max(...counts)) + 1;

@@ -45,6 +45,7 @@ export class ServerStore {
 
   /** The next item to answer, or {done: true}. It is leased for this annotator. */
   async next(set, after = null) {
+    await this.queue.running; // or `after` does not count as answered yet
     return this.opened(
       await this.patient("POST", `/api/sets/${encodeURIComponent(set)}/next`, { after }),
     );

@@ -18,7 +18,7 @@ export class UnsentQueue {
     this.onstatus = onstatus;
     this.onrefused = onrefused;
     this.sending = null;
-    this.isRunning = false;
+    this.running = null;
   }
 
   /** Entries in the order of their making. */
@@ -51,10 +51,17 @@ export class UnsentQueue {
     return result;
   }
 
+  /** Sends everything; resolves when there is nothing left. */
+  run() {
+    this.running ??= this.sendAll().finally(() => {
+      this.running = null;
+      if (this.entries().length) this.run();
+    });
+    return this.running;
+  }
+
   /** Sends one after the other until there is nothing left; waits when the server is away. */
-  async run() {
-    if (this.isRunning) return;
-    this.isRunning = true;
+  async sendAll() {
     let tries = 0;
     let refusal = "";
     for (let [entry] = this.entries(); entry; [entry] = this.entries()) {
@@ -74,7 +81,6 @@ export class UnsentQueue {
       write(entry.storedAs, null);
     }
     this.sending = null;
-    this.isRunning = false;
     this.tell(refusal ? "refused" : "saved", refusal ? `not saved: ${refusal}` : "saved");
   }
 

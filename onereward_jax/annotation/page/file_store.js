@@ -22,6 +22,7 @@ export class FileStore {
     this.name = read("name") ?? "";
     this.onstatus = this.onrefused = this.onanswers = () => {};
     this.held = null;
+    this.writing = 0; // answers that are not on the disk yet
     if (!read("seed")) write("seed", randomName());
     const seed = read("seed");
     this.questions = questions.map((one, place) => ({
@@ -98,8 +99,12 @@ export class FileStore {
       answered_at: Date.now() / 1000,
     };
     if (write(this.place(item.item, dimension), kept) || !isLasting) {
-      this.onstatus({ state: "saving", text: "saving …", unsent: 0 });
-      return onDisk().then(() => this.tell());
+      this.writing += 1;
+      this.tell();
+      return onDisk().then(() => {
+        this.writing -= 1;
+        this.tell();
+      });
     }
     const text = "not kept: the browser has no room; save your answers as a file";
     return this.onstatus({ state: "refused", text, unsent: 0 });
@@ -236,6 +241,9 @@ export class FileStore {
 
   tell() {
     const text = isLasting ? "kept in this browser" : "kept in this page: do not close it";
-    this.onstatus({ state: isLasting ? "saved" : "waiting", text, unsent: 0 });
+    const status = this.writing
+      ? { state: "saving", text: "saving …" }
+      : { state: isLasting ? "saved" : "waiting", text };
+    this.onstatus({ ...status, unsent: 0 });
   }
 }

@@ -19,6 +19,7 @@ export class UnsentQueue {
     this.onrefused = onrefused;
     this.sending = null;
     this.running = null;
+    this.waiting = null; // what was told when the server went away
   }
 
   /** Entries in the order of their making. */
@@ -37,6 +38,8 @@ export class UnsentQueue {
     const key = randomName();
     const place = `${this.start}${String(Date.now()).padStart(15, "0")}-${key}`;
     write(place, { key, item, dimension, answer, seconds });
+    // One that is waiting already tells when this is kept too.
+    if (this.waiting) onDisk().then(() => this.waiting && this.tell(...this.waiting));
     this.run();
   }
 
@@ -70,6 +73,7 @@ export class UnsentQueue {
         this.sending = entry.storedAs;
         await send(entry);
         tries = 0;
+        this.waiting = null;
       } catch (error) {
         tries += 1;
         if (error instanceof Away || error.status === 401) await this.tellWaiting(error);
@@ -80,7 +84,7 @@ export class UnsentQueue {
       }
       write(entry.storedAs, null);
     }
-    this.sending = null;
+    this.sending = this.waiting = null;
     this.tell(refusal ? "refused" : "saved", refusal ? `not saved: ${refusal}` : "saved");
   }
 
@@ -89,10 +93,12 @@ export class UnsentQueue {
 
     const place = isLasting ? "kept in this browser" : "kept in this page: do not close it";
     if (error instanceof Away) {
-      this.tell("waiting", `${error.message}: your answers are ${place}, and sent when it is back`);
+      this.waiting = ["waiting",
+        `${error.message}: your answers are ${place}, and sent when it is back`];
     } else {
-      this.tell("signed out", `signed out: your answers are ${place}; open your link again`);
+      this.waiting = ["signed out", `signed out: your answers are ${place}; open your link again`];
     }
+    this.tell(...this.waiting);
   }
 
   tell(state, text) {

@@ -376,6 +376,21 @@ def test_a_tablet_in_the_dark_has_large_targets_and_no_sideways_scroll(playwrigh
         assert page.evaluate("document.scrollingElement.scrollWidth") <= 820
         box = page.locator(".candidate .frame").last.bounding_box()
         assert box["y"] + box["height"] < 1180 and box["width"] > 250
+        touches = context.new_cdp_session(page)
+        for kind, apart in (("Start", 20), ("Move", 40), ("Move", 60), ("End", None)):
+            points = [
+                {"x": box["x"] + 100 + side * apart, "y": box["y"] + 100, "id": number}
+                for number, side in enumerate((-1, 1))
+                if apart
+            ]
+            touches.send(
+                "Input.dispatchTouchEvent", {"type": f"touch{kind}", "touchPoints": points}
+            )
+        widths = page.locator(".stage").evaluate_all(
+            "(all) => all.map((one) => one.getBoundingClientRect().width)"
+        )
+        assert widths == pytest.approx([3 * box["width"]] * 5, rel=0.02)
+        assert page.evaluate("visualViewport.scale") == 1
         dark = page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
         assert max(map(int, dark.removeprefix("rgb(").rstrip(")").split(","))) < 60
         expect_saved(page)

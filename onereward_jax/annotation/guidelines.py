@@ -7,7 +7,7 @@ A team's folder replaces or adds to them:
     structure-good-1.png                 an example that is good in this dimension
     structure-bad-glued_edge.jpg         an example that is bad in it
 
-Dimensions of your own (`task_file`) have the words of their file until the folder has a text.
+Dimensions of your own (`task_file`) have only the words of their file until the folder has a text.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class Guideline:
     Attributes:
       title: its name in words.
       meaning: one sentence.
-      text: plain text; paragraphs, and lists of lines that start with "- ".
+      text: plain text; paragraphs, and lists of lines that start with "- "; "": none.
       good, bad: paths of example pictures.
     """
 
@@ -152,7 +152,7 @@ def read_guidelines(folder: str | Path = "") -> dict[str, Guideline]:
       ValueError: naming every file that cannot be used, with the reason.
     """
     found = {
-        name: Guideline(name.replace("_", " "), MEANINGS[name], TEXTS.get(name, MEANINGS[name]))
+        name: Guideline(name.replace("_", " "), MEANINGS[name], TEXTS.get(name, ""))
         for name in ASKED
     }
     if not folder:

@@ -14,7 +14,7 @@ export class Toolbar {
     this.tools = {
       mask: tool("mask", "Mask", "M", "mask over the source"),
       zoom: tool("zoom", "Zoom", "Z", "zoom, all pictures together"),
-      flicker: tool("flicker", "Flicker", "F", "the source in the place of the candidates"),
+      flicker: tool("flicker", "Flicker", "F", "flicker: the source in the place of the candidates"),
       guideline: tool("guideline", "Guideline", "G", "guideline of the dimension"),
       help: tool("help", "Keys", "?", "all keys"),
     };

@@ -7,6 +7,7 @@ import socket
 import subprocess
 
 import pytest
+from playwright.sync_api import expect
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
@@ -19,6 +20,8 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
+
+expect.set_options(timeout=20_000)  # on a busy machine
 
 
 def require_browser():

@@ -63,6 +63,8 @@ LONG = (
     "test_candidates_stage.py",
     "test_bucket_run.py",
     "test_compilation_cache.py",
+    "test_people_page.py",
+    "test_question_page.py",
     "test_broken_folders.py",
     "test_int8.py",
     "test_train_compile.py",

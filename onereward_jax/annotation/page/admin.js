@@ -129,4 +129,7 @@ async function refresh() {
 
 await session().catch(() => null);
 await refresh();
-setInterval(() => { if (!document.hidden) refresh(); }, EVERY);
+// Not while the keyboard is somewhere on the page: it would lose its place.
+setInterval(() => {
+  if (!document.hidden && !root.contains(document.activeElement)) refresh();
+}, EVERY);

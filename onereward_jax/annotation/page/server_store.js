@@ -5,6 +5,7 @@ import { patientRequest, request } from "./server_api.js";
 import { UnsentQueue } from "./unsent_queue.js";
 
 const RENEW_EVERY = 60_000;
+const AWAY_AFTER = 10 * 60_000; // without a key or a pointer, somebody else may have the item
 
 /**
  * The store of one session.
@@ -25,6 +26,10 @@ export class ServerStore {
     );
     this.held = null;
     this.saves = 0;
+    this.active = Date.now();
+    for (const sign of ["keydown", "pointerdown", "pointermove", "wheel"]) {
+      addEventListener(sign, () => { this.active = Date.now(); }, { passive: true });
+    }
     setInterval(() => this.renew(), RENEW_EVERY);
     addEventListener("focus", () => this.lookAgain());
   }
@@ -68,7 +73,7 @@ export class ServerStore {
   }
 
   async renew() {
-    if (!this.held || document.hidden) return;
+    if (!this.held || document.hidden || Date.now() - this.active > AWAY_AFTER) return;
     const { item } = this.held;
     // Saving tells whether the lease is still there; a network that is away is told there too.
     await request("POST", `/api/items/${encodeURIComponent(item)}/lease`).catch(() => null);

@@ -5,8 +5,10 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
+import urllib.parse
 
 import jax
 import numpy as np
@@ -213,6 +215,36 @@ def test_answers_do_not_count_for_other_pictures_and_count_again_for_theirs(
     assert file_of(context).read_bytes().startswith(answered)
     context = write_run(tmp_path, [0, 1])
     assert annotate.run(context) == {"pairs": 10, "undecided": 0, "annotators": 1}
+
+
+def test_the_folder_of_questions_has_everything_that_its_page_shows(tmp_path):
+    team = tmp_path / "team"
+    team.mkdir()
+    (team / "structure.md").write_text("Lines meet.")
+    Image.new("RGB", (4, 4)).save(team / "structure-good-#1.png")
+    write_run(tmp_path, numbers=[0])
+    context = context_of(tmp_path, web={"guidelines": str(team)})
+    with pytest.raises(WaitingForPeople):
+        annotate.run(context)
+    sent = (tmp_path / "questions").rename(tmp_path / "sent")
+    (content,) = re.findall(
+        r'type="application/json">(.*?)</script>', (sent / "index.html").read_text()
+    )
+    shown = json.loads(content)
+    paths = [
+        path
+        for one in shown["questions"]
+        for path in (one["image"], one["mask"], *one["candidates"])
+    ]
+    structure = shown["dimensions"]["structure"]
+    assert structure["guideline"] == "Lines meet." and len(structure["good"]) == 1
+    paths += map(urllib.parse.unquote, structure["good"])
+    assert len(paths) == 2 * (2 + COUNT) + 1
+    for path in paths:
+        Image.open(sent / path).verify()
+    (team / "beauty.md").write_text("x")
+    with pytest.raises(ValueError, match="web.guidelines.*\n  beauty.md: 'beauty' is not a dim"):
+        annotate.check(context)
 
 
 def test_two_candidates_that_change_places_take_their_answers_with_them(tmp_path, capsys):

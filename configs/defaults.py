@@ -51,9 +51,42 @@ def experiment() -> ConfigDict:
     models.dtype = "bfloat16"  # compute dtype: "float32" or "bfloat16"
     models.remat = "full"  # remat policy: "none", "dots", "attention", "offload" or "full"
 
+    config.curate = curate = ConfigDict()  # used if stages has "curate", or by --stage=curate
+    curate.pictures = ""  # folder of pictures to choose from, with its subfolders
+    curate.clip = ""  # CLIP to compare them with: a transformers folder, or a hub id
+    curate.batch_size = 256  # pictures per batch of CLIP
+    curate.duplicates = 0.97  # least cosine of near-duplicates, of which one stays; 2: none (ours)
+    curate.clusters = 1000  # K of K-means (ours)
+    curate.near = 8  # pictures kept per cluster, nearest to its centre (ours)
+    curate.far = 2  # pictures kept per cluster, drawn from the farther half (ours)
+    curate.rows = 1  # triplets per kept picture (ours)
+    curate.segmentation = ""  # COCO's instances JSON, or a folder of PNG masks; "": none
+    curate.words = ""  # JSON lines of words and their boxes; "": none
+    curate.captions = ""  # JSON lines of captions, beside those in .txt files; "": none
+    curate.tasks = ConfigDict()  # weights of the tasks, the paper's p_k; 0: never
+    curate.tasks.fill = 0.5
+    curate.tasks.extend_with_prompt = 0.125
+    curate.tasks.extend_without_prompt = 0.125
+    curate.tasks.removal = 0.25
+    curate.fill = ConfigDict()  # weights of the masks of fills (ours)
+    curate.fill.boxes = 1.0  # prompt: the picture's caption
+    curate.fill.strokes = 1.0  # the same
+    curate.fill.silhouettes = 2.0  # prompt: the object's category
+    curate.fill.words = 1.0  # prompt: the word
+    curate.extend = ConfigDict()  # weights of the masks of extensions (ours)
+    curate.extend.all_sides = 1.0  # borders on all sides
+    curate.extend.some_sides = 1.0  # borders on one to three sides
+    curate.removal = ConfigDict()  # weights of the masks of removals (ours)
+    curate.removal.silhouettes = 1.0  # the object's outline
+    curate.removal.boxes = 1.0  # the box around it
+    curate.area = (0.02, 0.4)  # range of a mask's area, as a share of the picture's
+    curate.border = (0.15, 0.4)  # range of an extended border, as a share of the shorter side
+    curate.grow = 0.015  # growth of outlines and their boxes, as a share of the shorter side
+    curate.sheet = 100  # clusters shown on the contact sheet
+
     config.data = data = ConfigDict()
     data.source = "folder"  # "folder": your images; "tfds": a TFDS data set; or your own plug-in
-    data.path = ""  # of the folder or the TFDS data set
+    data.path = ""  # of the folder or the TFDS data set; "stage:curate": output of that stage
     data.image_size = 1024  # height and width of a square image in pixels
     data.aspect_ratios = (1.0,)  # width / height; each image of a folder uses the nearest one
     data.small_pictures = "upscale"  # images smaller than that: "upscale" or "refuse" (ours)
@@ -72,6 +105,7 @@ def experiment() -> ConfigDict:
     candidates.train = 20000  # number of training triplets that get candidates
     candidates.test = 400  # number of test triplets, to measure the judge's accuracy
     candidates.tasks = "as_sampled"  # tasks "evenly", or "as_sampled" by rl.task_probabilities
+    candidates.chosen_by = "hash"  # triplets: by "hash", or "clusters", the folders of curate
     candidates.batch_size = 64  # images per batch
     candidates.num_steps = (10, 20, 30, 50)  # sampling steps, drawn from these
     candidates.negative_prompts = NEGATIVE_PROMPTS  # one is drawn per candidate; "": empty prompt

@@ -39,7 +39,7 @@ EXPECTED = {
     "..!!!!!!": """models.paste_back candidates.count candidates.num_steps candidates.strength
         candidates.guidance_scale candidates.true_cfg_scale candidates.guided_by
         mini.disturbed mini.disturbance""",
-    "..+!!!!!": "candidates.tasks candidates.train candidates.test",
+    "..+!!!!!": "candidates.tasks candidates.train candidates.test candidates.chosen_by",
     "...!!!!!": "mini.noise_rate mini.margin",
     "....!!!!": """reward.batch_size reward.lora.rank reward.consensus reward.undecided
         reward.between reward.mirror reward.tasks reward.vocabulary
@@ -77,6 +77,12 @@ EXPECTED = {
     "........": """data.small_pictures mesh.data mesh.fsdp mesh.tensor logging.tensorboard
         logging.wandb
         logging.profile_steps compilation_cache models.remat embed.batch_size
+        curate.pictures curate.clip curate.batch_size curate.duplicates curate.clusters curate.near
+        curate.far curate.rows curate.segmentation curate.words curate.captions curate.tasks.fill
+        curate.tasks.extend_with_prompt curate.tasks.extend_without_prompt curate.tasks.removal
+        curate.fill.boxes curate.fill.strokes curate.fill.silhouettes curate.fill.words
+        curate.extend.all_sides curate.extend.some_sides curate.removal.silhouettes
+        curate.removal.boxes curate.area curate.border curate.grow curate.sheet
         candidates.batch_size reward.microbatches reward.suffix_length reward.evaluate_every
         reward.lora.alpha reward.lora.targets
         reward.checkpoint_every reward.log_every reward.max_refused rl.microbatches

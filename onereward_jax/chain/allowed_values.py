@@ -14,7 +14,7 @@ from typing import Any
 
 from onereward_jax.annotation.labelled_pairs import CONSENSUS, UNDECIDED
 from onereward_jax.parallel.remat import POLICIES
-from onereward_jax.tasks import TASKS, Dimension
+from onereward_jax.tasks import PAPER_TASKS, TASKS, Dimension
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,6 +189,29 @@ RULES: dict[str, Rule] = {
     "models.paste_back": FLAG,
     "models.dtype": DTYPE,
     "models.remat": choice("none", *POLICIES),
+    "curate.pictures": TEXT,
+    "curate.clip": TEXT,
+    "curate.batch_size": whole(1),
+    "curate.duplicates": number(0.0, 2.0, above=True),
+    "curate.clusters": whole(1),
+    "curate.near": whole(0),
+    "curate.far": whole(0),
+    "curate.rows": whole(1),
+    "curate.segmentation": TEXT,
+    "curate.words": TEXT,
+    "curate.captions": TEXT,
+    **{f"curate.tasks.{task.value}": number(0.0) for task in PAPER_TASKS},
+    **{
+        f"curate.{kind}": number(0.0)
+        for kind in (
+            *("fill.boxes", "fill.strokes", "fill.silhouettes", "fill.words"),
+            *("extend.all_sides", "extend.some_sides", "removal.silhouettes", "removal.boxes"),
+        )
+    },
+    "curate.area": between(0.001, 0.8),
+    "curate.border": between(0.01, 0.45),
+    "curate.grow": number(0.0, 0.2),
+    "curate.sheet": whole(0),
     "data.source": NAMED,
     "data.path": TEXT,
     "data.image_size": SIDE,
@@ -203,6 +226,7 @@ RULES: dict[str, Rule] = {
     "candidates.train": whole(1),
     "candidates.test": whole(1),
     "candidates.tasks": choice("as_sampled", "evenly"),
+    "candidates.chosen_by": choice("hash", "clusters"),
     "candidates.batch_size": whole(1),
     "candidates.num_steps": each(whole(1)),
     "candidates.negative_prompts": each(TEXT),

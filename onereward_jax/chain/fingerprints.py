@@ -20,11 +20,12 @@ from ml_collections import FrozenConfigDict
 from onereward_jax.annotation.answers import what_is_said
 from onereward_jax.annotation.questions import FILE as QUESTIONS
 from onereward_jax.annotation.web_settings import database_url, has_database
-from onereward_jax.chain.base_models import MODELS, made_by
+from onereward_jax.chain.base_models import MADE, MODELS, made_by
 from onereward_jax.chain.staleness import Digest
 from onereward_jax.common.atomic_file import atomic_file
 from onereward_jax.convert import hub_commit, resolve_folder
 from onereward_jax.data.metadata_lines import METADATA, metadata_lines
+from onereward_jax.data.picture_files import PHOTOGRAPH_FILES, files_below
 from onereward_jax.parallel.progress import announce
 from onereward_jax.storage import local_path, states_below
 
@@ -41,6 +42,11 @@ MADE_HERE = "made by an earlier stage"
 
 DIGESTS = "picture_digests.json"
 """File in the work folder that caches the digests of a data folder's files."""
+
+CURATED, OUTLINES = "curated_digests.json", "outline_digests.json"
+"""The same for the pictures of `curate`, and for a folder of masks."""
+
+CACHES = (DIGESTS, CURATED, OUTLINES)
 
 
 def of_file(path: pathlib.Path) -> str:
@@ -123,6 +129,8 @@ def pictures(field: str) -> Digest:
     """
 
     def digest(config: FrozenConfigDict, workdir: pathlib.Path) -> str:
+        if field in MADE and made_by(config, field):
+            return MADE_HERE
         top = str(_value(config, field)).rstrip("/")
         metadata = local_path(f"{top}/{METADATA}")
         if not metadata.is_file():
@@ -131,25 +139,52 @@ def pictures(field: str) -> Digest:
                 "stages are up to date"
             )
         lines = metadata_lines(metadata)
-        state_of = states_below(top)
         names = sorted({name for line in lines for name in _named_files(line)})
-        known = _read_digests(workdir / DIGESTS)
-
-        def one(name: str) -> tuple[str, list[Any]]:
-            state = state_of(name)
-            if state is None:
-                return name, [0, 0, "missing"]
-            before, now = known.get(name), [state.size, state.changed]
-            if before and before[:2] == now:
-                return name, before
-            return name, [*now, of_file(local_path(top, again=False) / name)]
-
-        with concurrent.futures.ThreadPoolExecutor() as threads:
-            found = dict(threads.map(one, names))
-        if found != known and workdir.is_dir():
-            _write_digests(workdir / DIGESTS, found)
+        found = _digests_below(top, names, workdir / DIGESTS)
         rows = hashlib.sha256("\n".join(_rows(lines)).encode()).hexdigest()
-        return _of_named([(METADATA, rows), *((name, entry[2]) for name, entry in found.items())])
+        return _of_named([(METADATA, rows), *found.items()])
+
+    return digest
+
+
+def photographs(field: str) -> Digest:
+    """Fingerprint of a folder of pictures, and of the text files beside them."""
+
+    def digest(config: FrozenConfigDict, workdir: pathlib.Path) -> str:
+        if not _value(config, field):
+            return NONE
+        return _of_named(photograph_digests(config, workdir, field).items())
+
+    return digest
+
+
+def photograph_digests(
+    config: FrozenConfigDict, workdir: pathlib.Path, field: str
+) -> dict[str, str]:
+    """Name below the folder `field` -> fingerprint, of its pictures and text files.
+
+    Cached in the work folder, as those of `pictures`.
+
+    Raises:
+      FileNotFoundError: there is no such folder.
+    """
+    top = local_path(_value(config, field), again=False)
+    if not top.is_dir():
+        raise FileNotFoundError(f"config.{field}: there is no folder {_value(config, field)}")
+    return _digests_below(str(top), files_below(top, PHOTOGRAPH_FILES), workdir / CURATED)
+
+
+def file_or_masks(field: str) -> Digest:
+    """Fingerprint of the file, or of the PNG files below the folder, that `field` names."""
+    of_the_file = file(field)
+
+    def digest(config: FrozenConfigDict, workdir: pathlib.Path) -> str:
+        name = _value(config, field)
+        top = local_path(name, again=False) if name else None
+        if top is None or not top.is_dir():
+            return of_the_file(config, workdir)
+        names = files_below(top, (".png",))
+        return _of_named(_digests_below(str(top), names, workdir / OUTLINES).items())
 
     return digest
 
@@ -185,6 +220,26 @@ def _in_database(named: str, workdir: pathlib.Path, folder: str) -> list[str]:
 
     with contextlib.closing(AnswerDatabase(database_url(named, workdir))) as database:
         return list(what_is_stored(database, folder))
+
+
+def _digests_below(top: str, names: Iterable[str], cache: pathlib.Path) -> dict[str, str]:
+    """Name -> fingerprint of files in a folder; only those that have changed are read."""
+    state_of, known = states_below(top), _read_digests(cache)
+
+    def one(name: str) -> tuple[str, list[Any]]:
+        state = state_of(name)
+        if state is None:
+            return name, [0, 0, "missing"]
+        before, now = known.get(name), [state.size, state.changed]
+        if before and before[:2] == now:
+            return name, before
+        return name, [*now, of_file(local_path(top, again=False) / name)]
+
+    with concurrent.futures.ThreadPoolExecutor() as threads:
+        found = dict(threads.map(one, names))
+    if found != known and cache.parent.is_dir():
+        _write_digests(cache, found)
+    return {name: entry[2] for name, entry in found.items()}
 
 
 def _rows(lines: Iterable[str]) -> Iterable[str]:

@@ -14,7 +14,7 @@ from typing import Any
 from jax.sharding import Mesh
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from onereward_jax.chain.fingerprints import DIGESTS
+from onereward_jax.chain.fingerprints import CACHES
 from onereward_jax.chain.output_folders import OutputFolders, open_workdir
 from onereward_jax.chain.preflight import check_config, check_stages
 from onereward_jax.chain.saved_command import FILE as COMMAND
@@ -307,7 +307,7 @@ class _Chain:
         self.folders.declare(stage.name, StageRecord(STARTED, inputs))
         if self.command is not None:
             write_command(self.workdir, self.command)
-        for name in (COMMAND, DIGESTS):
+        for name in (COMMAND, *CACHES):
             self.folders.publish_file(name)
         return inputs
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from onereward_jax.chain.base_models import MODELS, made_by
+from onereward_jax.chain.base_models import MADE, made_by
 from onereward_jax.chain.plugins import fields_of
 from onereward_jax.common.config_files import flatten_config
 from onereward_jax.common.listing import first_of
@@ -176,8 +176,8 @@ def _plugin_fields(stage: Stage, config: FrozenConfigDict) -> Iterator[Fields]:
 
 
 def reads_of(stage: Stage, config: FrozenConfigDict) -> dict[str, Effect]:
-    """Earlier stages that `stage` reads, including those that make a model for it."""
-    makers = (made_by(config, leaf) for leaf in readers(stage, config) if leaf in MODELS)
+    """Earlier stages that `stage` reads, including those that make a model or data for it."""
+    makers = (made_by(config, leaf) for leaf in readers(stage, config) if leaf in MADE)
     return {name: Effect.OUTPUT for name in makers if name} | dict(stage.reads)
 
 

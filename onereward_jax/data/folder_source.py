@@ -120,8 +120,7 @@ class FolderSource:
         for name, picture in pictures.items():
             if picture.size != image.size:
                 raise RowError(f"{name} is {by(picture.size)} pixels, image {by(image.size)}")
-        height, width = nearest_bucket(image.size[::-1], self.sizes)
-        window = _window_around_mask(np.asarray(mask) >= 128, width / height)
+        (height, width), window = _crop(mask, self.sizes)
         pixels = {
             name: np.asarray(picture.resize((width, height), Image.LANCZOS, box=window))
             for name, picture in pictures.items()
@@ -174,6 +173,23 @@ class FolderSource:
             return other
 
 
+def mask_once_cropped(mask: Image.Image, sizes: Sequence[Size]) -> Bool[np.ndarray, "h w"]:
+    """The mask of an image, mode L, cropped and resized to its bucket as `FolderSource` does.
+
+    Raises:
+      RowError: the mask is empty.
+    """
+    (height, width), window = _crop(mask, sizes)
+    return np.asarray(mask.resize((width, height), Image.LANCZOS, box=window)) >= 128
+
+
+def is_small(size: tuple[int, int], sizes: Sequence[Size]) -> bool:
+    """Whether an image of this width and height must be upscaled to its bucket."""
+    height, width = nearest_bucket(size[::-1], sizes)
+    columns, lines = _window_size(size, width / height)
+    return columns < width or lines < height
+
+
 def small_rows(rows: Iterable[Row], sizes: Sequence[Size]) -> dict[int, RowError]:
     """Line number -> error of each row whose image is smaller than its bucket.
 
@@ -183,9 +199,8 @@ def small_rows(rows: Iterable[Row], sizes: Sequence[Size]) -> dict[int, RowError
     """
     found = {}
     for row in rows:
-        height, width = nearest_bucket(row.size[::-1], sizes)
-        columns, lines = _window_size(row.size, width / height)
-        if columns < width or lines < height:
+        if is_small(row.size, sizes):
+            height, width = nearest_bucket(row.size[::-1], sizes)
             found[row.line] = RowError(
                 f"image {row.image} is {by(row.size)} pixels, smaller than {width}x{height}"
             )
@@ -200,6 +215,12 @@ def _is_as_stored(picture: Image.Image, size: tuple[int, int]) -> bool:
         and picture.size == size
         and picture.getexif().get(ExifTags.Base.Orientation, 1) == 1
     )
+
+
+def _crop(mask: Image.Image, sizes: Sequence[Size]) -> tuple[Size, tuple[int, int, int, int]]:
+    """The bucket of an image, and its window that becomes the bucket. Raises RowError."""
+    height, width = nearest_bucket(mask.size[::-1], sizes)
+    return (height, width), _window_around_mask(np.asarray(mask) >= 128, width / height)
 
 
 def _window_size(size: tuple[int, int], ratio: float) -> tuple[int, int]:

@@ -88,7 +88,7 @@ def _splits(folder: pathlib.Path, photos: Sequence[str], rows: Sequence[Row]) ->
     """The split of each row; drawn from the photograph's digest if not stated."""
     named = {photo: row.split for photo, row in zip(photos, rows) if row.split is not None}
     free = sorted({photo for photo in photos if photo not in named})
-    drawn = {photo: "test" if _fraction(photo) < TEST_SHARE else "train" for photo in free}
+    drawn = {photo: split_of(photo) for photo in free}
     for split, nearest in (("test", 0), ("train", -1)):
         if free and split not in {*named.values(), *drawn.values()}:
             drawn[free[nearest]] = split
@@ -101,6 +101,11 @@ def _splits(folder: pathlib.Path, photos: Sequence[str], rows: Sequence[Row]) ->
                 'photograph, or set the field "split" of each row'
             )
     return found
+
+
+def split_of(digest: str) -> Split:
+    """The split that is drawn for a photograph with this hexadecimal digest."""
+    return "test" if _fraction(digest) < TEST_SHARE else "train"
 
 
 def _fraction(digest: str) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -202,7 +203,10 @@ def plan_candidates(
       transform: transform of finished images; None: none.
     """
     ids = triplets.column("id")
-    for row in choose_rows(triplets, ids, config[split], config.tasks, probabilities, seed):
+    groups = _folders(triplets.column("photo")) if config.chosen_by == "clusters" else None
+    for row in choose_rows(
+        triplets, ids, config[split], config.tasks, probabilities, seed, groups=groups
+    ):
         for index in range(config.count):
             rng = generator(seed, "candidate", split, ids[row], index)
             candidate = Candidate(
@@ -230,12 +234,16 @@ def choose_rows(
     tasks: str,
     probabilities: Mapping[Task, float],
     seed: int,
+    *,
+    groups: Sequence[str] | None = None,
 ) -> list[int]:
     """Draws about `count` triplets, distributed over tasks.
 
     The share of tasks without triplets goes to the others; every other task gets at least one.
     Triplets are drawn by a hash of their names, so adding a triplet replaces at most one other.
-    The paper instead selects a diverse subset by K-means on CLIP embeddings; not implemented.
+    With `groups`, one triplet of each group is drawn before a second one of any. The paper takes
+    pictures of each cluster of a K-means on CLIP embeddings: the stage `curate` has a folder for
+    each.
 
     Args:
       triplets: the data set.
@@ -244,6 +252,7 @@ def choose_rows(
       tasks: "as_sampled": in proportion to p_k; "evenly": equally many per task.
       probabilities: p_k of the tasks; sum to 1.
       seed: seed of the draw.
+      groups: group of each triplet; None: all are one group.
 
     Raises:
       ValueError: another value of `tasks`.
@@ -257,8 +266,26 @@ def choose_rows(
     for task, found in of_task.items():
         drawn = {row: generator(seed, "chosen", names[row]).random() for row in found}
         number = round(count * shares[tasks][task] / total) if found else 0
-        rows += sorted(found, key=drawn.get)[: max(number, 1)]
+        order = sorted(found, key=drawn.get)
+        if groups is not None:
+            order = _in_turns(order, groups)
+        rows += order[: max(number, 1)]
     return rows
+
+
+def _folders(photos: Sequence[str]) -> list[str]:
+    """The folder of each photograph."""
+    return [photo.rpartition("/")[0] for photo in photos]
+
+
+def _in_turns(rows: Sequence[int], groups: Sequence[str]) -> list[int]:
+    """The rows, with the first one of each group before the second one of any."""
+    seen: Counter[str] = Counter()
+    turns = {}
+    for row in rows:
+        turns[row] = seen[groups[row]]
+        seen[groups[row]] += 1
+    return sorted(rows, key=turns.get)  # stable
 
 
 def _open_store(context: StageContext) -> contextlib.AbstractContextManager:

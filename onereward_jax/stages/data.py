@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from ml_collections import FrozenConfigDict
 
+from onereward_jax.chain.base_models import made_by, made_folder
 from onereward_jax.chain.plugins import check_plugin, maker
 from onereward_jax.chain.stage import Results, StageContext
 from onereward_jax.data.aspect_buckets import bucket_sizes
@@ -33,15 +34,23 @@ def check(context: StageContext) -> None:
       ValueError: a field of `config.data` is invalid, or rows are (all are listed).
     """
     data = context.config.data
+    maker_of_it = made_by(context.config, "data.path")
+    if maker_of_it and maker_of_it not in context.config.stages:
+        raise ValueError(
+            f"config.data.path is {data.path!r}, but config.stages has no {maker_of_it!r}: add it "
+            "there, or name its folder in the work folder where it ran"
+        )
     if data.source == "tfds":
-        check_data_set(data_folder(context.config))
+        check_data_set(data_folder(context))
         return
     try:
         sizes = bucket_sizes(data.image_size, tuple(data.aspect_ratios))
     except ValueError as error:
         raise ValueError(f"config.data.{error}") from None
     if data.source == "folder":
-        folder, rows = data_folder(context.config), folder_rows(context.config, files=True)
+        if maker_of_it:
+            return  # it makes the rows, and checks them
+        folder, rows = data_folder(context), folder_rows(context, files=True)
         if data.small_pictures == "refuse":
             refuse_rows(folder, small_rows(rows, sizes))
         check_splits(folder, rows)
@@ -59,7 +68,7 @@ def run(context: StageContext) -> Results:
     data = context.config.data
     if data.source == "folder":
         source = FolderSource(
-            data_folder(context.config),
+            data_folder(context),
             data.image_size,
             tuple(data.aspect_ratios),
             data.small_pictures,
@@ -103,7 +112,7 @@ def describe(triplets: Mapping[str, Triplets]) -> list[str]:
 def open_triplets(context: StageContext, split: str) -> Triplets:
     """Opens a split of the run's data set; raises as `Triplets`."""
     if context.config.data.source == "tfds":
-        return Triplets(data_folder(context.config), split, index=context.output("data"))
+        return Triplets(data_folder(context), split, index=context.output("data"))
     try:
         return Triplets(context.output("data"), split)
     except MissingFeatures as error:
@@ -112,37 +121,40 @@ def open_triplets(context: StageContext, split: str) -> Triplets:
         ) from None
 
 
-def data_folder(config: FrozenConfigDict) -> Path:
-    """The folder `config.data.path`; expands "~".
+def data_folder(context: StageContext) -> Path:
+    """The folder `config.data.path`; expands "~". "stage:curate" is the output of that stage.
 
     Raises:
       ValueError: the field is empty.
       FileNotFoundError: there is no such folder.
     """
-    data = config.data
+    data = context.config.data
     if not data.path:
         needed = {"folder": "with metadata.jsonl", "tfds": "of the data set"}[data.source]
         raise ValueError(
             f"config.data.path is empty: config.data.source = {data.source!r} needs the folder "
             + needed
         )
-    folder = local_path(data.path, again=False)
+    if made_by(context.config, "data.path"):
+        folder = made_folder(context.config, "data.path", context.workdir)
+    else:
+        folder = local_path(data.path, again=False)
     if not folder.is_dir():
         raise FileNotFoundError(f"config.data.path is {data.path!r}: there is no such folder")
     return folder
 
 
-def folder_rows(config: FrozenConfigDict, *, files: bool = False) -> tuple[Row, ...]:
+def folder_rows(context: StageContext, *, files: bool = False) -> tuple[Row, ...]:
     """The rows of the folder for `config.data.source` = "folder"; needs no output of the stage.
 
     Args:
-      config: the full config.
+      context: of any stage.
       files: as in `read_rows`.
 
     Raises:
       FileNotFoundError, ValueError: as `data_folder` and `read_rows`.
     """
-    return read_rows(data_folder(config), files=files)
+    return read_rows(data_folder(context), files=files)
 
 
 def _write(context: StageContext, source: TripletSource) -> Mapping[int, int]:

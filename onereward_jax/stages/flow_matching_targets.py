@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 
+from onereward_jax.chain.base_models import made_by
 from onereward_jax.chain.stage import StageContext
 from onereward_jax.data.triplets import Triplets
 from onereward_jax.parallel.progress import announce
@@ -13,16 +14,17 @@ from onereward_jax.stages.data import folder_rows, open_triplets
 def check_targets_ahead(context: StageContext) -> None:
     """Like `check_targets`, as far as possible before the stage `data` has run.
 
-    Does nothing if a folder's rows are not available: only the stage `data` needs them.
+    Does nothing if a folder's rows are not available (only the stage `data` needs them), or are yet
+    to be made by a stage.
     """
     if not context.config.rl.flow_matching_weight:
         return
     known, source = True, context.config.data.source
     if source == "tfds":
         known = open_triplets(context, "train").has_target.any()
-    elif source == "folder":
+    elif source == "folder" and not made_by(context.config, "data.path"):
         with contextlib.suppress(FileNotFoundError):
-            rows = folder_rows(context.config)
+            rows = folder_rows(context)
             known = any(row.target is not None and row.split != "test" for row in rows)
     if not known:
         raise no_target(context)

@@ -30,8 +30,12 @@ Named = tuple[str, Task, str]
 """(name of a triplet, task, prompt)."""
 
 
-def check_prompts(context: StageContext) -> None:
+def check_prompts(context: StageContext, *, made: bool = False) -> None:
     """Checks the prompts of a folder or of a TFDS data set, before the chain starts.
+
+    Args:
+      context: of any stage.
+      made: a folder that a stage makes is finished; if not, it is not read.
 
     Raises:
       ValueError: prompts do not fit and are not truncated, or no question fits at all.
@@ -52,12 +56,12 @@ def check_prompts(context: StageContext) -> None:
             refuse_unfit(queries, rows, imported_folders(config)[name] / LINES)
     if "data" not in config.stages:
         return
-    if config.data.source == "folder":
+    if config.data.source == "folder" and (made or not made_by(config, "data.path")):
         with contextlib.suppress(FileNotFoundError):  # only the stage `data` needs the rows
-            rows = ((f"line {row.line}", row.task, row.prompt) for row in folder_rows(config))
-            refuse_unfit(queries, rows, data_folder(config) / METADATA)
+            rows = ((f"line {row.line}", row.task, row.prompt) for row in folder_rows(context))
+            refuse_unfit(queries, rows, data_folder(context) / METADATA)
     elif config.data.source == "tfds":
-        folder = data_folder(config)
+        folder = data_folder(context)
         triplets = {split: open_triplets(context, split) for split in ("train", "test")}
         refuse_unfit(queries, prompts_of(triplets), folder)
 

@@ -119,6 +119,29 @@ def _trained(section: str) -> tuple[Fields, ...]:
 
 STAGES: tuple[Stage, ...] = (
     Stage(
+        name="curate",
+        summary="choose pictures of a folder by CLIP and K-means, and make masks for them",
+        run=_run_module,
+        check=_check_module,
+        fields=(
+            output("models.dtype"),
+            updates("seed", "curate", "data.image_size", "data.aspect_ratios"),
+            updates("data.small_pictures"),
+            content("curate.pictures", fingerprints.photographs("curate.pictures"), effect=UPDATES),
+            content(
+                "curate.segmentation",
+                fingerprints.file_or_masks("curate.segmentation"),
+                effect=UPDATES,
+            ),
+            content("curate.words", fingerprints.file("curate.words"), effect=UPDATES),
+            content("curate.captions", fingerprints.file("curate.captions"), effect=UPDATES),
+            content("curate.clip", fingerprints.model("curate.clip")),
+            how("curate.batch_size"),
+        ),
+        resumes=True,
+        alone=True,
+    ),
+    Stage(
         name="data",
         summary="make triplets (image, mask, prompt) for every task",
         run=_run_module,
@@ -161,7 +184,7 @@ STAGES: tuple[Stage, ...] = (
         fields=(
             output("seed", "candidates", "models.dtype", "models.paste_back"),
             *EDITOR,
-            updates("candidates.train", "candidates.test"),
+            updates("candidates.train", "candidates.test", "candidates.chosen_by"),
             comes_to("candidates.tasks", _shares, effect=UPDATES),
             how("candidates.batch_size"),
             _plugin("candidates.transform"),

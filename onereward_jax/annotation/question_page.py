@@ -18,14 +18,12 @@ from urllib.parse import quote
 
 from onereward_jax.annotation.guidelines import Guideline, read_guidelines
 from onereward_jax.annotation.questions import Question
+from onereward_jax.annotation.web_settings import SETS
 from onereward_jax.common.atomic_file import atomic_file
 
 PAGE = "index.html"
 ENTRY = "annotate_from_file.js"
 """The script that starts the page; what it imports is put into the page too."""
-
-TITLES = {1: "Usable or not", 2: "Which is better?"}
-"""Titles of questions by their number of candidates; others ask for the best and the worst."""
 
 # Nothing from elsewhere, even if a question should bring a script along.
 _POLICY = (
@@ -57,7 +55,7 @@ def write_question_page(
     asked = dict.fromkeys(name for one in shown for name in one["dimensions"])
     guidelines = guidelines or read_guidelines()
     content = {
-        "title": TITLES.get(len(shown[0]["candidates"]) if shown else 0, "Best and worst"),
+        "title": SETS.get(path.parent.name, "Questions"),
         "questions": shown,
         "dimensions": {name: guidelines[name].to_json(address) for name in asked},
     }

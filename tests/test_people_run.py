@@ -168,10 +168,12 @@ def test_what_cannot_be_served_is_refused_before_the_first_stage(tmp_path, port)
         return str(told.value)
 
     assert refused(gold="x").startswith("config.annotate.web.gold: there is neither a file nor")
-    assert refused(guidelines="x").startswith("config.annotate.web.guidelines: there is neither")
+    assert refused(guidelines="x").startswith("config.annotate.web.guidelines: there is no folder")
     (tmp_path / "guide").mkdir()
     (tmp_path / "guide" / "beauty.md").touch()
-    assert "beauty.md does not begin with the name of a" in refused(guidelines=f"{tmp_path}/guide")
+    assert "beauty.md: 'beauty' is not a dimension; there" in refused(
+        guidelines=f"{tmp_path}/guide"
+    )
     assert "a database cannot be in a bucket" in refused(database="gs://bucket/people.sqlite")
     assert "cannot be opened: connection" in refused(database="postgresql://me@/x?host=/nowhere")
     write_run(tmp_path, [1])

@@ -96,19 +96,19 @@ def test_a_lease_expires_unless_it_is_renewed_and_is_lost_once_another_has_it(tm
     assert collections.Counter(one.annotator for one in found.given) == {"ann": 1, "ben": 4}
 
 
-def test_a_question_left_for_later_is_free_for_others_and_comes_last(tmp_path, database):
+def test_a_question_left_for_later_comes_last_unless_another_has_it_by_then(tmp_path, database):
     write_questions(tmp_path, 3)
-    with people(tmp_path, database, "ann", "ben") as (ann, ben):
+    with people(tmp_path, database, "ann", "ben", "cem") as (ann, ben, cem):
         first = ann.next()
         second = ann.next(first["item"])
-        assert question_numbers(first, second, ben.next()) == [0, 1, 0]
+        assert question_numbers(first, second, ben.next()) == [0, 1, 2]
         ann.answer(second)
-        third = ann.next(second["item"])
-        ann.answer(third)
-        assert question_numbers(third) == [2] and ann.next(third["item"]) is None
-        expire(database)  # ben has gone
-        assert ann.next(third["item"])["item"] == first["item"]
-        assert ann.put(first, "removal_quality", best=1, worst=0).status_code == 200
+        assert cem.next() is None
+        assert ann.next(second["item"])["item"] == first["item"]
+        expire(database)
+        assert cem.next()["item"] == first["item"]
+        assert ann.put(first, "removal_quality", best=1, worst=0).status_code == 409
+        assert question_numbers(ann.next()) == [2]
 
 
 def test_gold_questions_are_for_everyone_and_others_for_as_many_as_the_overlap_says(

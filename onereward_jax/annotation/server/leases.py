@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from onereward_jax.annotation.server.database import AnswerDatabase, record
 from onereward_jax.annotation.server.question_files import Item
-from onereward_jax.annotation.server.tables import ITEMS, JUDGEMENTS, LEASES, SERVED
+from onereward_jax.annotation.server.tables import ITEMS, LEASES, SERVED
 from onereward_jax.annotation.web_settings import WebSettings
 
 
@@ -42,8 +42,6 @@ class Leases:
         """
         with self._database.writing() as connection:
             begun = self._unfinished(connection, set_name, annotator)
-            if after in begun:
-                self._release(connection, after, annotator)
             chosen = next(iter(self._later(connection, begun, after, annotator)), None)
             if chosen is None:
                 chosen = self._new(connection, set_name, annotator)
@@ -181,15 +179,6 @@ class Leases:
             connection.execute(sa.insert(LEASES).values(new))
             record(connection, "lease", who, item=item, order=order)
         return end
-
-    def _release(self, connection: sa.Connection, item: str, annotator: int) -> None:
-        """Ends the lease of a question that was left for later without any answer."""
-        answered = sa.exists().where(
-            JUDGEMENTS.c.item == LEASES.c.item, JUDGEMENTS.c.annotator == LEASES.c.annotator
-        )
-        mine = (LEASES.c.item == item) & (LEASES.c.annotator == annotator)
-        left = sa.update(LEASES).where(mine, ~answered).values(expires_at=time.time() - 1.0)
-        connection.execute(left)
 
 
 def _draw(item: str, annotator: int) -> bytes:

@@ -26,12 +26,16 @@ from typing import TYPE_CHECKING
 
 from onereward_jax.annotation.web_settings import SETS, WebSettings, has_database
 from onereward_jax.chain.saved_command import saved_config
+from onereward_jax.common.periodic_thread import call_periodically
 from onereward_jax.common.user_errors import CommandParser, run_command
 from onereward_jax.stages.people_answers import web_settings
-from onereward_jax.storage import is_bucket
+from onereward_jax.storage import BucketFolder, WorkingCopy, copies_folder, is_bucket
 
 if TYPE_CHECKING:
     from onereward_jax.annotation.server import AnswerDatabase
+
+FETCH_SECONDS = 60.0
+"""How often the questions of a work folder in a bucket are fetched."""
 
 
 def parser() -> CommandParser:
@@ -73,7 +77,7 @@ def serve(options: argparse.Namespace) -> None:
     for one in (signal.SIGTERM, signal.SIGINT):
         signal.signal(one, lambda *_: stop.set())
     check_server(settings)
-    with serving(settings) as server:
+    with _questions_kept_up(settings), serving(settings) as server:
         if warning := traffic_warning(settings):
             print(warning, flush=True)
         print(f"serving {settings.run} at {server.address}", flush=True)
@@ -136,13 +140,32 @@ COMMANDS = {
 
 
 def _settings(options: argparse.Namespace) -> WebSettings:
+    """The settings of the run; of one in a bucket, the questions are in a copy on this host."""
     if is_bucket(options.workdir):
-        raise ValueError(
-            f"--workdir={options.workdir} is a bucket: the pages of people are served from a local "
-            "work folder"
-        )
+        run = options.workdir.rstrip("/")
+        return web_settings(saved_config(run), _copy_of(run).local, run)
     workdir = Path(options.workdir).expanduser().resolve()
     return web_settings(saved_config(workdir), workdir, str(workdir))
+
+
+def _copy_of(run: str) -> WorkingCopy:
+    """A copy of its own, beside that of a run on this host."""
+    bucket = BucketFolder(run)
+    return WorkingCopy(bucket, copies_folder() / "people" / bucket.url.removeprefix("gs://"))
+
+
+def _questions_kept_up(settings: WebSettings) -> contextlib.AbstractContextManager[None]:
+    """Fetches the questions from a bucket, now and every minute; does nothing without a bucket."""
+    if not is_bucket(settings.run):
+        return contextlib.nullcontext()
+    copy = _copy_of(settings.run)
+
+    def fetch() -> None:
+        for folder in SETS:
+            copy.fetch(folder)
+
+    fetch()
+    return call_periodically(fetch, FETCH_SECONDS, "questions in the bucket")
 
 
 @contextlib.contextmanager

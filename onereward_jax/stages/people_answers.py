@@ -24,7 +24,7 @@ from onereward_jax.annotation.web_settings import (
 )
 from onereward_jax.chain.stage import StageContext
 from onereward_jax.stages.ask_people import answers_path
-from onereward_jax.storage import local_path
+from onereward_jax.storage import is_bucket, local_path
 
 
 def read_all_answers(
@@ -82,10 +82,13 @@ def web_settings(config: FrozenConfigDict, workdir: Path, run: str) -> WebSettin
       run: the work folder as its user names it.
 
     Raises:
-      ValueError: the database cannot be where the config says.
+      ValueError: the database cannot be where the config says, or the work folder is in a bucket
+        and the config names none.
       FileNotFoundError: the gold answers or the guidelines do not exist.
     """
     web = config.annotate.web
+    if is_bucket(run):
+        require_database(config, run)
     gold, guidelines = (local_path(web[name]) if web[name] else None for name in _PATHS)
     for name, path in zip(_PATHS, (gold, guidelines)):
         if path is not None and not path.exists():
@@ -100,6 +103,15 @@ def web_settings(config: FrozenConfigDict, workdir: Path, run: str) -> WebSettin
         guidelines=guidelines,
         **{name: web[name] for name in _PLAIN},
     )
+
+
+def require_database(config: FrozenConfigDict, place: str) -> None:
+    """Raises ValueError unless the config names a database, for a work folder in a bucket."""
+    if not config.annotate.web.database:
+        raise ValueError(
+            f"config.annotate.web.database is empty, but the work folder {place} is in a bucket, "
+            "where no database can be: name a local file or the URL of a PostgreSQL server"
+        )
 
 
 _PATHS = ("gold", "guidelines")

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from onereward_jax.chain.stage import StageContext
 from onereward_jax.parallel.preemption import stop_points
 from onereward_jax.parallel.progress import announce, progress_bar
-from onereward_jax.stages.people_answers import web_settings
+from onereward_jax.stages.people_answers import require_database, web_settings
 
 POLL_SECONDS = 1.0
 """How often answers are counted, at most; a tenth of the time at most is spent on it."""
@@ -30,12 +30,8 @@ def check_web(context: StageContext) -> None:
     from onereward_jax.annotation.server import check_server
 
     folders = context.folders
-    if folders.keeps_lines and not context.config.annotate.web.database:
-        raise ValueError(
-            f"config.annotate.web.database is empty, but the work folder "
-            f"{folders.place(context.workdir)} is in a bucket, where no database can be: name a "
-            "local file or the URL of a PostgreSQL server"
-        )
+    if folders.keeps_lines:
+        require_database(context.config, folders.place(context.workdir))
     check_server(web_settings(context.config, context.workdir, run_name(context)))
 
 

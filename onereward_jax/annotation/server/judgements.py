@@ -134,7 +134,9 @@ class Judgements:
         answered = connection.execute(count).scalar_one()
         leased = (LEASES.c.item == item.name) & (LEASES.c.annotator == who.number)
         finished = answered == len(item.question.dimensions)
-        connection.execute(sa.update(LEASES).where(leased).values(finished=finished))
+        change = sa.update(LEASES).where(leased, LEASES.c.finished != finished)
+        if connection.execute(change.values(finished=finished)).rowcount:
+            self._leases.close(connection, item.name)
         return answered
 
 

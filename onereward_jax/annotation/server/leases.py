@@ -67,6 +67,15 @@ class Leases:
             raise LeaseLost("your time for this question is over, and others have it now")
         return self._lease(connection, item, annotator, who)
 
+    def close(self, connection: sa.Connection, item: str) -> None:
+        """Marks a question, or no longer, after an annotator has finished it or undone that."""
+        finished = sa.select(sa.func.count()).select_from(LEASES)
+        finished = finished.where(LEASES.c.item == item, LEASES.c.finished).scalar_subquery()
+        mine = SERVED.c.run == self._settings.run  # other runs have another overlap
+        enough = mine & ~SERVED.c.gold & (finished >= self._settings.overlap)
+        served = sa.update(SERVED).where(SERVED.c.item == item)
+        connection.execute(served.values(closed=enough))
+
     def order(self, item: Item, annotator: int) -> list[int] | None:
         """The candidate at each shown position; None if the annotator has not begun the item."""
         with self._database.reading() as connection:
@@ -95,7 +104,7 @@ class Leases:
         """Questions that the annotator has not begun and that have a free place, in order."""
         mine = sa.exists().where(LEASES.c.item == SERVED.c.item, LEASES.c.annotator == annotator)
         places = self._taken(SERVED.c.item) < self._settings.overlap
-        chosen = self._served(set_name).where(~mine, SERVED.c.gold | places)
+        chosen = self._served(set_name).where(~SERVED.c.closed, ~mine, SERVED.c.gold | places)
         return chosen.order_by(SERVED.c.rank)
 
     def _free(self, connection: sa.Connection, item: str) -> bool:

@@ -135,7 +135,8 @@ class QuestionFiles:
         described, served = [], []
         for rank, one in enumerate(items.values()):
             row = dict(item=one.name, set=one.set)
-            served.append(row | dict(run=self._settings.run, rank=rank, gold=one.name in gold))
+            place = dict(run=self._settings.run, rank=rank, gold=one.name in gold, closed=False)
+            served.append(row | place)
             described.append(
                 row
                 | dict(
@@ -155,13 +156,22 @@ class QuestionFiles:
                     _change_dimensions(connection, row)
             mine = SERVED.c.run == self._settings.run
             before = connection.execute(sa.select(SERVED).where(mine).order_by(SERVED.c.rank))
-            if [dict(row) for row in before.mappings()] == served:
+            if [dict(row) | {"closed": False} for row in before.mappings()] == served:
                 served = []
             else:
                 connection.execute(sa.delete(SERVED).where(mine))
             for table, rows in ((ITEMS, new), (SERVED, served)):
                 for start in range(0, len(rows), CHUNK):
                     connection.execute(sa.insert(table), rows[start : start + CHUNK])
+            self._close(connection)
+
+    def _close(self, connection: sa.Connection) -> None:
+        """Marks the questions that enough annotators have finished; `overlap` may have changed."""
+        finished = sa.select(LEASES.c.item).where(LEASES.c.finished).group_by(LEASES.c.item)
+        enough = finished.having(sa.func.count() >= self._settings.overlap)
+        closed = SERVED.c.item.in_(enough) & ~SERVED.c.gold
+        mine = sa.update(SERVED).where(SERVED.c.run == self._settings.run)
+        connection.execute(mine.values(closed=closed))
 
 
 def read_questions(path: Path) -> list[Question]:

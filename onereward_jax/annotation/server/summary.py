@@ -6,11 +6,11 @@ Everything is computed from the current answers; those that were changed are in 
 from __future__ import annotations
 
 import collections
-import dataclasses
+import functools
 import json
 import statistics
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import krippendorff
 import numpy as np
@@ -24,8 +24,7 @@ from onereward_jax.annotation.web_settings import SETS, WebSettings
 HOUR = 3600
 
 
-@dataclasses.dataclass(frozen=True)
-class _Row:
+class _Row(NamedTuple):
     """An answer with its question and the order of the pictures that its annotator saw."""
 
     item: str
@@ -111,8 +110,14 @@ def _answers(connection: sa.Connection, run: str) -> Iterable[_Row]:
             usable=None if row.usable is None else bool(row.usable),
             seconds=row.seconds,
             answered_at=row.answered_at,
-            order=tuple(json.loads(row.order)),
+            order=_order(row.order),
         )
+
+
+@functools.cache
+def _order(text: str) -> tuple[int, ...]:
+    """A stored order; there are few different ones."""
+    return tuple(json.loads(text))
 
 
 def _progress(connection: sa.Connection, settings: WebSettings, name: str) -> dict[str, Any]:

@@ -43,9 +43,11 @@ SERVED = sa.Table(
     sa.Column("set", sa.String(32), nullable=False),
     sa.Column("rank", sa.Integer, nullable=False),
     sa.Column("gold", sa.Boolean, nullable=False),
-    sa.Index("served_in_order", "run", "set", "gold", "rank"),
+    sa.Column("closed", sa.Boolean, nullable=False),
+    sa.Index("served_in_order", "run", "set", "closed", "gold", "rank"),
 )
-"""The questions in a work folder now, in the order of its files."""
+"""The questions in a work folder now, in the order of its files. `closed`: enough annotators have
+finished it; a question that is not marked may have enough too."""
 
 ANNOTATORS = sa.Table(
     "annotators",

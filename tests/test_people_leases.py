@@ -111,6 +111,21 @@ def test_a_question_left_for_later_comes_last_unless_another_has_it_by_then(tmp_
         assert question_numbers(ann.next()) == [2]
 
 
+def test_a_page_that_asks_ahead_twice_gets_one_question_and_each_keeps_its_number(
+    tmp_path, database
+):
+    write_questions(tmp_path, 3)
+    with people(tmp_path, database, "ann", "ben") as (ann, ben):
+        first = ann.next()
+        ann.answer(first)
+        ahead = [ann.next(first["item"]) for _ in range(2)]
+        assert ahead[0]["item"] == ahead[1]["item"] and ahead[0]["number"] == 2
+        assert ann.http.get(f"/api/items/{first['item']}").json()["number"] == 1
+        last = ben.next()
+        assert question_numbers(first, *ahead, last) == [0, 1, 1, 2]
+        assert (last["number"], last["total"]) == (1, 3)
+
+
 def test_gold_questions_are_for_everyone_and_others_for_as_many_as_the_overlap_says(
     tmp_path, database
 ):

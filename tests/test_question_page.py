@@ -279,6 +279,27 @@ def test_a_killed_browser_has_every_answer_that_it_told_to_be_kept(playwright, q
     }
 
 
+def test_a_browser_that_keeps_nothing_says_so_and_saves_files(playwright, questions, tmp_path):
+    folder, made = questions
+    with browser_of(playwright) as context:
+        context.add_init_script(
+            """for (const name of ["localStorage", "sessionStorage", "indexedDB"]) {
+                Object.defineProperty(window, name, { get() { throw new Error("refused"); } });
+            }"""
+        )
+        page, complaints = begun(context, folder)
+        order = shown_colours(page)
+        type_keys(page, "1", "Shift+Digit2", "Enter", "0", "Enter", "Backspace")
+        expect(page.get_by_label("structure: best 1, worst 2")).to_be_visible()
+        expect(page.locator(".saved")).to_have_text("kept in this page: do not close it")
+        given = saved_answers(page, folder, made, tmp_path)
+        assert complaints == []
+    assert {key: (one.best, one.worst) for key, one in given.items()} == {
+        ("train/a", "structure"): (order[0], order[1]),
+        ("train/a", "consistency"): (None, None),
+    }
+
+
 def test_a_saved_file_continues_in_another_browser(playwright, questions, tmp_path):
     folder, made = questions
     with browser_of(playwright) as context:

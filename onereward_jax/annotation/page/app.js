@@ -8,7 +8,7 @@ import { homeView, saveAnswers } from "./home_view.js";
 import { ItemView } from "./item_view.js";
 import { actionOf } from "./keys.js";
 import { progressBar, SavedState } from "./progress.js";
-import { read, write } from "./safe_storage.js";
+import { read, readTab, write, writeTab } from "./safe_storage.js";
 import { restartStopwatch, secondsInView } from "./stopwatch.js";
 import { Toolbar } from "./toolbar.js";
 import { isLatestVisit, noteVisit, visitedBeside } from "./visited.js";
@@ -39,7 +39,7 @@ export class App {
   /** Shows the item that was in view before a reload, or the home page. */
   async start() {
     this.store.start();
-    const at = JSON.parse(sessionStorage.getItem("onereward/at") ?? "null");
+    const at = readTab("at");
     if (at && at.name === this.store.name) {
       const item = await this.store.open(at.item).catch(() => null);
       if (item) return this.showItem(item, at.dimension);
@@ -51,7 +51,7 @@ export class App {
 
   async home(told) {
     this.leaveItem();
-    sessionStorage.removeItem("onereward/at");
+    writeTab("at", null);
     this.store.hold(null);
     const page = await homeView(this.store, {
       onstart: (set) => this.begin(set),
@@ -208,8 +208,8 @@ export class App {
 
   goTo(place) {
     this.at = place;
-    sessionStorage.setItem("onereward/at", JSON.stringify(
-      { name: this.store.name, item: this.item.item, dimension: this.dimension }));
+    const { name } = this.store;
+    writeTab("at", { name, item: this.item.item, dimension: this.dimension });
     restartStopwatch();
     this.say("");
     this.guideline.show(this.store.session.dimensions[this.dimension]);

@@ -80,3 +80,22 @@ export function onOtherTab(listener) {
     if (event.key?.startsWith(PREFIX)) listener(bare(event.key));
   });
 }
+
+/** What this tab alone remembers; null if there is nothing or the browser refuses. */
+export function readTab(key) {
+  try {
+    return JSON.parse(sessionStorage.getItem(PREFIX + key));
+  } catch {
+    return null;
+  }
+}
+
+/** Stores something for this tab alone, if the browser allows it; null removes it. */
+export function writeTab(key, value) {
+  try {
+    if (value === null) sessionStorage.removeItem(PREFIX + key);
+    else sessionStorage.setItem(PREFIX + key, JSON.stringify(value));
+  } catch {
+    // A reload then starts at the start page.
+  }
+}

@@ -116,6 +116,15 @@ def test_a_cookie_is_not_for_scripts_or_other_sites_and_a_revoked_token_ends_it(
     ]  # fmt: skip
 
 
+def test_one_browser_may_be_logged_in_to_two_servers_of_a_machine(workdir, ann, tmp_path):
+    write_questions(tmp_path, 1)
+    with served(tmp_path) as other:
+        ben = Browser(other.address, token_of(tmp_path, "ben"))
+        for cookie in ann.http.cookies.jar:  # they have the same host
+            ben.http.cookies.jar.set_cookie(cookie)
+        assert ben.session()["name"] == "ben" and len(ben.http.cookies.jar) == 2
+
+
 def test_writes_need_the_csrf_token_our_origin_and_our_host_name(server, ann):
     path, body = f"/api/sets/{SET}/next", {"after": None}
     for token in ("", "x", "é"):

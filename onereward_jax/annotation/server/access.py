@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import hmac
 
 from fastapi import HTTPException, Request
@@ -12,8 +13,6 @@ from onereward_jax.annotation.server.database import AnswerDatabase
 from onereward_jax.annotation.server.protection import RateLimit
 from onereward_jax.annotation.web_settings import WebSettings
 
-COOKIE = "onereward_session"
-
 
 @dataclasses.dataclass(frozen=True)
 class Access:
@@ -22,6 +21,7 @@ class Access:
     database: AnswerDatabase
     logins: RateLimit
     writes: RateLimit
+    cookie: str
     secure: bool
 
     @classmethod
@@ -31,12 +31,14 @@ class Access:
             database,
             logins=RateLimit(settings.logins_per_minute),
             writes=RateLimit(settings.writes_per_minute),
+            # Cookies do not know ports: two servers on one machine need two names.
+            cookie=f"onereward_{hashlib.sha256(database.secret.encode()).hexdigest()[:8]}",
             secure=settings.url.startswith("https://"),
         )
 
     def session(self, request: Request) -> Session:
         """The session of a request. Raises HTTPException 401."""
-        found = session_of(self.database, request.cookies.get(COOKIE, ""))
+        found = session_of(self.database, request.cookies.get(self.cookie, ""))
         if found is None:
             raise HTTPException(401, "log in with the link that you were given")
         return found

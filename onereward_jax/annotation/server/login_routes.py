@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from pydantic import BaseModel, Field
 
-from onereward_jax.annotation.server.access import COOKIE, Access, address_of
+from onereward_jax.annotation.server.access import Access, address_of
 from onereward_jax.annotation.server.annotators import SESSION_SECONDS, Session, log_in, log_out
 
 
@@ -30,7 +30,7 @@ def login_routes(access: Access) -> APIRouter:
             raise HTTPException(401, "this link is not valid, or no longer: ask for a new one")
         response = Response(status_code=204)
         response.set_cookie(
-            COOKIE,
+            access.cookie,
             cookie,
             max_age=int(SESSION_SECONDS),
             httponly=True,
@@ -43,7 +43,9 @@ def login_routes(access: Access) -> APIRouter:
     def logout(session: Annotated[Session, Depends(access.writer)], request: Request) -> Response:
         log_out(access.database, session, address_of(request))
         response = Response(status_code=204)
-        response.delete_cookie(COOKIE, httponly=True, samesite="strict", secure=access.secure)
+        response.delete_cookie(
+            access.cookie, httponly=True, samesite="strict", secure=access.secure
+        )
         return response
 
     return routes

@@ -61,7 +61,9 @@ def test_the_folder_of_a_run_holds_its_store_and_pictures_bit_by_bit(run, folder
             original = run / "candidates" / pictures[one.id, index]
             assert (folder / each.picture.path).read_bytes() == original.read_bytes()
         assert Image.open(folder / one.image.path).size == (SIZE, SIZE)
-        assert one.split == one.id.partition("/")[0] and one.source == one.image.pixels
+        assert one.split == one.id.partition("/")[0]
+    photographs = {one.source: one.image.pixels for one in comparisons}
+    assert len(photographs) == 4, "each with several masks and tasks"
     about = read_about(folder)
     assert about["license"] == "cc-by-4.0" and about["origin"]["format"] == "run"
     counts = about["counts"]

@@ -15,7 +15,7 @@ from onereward_jax.annotation import Candidate, Preference, PreferenceStore
 from onereward_jax.annotation.comparisons import Judgement
 from onereward_jax.annotation.given_comparisons import Given, Row
 from onereward_jax.annotation.given_pictures import GivenPicture, picture_in
-from onereward_jax.annotation.picture_digests import pixel_digest, source_digest
+from onereward_jax.annotation.picture_digests import source_digest
 from onereward_jax.chain.saved_command import read_command
 from onereward_jax.common.config_files import load_config
 from onereward_jax.data.example import SPLITS, RowError
@@ -95,6 +95,13 @@ def _rows(
         for row, name in enumerate(found.column("id"))
     }
     prompts = {split: found.column("prompt") for split, found in triplets.items()}
+    photos = {split: found.column("photo") for split, found in triplets.items()}
+    # A photograph is named by the first of its triplets, whose names are digests: file names such
+    # as 0.png are those of other photographs in another run.
+    sources: dict[str, str] = {}
+    for split, found in triplets.items():
+        for name, photo in zip(found.column("id"), photos[split]):
+            sources[photo] = min(name, sources.get(photo, name))
     for group in groups:
         name = group[0].triplet_id
         if name not in places:  # left over from earlier data
@@ -110,7 +117,7 @@ def _rows(
                 prompt=prompts[split][row],
                 split=split,
                 id=name,
-                source=pixel_digest(pixels["image"]),
+                source=sources[photos[split][row]],
                 image=_encoded("image.png", pixels["image"]),
                 mask=_encoded("mask.png", pixels["mask"][..., 0]),
                 candidates=tuple(picture_in(folder, "picture", one.picture) for one in group),

@@ -60,6 +60,7 @@ LONG = (
     "test_attention.py",
     "test_vae.py",
     "test_training_loop.py",
+    "test_curate.py",
     "test_candidates_stage.py",
     "test_bucket_run.py",
     "test_compilation_cache.py",

@@ -16,7 +16,7 @@ from PIL import Image
 
 import onereward_jax
 from onereward_jax.chain import fingerprints
-from onereward_jax.chain.staleness import Action, compare, identity, leaves, stage_inputs
+from onereward_jax.chain.staleness import Action, compare, identity, leaves, reads_of, stage_inputs
 from onereward_jax.common.config_files import load_config
 from onereward_jax.reward.query_template import PACKAGED
 from onereward_jax.stages import STAGES
@@ -135,7 +135,7 @@ def inputs(config: ConfigDict, workdir: pathlib.Path) -> dict[str, dict]:
     """Of every stage of the config."""
     frozen, found, identities = FrozenConfigDict(config), {}, {}
     for stage in (TABLE[name] for name in config.stages):
-        earlier = {name: identities[name] for name in stage.reads if name in found}
+        earlier = {name: identities[name] for name in reads_of(stage, frozen) if name in found}
         found[stage.name] = stage_inputs(stage, frozen, workdir, earlier)
         identities[stage.name] = identity(stage, frozen, found[stage.name])
     return found

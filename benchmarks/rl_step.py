@@ -1,6 +1,6 @@
 """Wall-clock time of the RL step at the mini world's sizes, in total and per part.
 
-    python benchmarks/rl_step.py [--devices 2] [--repeats 10]
+    python benchmarks/rl_step.py [--devices 2] [--repeats 10] [--dimensions 4 1] [--no-parts]
 
 A policy of 2.4 M parameters, a judge of 1.0 M, 8 pictures of 64x64, 20 reference and 15 policy
 steps with classifier-free guidance, judged in 4 dimensions and in 1. Weights are random; the time
@@ -21,6 +21,8 @@ from typing import Any
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--devices", type=int, default=1, help="virtual CPU devices")
 parser.add_argument("--repeats", type=int, default=10, help="timed repetitions; the median counts")
+parser.add_argument("--dimensions", type=int, nargs="+", default=(4, 1), help="4, 1 or both")
+parser.add_argument("--parts", action=argparse.BooleanOptionalAction, default=True)
 ARGUMENTS = parser.parse_args()
 os.environ["XLA_FLAGS"] = (
     f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={ARGUMENTS.devices}"
@@ -208,15 +210,18 @@ def main() -> None:
         jax.random.key(SEED)
     )
     frozen = Frozen(other.transformer, params.vae, judge)
-    print(f"{os.cpu_count()} CPU cores, {jax.device_count()} devices, batch {BATCH}, {SIDE}x{SIDE}")
+    card = jax.devices()[0].device_kind
+    print(
+        f"{os.cpu_count()} CPU cores, {jax.device_count()} x {card}, batch {BATCH}, {SIDE}x{SIDE}"
+    )
     for name, tree in (("policy", params.transformer), ("vae", params.vae), ("judge", judge)):
         print(f"{name:7}{sum(leaf.size for leaf in jax.tree.leaves(tree)) / 1e6:6.2f} M parameters")
-    for dimensions in (MAX_DIMENSIONS, 1):
+    for dimensions in ARGUMENTS.dimensions:
         batch = shard_batch(make_batch(queries, dimensions), mesh)
         arguments = (models, config, frozen, params.transformer, batch, mesh)
         compiling, step = step_times(*arguments)
         print(f"\n{dimensions} dimension(s): {step:.3f} s a step, compiled in {compiling:.1f} s")
-        for name, part in part_times(*arguments):
+        for name, part in part_times(*arguments) if ARGUMENTS.parts else ():
             print(f"  {name:28}{part:8.3f} s  {part / step:6.1%}", flush=True)
 
 

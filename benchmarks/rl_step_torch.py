@@ -1,6 +1,6 @@
 """The baseline of rl_step.py: the same step in eager torch, without optimisations.
 
-    python benchmarks/rl_step_torch.py [--repeats 10]
+    python benchmarks/rl_step_torch.py [--repeats 10] [--device cuda]
 
 diffusers' and transformers' own classes read the mini models; 8 pictures of 64x64, 20 reference and
 15 policy steps with classifier-free guidance, judged in 4 dimensions and in 1, with a full query
@@ -96,14 +96,20 @@ def main() -> None:
     """Prints the seconds of a step in 4 dimensions and in 1."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=10, help="timed steps; the median counts")
-    repeats = parser.parse_args().repeats
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    arguments = parser.parse_args()
+    repeats, device = arguments.repeats, torch.device(arguments.device)
     torch.manual_seed(0)
+    torch.set_float32_matmul_precision("high")  # TF32 on GPUs, as JAX's default
     folder = importlib.resources.files("onereward_jax") / "mini" / "models"
     vae = AutoencoderKL.from_pretrained(folder / "editor" / "vae").requires_grad_(False)
     policy = FluxTransformer2DModel.from_pretrained(folder / "editor" / "transformer")
     reference, average = (copy.deepcopy(policy).requires_grad_(False) for _ in range(2))
     judge = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder / "judge")
     judge.requires_grad_(False)
+    for model in (vae, policy, reference, average, judge):
+        model.to(device)
+    torch.set_default_device(device)
     processor = ImageProcessor(min_pixels=PIXELS, max_pixels=PIXELS)
     queries = QueryTokenizer(
         AutoTokenizer.from_pretrained(folder / "judge"),
@@ -156,13 +162,19 @@ def main() -> None:
             for kept, new in zip(average.parameters(), policy.parameters(), strict=True):
                 kept.lerp_(new, 1 - EMA_DECAY)
 
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+    def wait() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {device}")
     for dimensions in (MAX_DIMENSIONS, 1):
         step(dimensions)
         times = []
         for _ in range(repeats):
+            wait()
             start = time.perf_counter()
             step(dimensions)
+            wait()
             times.append(time.perf_counter() - start)
         median = sorted(times)[len(times) // 2]
         print(f"{dimensions} dimension(s): {median:.3f} s a step", flush=True)

@@ -296,15 +296,17 @@ def test_all_annotators_count_and_the_run_says_how_far_they_agree(tmp_path, caps
     write_lines(answers / "ben.jsonl", [lines[0] | {"best": 1, "worst": 0}])
     write_lines(answers / "eve.jsonl", [lines[0] | {"best": None, "worst": None}])
     assert annotate.run(context) == {
-        "pairs": 3, "undecided": 1, "annotators": 3, "alike": "33.3 %", "kappa": -0.5
+        "pairs": 3, "undecided": 1, "annotators": 3, "alike": "33.3 %", "alpha": 0.0
     }  # fmt: skip
-    told = "questions with multiple answers: 1; equal pairs of answers: 33.3 %; Fleiss"
+    told = "multiple answers: 1; equal pairs of answers: 33.3 %; Krippendorff's alpha: 0.0"
     assert told in capsys.readouterr().out
     found = json.loads((context.folder / "agreement.json").read_text())
     assert found["annotators"] == ["ann", "ben", "eve"]
     (cell,) = found["cells"]
     assert (cell["task"], cell["dimension"]) == ("removal", "removal_quality")
-    assert cell["rate"] == pytest.approx(1 / 3) and cell["cohen_kappa"] == 0.0
+    assert cell["rate"] == pytest.approx(1 / 3) and cell["alpha"] == pytest.approx(0.0)
+    # ann and ben: the other one and ∅ are a draw; eve, for whom ∅ is half right
+    assert cell["one_against_others"] == {"pairs": 1, "accuracy": 0.5}
     who = collections.Counter(one.annotator for one in preferences(context))
     assert who == {"ann": 2, "ben": 1, "eve": 1}
 

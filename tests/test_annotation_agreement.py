@@ -6,29 +6,29 @@ import numpy as np
 import pytest
 
 from onereward_jax.annotation import Preference, agreement_by_dimension
-from onereward_jax.annotation.agreement import cohen_kappa, fleiss_kappa
+from onereward_jax.annotation.agreement import agreement_of, one_against_others
 from onereward_jax.tasks import Dimension, Task
 
-
-def test_cohen_kappa_of_a_two_by_two_table():
-    # 20 both yes, 5 yes/no, 10 no/yes, 15 both no: p_o = 0.7, p_e = 0.5
-    first = ["yes"] * 25 + ["no"] * 25
-    second = ["yes"] * 20 + ["no"] * 5 + ["yes"] * 10 + ["no"] * 15
-    assert cohen_kappa(first, second) == pytest.approx(0.4)
+CELL = (Task.FILL, Dimension.STRUCTURE)
 
 
-def test_fleiss_kappa_of_his_worked_example():
-    # ten subjects, five categories, fourteen raters: the table on Wikipedia's page, 0.210
-    rows = """0 0 0 0 14|0 2 6 4 2|0 0 3 5 6|0 3 9 2 0|2 2 8 1 1|7 7 0 0 0|3 2 6 3 0
-    |2 5 3 2 2|6 5 2 1 0|0 2 2 3 7"""
-    counts = np.array([[int(n) for n in row.split()] for row in rows.split("|")])
-    assert fleiss_kappa(counts) == pytest.approx(0.210, abs=5e-4)
+def test_alpha_of_the_published_example_with_missing_answers():
+    # Krippendorff (2011), "Computing Krippendorff's Alpha-Reliability", C: nominal, 0.743
+    rows = ["1 2 3 3 2 1 4 1 2 . . .", "1 2 3 3 2 2 4 1 2 5 . 3", ". 3 3 3 2 3 4 2 2 5 1 .",
+            "1 2 3 3 2 4 4 1 2 5 1 ."]  # fmt: skip
+    items = {
+        str(item): {str(rater): said for rater, said in enumerate(answers) if said != "."}
+        for item, answers in enumerate(zip(*(row.split() for row in rows)))
+    }
+    found = agreement_of(items)
+    assert found.alpha == pytest.approx(0.743, abs=5e-4)
+    assert (found.triplets, found.annotators) == (11, 4)
 
 
-def test_kappa_is_undefined_when_nobody_varies():
-    assert math.isnan(cohen_kappa([1, 1], [1, 1]))
-    assert math.isnan(fleiss_kappa(np.array([[3, 0], [3, 0]])))
-    assert math.isnan(fleiss_kappa(np.array([[1, 0]])))
+def test_agreement_is_undefined_where_nobody_shares_or_nobody_varies():
+    assert math.isnan(agreement_of({"t": {"a": 1}}).rate)
+    same = agreement_of({"t": {"a": 1, "b": 1}, "u": {"a": 1, "b": 1}})
+    assert same.rate == 1.0 and math.isnan(same.alpha)
 
 
 def _answers(task, dimension, table):
@@ -41,24 +41,38 @@ def test_agreement_is_counted_per_task_and_dimension():
     same = [{"a": (0, 1), "b": (0, 1)}, {"a": (2, 1), "b": (2, 1)}, {"a": (None, None)}]
     apart = [{"a": (0, 1), "b": (1, 0), "c": (0, 1)}, {"a": (None, None), "b": (2, 0)}]
     found = agreement_by_dimension(
-        [
-            *_answers(Task.FILL, Dimension.STRUCTURE, same),
-            *_answers(Task.REMOVAL, Dimension.REMOVAL_QUALITY, apart),
-        ]
+        [*_answers(*CELL, same), *_answers(Task.REMOVAL, Dimension.REMOVAL_QUALITY, apart)]
     )
-    full = found[Task.FILL, Dimension.STRUCTURE]
-    assert (full.triplets, full.annotators, full.rate) == (2, 2, 1.0)
-    assert full.cohen_kappa == full.fleiss_kappa == 1.0
+    full = found[CELL]
+    assert (full.triplets, full.annotators, full.rate, full.alpha) == (2, 2, 1.0, 1.0)
     part = found[Task.REMOVAL, Dimension.REMOVAL_QUALITY]
     assert (part.triplets, part.annotators) == (2, 3)
     assert part.rate == pytest.approx(1 / 4)  # three pairs of answers, then one
-    assert part.fleiss_kappa < 0.25
+    assert part.alpha < 0.25
     assert len(found) == 2
 
 
 def test_random_answers_agree_at_chance():
-    rng = np.random.default_rng(0)
-    counts = rng.multinomial(4, [0.25] * 4, size=4000)
-    assert abs(fleiss_kappa(counts)) < 0.02
-    draws = rng.integers(0, 4, (2, 4000)).tolist()
-    assert abs(cohen_kappa(*draws)) < 0.03
+    draws = np.random.default_rng(0).integers(0, 4, (4000, 3))
+    items = {str(item): dict(zip("abc", row)) for item, row in enumerate(draws.tolist())}
+    assert abs(agreement_of(items).alpha) < 0.02
+
+
+def test_one_annotator_is_measured_against_the_majority_of_the_others():
+    """a and b agree, c errs: right, right, wrong; c's others agree, those of a and b do not."""
+    table = [{"a": (0, 1), "b": (0, 1), "c": (0, 1)}, {"a": (0, 1), "b": (0, 1), "c": (1, 0)}]
+    found = one_against_others(_answers(*CELL, table))[CELL]
+    assert (found.pairs, found.accuracy) == (4, 0.75)
+    undecided = [{"a": (None, None), "b": (2, 0), "c": (2, 0)}]
+    found = one_against_others(_answers(*CELL, undecided))[CELL]
+    assert (found.pairs, found.accuracy) == (1, 0.5)  # a; with a, b's and c's others disagree
+    apart = [{"a": (2, 3), "b": (0, 1)}]  # no opinion on the other's pair
+    assert one_against_others(_answers(*CELL, apart)) == {}
+
+
+def test_annotators_who_err_at_a_known_rate_are_as_accurate_as_that():
+    """Right with probability 0.8 about two candidates; the majority of twenty is right."""
+    right = np.random.default_rng(0).random((400, 21)) < 0.8
+    table = [{str(a): (0, 1) if ok else (1, 0) for a, ok in enumerate(row)} for row in right]
+    found = one_against_others(_answers(*CELL, table))[CELL]
+    assert found.accuracy == pytest.approx(0.8, abs=0.02)

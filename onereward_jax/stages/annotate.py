@@ -21,7 +21,12 @@ import numpy as np
 from PIL import Image
 
 from onereward_jax.annotation import Candidate, Preference, PreferenceStore
-from onereward_jax.annotation.agreement import Agreement, agreement_by_dimension, overall_agreement
+from onereward_jax.annotation.agreement import (
+    Agreement,
+    agreement_by_dimension,
+    one_against_others,
+    overall_agreement,
+)
 from onereward_jax.annotation.annotator_interface import Annotator, Asked
 from onereward_jax.annotation.answers import Answers
 from onereward_jax.annotation.picture_digests import question_digest
@@ -49,6 +54,8 @@ QUESTIONS = "questions"
 """Folder in the work folder with the questions to people and their images."""
 
 AGREEMENT = "agreement.json"
+ONE = "one_against_others"
+"""The file, and the key of `agreement.OneAgainstOthers` in its cells."""
 
 
 class _Group(NamedTuple):
@@ -270,9 +277,14 @@ def _preferences_of_people(
 def _tell_agreement(context: StageContext, preferences: Sequence[Preference]) -> Results:
     """Writes `AGREEMENT` and announces the annotator agreement."""
     annotators = sorted({one.annotator for one in preferences})
-    overall = overall_agreement(preferences)
+    overall, alone = overall_agreement(preferences), one_against_others(preferences)
     cells = [
-        {"task": task.value, "dimension": dimension.value, **_finite(found)}
+        {
+            "task": task.value,
+            "dimension": dimension.value,
+            **_finite(found),
+            ONE: vars(alone[task, dimension]) if (task, dimension) in alone else None,
+        }
         for (task, dimension), found in agreement_by_dimension(preferences).items()
     ]
     content = {"annotators": annotators, "overall": _finite(overall), "cells": cells}
@@ -281,12 +293,12 @@ def _tell_agreement(context: StageContext, preferences: Sequence[Preference]) ->
     results: dict[str, str | int | float] = {"annotators": len(annotators)}
     if overall.triplets:
         results["alike"] = f"{100 * overall.rate:.1f} %"
-        if not math.isnan(overall.fleiss_kappa):
-            results["kappa"] = round(overall.fleiss_kappa, 2)
+        if not math.isnan(overall.alpha):
+            results["alpha"] = round(overall.alpha, 2)
         announce(
             f"annotate: {len(annotators)} annotators; questions with multiple answers: "
-            f"{overall.triplets}; equal pairs of answers: {results['alike']}; Fleiss' "
-            f"kappa: {results.get('kappa', 'undefined')}"
+            f"{overall.triplets}; equal pairs of answers: {results['alike']}; "
+            f"Krippendorff's alpha: {results.get('alpha', 'undefined')}"
         )
     return results
 

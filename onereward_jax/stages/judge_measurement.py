@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -9,10 +10,16 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float32
 
+from onereward_jax.annotation.labelled_pairs import UNDECIDED_LABEL
 from onereward_jax.chain.stage import Results
 from onereward_jax.data.pipeline import same_size_parts
 from onereward_jax.evaluation.intervals import counted
 from onereward_jax.evaluation.judge_accuracy import judge_accuracy_table
+from onereward_jax.evaluation.judge_calibration import (
+    accuracy_by_agreement,
+    calibration,
+    symmetrized,
+)
 from onereward_jax.parallel import gather, replicate
 from onereward_jax.stages.pair_source import PairSource
 from onereward_jax.tasks import OWN, Task
@@ -29,30 +36,38 @@ def measure_judge(
 
     Args:
       ask: the judge's answers to a batch with the fields of `pairs`.
-      pairs: held-out pairs; those with label 0.5 have no right answer and are left out.
+      pairs: held-out pairs; those with label 0.5 have no right answer and count for the
+        calibration only.
       batch_size: pairs per batch.
       mesh: the mesh.
 
     Returns:
-      rows: one per task and dimension, with the fields of `JudgeAccuracy`.
+      rows: one per task and dimension, with the fields of `JudgeAccuracy`. calibration: a
+      `Calibration` over all pairs. by_agreement: `AgreedShare`s, if pairs have several annotators.
     """
-    probabilities = _probabilities(ask, pairs, batch_size, mesh)
-    decided = [index for index, pair in enumerate(pairs.pairs) if pair.decided]
-    turns = [1 if pairs.pairs[index].label > 0.5 else -1 for index in decided]
-    winner_first, loser_first = np.array(
-        [probabilities[index, ::turn] for index, turn in zip(decided, turns)]
-    ).T
-    table = judge_accuracy_table(
-        [pairs.pairs[index].task for index in decided],
-        [pairs.pairs[index].dimension for index in decided],
-        winner_first,
-        loser_first,
+    first, second = _probabilities(ask, pairs, batch_size, mesh).T
+    label, share, votes = (
+        np.array([getattr(pair, name) for pair in pairs.pairs])
+        for name in ("label", "share", "votes")
     )
-    rows = [
-        {"task": task.value, "dimension": dimension.value, **vars(found)}
-        for (task, dimension), found in table.items()
-    ]
-    return {"rows": rows}
+    better = symmetrized(first, second)
+    chosen = [pair for pair in pairs.pairs if pair.decided]
+    decided, firsts = label != UNDECIDED_LABEL, label > UNDECIDED_LABEL
+    table = judge_accuracy_table(
+        [pair.task for pair in chosen],
+        [pair.dimension for pair in chosen],
+        np.where(firsts, first, second)[decided],
+        np.where(firsts, second, first)[decided],
+    )
+    agreed = accuracy_by_agreement(better, label, share, votes)
+    return {
+        "rows": [
+            {"task": task.value, "dimension": dimension.value, **vars(found)}
+            for (task, dimension), found in table.items()
+        ],
+        "calibration": dataclasses.asdict(calibration(better, label)),
+        "by_agreement": [dataclasses.asdict(one) for one in agreed],
+    }
 
 
 def _probabilities(

@@ -149,6 +149,6 @@ def _annotators(given: Sequence[Answer]) -> str:
     text = f", by {len(names)} annotator{'s' * (len(names) > 1)}"
     if agreed.triplets:
         text += f"; {100 * agreed.rate:.0f} % of the pairs of answers to a question are equal"
-        if not math.isnan(agreed.fleiss_kappa):
-            text += f" (kappa {agreed.fleiss_kappa:.2f})"
+        if not math.isnan(agreed.alpha):
+            text += f" (Krippendorff's alpha {agreed.alpha:.2f})"
     return text

@@ -152,6 +152,9 @@ def experiment() -> ConfigDict:
     reward.log_every = 10  # steps between log entries
     reward.max_refused = 10  # NaN or Inf steps after which the run stops
 
+    config.label_curve = label_curve = ConfigDict()  # a stage to add to config.stages
+    label_curve.shares = (0.125, 0.25, 0.5)  # of the source pictures, to train a judge on each
+
     config.rl = rl = ConfigDict()
     rl.algorithm = "frozen"  # reference (Algorithm 1), "dynamic" (2), or a plug-in of your own
     rl.steps = 8000  # updates of the policy

@@ -11,12 +11,19 @@ import pytest
 
 from onereward_jax.evaluation import Comparison, ImageMetrics, JudgeAccuracy, Verdict, good_same_bad
 from onereward_jax.evaluation.gains_by_dimension import Gain, gains
+from onereward_jax.evaluation.judge_calibration import (
+    AgreedShare,
+    LabelPoint,
+    Share,
+    calibration,
+)
 from onereward_jax.evaluation.picture_table import GAP, HEADER, LABEL
 from onereward_jax.evaluation.report import (
     Agreed,
     ByPeople,
     Curve,
     GridRow,
+    JudgeTrust,
     ReportInputs,
     remarks,
     write_report,
@@ -80,7 +87,12 @@ def synthetic_inputs(title: str = "Policy <mini> & base") -> ReportInputs:
         },
         about={"base": "FLUX.1-Fill", "policy": "the moving average after 400 steps"},
         triplets=dict.fromkeys(TASKS, (80, 80)),
-        agreement={key: Agreed(2, 40, 0.8, 0.6) for key in keys},
+        agreement={key: Agreed(2, 40, 0.8, 0.6, Share(30, 0.85)) for key in keys},
+        trust=JudgeTrust(
+            calibration(np.linspace(0.5, 0.99, 200), 1.0 * (np.arange(200) % 4 > 0)),
+            [AgreedShare(40, 0.9, "all agree"), AgreedShare(10, 0.6, "fewer agree")],
+            [LabelPoint(200, 0.6 + 0.1 * n, 100 * 2**n, 30 * 2**n) for n in range(3)],
+        ),
         people=by_people(comparisons),
         settings={"rl": {"steps": 400, "learning_rate": 1e-5}, "tasks": ["fill"], "note": None},
     )

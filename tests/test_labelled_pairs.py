@@ -13,6 +13,7 @@ from onereward_jax.annotation.labelled_pairs import (
     read_pairs,
     write_pairs,
 )
+from onereward_jax.stages.label_curve import part_of
 from onereward_jax.tasks import Dimension, Task
 
 CELL = (Task.FILL, Dimension.STRUCTURE)
@@ -83,6 +84,21 @@ def test_no_difference_gives_as_many_equal_pairs_as_a_decision(consensus, betwee
         seen.update(frozenset(pair[3:5]) for pair in found)
     assert len(seen) == 6 and min(seen.values()) > 60 * len(decided) / 6 / 3
     assert labels([NONE], count=2, **rules)[0].label == 0.5
+
+
+def test_parts_of_the_pairs_are_nested_and_split_by_source():
+    fields = ("train", "s", *CELL, "", "candidates", "a.png", "b.png", (16, 16), 1.0, 1, 1.0)
+    one = LabelledPair(*fields)
+    pairs = [dataclasses.replace(one, source=f"s{number % 40}") for number in range(120)]
+    whole = part_of(pairs, 1.0, seed=0)
+    assert whole == pairs
+    for share, sources in ((0.5, 20), (0.25, 10), (0.01, 1)):
+        part = part_of(pairs, share, seed=0)
+        kept = {pair.source for pair in part}
+        assert len(kept) == sources and len(part) == 3 * sources
+        assert all(pair in whole for pair in part)
+        whole = part
+    assert part_of(pairs, 0.25, seed=1) != part_of(pairs, 0.25, seed=0)
 
 
 def test_pairs_are_read_as_they_are_written_and_a_bad_line_is_named(tmp_path):

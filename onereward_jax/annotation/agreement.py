@@ -37,6 +37,10 @@ class Agreement:
     alpha: float
 
 
+ONE_AGAINST_OTHERS = "one_against_others"
+"""Key of `OneAgainstOthers` in a run's agreement.json."""
+
+
 @dataclasses.dataclass(frozen=True)
 class OneAgainstOthers:
     """How often one annotator agrees with the majority of the others (leave-one-out).

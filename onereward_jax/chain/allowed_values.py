@@ -258,6 +258,7 @@ RULES: dict[str, Rule] = {
     "reward.suffix_length": whole(1),
     "reward.unfit_prompts": choice("refuse", "cut"),
     "reward.evaluate_every": whole(1),
+    "label_curve.shares": each(number(0.0, 1.0, above=True)),
     **_training("rl"),
     "rl.algorithm": NAMED,
     "rl.reward": NAMED,

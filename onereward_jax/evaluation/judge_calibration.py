@@ -1,4 +1,4 @@
-"""Is the judge right as often as it is sure? Reliability curve, ECE, accuracy by agreement."""
+"""How far to trust the judge: reliability curve, ECE, accuracy by agreement and by labels."""
 
 from __future__ import annotations
 
@@ -59,6 +59,14 @@ class AgreedShare(Share):
     """Accuracy on pairs of similar agreement; `annotators` describes it, see `LEVELS`."""
 
     annotators: str
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelPoint(Share):
+    """Accuracy of a judge trained on `labels` pairs of `sources` source pictures."""
+
+    labels: int
+    sources: int
 
 
 def symmetrized(

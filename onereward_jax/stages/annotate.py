@@ -22,6 +22,7 @@ from PIL import Image
 
 from onereward_jax.annotation import Candidate, Preference, PreferenceStore
 from onereward_jax.annotation.agreement import (
+    ONE_AGAINST_OTHERS,
     Agreement,
     agreement_by_dimension,
     one_against_others,
@@ -54,8 +55,6 @@ QUESTIONS = "questions"
 """Folder in the work folder with the questions to people and their images."""
 
 AGREEMENT = "agreement.json"
-ONE = "one_against_others"
-"""The file, and the key of `agreement.OneAgainstOthers` in its cells."""
 
 
 class _Group(NamedTuple):
@@ -283,7 +282,9 @@ def _tell_agreement(context: StageContext, preferences: Sequence[Preference]) ->
             "task": task.value,
             "dimension": dimension.value,
             **_finite(found),
-            ONE: vars(alone[task, dimension]) if (task, dimension) in alone else None,
+            ONE_AGAINST_OTHERS: vars(alone[task, dimension])
+            if (task, dimension) in alone
+            else None,
         }
         for (task, dimension), found in agreement_by_dimension(preferences).items()
     ]

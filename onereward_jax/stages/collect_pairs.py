@@ -41,9 +41,7 @@ def collect_pairs(context: StageContext) -> dict[str, list[LabelledPair]]:
     if is_writer():
         write_pairs(context.folder / PAIRS, _all_pairs(context))
     context.share(PAIRS)
-    found: dict[str, list[LabelledPair]] = {split: [] for split in SPLITS}
-    for pair in read_pairs(context.folder / PAIRS):
-        found[pair.split].append(pair)
+    found = pairs_by_split(context.folder / PAIRS)
     for split, pairs in found.items():
         if not any(pair.decided for pair in pairs):
             where = "config.reward.preferences"
@@ -67,6 +65,14 @@ def _all_pairs(context: StageContext) -> Iterator[LabelledPair]:
     for line in crop_notes(config):
         announce(line)
     yield from imported_pairs(config, {split: pair_rules(config, split) for split in SPLITS}, own)
+
+
+def pairs_by_split(path: Path) -> dict[str, list[LabelledPair]]:
+    """The pairs of a file; raises as `read_pairs`."""
+    found: dict[str, list[LabelledPair]] = {split: [] for split in SPLITS}
+    for pair in read_pairs(path):
+        found[pair.split].append(pair)
+    return found
 
 
 def picture_folders(context: StageContext) -> Mapping[str, Path]:

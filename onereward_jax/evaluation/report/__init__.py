@@ -6,8 +6,18 @@ from onereward_jax.evaluation.report.report_data import (
     ByPeople,
     Curve,
     GridRow,
+    JudgeTrust,
     ReportInputs,
 )
 from onereward_jax.evaluation.report.warnings import remarks
 
-__all__ = ["Agreed", "ByPeople", "Curve", "GridRow", "ReportInputs", "remarks", "write_report"]
+__all__ = [
+    "Agreed",
+    "ByPeople",
+    "Curve",
+    "GridRow",
+    "JudgeTrust",
+    "ReportInputs",
+    "remarks",
+    "write_report",
+]

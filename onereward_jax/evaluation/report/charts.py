@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from onereward_jax.evaluation.gsb import GoodSameBad
-from onereward_jax.evaluation.report.report_data import Curve
+from onereward_jax.evaluation.report.report_data import Curve, JudgeTrust
 from onereward_jax.tasks import OWN, TASKS, Dimension, Task
 
 INK = "#010203"
@@ -113,6 +113,36 @@ def gsb_bars(results: Mapping[Task, GoodSameBad], name: str) -> str:
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
         figure.legend(loc="outside lower center", ncols=3, fontsize=8, handlelength=1)
+        return _svg(figure)
+
+
+def trust_curves(trust: JudgeTrust) -> str:
+    """Reliability of the judge's probabilities, and accuracy by the number of labels; "" if none.
+
+    With 95 % Wilson intervals.
+    """
+    bins = trust.calibration.bins if trust.calibration else ()
+    sure = ("right by confidence", "confidence", [100 * one.confidence for one in bins], bins)
+    labels = [one.labels for one in trust.by_labels]
+    learnt = ("accuracy by training pairs", "training pairs", labels, trust.by_labels)
+    panels = [panel for panel in (sure, learnt) if panel[-1]]
+    if not panels:
+        return ""
+    with _drawing("trust", len(panels)) as (figure, drawn):
+        for (title, axis, places, shares), axes in zip(panels, drawn):
+            heights = np.array([100 * one.accuracy for one in shares])
+            ends = 100 * np.array([one.interval for one in shares]).T
+            axes.errorbar(places, heights, np.abs(ends - heights), fmt="o-", markersize=3,
+                          color=DIMENSION_COLOURS[Dimension.STRUCTURE], linewidth=1.2,
+                          elinewidth=0.8)  # fmt: skip
+            axes.set(title=title, xlabel=axis, ylabel="right, %")
+            if shares is bins:
+                axes.plot((50, 100), (50, 100), color=INK, linewidth=0.6, linestyle=(0, (4, 4)))
+                axes.set(xlabel="confidence, %", xlim=(49, 101))
+            else:
+                axes.set_xscale("log", base=2)
+                axes.set_xticks(places, [f"{place:,}" for place in places])
+                axes.minorticks_off()
         return _svg(figure)
 
 

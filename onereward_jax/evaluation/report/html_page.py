@@ -25,6 +25,7 @@ from onereward_jax.evaluation.report.charts import (
     gsb_bars,
     monitor_curves,
     reward_curves,
+    trust_curves,
     window,
 )
 from onereward_jax.evaluation.report.picture_sheet import picture_sheet, shown_columns
@@ -93,6 +94,7 @@ def render(inputs: ReportInputs) -> str:
         usable_tasks=lambda usable, task: any(task in cells for cells in usable.values()),
         reward_chart=reward_curves(inputs.rewards) if inputs.rewards else "",
         reward_ends={key: summarize_curve(curve) for key, curve in inputs.rewards.items()},
+        trust_chart=trust_curves(inputs.trust),
         monitor_chart=monitor_curves(inputs.monitors) if inputs.monitors else "",
         gsb_charts={name: gsb_bars(results, name) for name, results in inputs.gsb.items()},
         metric_titles=[METRIC_COLUMNS[name][0] for name in metrics],

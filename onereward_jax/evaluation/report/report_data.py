@@ -13,6 +13,12 @@ from onereward_jax.evaluation.gains_by_dimension import Gain
 from onereward_jax.evaluation.gsb import GoodSameBad
 from onereward_jax.evaluation.image_metrics import ImageMetrics
 from onereward_jax.evaluation.judge_accuracy import JudgeAccuracy
+from onereward_jax.evaluation.judge_calibration import (
+    AgreedShare,
+    Calibration,
+    LabelPoint,
+    Share,
+)
 from onereward_jax.evaluation.usability import Usability
 from onereward_jax.tasks import Dimension, Task
 
@@ -54,14 +60,30 @@ class GridRow:
 class Agreed:
     """Agreement of `annotators` on `triplets` answered by several of them.
 
-    `rate` in [0, 1]: share of equal answers. `kappa` in [-1, 1]: Fleiss' kappa, 0 at chance,
-    None if undefined.
+    `rate` in [0, 1]: share of equal answers. `alpha`: Krippendorff's alpha, 1 if all agree, 0 at
+    chance, None if undefined. `alone`: one annotator's accuracy against the majority of the others.
     """
 
     annotators: int
     triplets: int
     rate: float
-    kappa: float | None
+    alpha: float | None
+    alone: Share | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class JudgeTrust:
+    """What is known about the judge besides its accuracy; see `evaluation.judge_calibration`.
+
+    Attributes:
+      calibration: None if it was not measured.
+      by_agreement: accuracy by how many annotators agree, if there are several.
+      by_labels: accuracy by the number of training pairs, if the stage `label_curve` ran.
+    """
+
+    calibration: Calibration | None = None
+    by_agreement: Sequence[AgreedShare] = ()
+    by_labels: Sequence[LabelPoint] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +116,7 @@ class ReportInputs:
       about: text on what was compared, when, and with which settings.
       triplets: task -> (triplets requested, triplets found).
       agreement: between annotators, if there are several.
+      trust: calibration and more of the judge.
       people: their answers to blinded questions; None if there are none.
     """
 
@@ -109,4 +132,5 @@ class ReportInputs:
     about: Mapping[str, str] = dataclasses.field(default_factory=dict)
     triplets: Mapping[Task, tuple[int, int]] = dataclasses.field(default_factory=dict)
     agreement: Mapping[tuple[Task, Dimension], Agreed] = dataclasses.field(default_factory=dict)
+    trust: JudgeTrust = JudgeTrust()
     people: ByPeople | None = None

@@ -56,6 +56,7 @@ def summarize(inputs: ReportInputs) -> dict[str, Any]:
             for task, (asked, found) in inputs.triplets.items()
         },
         "agreement": agreement,
+        "trust": inputs.trust,
         "people": people,
     }
     return _json(summary)

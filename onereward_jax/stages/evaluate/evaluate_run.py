@@ -6,7 +6,7 @@ from onereward_jax.chain.stage import Results, StageContext
 from onereward_jax.evaluation.gains_by_dimension import gains
 from onereward_jax.evaluation.gsb import Comparison, Verdict, good_same_bad
 from onereward_jax.evaluation.intervals import counted
-from onereward_jax.evaluation.report import ReportInputs, remarks, write_report
+from onereward_jax.evaluation.report import JudgeTrust, ReportInputs, remarks, write_report
 from onereward_jax.parallel import is_writer
 from onereward_jax.parallel.progress import announce
 from onereward_jax.stages.data import open_triplets
@@ -30,8 +30,10 @@ from onereward_jax.stages.evaluate.report_contents import (
     picture_grids,
     read_curves,
     read_judge_table,
+    read_trust,
     task_metrics,
 )
+from onereward_jax.stages.label_curve import CURVE
 from onereward_jax.stages.make_reward import needs_judge
 from onereward_jax.stages.settings import plain
 from onereward_jax.tasks import TASKS
@@ -115,6 +117,11 @@ def run(context: StageContext) -> Results:
             task: (config.triplets[task.value], sum(one is task for one in tasks.values()))
             for task in TASKS
         },
+        trust=read_trust(
+            context.output("reward") / "accuracy.json", context.output("label_curve") / CURVE
+        )
+        if own.is_dir()
+        else JudgeTrust(),
         agreement=read_agreement(context.output("annotate") / "agreement.json"),
         people=people.counted(seed) if people is not None else None,
     )

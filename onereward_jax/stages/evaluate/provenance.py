@@ -6,10 +6,12 @@ import datetime
 import json
 from pathlib import Path
 
+from onereward_jax.annotation.agreement import ONE_AGAINST_OTHERS
 from onereward_jax.chain.saved_command import FILE as COMMAND
 from onereward_jax.chain.saved_command import read_command
 from onereward_jax.chain.stage import StageContext
 from onereward_jax.chain.stage_record import read_record
+from onereward_jax.evaluation.judge_calibration import Share
 from onereward_jax.evaluation.report import Agreed
 from onereward_jax.stages.make_reward import needs_judge
 from onereward_jax.tasks import Dimension, Task
@@ -67,7 +69,11 @@ def read_agreement(path: Path) -> dict[tuple[Task, Dimension], Agreed]:
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     return {
         (Task(cell["task"]), Dimension(cell["dimension"])): Agreed(
-            cell["annotators"], cell["triplets"], cell["rate"], cell["fleiss_kappa"]
+            cell["annotators"],
+            cell["triplets"],
+            cell["rate"],
+            cell["alpha"],
+            Share(**cell[ONE_AGAINST_OTHERS]) if cell[ONE_AGAINST_OTHERS] else None,
         )
         for cell in cells
         if cell["triplets"]

@@ -13,7 +13,13 @@ import numpy as np
 from onereward_jax.data.triplets import Triplets
 from onereward_jax.evaluation.image_metrics import ImageMetrics, mean_metrics, measure
 from onereward_jax.evaluation.judge_accuracy import JudgeAccuracy
-from onereward_jax.evaluation.report import Curve, GridRow
+from onereward_jax.evaluation.judge_calibration import (
+    AgreedShare,
+    Bin,
+    Calibration,
+    LabelPoint,
+)
+from onereward_jax.evaluation.report import Curve, GridRow, JudgeTrust
 from onereward_jax.stages.evaluate.compared_edits import Pictures
 from onereward_jax.tasks import DIMENSIONS, TASKS, Dimension, Task
 
@@ -52,6 +58,19 @@ def read_judge_table(path: Path) -> dict[tuple[Task, Dimension], JudgeAccuracy]:
         cell = Task(row.pop("task")), Dimension(row.pop("dimension"))
         table[cell] = JudgeAccuracy(**row)
     return table
+
+
+def read_trust(accuracy: Path, label_curve: Path) -> JudgeTrust:
+    """Calibration and more of the judge, from the stages `reward` and `label_curve`."""
+    found = json.loads(accuracy.read_text())
+    measured = found.get("calibration")  # not by earlier versions
+    calibration = None
+    if measured:
+        bins = tuple(Bin(**one) for one in measured.pop("bins"))
+        calibration = Calibration(**measured, bins=bins)
+    by_agreement = [AgreedShare(**one) for one in found.get("by_agreement", ())]
+    points = json.loads(label_curve.read_text())["points"] if label_curve.is_file() else ()
+    return JudgeTrust(calibration, by_agreement, [LabelPoint(**one) for one in points])
 
 
 def task_metrics(

@@ -163,7 +163,7 @@ def test_the_page_is_whole_and_loads_nothing(report):
     assert parsed.images == 5 * 2 * len(TASKS)
     assert len(parsed.headings) == 9
     assert "Policy &lt;mini&gt; &amp; base" in text
-    assert text.count("<svg") == 3
+    assert text.count("<svg") == 4
 
 
 def test_charts_take_the_colour_of_the_page(report):
@@ -186,6 +186,10 @@ def test_the_summary_holds_every_figure(report):
         assert np.array(found["points"]).shape == (len(curve.steps), 2)
     (gsb,) = summary["gsb"].values()
     assert gsb["fill"]["good"] + gsb["fill"]["same"] + gsb["fill"]["bad"] == 80
+    trust = summary["trust"]
+    assert trust["calibration"]["pairs"] == 200 and len(trust["calibration"]["bins"]) == 10
+    assert [point["labels"] for point in trust["by_labels"]] == [100, 200, 400]
+    assert summary["agreement"]["fill"]["structure"]["alone"] == {"pairs": 30, "accuracy": 0.85}
     people = summary["people"]
     assert list(people["gsb"]["policy"]["fill"]) == [*DIMENSIONS[Task.FILL], "overall"]
     assert people["usable"]["base"]["fill"]["share"] == pytest.approx(40 / 60)

@@ -147,13 +147,11 @@ def experiment() -> ConfigDict:
     reward.suffix_length = 96  # tokens of a query's suffix, including a quoted prompt
     reward.unfit_prompts = "refuse"  # prompts that do not fit: "refuse" or "cut" them
     reward.vocabulary = "full"  # P("Yes") over the "full" vocabulary or over "yes_no"
+    reward.curve_shares = (0.125, 0.25, 0.5)  # of source pictures, for the stage label_curve
     reward.evaluate_every = 500  # steps between evaluations
     reward.checkpoint_every = 500  # steps between checkpoints
     reward.log_every = 10  # steps between log entries
     reward.max_refused = 10  # NaN or Inf steps after which the run stops
-
-    config.label_curve = label_curve = ConfigDict()  # a stage to add to config.stages
-    label_curve.shares = (0.125, 0.25, 0.5)  # of the source pictures, to train a judge on each
 
     config.rl = rl = ConfigDict()
     rl.algorithm = "frozen"  # reference (Algorithm 1), "dynamic" (2), or a plug-in of your own

@@ -87,7 +87,7 @@ EXPECTED = {
         reward.lora.alpha reward.lora.targets
         reward.checkpoint_every reward.log_every reward.max_refused rl.microbatches
         rl.checkpoint_every rl.sample_every rl.log_every rl.max_refused rl.lora.alpha
-        rl.lora.targets evaluate.batch_size annotate.enough label_curve.shares
+        rl.lora.targets evaluate.batch_size annotate.enough reward.curve_shares
         annotate.web.host annotate.web.port annotate.web.url annotate.web.overlap
         annotate.web.lease_minutes annotate.web.gold_every annotate.web.guidelines""",
 }

@@ -36,11 +36,11 @@ def run(context: StageContext) -> Results:
     """
     labelled = pairs_by_split(context.output("reward") / PAIRS)
     train, points = labelled["train"], []
-    for share in sorted(context.config.label_curve.shares):
+    for share in sorted(context.config.reward.curve_shares):
         part = part_of(train, share, context.config.seed)
         if not any(pair.decided for pair in part):
             raise ValueError(
-                f"config.label_curve.shares: {share} of the source pictures have no decided pair"
+                f"config.reward.curve_shares: {share} of the source pictures have no decided pair"
             )
         folder = context.folder / f"share-{share:g}"
         judges, pairs = read_judges(context, labelled | {"train": part})

@@ -231,7 +231,7 @@ STAGES: tuple[Stage, ...] = (
             content("reward.query_template", _template_version),
             # Truncation changes prompts; prompts that fit do not depend on the length.
             how("reward.suffix_length", when={"reward.unfit_prompts": ("refuse",)}),
-            how("reward.evaluate_every"),
+            how("reward.evaluate_every", "reward.curve_shares"),
             content("reward.preferences", imported_content),
             # Pictures from elsewhere are cropped and resized to the buckets.
             output("data.image_size", "data.aspect_ratios", unless=NOT_IMPORTED),
@@ -250,7 +250,8 @@ STAGES: tuple[Stage, ...] = (
             content("reward.query_template", _template_version),
             how("reward.suffix_length", when={"reward.unfit_prompts": ("refuse",)}),
             how("reward.evaluate_every"),
-            updates("label_curve.shares"),
+            updates("reward.curve_shares"),
+            content("reward.preferences", imported_content),
         ),
         reads={"candidates": OUTPUT, "reward": OUTPUT},
         versions=QUERY,

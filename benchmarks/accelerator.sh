@@ -68,9 +68,9 @@ for part in ${parts//,/ }; do
       # Mostly compilation on the CPU, and little memory: beside the next part.
       XLA_PYTHON_CLIENT_PREALLOCATE=false python_part parity 240 &
       ;;
-    real_rl) XLA_PYTHON_CLIENT_MEM_FRACTION=0.90 python_part real_rl 300 ;;
-    real_parts) XLA_PYTHON_CLIENT_MEM_FRACTION=0.90 python_part real_parts 210 ;;
-    real_judge) XLA_PYTHON_CLIENT_MEM_FRACTION=0.90 python_part real_judge 150 ;;
+    real_rl) XLA_PYTHON_CLIENT_MEM_FRACTION=0.85 python_part real_rl 300 ;;
+    real_parts) XLA_PYTHON_CLIENT_MEM_FRACTION=0.85 python_part real_parts 210 ;;
+    real_judge) XLA_PYTHON_CLIENT_MEM_FRACTION=0.85 python_part real_judge 150 ;;
     torch_editor) python_part torch_editor 180 ;;
     mini) XLA_PYTHON_CLIENT_PREALLOCATE=false python_part mini 200 ;;
     *)

@@ -71,6 +71,10 @@ LONG = (
     "test_train_compile.py",
     "test_stopping.py",
     "test_commands.py",
+    "test_people_leases.py",
+    "test_people_run.py",
+    "test_people_kills.py",
+    "test_people_bucket.py",
 )
 """Files of more than ten seconds of processor time, the longest first.
 

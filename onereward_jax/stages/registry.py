@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import importlib
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict, FrozenConfigDict
@@ -87,11 +88,17 @@ def _template_version(config: FrozenConfigDict, workdir: pathlib.Path) -> str:
     return template.version if template else fingerprints.NONE
 
 
-def _plugin(name: str, *, effect: Effect = OUTPUT) -> Fields:
-    """A field that may name a plug-in: compared by name, and for a file by content."""
+def _plugin(name: str, *, effect: Effect = OUTPUT, same: Mapping[str, str] | None = None) -> Fields:
+    """A field that may name a plug-in: compared by name, and for a file by content.
+
+    Args:
+      name, effect: the field and the effect of a change.
+      same: value -> another one that gives the same output.
+    """
 
     def digest(config: FrozenConfigDict, workdir: pathlib.Path) -> str:
         value = str(leaves(config)[name])
+        value = (same or {}).get(value, value)
         if not value.endswith(".py"):
             return value
         path = local_path(value)
@@ -201,7 +208,7 @@ STAGES: tuple[Stage, ...] = (
         run=_run_module,
         check=_check_module,
         fields=(
-            _plugin("annotate.by"),
+            _plugin("annotate.by", same={"web": "people"}),
             how("annotate.enough", when=PEOPLE),
             output("seed", unless=PEOPLE),
             content(

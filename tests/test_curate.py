@@ -3,6 +3,7 @@
 import json
 import pathlib
 import shutil
+import sys
 from collections import Counter
 
 import jax
@@ -293,6 +294,14 @@ def test_all_mistakes_are_named_at_once(world, tmp_path):
     assert "config.curate.segmentation: " in text and "annotations is not a list" in text
     assert "line 1: box is [0, 0, 1]" in text
     assert "config.curate.captions: there is no file" in text
+
+
+def test_a_missing_extra_is_named(world, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pycocotools", None)
+    monkeypatch.delitem(sys.modules, "onereward_jax.curation.segmentation", raising=False)
+    context = StageContext("curate", FrozenConfigDict(config_of(world)), tmp_path, mesh())
+    with pytest.raises(ValueError, match=r"needs the package pycocotools: pip install .*\[people"):
+        curate.check(context)
 
 
 def mesh():

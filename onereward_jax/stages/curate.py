@@ -56,11 +56,11 @@ def check(context: StageContext) -> None:
     """Checks the section `curate` and the files that it names; decodes no picture.
 
     Raises:
-      ValueError: listing all errors.
+      ValueError: listing all errors; or packages are missing.
     """
+    _check_extra()
     from onereward_jax.curation.clip_embedder import read_clip_folder
 
-    importlib.import_module("onereward_jax.curation.selection")  # needs the extra `people`
     config, problems = context.config, []
     names = named(problems, "config.curate.pictures", check_folder, config, context.workdir)
     folder = named(problems, "config.curate.clip", clip_folder, config)
@@ -74,6 +74,17 @@ def check(context: StageContext) -> None:
         named(problems, "config.curate", read_notes, config, names)
     if problems:
         raise ValueError("\n".join(problems))
+
+
+def _check_extra() -> None:
+    """Raises ValueError if a package of the extra `people` is not installed."""
+    for name in ("selection", "segmentation"):
+        try:
+            importlib.import_module(f"onereward_jax.curation.{name}")
+        except ModuleNotFoundError as error:
+            raise ValueError(
+                f"the stage curate needs the package {error.name}: pip install -e '.[people]'"
+            ) from error
 
 
 def run(context: StageContext) -> Results:

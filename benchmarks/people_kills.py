@@ -218,7 +218,7 @@ def _start(context: multiprocessing.context.BaseContext, settings: WebSettings):
 
 def _free_port() -> int:
     """A port that no client is given: one that connects to itself would keep the server out."""
-    for port in range(20_000, 30_000):
+    for port in random.Random().sample(range(20_000, 30_000), 1000):
         with contextlib.suppress(OSError), socket.socket() as free:
             free.bind(("127.0.0.1", port))
             return port

@@ -3,9 +3,11 @@
 import contextlib
 import json
 import os
+import random
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -13,7 +15,7 @@ import threading
 import jax
 import pytest
 from ml_collections import FrozenConfigDict
-from processes import ROOT, free_address
+from processes import ROOT
 from test_annotate_stage import read_lines, write_lines, write_run
 from web_annotators import SET, Browser, served, settings_of, token_of
 
@@ -34,7 +36,12 @@ CONFIG = f"{ROOT}/configs/mini.py"
 
 @pytest.fixture(scope="module")
 def port():
-    return int(free_address().rpartition(":")[2])
+    """Nobody listens on it, and no client is given it, so that none connects to itself."""
+    while True:
+        number = random.Random().randrange(20_000, 30_000)
+        with contextlib.suppress(OSError), socket.socket() as free:
+            free.bind(("127.0.0.1", number))
+            return number
 
 
 def config_of(port, **web):

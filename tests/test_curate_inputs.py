@@ -60,6 +60,17 @@ def test_files_count_by_their_content(config, world, name):
     assert verdicts(then, config, world) == "+!"
 
 
+def test_reading_many_new_files_shows_its_progress(config, world, monkeypatch, capsys):
+    inputs(config, world)
+    assert "read files" not in capsys.readouterr().err
+    monkeypatch.setattr(fingerprints, "MANY", 2)
+    inputs(config, world)  # nothing is new
+    assert "read files" not in capsys.readouterr().err
+    (world / fingerprints.CURATED).unlink()
+    inputs(config, world)
+    assert "read files" in capsys.readouterr().err
+
+
 def test_a_copy_of_the_pictures_is_the_same_and_other_files_do_not_count(config, world):
     then = inputs(config, world)
     shutil.copytree(world / "pictures", world / "copy")

@@ -26,7 +26,7 @@ from onereward_jax.common.atomic_file import atomic_file
 from onereward_jax.convert import hub_commit, resolve_folder
 from onereward_jax.data.metadata_lines import METADATA, metadata_lines
 from onereward_jax.data.picture_files import PHOTOGRAPH_FILES, files_below
-from onereward_jax.parallel.progress import announce
+from onereward_jax.parallel.progress import announce, progress_bar
 from onereward_jax.storage import local_path, states_below
 
 WHOLE_BYTES = 4 << 20
@@ -45,6 +45,9 @@ DIGESTS = "picture_digests.json"
 
 CURATED, OUTLINES = "curated_digests.json", "outline_digests.json"
 """The same for the pictures of `curate`, and for a folder of masks."""
+
+MANY = 1000
+"""New files from which on reading them has a progress bar."""
 
 CACHES = (DIGESTS, CURATED, OUTLINES)
 
@@ -235,8 +238,18 @@ def _digests_below(top: str, names: Iterable[str], cache: pathlib.Path) -> dict[
             return name, before
         return name, [*now, of_file(local_path(top, again=False) / name)]
 
-    with concurrent.futures.ThreadPoolExecutor() as threads:
-        found = dict(threads.map(one, names))
+    names = list(names)
+    unknown = sum(name not in known for name in names)
+    with contextlib.ExitStack() as stack:
+        bar = None
+        if unknown >= MANY:
+            bar = stack.enter_context(progress_bar("read files", len(names), unit="file"))
+        threads = stack.enter_context(concurrent.futures.ThreadPoolExecutor())
+        found = {}
+        for name, entry in threads.map(one, names):
+            found[name] = entry
+            if bar is not None:
+                bar.update()
     if found != known and cache.parent.is_dir():
         _write_digests(cache, found)
     return {name: entry[2] for name, entry in found.items()}

@@ -51,7 +51,7 @@ VERSION = 1
 DIGEST_DIGITS, PIXEL_DIGITS = 32, 16
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Picture:
     """A picture of the folder; see the module docstring."""
 
@@ -62,7 +62,7 @@ class Picture:
     height: int
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class ComparedPicture:
     """A candidate: its picture, what made it, and with which settings."""
 
@@ -71,7 +71,7 @@ class ComparedPicture:
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Judgement:
     """One annotator's answer about a comparison in one dimension.
 
@@ -89,7 +89,7 @@ class Judgement:
     seconds: float = 0.0
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Comparison:
     """A line of the folder; see the module docstring.
 

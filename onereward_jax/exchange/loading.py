@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import concurrent.futures
 import contextlib
+import os
 from collections.abc import Iterator
 
 from onereward_jax.annotation.given_comparisons import Given, Loaded, Row, load
@@ -13,7 +14,7 @@ from onereward_jax.data.example import RowError
 from onereward_jax.exchange.options import Source
 from onereward_jax.parallel.progress import progress_bar
 
-THREADS = 4
+THREADS = min(16, os.cpu_count() or 4)
 AHEAD = 2 * THREADS
 """Comparisons that are loaded ahead; their pictures are in memory."""
 

@@ -8,6 +8,8 @@ import pathlib
 import time
 from typing import Any
 
+import numpy as np
+
 FILE = "results.jsonl"
 
 
@@ -42,3 +44,9 @@ class Results:
         with self._path.open("a", encoding="utf-8") as file:
             file.write(text + "\n")
         print(text, flush=True)
+
+
+def error(found: Any, expected: Any) -> float:
+    """|found - expected| / |expected|, in float64."""
+    found, expected = (np.asarray(one, np.float64) for one in (found, expected))
+    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))

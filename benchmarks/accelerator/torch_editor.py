@@ -42,7 +42,7 @@ def main() -> None:
     start = time.perf_counter()
     with torch.device(device):
         transformer = diffusers.FluxTransformer2DModel(**sizes_in(folder / "transformer")).eval()
-        vae = diffusers.AutoencoderKL(**sizes_in(folder / "vae")).eval()
+        vae = diffusers.AutoencoderKL(**with_blocks(sizes_in(folder / "vae"))).eval()
     results.add("weights", seconds=time.perf_counter() - start)
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler.from_pretrained(folder / "scheduler")
     modules = dict.fromkeys(("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"))
@@ -85,6 +85,16 @@ def sizes_in(folder: pathlib.Path) -> dict[str, Any]:
     """Arguments of a model's class, from its config file."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     return {name: value for name, value in config.items() if not name.startswith("_")}
+
+
+def with_blocks(sizes: dict[str, Any]) -> dict[str, Any]:
+    """The sizes with one block per level: without their names, diffusers makes a single level."""
+    levels = len(sizes["block_out_channels"])
+    blocks = {
+        "down_block_types": ["DownEncoderBlock2D"] * levels,
+        "up_block_types": ["UpDecoderBlock2D"] * levels,
+    }
+    return blocks | sizes
 
 
 def inputs_of(

@@ -18,6 +18,9 @@ from onereward_jax.stages.people_answers import require_database, web_settings
 POLL_SECONDS = 1.0
 """How often answers are counted, at most; a tenth of the time at most is spent on it."""
 
+FAREWELL_SECONDS = 3.0
+"""How long the pages are served after the last answer, so that they can say that all is done."""
+
 
 def check_web(context: StageContext) -> None:
     """Checks `config.annotate.web` before the chain starts.
@@ -83,3 +86,4 @@ def serve_until(context: StageContext, total: int, count: Callable[[], tuple[int
                 answered, enough = count()
                 bar.update(answered - bar.n)
                 pause = max(POLL_SECONDS, 9.0 * (time.monotonic() - started))
+        time.sleep(FAREWELL_SECONDS)

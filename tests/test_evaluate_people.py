@@ -88,6 +88,8 @@ def test_answers_become_good_same_bad_though_nobody_knows_who_made_what(world):
     overall = [line for line in lines if line["dimension"] == "overall"]
     first = collections.Counter(preferring(context, line, POLICY)["best"] for line in overall)
     assert 0 < first[0] < 8  # either place
+    files = [file_of(context).parent / path for line in lines for path in line["candidates"]]
+    assert len({path.stat().st_mtime for path in files}) == 1  # or it tells who made what
 
     write_lines(file_of(context), [preferring(context, line, POLICY) for line in lines])
     opinion = ask()
@@ -97,7 +99,8 @@ def test_answers_become_good_same_bad_though_nobody_knows_who_made_what(world):
     assert len(cells) == len(DIMENSIONS[Task.FILL]) + len(DIMENSIONS[Task.REMOVAL]) + 2
     assert cells[Task.REMOVAL, "removal_quality"].difference == 1
 
-    write_lines(file_of(context), [preferring(context, line, BASE) for line in overall[:2]])
+    fill = [line for line in overall if line["task"] == "fill"]
+    write_lines(file_of(context), [preferring(context, line, BASE) for line in fill[:2]])
     opinion = ask()
     assert counts(opinion) == {Task.FILL: (0, 0, 2)} and opinion.told.startswith("2 of ")
     # the file was all answers: what is not answered stands behind them
@@ -107,10 +110,22 @@ def test_answers_become_good_same_bad_though_nobody_knows_who_made_what(world):
     answers.mkdir()
     write_lines(answers / "ann.jsonl", [preferring(context, line, POLICY) for line in overall])
     same = {"best": None, "worst": None}
-    write_lines(answers / "ben.jsonl", [line | same for line in overall[:4]])
+    write_lines(answers / "ben.jsonl", [line | same for line in fill])
     opinion = ask(with_fields(context, answers=str(answers)))
     assert counts(opinion) == {Task.FILL: (4, 4, 0), Task.REMOVAL: (4, 0, 0)}
     assert opinion.told.startswith("8 of ") and "by 2 annotators; 0 % of" in opinion.told
+
+    # What is known to be right is the opinion of whoever wrote the gold file, not of annotators.
+    write_lines(context.workdir / "gold.jsonl", [preferring(context, fill[0], BASE)])
+    gold = with_fields(context, answers=str(answers)).config.as_configdict()
+    gold.annotate = {"web": {"gold": str(context.workdir / "gold.jsonl")}}
+    opinion = ask(StageContext("evaluate", FrozenConfigDict(gold), context.workdir, context.mesh))
+    assert counts(opinion) == {Task.FILL: (3, 3, 0), Task.REMOVAL: (4, 0, 0)}
+    assert "by 2 annotators" in opinion.told
+
+    (answers / "ben.jsonl").rename(answers / "gold.jsonl")
+    with pytest.raises(ValueError, match="gold.jsonl, line 1: the annotator 'gold' is the one of"):
+        ask(with_fields(context, answers=str(answers)))
 
 
 def test_answers_are_kept_for_their_pictures_and_files_are_added_to(world, capsys):

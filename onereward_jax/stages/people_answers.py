@@ -42,11 +42,13 @@ def read_all_answers(
       questions: the questions of this run.
 
     Raises:
-      ValueError: answers are invalid, or a file and the database contradict each other.
+      ValueError: answers are invalid, a file and the database contradict each other, or a file has
+        answers of an annotator called `GOLD`.
       ModuleNotFoundError: there is a database, but the extra `people` is not installed.
     """
     web = _web(context.config)
     files = read_answers(answers_path(context, named, folder), questions)
+    _refuse_gold(files.given)
     stored = _stored(web, context.workdir, folder, questions)
     given = {_key(one): one for one in files.given}
     for one in stored.given:
@@ -116,6 +118,16 @@ def require_database(config: FrozenConfigDict, place: str) -> None:
 
 _PATHS = ("gold", "guidelines")
 _PLAIN = ("host", "port", "url", "overlap", "lease_minutes", "gold_every")
+
+
+def _refuse_gold(answers: Sequence[Answer]) -> None:
+    for one in answers:
+        if one.annotator == GOLD:
+            path, line = one.place
+            raise ValueError(
+                f"{path}, line {line}: the annotator {GOLD!r} is the one of the gold answers: name "
+                "another, or move the answers to config.annotate.web.gold"
+            )
 
 
 def _web(config: FrozenConfigDict) -> FrozenConfigDict:

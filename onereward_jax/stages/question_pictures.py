@@ -20,6 +20,9 @@ from onereward_jax.common.atomic_file import atomic_file
 SHOWN_DIGITS = 8
 """Digits of a digest in a file name."""
 
+SAME_TIME = 946684800
+"""Modification time of blinded files, Unix time in seconds: the year 2000."""
+
 
 class QuestionPaths(NamedTuple):
     """Paths of a question's images, relative to the folder of the questions."""
@@ -53,6 +56,8 @@ def save_question_pictures(
     source: str,
     example: Callable[[], Mapping[str, Any]],
     made: Sequence[Path],
+    *,
+    blinded: bool = False,
 ) -> None:
     """Writes the missing images of a question.
 
@@ -61,6 +66,8 @@ def save_question_pictures(
       paths, source: see `question_paths`.
       example: returns the decoded triplet; called only if its images are missing.
       made: files of the candidates; hard-linked, or copied if that is not possible.
+      blinded: copy them all, with equal modification times: an editor's images are made together,
+        so that their times would tell whose they are.
 
     Raises:
       ValueError: the candidates were made from another image or mask.
@@ -78,6 +85,10 @@ def save_question_pictures(
     for path, file in zip(paths.candidates, made):
         if not (folder / path).exists():
             with atomic_file(folder / path) as draft:
+                if blinded:
+                    shutil.copyfile(file, draft)
+                    os.utime(draft, (SAME_TIME, SAME_TIME))
+                    continue
                 try:
                     os.link(file, draft)
                 except OSError:  # another disk, or a bucket

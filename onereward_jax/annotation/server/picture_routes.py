@@ -11,7 +11,11 @@ from onereward_jax.annotation.server.guidelines import guideline_pictures
 from onereward_jax.annotation.server.question_files import QuestionFiles
 from onereward_jax.annotation.web_settings import WebSettings
 
-KEPT = {"Cache-Control": "private, max-age=86400, immutable"}
+HEADERS = {
+    "Cache-Control": "private, max-age=86400, immutable",
+    # Not the file's: an editor's pictures are made together, so their times tell whose they are.
+    "Last-Modified": "Sat, 01 Jan 2000 00:00:00 GMT",
+}
 
 
 def picture_routes(settings: WebSettings, access: Access, files: QuestionFiles) -> APIRouter:
@@ -23,7 +27,7 @@ def picture_routes(settings: WebSettings, access: Access, files: QuestionFiles) 
         path = files.picture(name)
         if path is None:
             raise HTTPException(404, "there is no such picture")
-        return FileResponse(path, headers=KEPT)
+        return FileResponse(path, headers=HEADERS | {"ETag": f'"{name}"'})
 
     @routes.get("/guideline-pictures/{name}")
     def guideline_picture(name: str, _: Annotated[Session, Depends(access.session)]) -> Response:

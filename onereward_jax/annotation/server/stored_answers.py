@@ -1,7 +1,6 @@
 """Reads the answers of the database in the form of `annotation.answers`, for the stages.
 
-Where the gold file has the answer to a question in a dimension, that answer counts, and those of
-annotators only tell how far they agree with it: gold questions do not train the judge twice.
+Those to gold questions too: `stages.people_answers` puts the gold answers in their place.
 """
 
 from __future__ import annotations

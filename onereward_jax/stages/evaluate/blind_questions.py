@@ -4,7 +4,7 @@ They are in the work folder: questions-ab/questions.jsonl and the images it name
 `annotation.questions`. A comparison has two candidates, an editor's result and the base's, in
 random order per pair of images, and asks for the dimensions of the task and the overall image, as
 in the paper's Good/Same/Bad; `null` for both is Same. A usability question has a single result.
-Neither file names nor lines reveal whose result it is.
+Neither file names, times nor lines reveal whose result it is.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def blind_questions(
 ) -> list[BlindQuestion]:
     """The questions of `config.evaluate.questions` and `.usability`; writes missing images.
 
-    Each is about the first triplets of a task. Usability questions are in random order, so that the
-    results of a triplet do not follow each other. Results of two editors that are equal pixel for
+    Each is about the first triplets of a task. Both kinds are in random order: the results of a
+    triplet do not follow each other, and no editor is judged by more tired people. Results of two editors that are equal pixel for
     pixel share one usability question.
 
     Args:
@@ -77,8 +77,9 @@ def blind_questions(
         for row in _first_of_each_task(triplets, rows, config.usability)
         if row in made.names
     ]
-    seed = context.config.seed
-    single.sort(key=lambda one: generator(seed, "usable", one.question.digest).random())
+    for questions, kind in ((asked, "compared"), (single, "usable")):
+        seeds = (context.config.seed, kind)
+        questions.sort(key=lambda one: generator(*seeds, one.question.digest).random())
     return asked + single
 
 
@@ -133,7 +134,7 @@ def _question(
     digests, files = zip(*shown)
     paths = question_paths(triplet, source, digests)
     folder = context.workdir / QUESTIONS
-    save_question_pictures(folder, paths, source, lambda: example, files)
+    save_question_pictures(folder, paths, source, lambda: example, files, blinded=True)
     return Question(
         triplet=triplet,
         task=task,

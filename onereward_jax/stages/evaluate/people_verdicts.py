@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from onereward_jax.annotation.agreement import agreement_of
 from onereward_jax.annotation.answers import Answer
 from onereward_jax.annotation.questions import OVERALL
+from onereward_jax.annotation.web_settings import GOLD
 from onereward_jax.chain.stage import StageContext
 from onereward_jax.data.triplets import Triplets
 from onereward_jax.evaluation.gsb import Comparison, GoodSameBad, Verdict, good_same_bad
@@ -90,6 +91,8 @@ def ask_people(
 ) -> PeopleOpinion | None:
     """Writes missing questions and reads the answers; None if no questions are asked.
 
+    Gold questions measure annotators, not editors: their answers give no verdicts.
+
     Args:
       context: context of the stage.
       triplets, rows, editors: as in `blind_questions`.
@@ -107,7 +110,8 @@ def ask_people(
         announce(f"evaluate: {answers.about_elsewhere()}")
     total = sum(len(question.dimensions) for question in questions)
     told = f"{answers.answered} of {total} questions of {QUESTIONS}/ are answered"
-    return PeopleOpinion(*_opinions(asked, answers.given), told=told + _annotators(answers.given))
+    given = [one for one in answers.given if one.annotator != GOLD]
+    return PeopleOpinion(*_opinions(asked, given), told=told + _annotators(given))
 
 
 def _opinions(

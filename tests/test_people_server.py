@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import sqlite3
 
 import httpx
@@ -152,6 +153,15 @@ def test_pages_may_load_nothing_from_elsewhere(server):
         assert headers["referrer-policy"] == "no-referrer"
 
 
+def test_the_headers_of_pictures_do_not_tell_when_they_were_made(workdir, ann):
+    item = ann.next()
+    for number, path in enumerate(sorted((workdir / SET).rglob("*.png"))):
+        os.utime(path, (1.7e9 + 60 * number, 1.7e9 + 60 * number))
+    answers = [ann.http.get(path) for path in (item["image"], *item["pictures"])]
+    assert {one.headers["last-modified"] for one in answers} == {"Sat, 01 Jan 2000 00:00:00 GMT"}
+    assert all(one.headers["etag"].strip('"') in one.url.path for one in answers)
+
+
 def test_no_path_of_a_client_reaches_the_disk(workdir, server, ann):
     names = [
         *("..%2f..%2fsecret.txt", "%2e%2e/secret.txt", "../secret.txt", "..\\secret.txt"),
@@ -185,6 +195,7 @@ def test_bodies_that_are_large_or_wrong_are_refused_in_one_sentence(server, ann)
     wrong = [
         *({"best": 4}, {"best": -1}, {"best": 1}, {"best": None}, {"best": "0"}, {"best": 0.5}),
         *({"best": True}, {"usable": True}, {"seconds": -1}, {"seconds": "nan"}, {"key": ""}),
+        {"key": "a null: \0"},  # PostgreSQL stores none
     ]
     for change in wrong:
         code, sentence = error(ann.http.put(path, json=good | change))
@@ -267,13 +278,17 @@ def test_a_repeated_save_does_nothing_and_a_change_is_kept_in_the_trail(tmp_path
         path = f"/api/items/{item['item']}"
         assert ann.http.get(path).json()["answers"] == {"removal_quality": {"best": 2, "worst": 1}}
         assert ann.session()["sets"][0]["left_for_me"] == 0
-        undone = ann.http.delete(f"{path}/answers/removal_quality").json()
-        assert undone == {"saved": True, "answered": 0}
+        undo = f"{path}/answers/removal_quality?key="
+        assert ann.http.delete(undo + "first-undo").json() == {"saved": True, "answered": 0}
+        ann.put(item, "removal_quality", "third-save", best=2, worst=0)
+        late = ann.http.delete(undo + "first-undo").json()  # another tab sends it again
+        assert late == {"saved": True, "answered": 1}
+        assert ann.http.delete(undo + "second-undo").json() == {"saved": True, "answered": 0}
         assert ann.http.get(path).json()["answers"] == {}
         assert ann.session()["sets"][0]["left_for_me"] == 1
         assert ann.next()["item"] == item["item"]
     actions = [action for action, _ in audit(tmp_path)]
-    assert actions == ["token", "login", "lease", "answer", "answer", "undo"]
+    assert actions == ["token", "login", "lease", *["answer"] * 2, "undo", "answer", "undo"]
 
 
 def test_the_audit_trail_can_only_grow(tmp_path, postgresql):

@@ -73,7 +73,7 @@ def overall_agreement(preferences: Iterable[Preference]) -> Agreement:
     return agreement_of(items)
 
 
-def agreement_of(triplets: Mapping[str, Mapping[str, Hashable]]) -> Agreement:
+def agreement_of(triplets: Mapping[str, Mapping[Hashable, Hashable]]) -> Agreement:
     """Agreement on answers, given as triplet -> annotator -> answer."""
     shared = [answers for answers in triplets.values() if len(answers) >= 2]
     equal = [a == b for answers in shared for a, b in itertools.combinations(answers.values(), 2)]

@@ -103,10 +103,7 @@ def _scripts(name: str, found: dict[str, str]) -> dict[str, str]:
     for imported in _IMPORT.findall(text):
         if imported not in found:
             _scripts(imported, found)
-    body = re.sub(
-        r"^export (?=async |function |const |class )", "", _IMPORT.sub("", text), flags=re.M
-    )
-    found[name] = f"// {name}\n{body}"
+    found[name] = f"// {name}\n{_EXPORT.sub('', _IMPORT.sub('', text))}"
     return found
 
 

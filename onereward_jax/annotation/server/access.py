@@ -64,5 +64,5 @@ class Access:
 
 
 def address_of(request: Request) -> str:
-    """The address a request comes from."""
-    return request.client.host if request.client else ""
+    """The address a request comes from, as the audit trail can store it."""
+    return request.client.host[:64] if request.client else ""

@@ -4,7 +4,7 @@ import math
 from typing import Annotated, Any
 
 import sqlalchemy as sa
-from fastapi import APIRouter, Depends, HTTPException, Request
+from fastapi import APIRouter, Depends, HTTPException, Query, Request
 from pydantic import BaseModel, Field
 
 from onereward_jax.annotation.questions import USABLE
@@ -22,10 +22,14 @@ KINDS = {1: "usable", 2: "better"}
 """Number of candidates -> kind of a question; more: "best_worst"."""
 
 
+KEY = {"min_length": 8, "max_length": 100, "pattern": "^[ -~]*$"}
+"""Of the random id of a save: printable ASCII, which every database can store."""
+
+
 class After(BaseModel):
     """The body of a request for the next question."""
 
-    after: str | None = Field(None, max_length=100)
+    after: str | None = Field(None, max_length=100, pattern="^[ -~]*$")
 
 
 class Given(BaseModel):
@@ -35,7 +39,7 @@ class Given(BaseModel):
     worst: int | None = Field(None, ge=0, le=1000, strict=True)
     usable: bool | None = Field(None, strict=True)
     seconds: float = Field(ge=0.0, le=86400.0, allow_inf_nan=False)
-    key: str = Field(min_length=8, max_length=100)
+    key: str = Field(**KEY)
 
 
 def annotator_routes(
@@ -144,11 +148,19 @@ def annotator_routes(
         return {"saved": True, "answered": answered}
 
     @routes.delete("/items/{name}/answers/{dimension}")
-    def undo(name: str, dimension: str, session: Writer, request: Request) -> dict[str, Any]:
+    def undo(
+        name: str,
+        dimension: str,
+        key: Annotated[str, Query(**KEY)],
+        session: Writer,
+        request: Request,
+    ) -> dict[str, Any]:
         chosen = item_named(name)
         if dimension not in chosen.question.dimensions:
             raise HTTPException(400, f"{dimension!r} is not a dimension of this question")
-        left = judgements.clear(chosen, dimension, session.annotator, address_of(request))
+        left = judgements.clear(
+            *(chosen, dimension, session.annotator), key=key, address=address_of(request)
+        )
         return {"saved": True, "answered": left}
 
     return routes

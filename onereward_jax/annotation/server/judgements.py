@@ -1,7 +1,8 @@
 """Saves, changes and clears answers.
 
 A save is done when the request is answered: the transaction with the answer, the lease and the
-audit trail is on disk. Its key makes a repeated save a no-op, also after a later change.
+audit trail is on disk. The key of a save, or of its undoing, makes a repeated one a
+no-op, also after a later change.
 """
 
 from __future__ import annotations
@@ -73,9 +74,7 @@ class Judgements:
         _check(item, dimension, said)
         save_key = f"{who.number} {key}"
         with self._database.writing() as connection:
-            if connection.execute(
-                sa.select(AUDIT.c.entry).where(AUDIT.c.save_key == save_key)
-            ).first():
+            if self._is_known(connection, save_key):
                 return self._finish(connection, item, who)
             self._leases.take(connection, item.name, who.number, who.name)
             order = self._order(connection, item, who)
@@ -101,19 +100,26 @@ class Judgements:
             )
             return self._finish(connection, item, who)
 
-    def clear(self, item: Item, dimension: str, who: Annotator, address: str) -> int:
+    def clear(self, item: Item, dimension: str, who: Annotator, *, key: str, address: str) -> int:
         """Removes an answer; returns how many the item still has of `who`. Raises LeaseLost."""
+        save_key = f"{who.number} {key}"
         with self._database.writing() as connection:
-            self._leases.take(connection, item.name, who.number, who.name)
-            gone = connection.execute(sa.delete(JUDGEMENTS).where(self._mine(item, dimension, who)))
-            if gone.rowcount:
+            if not self._is_known(connection, save_key):
+                self._leases.take(connection, item.name, who.number, who.name)
+                connection.execute(sa.delete(JUDGEMENTS).where(self._mine(item, dimension, who)))
                 record(
                     *(connection, "undo", who.name),
                     address=address,
                     item=item.name,
                     dimension=dimension,
+                    save_key=save_key,
                 )
             return self._finish(connection, item, who)
+
+    def _is_known(self, connection: sa.Connection, save_key: str) -> bool:
+        """Whether this save was done before."""
+        known = sa.select(AUDIT.c.entry).where(AUDIT.c.save_key == save_key)
+        return connection.execute(known).first() is not None
 
     def _mine(self, item: Item, dimension: str, who: Annotator) -> sa.ColumnElement[bool]:
         return (

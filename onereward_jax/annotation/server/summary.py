@@ -8,14 +8,14 @@ from __future__ import annotations
 import collections
 import functools
 import json
+import math
 import statistics
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import krippendorff
-import numpy as np
 import sqlalchemy as sa
 
+from onereward_jax.annotation.agreement import agreement_of
 from onereward_jax.annotation.answers import Answer
 from onereward_jax.annotation.server.database import AnswerDatabase
 from onereward_jax.annotation.server.tables import ANNOTATORS, ITEMS, JUDGEMENTS, LEASES, SERVED
@@ -175,19 +175,12 @@ def _of_cell(rows: Sequence[_Row], gold: Mapping[tuple[str, str], Answer]) -> di
 
 
 def alpha(rows: Iterable[_Row]) -> float | None:
-    """Krippendorff's alpha of nominal answers; None if undefined."""
-    units: dict[Hashable, dict[Hashable, Hashable]] = collections.defaultdict(dict)
+    """Krippendorff's alpha of the answers; None if undefined."""
+    items: dict[str, dict[Hashable, Hashable]] = collections.defaultdict(dict)
     for row in rows:
-        units[row.item][row.annotator] = row.said
-    shared = [list(answers.values()) for answers in units.values() if len(answers) > 1]
-    categories = {said: column for column, said in enumerate({a for one in shared for a in one})}
-    if len(categories) < 2:
-        return None
-    counts = np.zeros((len(shared), len(categories)), np.int64)
-    for row, answers in enumerate(shared):
-        for said in answers:
-            counts[row, categories[said]] += 1
-    return float(krippendorff.alpha(value_counts=counts, level_of_measurement="nominal"))
+        items[row.item][row.annotator] = row.said
+    found = agreement_of(items).alpha
+    return None if math.isnan(found) else found
 
 
 def _share_none(rows: Sequence[_Row]) -> float | None:

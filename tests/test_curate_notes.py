@@ -92,6 +92,9 @@ def test_coco_of_every_kind_becomes_the_same_outlines(tmp_path):
         ({"segmentation": []}, "neither polygons nor run lengths"),
         ({"segmentation": {"size": [40, 60], "counts": [3]}}, "neither polygons nor run lengths"),
         ({"segmentation": {"size": [4, 6], "counts": "x"}}, "neither polygons nor run lengths"),
+        ({"segmentation": [[1e9, 0, 9, 9, 0, 1e9]]}, "neither polygons nor run lengths"),
+        ({"segmentation": [[float("nan"), 0, 9, 9, 0, 9]]}, "neither polygons nor run lengths"),
+        ({"image_id": [7]}, r"annotations\[0\]: "),
         ({"segmentation": "x"}, "neither polygons nor run lengths"),
     ],
 )

@@ -197,6 +197,8 @@ def test_other_editors_are_compared_with_the_base(world, tmp_path):
     exif[0x0112] = 6
     sideways.save(folder / f"{base.names[0]}.png", exif=exif)
     Image.fromarray(policy[1]).save(folder / f"{base.names[1]}.webp", lossless=True)
+    with pytest.raises(ValueError, match=f"has {base.names[1]}.png and {base.names[1]}.webp: keep"):
+        other_pictures(context, triplets, range(8))
     (folder / f"{base.names[1]}.png").unlink()
     others, to_generate = other_pictures(context, triplets, range(8))
     assert not to_generate and list(others["shop"].names) == [0, 1]

@@ -130,3 +130,24 @@ def test_options_are_explained_in_one_message(flags, reason, tmp_path, capsys):
     columns = () if any("--labels" in flag for flag in flags) else columns
     source = tmp_path / "pairs.csv"
     assert reason in refused(capsys, source, tmp_path / "to", *columns, *flags)
+
+
+def test_pairs_without_a_source_join_that_of_their_pictures_and_a_source_may_be_0(tmp_path):
+    write_table(tmp_path, rows=24)
+    rows = []
+    for number in range(24):
+        row = {"image_a": f"left-{number}.jpg", "prompt": "x", "label": 1, "source": number // 2}
+        rows.append(row | {"image_b": f"right-{number}.jpg"})
+        if number % 6 == 0:
+            rows.append(row | {"image_b": f"left-{number + 3}.jpg", "source": None})
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    flags = ("--format=table", "--task=fill", "--dimensions=aesthetics")
+    run_import(tmp_path / "a.jsonl", tmp_path / "to", *flags)
+    found = read_comparisons(tmp_path / "to")
+    assert {one.source for one in found} == {"", *map(str, range(12))}
+    splits = {}
+    for one in found:
+        for each in one.candidates:
+            splits.setdefault(each.picture.digest, set()).add(one.split)
+    assert {split for one in splits.values() for split in one} == {"train", "test"}
+    assert all(len(one) == 1 for one in splits.values())

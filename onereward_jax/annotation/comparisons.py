@@ -34,8 +34,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import re
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -213,7 +213,7 @@ def number(field: str, value: Any) -> float:
     """Checks that a field is a finite number of at least 0; raises RowError, naming the field."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise RowError(f"{field} must be a number, found {_shown(value)}")
-    if not 0 <= value < math.inf:
+    if not 0 <= value <= sys.float_info.max:
         raise RowError(f"{field} must be a finite number, at least 0, found {value}")
     return float(value)
 

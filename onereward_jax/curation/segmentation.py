@@ -22,6 +22,9 @@ from onereward_jax.data.aspect_buckets import Size
 from onereward_jax.data.example import RowError
 from onereward_jax.data.metadata import UNREADABLE
 
+FARTHEST = 1 << 16
+"""Largest coordinate of a polygon in pixels: pycocotools crashes on much larger ones, or NaN."""
+
 
 @dataclasses.dataclass(frozen=True)
 class GivenObject:
@@ -119,7 +122,7 @@ def _read_coco(path: Path, names: Collection[str]) -> dict[str, GivenPicture]:
     for number, one in enumerate(content["annotations"]):
         try:
             image, given = _annotation(one, images, categories)
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             problems.append(f"annotations[{number}]: {error}")
             continue
         if images[image]["file_name"] in names:
@@ -160,7 +163,7 @@ def _annotation(
             isinstance(polygon, list)
             and len(polygon) >= 6
             and len(polygon) % 2 == 0
-            and all(isinstance(side, int | float) for side in polygon)
+            and all(isinstance(side, int | float) and abs(side) <= FARTHEST for side in polygon)
             for polygon in shape
         )
     else:

@@ -1,9 +1,9 @@
 """Splits by source picture, never by pair: `data.splits` does the same for the rows of a folder.
 
 Comparisons share a source picture if their source ids or the pixels of their source images are
-equal; if the source is not known, if they share a candidate. A source picture without a stated
-split gets one by its digest, so that adding rows moves none. The result is written down: it does
-not change with the decoder of another machine.
+equal; if the source of one is not known, if they share a candidate. A source picture without a
+stated split gets one by its digest, so that adding rows moves none. The result is written down: it
+does not change with the decoder of another machine.
 """
 
 from __future__ import annotations
@@ -22,18 +22,17 @@ class SourceSplits:
     def __init__(self) -> None:
         self._parents: dict[str, str] = {}
         self._stated: list[tuple[str, Split, str]] = []
+        self._made_from: list[tuple[str, str]] = []
         self._of: dict[str, Split] = {}
 
     def add(self, one: Comparison, place: str) -> None:
         """Adds a comparison, whose row is `place`."""
         first, *others = _keys(one)
-        root = self._root(first)
+        self._parents.setdefault(first, first)
         for key in others:
-            other = self._root(key)
-            # The smallest key is the root, so that the order of rows does not matter.
-            root, other = sorted((root, other))
-            self._parents[other] = root
-        self._parents.setdefault(root, root)
+            self._join(first, key)
+        if one.source or one.image:
+            self._made_from += [(candidate, first) for candidate in _candidates(one)]
         if one.split is not None:
             self._stated.append((first, one.split, f"{one.source or one.id} ({place})"))
 
@@ -45,6 +44,10 @@ class SourceSplits:
         Raises:
           ValueError: source pictures are in both splits (all are listed).
         """
+        for candidate, source in self._made_from:
+            if candidate in self._parents:  # of a comparison whose source is not known
+                self._join(source, candidate)
+        self._made_from.clear()
         named: dict[str, tuple[Split, str]] = {}
         both = []
         for key, split, source in self._stated:
@@ -72,6 +75,11 @@ class SourceSplits:
         """The split of a comparison that was added."""
         return self._of[self._root(_keys(one)[0])]
 
+    def _join(self, one: str, other: str) -> None:
+        # The smallest key is the root, so that the order of rows does not matter.
+        root, below = sorted((self._root(one), self._root(other)))
+        self._parents[root] = self._parents[below] = root
+
     def _roots(self) -> list[str]:
         return [key for key, parent in self._parents.items() if key == parent]
 
@@ -89,7 +97,11 @@ def _keys(one: Comparison) -> list[str]:
     keys = [f"source {one.source}"] if one.source else []
     if one.image:
         keys.append(f"image {one.image.pixels}")
-    return keys or [f"candidate {each.picture.pixels}" for each in one.candidates]
+    return keys or _candidates(one)
+
+
+def _candidates(one: Comparison) -> list[str]:
+    return [f"candidate {each.picture.pixels}" for each in one.candidates]
 
 
 def _fraction(root: str) -> float:

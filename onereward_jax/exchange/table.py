@@ -73,7 +73,7 @@ def _given(record: dict[str, Any], folder: pathlib.Path, options: Options) -> Gi
         task=task,
         prompt=prompt or FIXED_PROMPTS[task],
         split=split_of(row["split"], options),
-        source=text("source", str(row["source"] or ""), empty=True),
+        source=text("source", _name(row["source"]), empty=True),
         image=None if row["image"] is None else picture_of(row["image"], "image", folder),
         mask=None if row["mask"] is None else picture_of(row["mask"], "mask", folder),
         candidates=tuple(picture_of(row[name], name, folder) for name in ("image_a", "image_b")),
@@ -83,7 +83,7 @@ def _given(record: dict[str, Any], folder: pathlib.Path, options: Options) -> Gi
                 dimension_of(row["dimension"], task, options),
                 best,
                 worst,
-                text("annotator", str(row["annotator"] or options.annotator or ANNOTATOR)),
+                text("annotator", _name(row["annotator"]) or options.annotator or ANNOTATOR),
                 probability,
                 _number("answered_at", row["answered_at"]),
                 _number("seconds", row["seconds"]),
@@ -111,6 +111,11 @@ def preferred(label: Any, options: Options) -> tuple[int | None, int | None, flo
     if share == 0.5:
         return None, None, 1.0
     return (0, 1, share) if share > 0.5 else (1, 0, 1.0 - share)
+
+
+def _name(value: Any) -> str:
+    """A name that may be a number, such as 0; "" if it is missing."""
+    return "" if value is None or value != value else str(value)
 
 
 def _number(field: str, value: Any) -> float:

@@ -42,8 +42,18 @@ class OtherEditor:
         return of(self.folder)
 
     def images(self) -> dict[str, Path]:
-        """The images in the folder, by name of the triplet."""
-        return {path.stem: path for path in _images_in(self.folder)}
+        """The images in the folder, by name of the triplet.
+
+        Raises:
+          ValueError: there are two of a triplet.
+        """
+        found: dict[str, Path] = {}
+        for path in _images_in(self.folder):
+            if path.stem in found:
+                both = f"{found[path.stem].name} and {path.name}"
+                raise ValueError(f"{FIELD}: {self.folder} has {both}: keep one of them")
+            found[path.stem] = path
+        return found
 
 
 def other_editors(config: FrozenConfigDict) -> list[OtherEditor]:

@@ -7,6 +7,7 @@ is a pair of its own with this label; all others follow the rules of the run's o
 
 from __future__ import annotations
 
+import collections
 import functools
 import hashlib
 import pathlib
@@ -195,13 +196,21 @@ def _bucket(one: Comparison, buckets: tuple[Size, ...]) -> Size:
 def _check_splits(found: Mapping[str, list[Comparison]], own: Mapping[str, str]) -> None:
     """Raises ValueError if a source picture is in both splits.
 
-    Those of the run are known by the candidates that were made from them.
+    Those of the run are known by the candidates that were made from them, and so are those of
+    comparisons without a source.
     """
     known: dict[str, str] = {}
     both = {}
-    for one in (one for comparisons in found.values() for one in comparisons):
+    every = [one for comparisons in found.values() for one in comparisons]
+    splits = collections.defaultdict(set)
+    for one in every:
+        for each in one.candidates:
+            splits[each.picture.pixels].add(one.split)
+    for one in every:
         keys = {one.source, one.image.pixels if one.image else ""} - {""}
         elsewhere = any(known.setdefault(key, one.split) != one.split for key in keys)
+        if not keys:
+            elsewhere = any(len(splits[each.picture.pixels]) > 1 for each in one.candidates)
         in_run = {own.get(each.picture.pixels, one.split) for each in one.candidates}
         if elsewhere or one.split not in in_run:
             both[one.source or one.id] = None

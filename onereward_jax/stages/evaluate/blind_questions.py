@@ -55,8 +55,8 @@ def blind_questions(
     """The questions of `config.evaluate.questions` and `.usability`; writes missing images.
 
     Each is about the first triplets of a task. Both kinds are in random order: the results of a
-    triplet do not follow each other, and no editor is judged by more tired people. Results of two editors that are equal pixel for
-    pixel share one usability question.
+    triplet do not follow each other, and no editor is judged by more tired people. Results of two
+    editors that are equal pixel for pixel share one usability question.
 
     Args:
       context: context of the stage.

@@ -84,6 +84,7 @@ def flags_of(photographs, port):
         "--config.curate.near=4",
         "--config.curate.far=1",
         "--config.curate.rows=2",
+        "--config.curate.duplicates=0.99999",  # the tiny CLIP tells little apart
         "--config.curate.batch_size=8",
         "--config.data.path=stage:curate",
         "--config.candidates.chosen_by=clusters",
@@ -115,7 +116,7 @@ def test_a_team_goes_from_photographs_to_what_people_say(photographs, tmp_path):
         said = process.stdout.read()
     assert process.returncode == 0, said[-4000:]
     rows = (workdir / "curate" / METADATA).read_text().splitlines()
-    assert len(rows) == 2 * 4 * 5
+    assert 2 * 10 <= len(rows) <= 2 * 4 * 5
     questions = {
         json.loads(line)["digest"]
         for line in (workdir / "questions" / "questions.jsonl").read_text().splitlines()

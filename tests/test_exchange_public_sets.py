@@ -195,6 +195,10 @@ def test_a_source_picture_in_both_splits_is_refused(imported, tmp_path):
     with pytest.raises(ValueError, match="2 source pictures are in both splits") as found:
         check_imported(config)
     assert lines[0]["source"] in str(found.value)
+    unknown = [line | {"source": "", "image": None, "mask": None} for line in changed]
+    (folder / "preferences.jsonl").write_text("\n".join(map(json.dumps, unknown)))
+    with pytest.raises(ValueError, match="2 source pictures are in both splits"):
+        check_imported(config)
     # The same pictures may be among the candidates of the run.
     own = {each["pixels"]: other[line["split"]] for line in lines for each in line["candidates"]}
     rules = dict.fromkeys(("train", "test"), PairRules())

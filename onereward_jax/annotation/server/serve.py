@@ -90,6 +90,8 @@ def serving(settings: WebSettings) -> Iterator[Server]:
         try:
             while thread.is_alive() and not server.started:
                 time.sleep(0.01)
+            if not server.started:
+                raise ValueError("the annotation server has not started; its output says why")
             yield Server(settings, database, listener.getsockname()[1])
         finally:
             server.should_exit = True

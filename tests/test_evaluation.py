@@ -103,6 +103,12 @@ def test_judge_table_splits_by_task_and_dimension():
     assert table[Task.FILL, Dimension.STRUCTURE].accuracy == 0.5
     assert table[Task.REMOVAL, Dimension.REMOVAL_QUALITY].accuracy == 0.0
     assert len(table) == 2
+    # Three annotators of one picture tell no more than one does.
+    many = judge_accuracy_table(
+        tasks * 3, dimensions * 3, np.tile(answers, 3), np.tile(1 - answers, 3), ["a", "b", "c"] * 3
+    )
+    for cell, one in many.items():
+        assert one.pairs == 3 * table[cell].pairs and one.interval == table[cell].interval
     with pytest.raises(ValueError, match="2 tasks and dimensions for 3 pairs"):
         judge_accuracy_table(tasks[:2], dimensions[:2], answers, answers)
 

@@ -45,7 +45,8 @@ class JudgeAccuracy:
     half. `single_order_accuracy`: fraction of correct answers at threshold 0.5 in a single order,
     averaged over both orders, as in training. `position_bias`: mean P(Yes) over both orders minus
     0.5, positive if the judge prefers the first image. `inconsistent`: fraction of pairs with the
-    same answer (both Yes or both No) in both orders.
+    same answer (both Yes or both No) in both orders. `sources`: number of source pictures that the
+    pairs are of; None: as many as pairs.
     """
 
     pairs: int
@@ -53,11 +54,12 @@ class JudgeAccuracy:
     single_order_accuracy: float
     position_bias: float
     inconsistent: float
+    sources: int | None = None
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 % interval of `accuracy`."""
-        return wilson(self.accuracy, self.pairs)
+        """95 % interval of `accuracy` over sources: pairs of one are not independent."""
+        return wilson(self.accuracy, self.sources or self.pairs)
 
     @property
     def few(self) -> bool:
@@ -98,8 +100,14 @@ def judge_accuracy_table(
     dimensions: Sequence[Dimension],
     winner_first: Float[np.ndarray, " n"],
     loser_first: Float[np.ndarray, " n"],
+    sources: Sequence[str] | None = None,
 ) -> dict[tuple[Task, Dimension], JudgeAccuracy]:
     """`judge_accuracy` for every task × dimension among the n pairs.
+
+    Args:
+      tasks, dimensions: of each pair.
+      winner_first, loser_first: see `judge_accuracy`.
+      sources: name of each pair's source picture; None: all differ.
 
     Raises:
       ValueError: `tasks` and `dimensions` do not have one item per pair.
@@ -110,5 +118,9 @@ def judge_accuracy_table(
     table = {}
     for key in dict.fromkeys(keys):
         chosen = np.array([other == key for other in keys])
-        table[key] = judge_accuracy(winner_first[chosen], loser_first[chosen])
+        found = judge_accuracy(winner_first[chosen], loser_first[chosen])
+        if sources is not None:
+            of_cell = {source for source, other in zip(sources, keys, strict=True) if other == key}
+            found = dataclasses.replace(found, sources=len(of_cell))
+        table[key] = found
     return table

@@ -32,6 +32,7 @@ from onereward_jax.annotation.annotator_interface import Annotator, Asked
 from onereward_jax.annotation.answers import Answers
 from onereward_jax.annotation.picture_digests import question_digest
 from onereward_jax.annotation.questions import FILE, Question
+from onereward_jax.annotation.web_settings import GOLD
 from onereward_jax.chain.plugins import check_plugin, maker
 from onereward_jax.chain.stage import InputsChanged, Results, StageContext
 from onereward_jax.common.user_errors import WaitingForPeople
@@ -275,7 +276,7 @@ def _preferences_of_people(
 
 def _tell_agreement(context: StageContext, preferences: Sequence[Preference]) -> Results:
     """Writes `AGREEMENT` and announces the annotator agreement."""
-    annotators = sorted({one.annotator for one in preferences})
+    annotators = sorted({one.annotator for one in preferences} - {GOLD})
     overall, alone = overall_agreement(preferences), one_against_others(preferences)
     cells = [
         {

@@ -124,7 +124,7 @@ def imported_pairs(
             for pair in _compared(one, rules[one.split]):
                 yield LabelledPair(
                     split=one.split,
-                    source=one.id.removeprefix(f"{one.split}/"),
+                    source=one.source or one.id.removeprefix(f"{one.split}/"),
                     task=one.task,
                     dimension=pair.dimension,
                     prompt=one.prompt,

@@ -58,6 +58,7 @@ def measure_judge(
         [pair.dimension for pair in chosen],
         np.where(firsts, first, second)[decided],
         np.where(firsts, second, first)[decided],
+        [pair.source for pair in chosen],
     )
     agreed = accuracy_by_agreement(better, label, share, votes)
     return {

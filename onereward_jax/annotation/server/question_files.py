@@ -18,7 +18,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from onereward_jax.annotation.answers import Answer, read_answers
+from onereward_jax.annotation.answers import Answer, answer_files, read_answers
 from onereward_jax.annotation.questions import FILE, Question
 from onereward_jax.annotation.server.database import AnswerDatabase
 from onereward_jax.annotation.server.tables import ITEMS, JUDGEMENTS, LEASES, SERVED
@@ -113,7 +113,7 @@ class QuestionFiles:
         for name in SETS:
             yield self._settings.workdir / name / FILE
         if self._settings.gold is not None:
-            yield self._settings.gold
+            yield from answer_files(self._settings.gold)
 
     def _read(self, state: tuple) -> _Content:
         items, pictures, gold = {}, {}, {}

@@ -7,7 +7,7 @@ There is a project per task and number of candidates, because their dimensions d
 with the interface (`.xml`), serve the folder, and import the tasks (`.json`). `--url` is what the
 paths of pictures start with: "/data/local-files/?d=<folder>/" for Label Studio's own storage of
 local files (the default), or the address of a web server. Answers that are there become
-annotations; each result keeps who gave it in its `meta`.
+annotations; each result keeps who gave it in its `meta`, which counts until the answer is changed.
 
 Results are an export of the project as JSON or JSON-MIN; `--pictures` names this folder.
 
@@ -104,16 +104,18 @@ def _results(answer: Judgement, to_name: str, candidates: tuple) -> Iterator[dic
         "answered_at": answer.answered_at,
         "seconds": answer.seconds,
     }
+    # Label Studio keeps `meta` when somebody changes the answer: `choice` tells.
     for kind, place in (("best", answer.best), ("worst", answer.worst)):
         if kind == "worst" and (place is None or len(candidates) == 2):
             continue
+        choice = NO_DIFFERENCE if place is None else LETTERS[place]
         yield {
             "id": f"{kind}_{answer.dimension}",
             "from_name": f"{kind}_{answer.dimension}",
             "to_name": to_name,
             "type": "choices",
-            "value": {"choices": [NO_DIFFERENCE if place is None else LETTERS[place]]},
-            "meta": meta,
+            "value": {"choices": [choice]},
+            "meta": meta | {"choice": choice},
         }
 
 
@@ -236,6 +238,7 @@ def _answers(
             raise RowError(f"worst_{one} is given without best_{one}")
     for one in answered:
         best = _place(f"best_{one}", chosen[f"best_{one}"], count)
+        asked = [f"best_{one}"]
         worst = None
         if best is not None and count == 2:
             worst = 1 - best
@@ -243,7 +246,9 @@ def _answers(
             if f"worst_{one}" not in chosen:
                 raise RowError(f"best_{one} is given without worst_{one}")
             worst = _place(f"worst_{one}", chosen[f"worst_{one}"], count)
-        said = meta.get(f"best_{one}", {})
+            asked.append(f"worst_{one}")
+        kept = all(meta.get(name, {}).get("choice") == chosen[name] for name in asked)
+        said = meta[f"best_{one}"] if kept else {}
         seconds = annotation.get("lead_time") or 0.0
         yield Judgement(
             one,

@@ -34,7 +34,7 @@ def interface(task: Task, count: int, has_image: bool) -> str:
     to_name = shown[0][1]
     for dimension in DIMENSIONS[task]:
         add(view, "Header", value=f"{dimension.title}: the best", size="5")
-        best = _choices(view, f"best_{dimension}", to_name, required="true")
+        best = _choices(view, f"best_{dimension}", to_name)
         for value in (*LETTERS[:count], NO_DIFFERENCE):
             add(best, "Choice", value=value)
         if count > 2:
@@ -45,6 +45,7 @@ def interface(task: Task, count: int, has_image: bool) -> str:
             }
             inner = add(view, "View", **asked)
             add(inner, "Header", value=f"{dimension.title}: the worst", size="5")
+            # Label Studio asks for it only while the view around it is visible.
             worst = _choices(inner, f"worst_{dimension}", to_name)
             for value in LETTERS[:count]:
                 add(worst, "Choice", value=value)
@@ -52,9 +53,7 @@ def interface(task: Task, count: int, has_image: bool) -> str:
     return ElementTree.tostring(view, encoding="unicode") + "\n"
 
 
-def _choices(
-    parent: ElementTree.Element, name: str, to_name: str, required: str = "false"
-) -> ElementTree.Element:
+def _choices(parent: ElementTree.Element, name: str, to_name: str) -> ElementTree.Element:
     return ElementTree.SubElement(
         parent,
         "Choices",
@@ -62,5 +61,5 @@ def _choices(
         toName=to_name,
         choice="single-radio",
         showInline="true",
-        required=required,
+        required="true",
     )

@@ -17,7 +17,7 @@ from onereward_jax.tasks import DIMENSIONS, Dimension, Task
 
 WHOLE = ("folder", "parquet", "huggingface")
 """Formats that hold everything."""
-PAIRS = ("trl", "trl_reward", "ms_swift")
+PAIRS = ("trl", "ms_swift")
 
 
 def export(source, to, format="folder", *flags):
@@ -145,15 +145,26 @@ def test_trl_rows_ask_about_two_images_and_position_tells_nothing(folder, tmp_pa
         assert sorted(texts) == ["No", "Yes"]
         chosen.append(texts[0] == "Yes")
     assert 0.25 < np.mean(chosen) < 0.75
-    implicit = datasets.load_dataset(
-        str(export(folder, tmp_path / "reward", "trl_reward")), cache_dir=str(tmp_path / "cache-2")
-    )
-    row = implicit["train"][0]
-    assert "prompt" not in row
-    assert [one["role"] for one in row["chosen"]] == ["user", "assistant"]
 
 
-def test_ms_swift_rows_name_files_and_have_one_tag_per_image(folder, tmp_path):
+def test_trl_rows_with_an_implicit_prompt_are_read_too(folder, tmp_path):
+    out = export(folder, tmp_path / "trl", "trl")
+    loaded = datasets.load_dataset(str(out), cache_dir=str(tmp_path / "cache"))
+    implicit = tmp_path / "implicit"
+    implicit.mkdir()
+    for split, rows in loaded.items():
+        whole = rows.map(
+            lambda row: {name: row["prompt"] + row[name] for name in ("chosen", "rejected")},
+            remove_columns="prompt",
+        )
+        whole.to_parquet(implicit / f"{split}.parquet")
+    back = import_(implicit, tmp_path / "back", "trl")
+    assert decided(read_comparisons(back)) == decided(read_comparisons(folder))
+
+
+def test_ms_swift_rows_name_files_and_have_one_tag_per_image(tmp_path):
+    run = write_run(tmp_path / "run", photographs=1, prompt="a <image> of <video>s, <b>big</b>")
+    folder = export(run, tmp_path / "prefs")
     out = export(folder, tmp_path / "swift", "ms_swift")
     for name in ("dpo-train", "dpo-test", "rm-train", "rm-test"):
         for line in (out / f"{name}.jsonl").read_text().splitlines():
@@ -161,6 +172,12 @@ def test_ms_swift_rows_name_files_and_have_one_tag_per_image(folder, tmp_path):
             tags = "".join(one["content"] for one in row["messages"]).count("<image>")
             assert tags == len(row["images"])
             assert all((out / path).is_file() for path in row["images"])
+            about = row["preference"]
+            words = row["messages"][0]["content"]
+            assert "<video>" not in words and about["dimension"].replace("_", " ") in words
+            if about["task"] == "fill" and name.startswith("rm"):
+                assert words.endswith("a image of videos, <b>big</b>")
+                assert about["edit_prompt"] == "a <image> of <video>s, <b>big</b>"
             if name.startswith("rm"):
                 assert row["images"][0] == row["rejected_images"][0]
                 assert row["images"][1] != row["rejected_images"][1]
@@ -213,6 +230,40 @@ def in_order(comparisons):
     return sorted(found, key=lambda one: one.id)
 
 
+def test_an_answer_that_is_changed_in_label_studio_is_of_who_changed_it(folder, tmp_path):
+    out = export(folder, tmp_path / "ls", "label_studio")
+    file = label_studio_results(out, minimal=False)
+    entries = json.loads(file.read_text())
+    (entry,) = [
+        one for one in entries if one["data"]["comparison"] == read_comparisons(folder)[0].id
+    ]
+    annotation = next(
+        one for one in entry["annotations"] if one["result"][0]["meta"]["annotator"] == "bob"
+    )
+    annotation["completed_by"] = 9
+    results = {one["from_name"]: one for one in annotation["result"]}
+    dimensions = [name.removeprefix("best_") for name in results if name.startswith("best_")]
+    # The worst stays in the results when the best becomes "no difference": its view is hidden.
+    results[f"best_{dimensions[0]}"]["value"]["choices"] = ["no difference"]
+    (choice,) = results[f"worst_{dimensions[1]}"]["value"]["choices"]
+    (best,) = results[f"best_{dimensions[1]}"]["value"]["choices"]
+    (other,) = {"A", "B", "C"} - {choice, best}
+    # Chosen again, a result has no meta.
+    results[f"worst_{dimensions[1]}"]["value"]["choices"] = [other]
+    del results[f"worst_{dimensions[1]}"]["meta"]
+    file.write_text(json.dumps(entries))
+    back = import_(file, tmp_path / "back", "label_studio", f"--pictures={out}")
+    (one,) = [one for one in read_comparisons(back) if one.id == entry["data"]["comparison"]]
+    said = {answer.dimension: answer for answer in one.answers if answer.annotator == "9"}
+    assert sorted(said) == sorted(dimensions[:2])
+    assert said[dimensions[0]].best is said[dimensions[0]].worst is None
+    changed = said[dimensions[1]]
+    assert (changed.best, changed.worst) == ("ABC".index(best), "ABC".index(other))
+    assert {answer.answered_at for answer in said.values()} == {0.0}
+    kept = [answer.dimension for answer in one.answers if answer.annotator == "bob"]
+    assert sorted(kept) == sorted(dimensions[2:])
+
+
 def test_label_studio_json_min_is_read_too(folder, tmp_path):
     out = export(folder, tmp_path / "ls", "label_studio")
     file = label_studio_results(out, minimal=True)
@@ -235,6 +286,17 @@ def test_the_labelling_interface_has_a_control_for_every_dimension(folder, tmp_p
         assert controls == {f"{k}_{d}" for d in DIMENSIONS[task] for k in ("best", "worst")}
         for control in view.iter("Choices"):
             assert named[control.get("toName")].tag == "Image"
+            assert control.get("required") == "true"
+        parents = {one: parent for parent in view.iter() for one in parent}
+        for control in view.iter("Choices"):
+            kind, _, dimension = control.get("name").partition("_")
+            condition = {
+                "visibleWhen": "choice-selected",
+                "whenTagName": f"best_{dimension}",
+                "whenChoiceValue": "A,B,C",
+            }
+            # Label Studio asks for a required answer unless this very view is hidden.
+            assert parents[control].attrib == (condition if kind == "worst" else {})
         tasks = json.loads((out / "tasks" / f"{task.value}-{COUNT}.json").read_text())
         for one in tasks:
             assert one["annotations"] == []

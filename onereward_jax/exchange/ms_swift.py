@@ -8,7 +8,7 @@
 
 `rm-<split>.jsonl`, for a reward model of single edits (`rejected_images`, ms-swift >= 3.8):
 
-    {"messages": [{"role": "user", "content": "<image>a red apple"},
+    {"messages": [{"role": "user", "content": "<image>image fill, judged by aesthetics: an apple"},
                   {"role": "assistant", "content": "<image>"}],
      "images": [source image, best edit], "rejected_images": [source image, worst edit],
      "preference": {…}}
@@ -24,6 +24,7 @@ from __future__ import annotations
 import itertools
 import json
 import pathlib
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -45,6 +46,8 @@ from onereward_jax.exchange.record_files import Records, open_records
 
 ANNOTATOR = "ms_swift"
 IMAGE = "<image>"
+_TAGS = re.compile("<(image|video|audio|bbox|ref-object|start-image|cot-process)>")
+"""What ms-swift replaces in a text; one too many and it refuses the row."""
 
 
 def write(
@@ -87,12 +90,17 @@ def _question(pair: Pair) -> dict[str, Any]:
     chosen, rejected = answers(pair)
     return {
         "messages": [
-            {"role": "user", "content": 2 * IMAGE + question(pair)},
+            {"role": "user", "content": 2 * IMAGE + _without_tags(question(pair))},
             {"role": "assistant", "content": chosen},
         ],
         "rejected_response": rejected,
         "images": [pair.first.path, pair.second.path],
     }
+
+
+def _without_tags(words: str) -> str:
+    """Words of a prompt, `<image>` as `image`; the field `preference` has the prompt as it is."""
+    return _TAGS.sub(r"\1", words)
 
 
 def _single(pair: Pair, source: list[str]) -> dict[str, Any]:
@@ -101,9 +109,11 @@ def _single(pair: Pair, source: list[str]) -> dict[str, Any]:
         if pair.first_is_better
         else (pair.second.path, pair.first.path)
     )
+    comparison, dimension = pair.comparison, pair.answer.dimension
+    asked = f"{comparison.task.title}, judged by {dimension.title}: {comparison.prompt}"
     return {
         "messages": [
-            {"role": "user", "content": len(source) * IMAGE + pair.comparison.prompt},
+            {"role": "user", "content": len(source) * IMAGE + _without_tags(asked)},
             {"role": "assistant", "content": IMAGE},
         ],
         "images": [*source, best],

@@ -1,6 +1,6 @@
 """Pairs as TRL reads them: a preference data set with images, as a Hugging Face folder.
 
-`trl` has an explicit prompt, for `DPOTrainer` with a vision-language model:
+It has an explicit prompt, for `DPOTrainer` with a vision-language model:
 
     images      the two edited images
     prompt      [{"role": "user", "content": [{"type": "image"}, {"type": "image"},
@@ -8,10 +8,10 @@
     chosen      [{"role": "assistant", "content": [{"type": "text", "text": "Yes"}]}]
     rejected    the same with "No"
 
-`trl_reward` has an implicit one, as reward models are trained: `chosen` and `rejected` are whole
-conversations. Which image comes first is drawn by the content, so that "Yes" is no better a guess
-than "No". Undecided answers, source images and settings are left out. The other columns say what a
-row was made from.
+Which image comes first is drawn by the content, so that "Yes" is no better a guess than "No".
+Undecided answers, source images and settings are left out. The other columns say what a row was
+made from. Rows with an implicit prompt (`chosen` and `rejected` are whole conversations) are read,
+not written: TRL's `RewardTrainer` leaves out the images, and `DPOTrainer` asks for `prompt`.
 
 https://huggingface.co/docs/trl/dataset_formats
 """
@@ -60,29 +60,13 @@ ANNOTATOR = "trl"
 def write(
     rows: Iterator[tuple[str, Loaded]], folder: pathlib.Path, source: Source, options: Options
 ) -> None:
-    """Writes `data/<split>-*.parquet`, `README.md` and `about.json`, with explicit prompts."""
-    _write(rows, folder, source, COLUMNS)
-
-
-def write_reward(
-    rows: Iterator[tuple[str, Loaded]], folder: pathlib.Path, source: Source, options: Options
-) -> None:
-    """The same with implicit prompts."""
-    _write(rows, folder, source, {name: COLUMNS[name] for name in COLUMNS if name != "prompt"})
-
-
-def _write(
-    rows: Iterator[tuple[str, Loaded]],
-    folder: pathlib.Path,
-    source: Source,
-    columns: dict[str, pa.DataType],
-) -> None:
-    writers = {split: parquet.ShardWriter(folder / "data", split, columns) for split in SPLITS}
+    """Writes `data/<split>-*.parquet`, `README.md` and `about.json`."""
+    writers = {split: parquet.ShardWriter(folder / "data", split, COLUMNS) for split in SPLITS}
     counts: Counter = Counter()
     for _, one in rows:
         for pair in pairs_of(one.comparison):
             split = one.comparison.split or "train"
-            row = _row(pair, one, implicit="prompt" not in columns)
+            row = _row(pair, one)
             writers[split].add(row, sum(len(image["bytes"]) for image in row["images"]))
             counts[split] += 1
     for writer in writers.values():
@@ -90,25 +74,22 @@ def _write(
     if not counts:
         raise ValueError("there is no decided answer to write as a pair")
     write_about(folder, source)
-    write_card(folder, columns, counts, source, _TEXT)
+    write_card(folder, COLUMNS, counts, source, _TEXT)
 
 
-def _row(pair: Pair, one: Loaded, *, implicit: bool) -> dict[str, Any]:
+def _row(pair: Pair, one: Loaded) -> dict[str, Any]:
     images = [
         {"bytes": one.contents[picture.path], "path": picture.path}
         for picture in (pair.first, pair.second)
     ]
     parts = [{"type": "image"}, {"type": "image"}, {"type": "text", "text": question(pair)}]
-    prompt = [{"role": "user", "content": parts}]
     chosen, rejected = (
         [{"role": "assistant", "content": [{"type": "text", "text": answer}]}]
         for answer in answers(pair)
     )
-    if implicit:
-        found = {"chosen": [*prompt, *chosen], "rejected": [*prompt, *rejected]}
-    else:
-        found = {"prompt": prompt, "chosen": chosen, "rejected": rejected}
-    return {"images": images} | found | origin_of(pair)
+    prompt = [{"role": "user", "content": parts}]
+    said = {"images": images, "prompt": prompt, "chosen": chosen, "rejected": rejected}
+    return said | origin_of(pair)
 
 
 def read(path: pathlib.Path, options: Options) -> Source:

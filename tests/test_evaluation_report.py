@@ -91,7 +91,7 @@ def synthetic_inputs(title: str = "Policy <mini> & base") -> ReportInputs:
         trust=JudgeTrust(
             calibration(np.linspace(0.5, 0.99, 200), 1.0 * (np.arange(200) % 4 > 0)),
             [AgreedShare(40, 0.9, "all agree"), AgreedShare(10, 0.6, "fewer agree")],
-            [LabelPoint(200, 0.6 + 0.1 * n, 100 * 2**n, 30 * 2**n) for n in range(3)],
+            [LabelPoint(200, 0.6 + 0.1 * n, 100 * 2**n, 30 * 2**n, 50) for n in range(3)],
         ),
         people=by_people(comparisons),
         settings={"rl": {"steps": 400, "learning_rate": 1e-5}, "tasks": ["fill"], "note": None},

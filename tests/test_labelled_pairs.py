@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import json
 
 import pytest
 
@@ -13,7 +14,8 @@ from onereward_jax.annotation.labelled_pairs import (
     read_pairs,
     write_pairs,
 )
-from onereward_jax.stages.label_curve import part_of
+from onereward_jax.evaluation.intervals import wilson
+from onereward_jax.stages.label_curve import part_of, point_of
 from onereward_jax.tasks import Dimension, Task
 
 CELL = (Task.FILL, Dimension.STRUCTURE)
@@ -111,3 +113,17 @@ def test_pairs_are_read_as_they_are_written_and_a_bad_line_is_named(tmp_path):
     path.write_text(path.read_text().replace('"label": 0.5', '"label": 1.5'))
     with pytest.raises(ValueError, match=r"pairs.jsonl, line 2: pair of ä: label is 1.5, not in"):
         read_pairs(path)
+
+
+def test_a_point_of_the_curve_has_its_interval_over_held_out_source_pictures(tmp_path):
+    rows = [{"pairs": 30, "accuracy": 0.5}, {"pairs": 10, "accuracy": 1.0}]
+    (tmp_path / "accuracy.json").write_text(json.dumps({"rows": rows}))
+    fields = (*CELL, "", "candidates", "a.png", "b.png", (16, 16), 1.0, 1, 1.0)
+    train, test = (
+        [LabelledPair(split, f"s{number % 8}", *fields) for number in range(count)]
+        for split, count in (("train", 16), ("test", 40))
+    )
+    found = point_of(tmp_path / "accuracy.json", train, test)
+    assert (found.labels, found.sources, found.pairs) == (16, 8, 40)
+    assert found.accuracy == pytest.approx(25 / 40)
+    assert found.interval == wilson(found.accuracy, 8)

@@ -30,7 +30,7 @@ class Share:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 % interval of `accuracy`."""
+        """95 % interval of `accuracy`, as if the pairs were independent."""
         return wilson(self.accuracy, self.pairs)
 
 
@@ -63,10 +63,19 @@ class AgreedShare(Share):
 
 @dataclasses.dataclass(frozen=True)
 class LabelPoint(Share):
-    """Accuracy of a judge trained on `labels` pairs of `sources` source pictures."""
+    """Accuracy of a judge trained on `labels` pairs of `sources` source pictures.
+
+    `test_sources`: number of source pictures that the held-out pairs are of.
+    """
 
     labels: int
     sources: int
+    test_sources: int
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of `accuracy` over held-out source pictures."""
+        return wilson(self.accuracy, self.test_sources)
 
 
 def symmetrized(

@@ -46,10 +46,10 @@ def run(context: StageContext) -> Results:
         judges, pairs = read_judges(context, labelled | {"train": part})
         train_judge(context, judges, pairs, name=f"label_curve, share {share:g}", folder=folder)
         if is_writer():
-            points.append(_point(folder / ACCURACY, part))
+            points.append(point_of(folder / ACCURACY, part, labelled["test"]))
     if not is_writer():
         return {}
-    points.append(_point(context.output("reward") / ACCURACY, train))
+    points.append(point_of(context.output("reward") / ACCURACY, train, labelled["test"]))
     found = {"points": [dataclasses.asdict(point) for point in points]}
     with atomic_file(context.folder / CURVE) as draft:
         draft.write_text(json.dumps(found, indent=1))
@@ -66,12 +66,16 @@ def part_of(pairs: Sequence[LabelledPair], share: float, seed: int) -> list[Labe
     return [pair for pair in pairs if pair.source in kept]
 
 
-def _point(accuracy: Path, pairs: Sequence[LabelledPair]) -> LabelPoint:
+def point_of(
+    accuracy: Path, train: Sequence[LabelledPair], test: Sequence[LabelledPair]
+) -> LabelPoint:
+    """A point of the curve: what `accuracy` says of a judge trained on the pairs `train`."""
     rows: list[dict[str, Any]] = json.loads(accuracy.read_text())["rows"]
     held_out = sum(row["pairs"] for row in rows)
     return LabelPoint(
         pairs=held_out,
         accuracy=sum(row["pairs"] * row["accuracy"] for row in rows) / held_out,
-        labels=len(pairs),
-        sources=len({pair.source for pair in pairs}),
+        labels=len(train),
+        sources=len({pair.source for pair in train}),
+        test_sources=len({pair.source for pair in test if pair.decided}),
     )

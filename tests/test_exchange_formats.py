@@ -282,6 +282,8 @@ def test_the_labelling_interface_has_a_control_for_every_dimension(folder, tmp_p
     for task in (Task.FILL, Task.REMOVAL, Task.EXTEND_WITH_PROMPT):
         view = ElementTree.parse(out / "tasks" / f"{task.value}-{COUNT}.xml").getroot()
         named = {one.get("name"): one for one in view.iter() if one.get("name")}
+        pictures = [one.get("name") for one in view.iter("Image")]
+        assert pictures == ["image", "mask", "candidate_A", "candidate_B", "candidate_C"]
         controls = {one.get("name") for one in view.iter("Choices")}
         assert controls == {f"{k}_{d}" for d in DIMENSIONS[task] for k in ("best", "worst")}
         for control in view.iter("Choices"):

@@ -3,7 +3,8 @@
     preferences.jsonl, pictures/, about.json     a preferences folder
     tasks/fill-4.json, tasks/fill-4.xml          tasks and interface of one project
 
-There is a project per task and number of candidates, because their dimensions differ. Create it
+There is a project per task and number of candidates, because their dimensions differ. (Comparisons
+without a source or a mask have projects of their own.) Create it
 with the interface (`.xml`), serve the folder, and import the tasks (`.json`). `--url` is what the
 paths of pictures start with: "/data/local-files/?d=<folder>/" for Label Studio's own storage of
 local files (the default), or the address of a web server. Answers that are there become
@@ -35,7 +36,12 @@ from onereward_jax.annotation.given_comparisons import Given, Loaded, Row, Rows
 from onereward_jax.annotation.preferences_folder import comparison_lines, read_about
 from onereward_jax.data.example import RowError
 from onereward_jax.exchange import folder as preferences_folder
-from onereward_jax.exchange.label_studio_interface import LETTERS, NO_DIFFERENCE, interface
+from onereward_jax.exchange.label_studio_interface import (
+    LETTERS,
+    NO_DIFFERENCE,
+    answered_picture,
+    interface,
+)
 from onereward_jax.exchange.options import Options, Source
 from onereward_jax.exchange.record_files import json_list
 from onereward_jax.tasks import DIMENSIONS
@@ -58,12 +64,13 @@ def write(
             count = len(one.candidates)
             if count > len(LETTERS):
                 raise ValueError(f"{one.id}: Label Studio tasks have up to {len(LETTERS)} pictures")
-            has_image = one.image is not None
-            name = f"{one.task.value}-{count}" + ("" if has_image else "-no-source")
+            has_image, has_mask = one.image is not None, one.mask is not None
+            name = f"{one.task.value}-{count}"
+            name += ("" if has_image else "-no-source") + ("" if has_mask else "-no-mask")
             first = name not in files
             if first:
                 path = folder / TASKS_FOLDER / f"{name}.xml"
-                path.write_text(interface(one.task, count, has_image), encoding="utf-8")
+                path.write_text(interface(one.task, count, has_image, has_mask), encoding="utf-8")
                 files[name] = path.with_suffix(".json").open("w", encoding="utf-8")
             files[name].write("[\n" if first else ",\n")
             files[name].write(json.dumps(_task(one, url), ensure_ascii=False))
@@ -84,7 +91,7 @@ def _task(one: Comparison, url: str) -> dict[str, Any]:
     by_annotator: dict[str, list[Judgement]] = {}
     for answer in one.answers:
         by_annotator.setdefault(answer.annotator, []).append(answer)
-    to_name = "image" if one.image else f"candidate_{LETTERS[0]}"
+    to_name = answered_picture(one.image is not None)
     annotations = [
         {
             "result": [

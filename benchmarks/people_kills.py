@@ -105,7 +105,7 @@ class Annotator(threading.Thread):
     def _save(self, item: dict, dimension: str) -> None:
         path = f"/api/items/{item['item']}/answers/{dimension}"
         if self._rng.random() < 0.1:
-            self._request("DELETE", path)
+            self._request("DELETE", path, params={"key": uuid.uuid4().hex})
             self.last[item["item"], dimension] = None
         best, worst = self._rng.sample(range(CANDIDATES), 2)
         key = uuid.uuid4().hex

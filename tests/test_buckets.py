@@ -235,7 +235,12 @@ def context_of(workdir, answers="", stage="annotate"):
     config = {
         "annotate": {"by": "people", "path": str(answers), "enough": 1.0},
         "data": {"source": "folder", "path": ""},
-        "reward": {"between": False, "consensus": "each", "undecided": "leave"},
+        "reward": {
+            "between": False,
+            "consensus": "each",
+            "undecided": "leave",
+            "preferences": (),
+        },
         "seed": 0,
         "stages": ("data", "candidates", "annotate", "reward"),
     }

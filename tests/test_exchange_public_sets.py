@@ -25,12 +25,8 @@ from onereward_jax.chain import run_chain
 from onereward_jax.common.config_files import load_config
 from onereward_jax.parallel import make_mesh
 from onereward_jax.stages import STAGES
-from onereward_jax.stages.imported_pairs import (
-    check_imported,
-    crop_notes,
-    imported_content,
-    imported_pairs,
-)
+from onereward_jax.stages.imported_folders import imported_content
+from onereward_jax.stages.imported_pairs import check_imported, crop_notes, imported_pairs
 from onereward_jax.stages.judged_size import judged_pixels
 from onereward_jax.tasks import Dimension, Task
 

@@ -40,7 +40,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from onereward_jax.data.example import SPLITS, RowError, Split
-from onereward_jax.data.metadata import check_inside
+from onereward_jax.data.inside_folder import check_inside
 from onereward_jax.tasks import DIMENSIONS, Dimension, Task
 
 LINES, ABOUT, PICTURES = "preferences.jsonl", "about.json", "pictures"

@@ -19,7 +19,8 @@ from PIL import Image, ImageOps
 from onereward_jax.annotation.comparisons import DIGEST_DIGITS, PICTURES, Picture
 from onereward_jax.annotation.picture_digests import pixel_digest
 from onereward_jax.data.example import RowError
-from onereward_jax.data.metadata import UNREADABLE, check_inside
+from onereward_jax.data.inside_folder import check_inside
+from onereward_jax.data.metadata import UNREADABLE
 
 ENDINGS = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp"}
 """Formats that are opened -> the endings of their files."""

@@ -25,6 +25,7 @@ from PIL import ExifTags, Image
 
 from onereward_jax.common.listing import first_of
 from onereward_jax.data.example import RowError, Split
+from onereward_jax.data.inside_folder import check_inside
 from onereward_jax.data.metadata_lines import METADATA, metadata_lines
 from onereward_jax.tasks import FIXED_PROMPTS, Task, task_named
 
@@ -110,13 +111,6 @@ def refuse_rows(folder: pathlib.Path, errors: Mapping[int, RowError]) -> None:
     raise ValueError(
         "\n  ".join([f"{folder / METADATA}: {len(errors)} bad rows", *first_of(lines)])
     )
-
-
-def check_inside(field: str, name: str) -> None:
-    """Raises RowError if a path of a row leads out of its folder."""
-    path = pathlib.PurePath(name)
-    if path.is_absolute() or ".." in path.parts:
-        raise RowError(f"{field} {name!r} leads out of the folder")
 
 
 def _parse(number: int, line: str) -> Row:

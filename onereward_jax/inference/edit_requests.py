@@ -17,7 +17,8 @@ from typing import Any
 
 from PIL import Image
 
-from onereward_jax.data.metadata import METADATA, check_inside, metadata_lines
+from onereward_jax.data.inside_folder import check_inside
+from onereward_jax.data.metadata_lines import METADATA, metadata_lines
 from onereward_jax.inference.canvas import Padding, extended
 from onereward_jax.inference.picture_io import check_shapes, editing_size, mask_pixels, open_picture
 from onereward_jax.policy.text_encoders import check_prompt

@@ -20,7 +20,8 @@ from onereward_jax.data.triplets import Triplets
 from onereward_jax.parallel import is_writer
 from onereward_jax.parallel.progress import announce
 from onereward_jax.stages.data import open_triplets
-from onereward_jax.stages.imported_pairs import crop_notes, imported_folders, imported_pairs
+from onereward_jax.stages.imported_folders import imported_folders
+from onereward_jax.stages.imported_pairs import crop_notes, imported_pairs
 from onereward_jax.stages.preference_stores import read_store
 from onereward_jax.stages.settings import from_section
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import collections
 import functools
-import hashlib
 import pathlib
 from collections.abc import Iterator, Mapping
 
@@ -26,44 +25,11 @@ from onereward_jax.annotation.labelled_pairs import (
 from onereward_jax.annotation.preferences_folder import content_digest, read_comparisons
 from onereward_jax.common.listing import first_of
 from onereward_jax.data.aspect_buckets import Size, bucket_sizes, nearest_bucket
+from onereward_jax.stages.imported_folders import FIELD, imported_folders
 from onereward_jax.stages.judged_size import crop_box
-from onereward_jax.storage import local_path
-
-FIELD = "config.reward.preferences"
 
 MUCH = 0.1
 """A crop that loses a larger part of a picture is announced."""
-
-
-def imported_folders(config: FrozenConfigDict) -> dict[str, pathlib.Path]:
-    """Name in `LabelledPair.folder` -> the folder on this host.
-
-    Raises:
-      FileNotFoundError: there is no such folder.
-    """
-    found = {}
-    for place, name in enumerate(filter(None, config.reward.preferences)):
-        folder = local_path(name, again=False)
-        if not folder.is_dir():
-            raise FileNotFoundError(f"{FIELD}: there is no folder {name}")
-        found[f"preferences-{place}"] = folder
-    return found
-
-
-def imported_content(config: FrozenConfigDict, workdir: pathlib.Path) -> str:
-    """Fingerprint of the folders, of their comparisons and not of their paths.
-
-    Raises:
-      FileNotFoundError, ValueError: as `imported_comparisons`.
-    """
-    digests = []
-    for folder in imported_folders(config).values():
-        try:
-            digests.append(content_digest(folder))
-        except (FileNotFoundError, ValueError) as error:
-            raise type(error)(f"{FIELD}: {error}") from error
-    digests.sort()
-    return hashlib.sha256("".join(digests).encode()).hexdigest()[:16] if digests else "none"
 
 
 def imported_comparisons(config: FrozenConfigDict) -> dict[str, list[Comparison]]:

@@ -22,7 +22,8 @@ from onereward_jax.parallel.progress import announce
 from onereward_jax.reward import QueryTokenizer
 from onereward_jax.reward.judge_loader import judge_template
 from onereward_jax.stages.data import data_folder, folder_rows, open_triplets
-from onereward_jax.stages.imported_pairs import imported_comparisons, imported_folders
+from onereward_jax.stages.imported_folders import imported_folders
+from onereward_jax.stages.imported_pairs import imported_comparisons
 from onereward_jax.stages.reward_settings import query_options, query_template
 from onereward_jax.tasks import DIMENSIONS, TASKS, Dimension, Task
 

@@ -30,7 +30,7 @@ from onereward_jax.chain.staleness import (
 from onereward_jax.reward import TEMPLATE_VERSION
 from onereward_jax.stages.compared_editors import digest_of_editors
 from onereward_jax.stages.guidance_settings import evaluate_guidance, rl_guidance
-from onereward_jax.stages.imported_pairs import imported_content
+from onereward_jax.stages.imported_folders import imported_content
 from onereward_jax.stages.preference_stores import save_lines
 from onereward_jax.stages.reward_settings import query_template
 from onereward_jax.stages.rl_settings import task_probabilities

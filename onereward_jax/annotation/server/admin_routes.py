@@ -10,11 +10,11 @@ from fastapi import APIRouter, Depends, HTTPException
 from fastapi.responses import Response, StreamingResponse
 
 from onereward_jax.annotation.server.access import Access
+from onereward_jax.annotation.server.admin_summary import summary
 from onereward_jax.annotation.server.annotators import Session
 from onereward_jax.annotation.server.database import AnswerDatabase
 from onereward_jax.annotation.server.question_files import QuestionFiles
 from onereward_jax.annotation.server.stored_answers import answer_lines
-from onereward_jax.annotation.server.summary import summary
 from onereward_jax.annotation.web_settings import SETS, WebSettings
 
 KEPT_SECONDS = 2.0

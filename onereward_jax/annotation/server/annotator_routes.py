@@ -11,10 +11,10 @@ from onereward_jax.annotation.questions import USABLE
 from onereward_jax.annotation.server.access import Access, address_of
 from onereward_jax.annotation.server.annotators import Session
 from onereward_jax.annotation.server.database import AnswerDatabase
-from onereward_jax.annotation.server.guidelines import guidelines
 from onereward_jax.annotation.server.judgements import Judgements, Said
 from onereward_jax.annotation.server.leases import Leases
 from onereward_jax.annotation.server.question_files import Item, QuestionFiles
+from onereward_jax.annotation.server.shown_guidelines import guidelines
 from onereward_jax.annotation.server.tables import LEASES, SERVED
 from onereward_jax.annotation.web_settings import SETS, WebSettings
 

@@ -7,8 +7,8 @@ from fastapi.responses import FileResponse, Response
 
 from onereward_jax.annotation.server.access import Access
 from onereward_jax.annotation.server.annotators import Session
-from onereward_jax.annotation.server.guidelines import guideline_pictures
 from onereward_jax.annotation.server.question_files import QuestionFiles
+from onereward_jax.annotation.server.shown_guidelines import guideline_pictures
 from onereward_jax.annotation.web_settings import WebSettings
 
 HEADERS = {

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from onereward_jax.annotation.questions import USABLE, Question
-from onereward_jax.common.listing import first_of
+from onereward_jax.common.listing import first_of, listed
 
 ANNOTATOR = "people"
 """Annotator of lines that do not name one."""
@@ -125,7 +125,7 @@ def read_answers(source: Path, questions: Sequence[Question]) -> Answers:
                 errors.append(f"{where}: {error}")
     if errors:
         told = f"{source}: {len(errors)} bad answer{'s' * (len(errors) > 1)}"
-        raise ValueError("\n  ".join([told, *first_of(errors)]))
+        raise ValueError(told + listed(errors))
     return Answers(tuple(found.values()), tuple(elsewhere))
 
 
@@ -287,4 +287,4 @@ def _places(places: Sequence[tuple[Path, int]]) -> str:
             runs.append(f"{first}-{others[-1]}" if others else str(first))
         word = "lines" if len(numbers) > 1 else "line"
         named.append(f"{path.name}, {word} {', '.join(first_of(runs))}")
-    return "; ".join(named)
+    return "; ".join(first_of(named))

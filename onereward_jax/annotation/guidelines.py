@@ -21,7 +21,7 @@ from typing import Any
 from PIL import Image
 
 from onereward_jax.annotation.questions import OVERALL, USABLE
-from onereward_jax.common.listing import first_of
+from onereward_jax.common.listing import listed
 from onereward_jax.tasks import OWN, Dimension
 
 ASKED = (*(one.value for one in Dimension), OVERALL, USABLE)
@@ -173,7 +173,7 @@ def read_guidelines(folder: str | Path = "") -> dict[str, Guideline]:
             found[name] = dataclasses.replace(found[name], **change)
     if errors:
         told = f"config.annotate.web.guidelines: {folder} has files that cannot be used"
-        raise ValueError("\n  ".join([told, *first_of(errors)]))
+        raise ValueError(told + listed(errors))
     return found
 
 

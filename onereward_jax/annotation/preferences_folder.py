@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from onereward_jax.annotation.comparisons import ABOUT, LINES, VERSION, Comparison, parse_line
-from onereward_jax.common.listing import first_of
+from onereward_jax.common.listing import listed
 from onereward_jax.data.example import RowError
 
 
@@ -65,7 +65,7 @@ def read_comparisons(folder: pathlib.Path) -> list[Comparison]:
             found[one.id] = one
     if errors:
         head = f"{folder / LINES}: {len(errors)} bad line{'s' * (len(errors) > 1)}"
-        raise ValueError("\n  ".join([head, *first_of(errors)]))
+        raise ValueError(head + listed(errors))
     return list(found.values())
 
 

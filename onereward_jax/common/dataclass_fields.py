@@ -7,6 +7,8 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
+from onereward_jax.common.listing import shown
+
 
 def check_fields(where: str, cls: type, values: Mapping[str, Any]) -> None:
     """Checks that `values` have the types of the fields of the dataclass `cls`.
@@ -28,7 +30,7 @@ def check_fields(where: str, cls: type, values: Mapping[str, Any]) -> None:
             continue
         least = 0 if name.endswith("_id") else 1
         if not _holds(kind, value, least):
-            raise ValueError(f"{where}: {name} is {value!r}, {_called(kind, least)} expected")
+            raise ValueError(f"{where}: {name} is {shown(value)}, {_called(kind, least)} expected")
 
 
 def _holds(kind: Any, value: Any, least: int) -> bool:

@@ -15,9 +15,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from onereward_jax.common.listing import listed
 from onereward_jax.convert.layouts import Layout
 from onereward_jax.convert.model_index import component_config
-from onereward_jax.convert.safetensors_reader import DTYPES, StoredTensor, find_tensors, listed
+from onereward_jax.convert.safetensors_reader import DTYPES, StoredTensor, find_tensors
 from onereward_jax.convert.tensor_names import Entry, flat_leaves, plan, published_name, unbox
 
 BLOCK_BYTES = 32 << 20

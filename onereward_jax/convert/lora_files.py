@@ -27,6 +27,7 @@ from jaxtyping import PyTree
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from onereward_jax.common.listing import listed
 from onereward_jax.convert.atomic_folder import atomic_folder
 from onereward_jax.convert.layouts import Layout
 from onereward_jax.convert.lora_dialects import diffusers_names
@@ -92,7 +93,7 @@ def load_adapter(source: str | Path, abstract_params: PyTree, layout: Layout) ->
     problems += odd
     problems += [f"{name} is not supported" for name in UNSUPPORTED if settings.get(name)]
     if problems:
-        raise ValueError("\n  ".join([f"adapter {path} does not fit the model:", *problems]))
+        raise ValueError(f"adapter {path} does not fit the model:" + listed(problems))
 
     ranks = {
         module: max(modules[name][FACTOR_A].shape[0] for name in found if name in modules)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError, safe_open
+
+from onereward_jax.common.listing import first_of, listed
 
 DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": jnp.bfloat16}
 """Supported weight dtypes: safetensors' name -> numpy dtype."""
@@ -92,7 +93,7 @@ def find_files(folder: Path, basename: str) -> list[Path]:
     names = sorted(set(_weight_map(index).values()))
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
-        raise FileNotFoundError(f"{index} lists {', '.join(missing)}, which do not exist")
+        raise FileNotFoundError(f"{index} lists {', '.join(first_of(missing))}, which do not exist")
     return [folder / name for name in names]
 
 
@@ -144,11 +145,6 @@ def _check_index(index: Path, tensors: dict[str, StoredTensor]) -> None:
     ]
     if problems:
         raise ValueError(f"{index} does not match its shards:" + listed(problems))
-
-
-def listed(problems: Iterable[str]) -> str:
-    """Formats problems as the indented lines at the end of an error message."""
-    return "".join(f"\n  {problem}" for problem in problems)
 
 
 def _read_header(path: Path) -> dict[str, StoredTensor]:

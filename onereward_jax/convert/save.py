@@ -11,6 +11,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from onereward_jax.common.listing import listed
 from onereward_jax.convert.atomic_folder import atomic_folder
 from onereward_jax.convert.layouts import Layout, check_architecture, statement
 from onereward_jax.convert.safetensors_writer import Shape, divide, write_tensors
@@ -74,7 +75,7 @@ def write_params(
         if entry.flat and np.prod(entry.shape) != np.prod(entry.tensor_shape)
     ]
     if problems:
-        raise ValueError("\n  ".join([f"cannot write {layout.architecture}:", *problems]))
+        raise ValueError(f"cannot write {layout.architecture}:" + listed(problems))
     dtypes = {
         path: jnp.dtype(leaf.dtype if dtype is None else dtype) for path, leaf in leaves.items()
     }

@@ -17,7 +17,7 @@ from jaxtyping import Bool
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from onereward_jax.common.listing import first_of
+from onereward_jax.common.listing import listed
 from onereward_jax.data.aspect_buckets import Size
 from onereward_jax.data.example import RowError
 from onereward_jax.data.metadata import UNREADABLE
@@ -129,7 +129,7 @@ def _read_coco(path: Path, names: Collection[str]) -> dict[str, GivenPicture]:
             objects.setdefault(image, []).append(given)
     if problems:
         header = f"{path}: {len(problems)} annotations are not COCO's"
-        raise ValueError("\n  ".join([header, *first_of(problems)]))
+        raise ValueError(header + listed(problems))
     return {
         images[image]["file_name"]: GivenPicture(
             (images[image]["height"], images[image]["width"]), given

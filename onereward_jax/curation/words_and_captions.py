@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from onereward_jax.common.listing import first_of
+from onereward_jax.common.listing import listed
 from onereward_jax.data.boxes import Box
 from onereward_jax.data.metadata_lines import metadata_lines
 
@@ -124,7 +124,7 @@ def _read_lines(
         if row["picture"] in names:
             found.append((row["picture"], parsed))
     if problems:
-        raise ValueError("\n  ".join([f"{path}: {len(problems)} bad lines", *first_of(problems)]))
+        raise ValueError(f"{path}: {len(problems)} bad lines" + listed(problems))
     if not found:
         raise ValueError(
             f"{path} names none of the pictures: it names them by their path below "

@@ -23,7 +23,7 @@ from typing import Any
 
 from PIL import ExifTags, Image
 
-from onereward_jax.common.listing import first_of
+from onereward_jax.common.listing import listed
 from onereward_jax.data.example import RowError, Split
 from onereward_jax.data.inside_folder import check_inside
 from onereward_jax.data.metadata_lines import METADATA, metadata_lines
@@ -108,9 +108,7 @@ def refuse_rows(folder: pathlib.Path, errors: Mapping[int, RowError]) -> None:
     if not errors:
         return
     lines = [f"line {number}: {errors[number]}" for number in sorted(errors)]
-    raise ValueError(
-        "\n  ".join([f"{folder / METADATA}: {len(errors)} bad rows", *first_of(lines)])
-    )
+    raise ValueError(f"{folder / METADATA}: {len(errors)} bad rows" + listed(lines))
 
 
 def _parse(number: int, line: str) -> Row:

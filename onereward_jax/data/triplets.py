@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import Int32
 
+from onereward_jax.common.listing import first_of
 from onereward_jax.data.example import SPLITS, Split
 from onereward_jax.data.index import Index, Shard, columns, read_index
 from onereward_jax.data.tfds_record import FIELDS, TEXTS, RecordReader, picture_size
@@ -39,10 +40,12 @@ def check_data_set(
     if not found:
         raise FileNotFoundError(f"{folder}: no TFDS data set here or below (no features.json)")
     if len(found) > 1:
-        raise ValueError(f"{folder}: more than one data set: {', '.join(map(str, found))}")
+        raise ValueError(
+            f"{folder}: more than one data set: {', '.join(first_of([*map(str, found)]))}"
+        )
     builder = tfds.builder_from_directory(str(found[0]))
     if missing := set(FIELDS) - set(builder.info.features):
-        names = ", ".join(sorted(missing))
+        names = ", ".join(first_of(sorted(missing)))
         raise MissingFeatures(f"{found[0]}: features are missing: {names}")
     for split in splits:
         if split not in builder.info.splits:

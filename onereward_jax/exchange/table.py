@@ -19,6 +19,7 @@ from typing import Any
 
 from onereward_jax.annotation.comparisons import Judgement, number, text
 from onereward_jax.annotation.given_comparisons import Given, Row, Rows
+from onereward_jax.common.listing import first_of
 from onereward_jax.data.example import RowError
 from onereward_jax.exchange.about import read_about_beside
 from onereward_jax.exchange.options import Options, Source
@@ -103,7 +104,7 @@ def preferred(label: Any, options: Options) -> tuple[int | None, int | None, flo
     except (TypeError, ValueError):
         share = -1.0
     if isinstance(label, bool) or not 0.0 <= share <= 1.0:
-        known = ", ".join(map(repr, given))
+        known = ", ".join(first_of([*map(repr, given)]))
         raise RowError(
             f"label {label!r} is none of {known}, nor P(a is preferred) in [0, 1]; --labels "
             "a=NAME names another label"

@@ -14,7 +14,7 @@ from pathlib import Path
 from onereward_jax.annotation.comparisons import LINES
 from onereward_jax.chain.base_models import made_by
 from onereward_jax.chain.stage import StageContext
-from onereward_jax.common.listing import first_of
+from onereward_jax.common.listing import listed
 from onereward_jax.convert.tokenizers import load_tokenizer
 from onereward_jax.data.metadata import METADATA
 from onereward_jax.data.triplets import Triplets
@@ -100,7 +100,7 @@ def refuse_unfit(queries: QueryTokenizer, rows: Iterable[Named], where: Path) ->
         f"{where}: {len(found)} prompts do not fit into the judge's question; "
         'config.reward.unfit_prompts = "cut" truncates them'
     )
-    raise ValueError("\n  ".join([message, *first_of(lines)]))
+    raise ValueError(message + listed(lines))
 
 
 def unfit(queries: QueryTokenizer, rows: Iterable[Named]) -> Iterator[tuple[str, str, str]]:

@@ -17,6 +17,7 @@ import jax
 import numpy as np
 
 from onereward_jax.common.atomic_file import atomic_file
+from onereward_jax.common.listing import first_of
 from onereward_jax.parallel import gather, is_writer
 from onereward_jax.training.metrics import Mean
 
@@ -86,7 +87,7 @@ class RefusedSteps:
             ]
             with atomic_file(path) as draft:
                 draft.write_text(json.dumps(content, indent=1, ensure_ascii=False), "utf-8")
-        steps = ", ".join(str(step) for step, _ in batches)
+        steps = ", ".join(first_of([str(step) for step, _ in batches]))
         return TooManyRefusedSteps(
             f"{name}: loss or gradient was NaN or infinite in {len(batches)} steps ({steps}), "
             f"{self._allowed} are allowed. These steps did not change the weights; the state is "

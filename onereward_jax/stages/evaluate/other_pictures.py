@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from onereward_jax.chain.stage import StageContext
-from onereward_jax.common.listing import first_of
+from onereward_jax.common.listing import listed
 from onereward_jax.data.metadata import UNREADABLE, by
 from onereward_jax.data.triplets import Triplets
 from onereward_jax.inference.picture_io import open_picture
@@ -76,4 +76,4 @@ def _copy(
         pictures.write(row, np.asarray(picture))
     if errors:
         told = f"{FIELD}: {len(errors)} bad image{'s' * (len(errors) > 1)} in {editor.folder}"
-        raise ValueError("\n  ".join([told, *first_of(errors)]))
+        raise ValueError(told + listed(errors))

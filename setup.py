@@ -68,6 +68,9 @@ PEOPLE = [
 # Folders in Google Cloud Storage. Orbax and etils find these packages by their names.
 GCS = ["gcsfs>=2026.2,<2027", "google-cloud-storage>=3.1,<4"]
 
+# Photographs of phones (HEIC); Pillow itself reads AVIF.
+HEIC = ["pillow-heif>=1.3,<2"]
+
 # A board on the web, for those who have an account.
 WANDB = ["wandb>=0.22,<1"]
 
@@ -129,10 +132,11 @@ setup(
         "tpu": ["jax[tpu]>=0.10.2,<0.13"],
         "cuda": ["jax[cuda12]>=0.10.2,<0.13"],
         "gcs": GCS,
+        "heic": HEIC,
         "mini": MINI,
         "people": PEOPLE,
         "wandb": WANDB,
-        "test": [*GCS, *PEOPLE, *TEST],
+        "test": [*GCS, *HEIC, *PEOPLE, *TEST],
         "docs": DOCS,
     },
 )

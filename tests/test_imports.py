@@ -37,6 +37,7 @@ LAYERS = (
     "data",
     "convert",
     "models",
+    "pictures",
     "storage",
     "parallel",
     "tasks",

@@ -1,0 +1,80 @@
+"""Which way up a picture is: the orientation that its EXIF or XMP data states."""
+
+from __future__ import annotations
+
+import struct
+
+from PIL import ExifTags, Image
+
+UPRIGHT = 1
+"""EXIF's number of a picture that needs no turning; 5 to 8 exchange width and height."""
+
+METHODS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF's number -> what makes the picture upright, as in `PIL.ImageOps.exif_transpose`."""
+
+BROKEN = "its EXIF data are damaged: the picture is not turned"
+
+_PNG_START = 8
+_PIXELS, _METADATA = b"IDAT", (b"eXIf", b"iTXt", b"zTXt", b"tEXt")
+
+
+def is_turned(orientation: int) -> bool:
+    """Whether the upright picture has width and height exchanged."""
+    return orientation in range(5, 9)
+
+
+def header_orientation(picture: Image.Image) -> int:
+    """The orientation, as `stored_orientation`, without decoding pixels if possible."""
+    return stored_orientation(picture)[0]
+
+
+def stored_orientation(picture: Image.Image) -> tuple[int, str]:
+    """(orientation, note): EXIF's number from 1 to 8, and what is wrong with it, if anything.
+
+    EXIF data that cannot be read, or not be written back, count as damaged: such a picture is not
+    turned.
+    """
+    try:
+        if _png_without_late_metadata(picture):
+            exif = Image.Image.getexif(picture)  # PNG's own decodes the pixels first
+        else:
+            exif = picture.getexif()
+        found = exif.get(ExifTags.Base.Orientation, UPRIGHT)
+        if found == UPRIGHT:
+            return UPRIGHT, ""
+        exif.tobytes()
+    except Exception:  # noqa: BLE001 — damaged EXIF raises nearly every type of error
+        return UPRIGHT, BROKEN
+    return (found, "") if found in METHODS else (UPRIGHT, "")
+
+
+def upright(picture: Image.Image, orientation: int) -> Image.Image:
+    """The picture, turned; the same object if it is upright."""
+    return picture.transpose(METHODS[orientation]) if orientation in METHODS else picture
+
+
+def _png_without_late_metadata(picture: Image.Image) -> bool:
+    """Whether it is a PNG, not decoded yet, with no metadata behind its pixels."""
+    file = getattr(picture, "fp", None)
+    if picture.format != "PNG" or file is None:
+        return False
+    place, late = file.tell(), False
+    try:
+        file.seek(_PNG_START)
+        seen = False
+        while len(head := file.read(8)) == 8:
+            length, kind = struct.unpack(">I4s", head)
+            seen = seen or kind == _PIXELS
+            late = late or (seen and kind in _METADATA)
+            file.seek(length + 4, 1)
+    finally:
+        file.seek(place)
+    return not late

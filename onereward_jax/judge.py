@@ -13,9 +13,9 @@ from pathlib import Path
 
 from onereward_jax.common.user_errors import CommandParser, run_command
 from onereward_jax.inference import Judge
-from onereward_jax.inference.picture_io import open_picture
 from onereward_jax.parallel.compilation_cache import use_compilation_cache
 from onereward_jax.parallel.cpu_threads import set_cpu_threads
+from onereward_jax.pictures import read_picture
 from onereward_jax.tasks import COMMAND_TASKS, Dimension
 
 
@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> None:
     Raises:
       FileNotFoundError, ValueError: as `Judge`.
     """
-    a, b = open_picture(options.a), open_picture(options.b)
+    a, b = read_picture(options.a), read_picture(options.b)
     judge = Judge.from_pretrained(options.model)
     a_first, b_first = judge.score(
         [a, b],

@@ -86,7 +86,7 @@ def paste_back(
     """
     if feather < 0:
         raise ValueError(f"feather is {feather}: at least 0 pixels expected")
-    check_shapes(source, mask)
+    check_shapes(source.size, mask.size)
     whole = mask.resize(source.size, Image.Resampling.LANCZOS).convert("L")
     opacity = seam(np.asarray(whole) >= 128, feather)[..., None]
     before = np.asarray(source.convert("RGB"), np.float64)

@@ -20,7 +20,8 @@ from PIL import Image
 from onereward_jax.data.inside_folder import check_inside
 from onereward_jax.data.metadata_lines import METADATA, metadata_lines
 from onereward_jax.inference.canvas import Padding, extended
-from onereward_jax.inference.picture_io import check_shapes, editing_size, mask_pixels, open_picture
+from onereward_jax.inference.picture_io import check_shapes
+from onereward_jax.pictures import read_mask, read_picture
 from onereward_jax.policy.text_encoders import check_prompt
 from onereward_jax.tasks import FIXED_PROMPTS, Task, task_named
 
@@ -72,14 +73,12 @@ def read_request(
         raise ValueError("pad creates the mask: give either pad or mask, not both")
     if pad is None and mask is None:
         raise ValueError(f"the task {task} needs a mask" + (" or pad" if "extend" in kind else ""))
-    picture = open_picture(image)
+    picture = read_picture(image)
     if pad is not None:
         picture, covered = extended(picture, Padding.parse(pad))
     else:
-        covered = open_picture(mask)
-        check_shapes(picture, covered)
-        # fail early, before loading a model
-        mask_pixels(covered, editing_size(picture, None, None, 1))
+        covered = read_mask(mask)
+        check_shapes(picture.size, covered.size)
     return Request(picture, covered, words, image.stem)
 
 

@@ -29,17 +29,16 @@ from onereward_jax.inference.batch_padding import dtype_or_default, pad_batch
 from onereward_jax.inference.edit_defaults import EditDefaults, read_edit_defaults
 from onereward_jax.inference.edit_steps import make_steps
 from onereward_jax.inference.picture_io import (
-    Picture,
     check_shapes,
     editing_size,
     image_pixels,
     mask_pixels,
-    open_picture,
     to_pictures,
     to_unit,
 )
 from onereward_jax.models.lora_merge import merge_into
 from onereward_jax.parallel import batch_sharding, make_mesh
+from onereward_jax.pictures import PictureSource, picture_list, read_picture, stored_size
 from onereward_jax.policy.latent_packing import PATCH
 from onereward_jax.policy.lora_adapters import load_factors
 from onereward_jax.policy.text_encoders import TextEncoder, TextParams, make_embed
@@ -141,8 +140,8 @@ class Editor:
 
     def __call__(
         self,
-        image: Picture | Sequence[Picture],
-        mask: Picture | Sequence[Picture],
+        image: PictureSource | Sequence[PictureSource],
+        mask: PictureSource | Sequence[PictureSource],
         prompt: str | Sequence[str],
         negative_prompt: str | Sequence[str] = "nsfw",
         *,
@@ -236,27 +235,27 @@ class Editor:
 
     def _pixels(
         self,
-        images: Sequence[Picture],
-        masks: Sequence[Picture],
+        images: Sequence[PictureSource],
+        masks: Sequence[PictureSource],
         height: int | None,
         width: int | None,
     ) -> tuple[Size, Float32[np.ndarray, "b h w 3"], Float32[np.ndarray, "b h w 1"]]:
         """The common size, sources in [-1, 1], and masks."""
-        pairs = [(open_picture(image), open_picture(mask)) for image, mask in zip(images, masks)]
-        sizes = {editing_size(picture, height, width, self.multiple) for picture, _ in pairs}
+        pictures = [read_picture(image) for image in images]
+        sizes = {editing_size(picture, height, width, self.multiple) for picture in pictures}
         if len(sizes) > 1:
             listed = " and ".join("{}x{}".format(*size[::-1]) for size in sorted(sizes))
             raise ValueError(
                 f"the images of a batch have different sizes, {listed} pixels: set height and "
                 "width, or edit them one by one"
             )
-        for picture, mask in pairs:
-            check_shapes(picture, mask)
+        for picture, mask in zip(pictures, masks):
+            check_shapes(picture.size, stored_size(mask))
         size = sizes.pop()
         return (
             size,
-            np.stack([image_pixels(picture, size) for picture, _ in pairs]),
-            np.stack([mask_pixels(mask, size) for _, mask in pairs]),
+            np.stack([image_pixels(picture, size) for picture in pictures]),
+            np.stack([mask_pixels(mask, size) for mask in masks]),
         )
 
     def _check_latents(self, latents: Any, batch: int, size: Size) -> None:
@@ -286,11 +285,7 @@ class Editor:
 
 def _aligned(**arguments: Any) -> list[list[Any]]:
     """Every argument as a list of the same length; single values are repeated."""
-    single = (str, os.PathLike, Image.Image)
-    lists = {
-        name: [value] if isinstance(value, single) else list(value)
-        for name, value in arguments.items()
-    }
+    lists = {name: picture_list(value) for name, value in arguments.items()}
     batch = max(map(len, lists.values()))
     for name, values in lists.items():
         if len(values) not in (1, batch):

@@ -15,12 +15,12 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float32, PyTree
-from PIL import Image
 
 from onereward_jax.convert import resolve_folder
 from onereward_jax.inference.batch_padding import dtype_or_default, pad_batch
-from onereward_jax.inference.picture_io import Picture, pixels_of
+from onereward_jax.inference.picture_io import pixels_of
 from onereward_jax.parallel import MeshFunction, batch_sharding, make_mesh, mesh_jit
+from onereward_jax.pictures import PictureSource, picture_list
 from onereward_jax.reward import QueryTokenizer
 from onereward_jax.reward.judge_loader import load_reward_params, read_reward_model
 from onereward_jax.tasks import DIMENSIONS, Dimension, Task, task_named
@@ -79,8 +79,8 @@ class Judge:
 
     def score(
         self,
-        images_a: Picture | Sequence[Picture],
-        images_b: Picture | Sequence[Picture],
+        images_a: PictureSource | Sequence[PictureSource],
+        images_b: PictureSource | Sequence[PictureSource],
         *,
         task: Task | str,
         dimension: Dimension | str,
@@ -102,7 +102,7 @@ class Judge:
           ValueError: an image is unreadable, sizes or numbers of images differ, the task is
             unknown, or the dimension does not belong to it.
         """
-        first, second = _as_list(images_a), _as_list(images_b)
+        first, second = picture_list(images_a), picture_list(images_b)
         if len(first) != len(second):
             raise ValueError(f"images_a has {len(first)} images, images_b has {len(second)}")
         prompts = [prompt] * len(first) if isinstance(prompt, str) else list(prompt)
@@ -127,11 +127,6 @@ class Judge:
 
     def _place(self, samples: np.ndarray) -> jax.Array:
         return jax.device_put(pad_batch(samples, self.mesh), batch_sharding(self.mesh))
-
-
-def _as_list(pictures: Picture | Sequence[Picture]) -> list[Picture]:
-    single = isinstance(pictures, (str, os.PathLike, Image.Image))
-    return [pictures] if single else list(pictures)
 
 
 def _dimension(name: Dimension | str, task: Task, prompt: str) -> Dimension:

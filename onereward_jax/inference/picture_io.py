@@ -1,45 +1,23 @@
-"""Image files to arrays and back, as in diffusers' `VaeImageProcessor` for FluxFillPipeline.
+"""Pictures to the editor's arrays and back, as diffusers' `VaeImageProcessor` for FluxFillPipeline.
 
-Images are first resized with Lanczos, masks in their original mode; then masks are converted to
-grey and binarized at 1/2. Three differences to the original, which fails or guesses in these cases:
-images of any mode (palette, transparent, grey) are converted to RGB; a mask with another aspect
-ratio than its image is refused instead of stretched; an empty mask is refused.
+Images are resized with Lanczos; masks too, in their stored mode, and then converted to grey and
+binarized at 1/2. Two differences to the original: a mask with another aspect ratio than its image
+is refused instead of stretched; an empty mask is refused. `pictures` reads files of all kinds.
 
 Single letters: b batch, h, w height and width in pixels.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from absl import logging
 from jaxtyping import Float32
-from PIL import Image, ImageOps
+from PIL import Image
 
 from onereward_jax.data.aspect_buckets import Size
-
-Picture = Image.Image | str | os.PathLike[str]
-"""An opened image, or the path of an image file."""
-
-
-def open_picture(source: Picture) -> Image.Image:
-    """The decoded image, rotated by its EXIF orientation; the mode is unchanged.
-
-    Raises:
-      FileNotFoundError: there is no such file.
-      ValueError: the file is not an image, or damaged.
-    """
-    if isinstance(source, Image.Image):
-        return source
-    try:
-        with Image.open(source) as picture:
-            return ImageOps.exif_transpose(picture)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"there is no file {os.fspath(source)}") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{os.fspath(source)} is not a readable image: {error}") from error
+from onereward_jax.pictures import PictureSource, read_mask, read_picture
 
 
 def editing_size(
@@ -75,31 +53,38 @@ def editing_size(
 
 
 def image_pixels(picture: Image.Image, size: Size) -> Float32[np.ndarray, "h w 3"]:
-    """A source image in [-1, 1]."""
-    resized = _resized(_rgb(picture), size)
+    """A source image of mode RGB, in [-1, 1]."""
+    resized = picture.resize(size[::-1], Image.Resampling.LANCZOS)
     return 2.0 * (np.asarray(resized, np.float32) / 255.0) - 1.0
 
 
-def mask_pixels(mask: Image.Image, size: Size) -> Float32[np.ndarray, "h w 1"]:
+def mask_pixels(
+    mask: PictureSource, size: Size, indices: Collection[int] = ()
+) -> Float32[np.ndarray, "h w 1"]:
     """A mask, 1 where white (edit here), 0 elsewhere.
 
+    Args:
+      mask: the mask.
+      size: height and width to resize to.
+      indices: see `pictures.read_mask`.
+
     Raises:
-      ValueError: no pixel is white.
+      FileNotFoundError, ValueError: as `pictures.read_mask`, or no pixel is white.
     """
-    resized = _resized(mask, size).convert("L")
+    resized = read_mask(mask, indices=indices, size=size[::-1])
     pixels = (np.asarray(resized, np.float32) / 255.0 >= 0.5).astype(np.float32)[..., None]
     if not pixels.any():
         raise ValueError("the mask is empty: it has no white pixels, which mark where to edit")
     return pixels
 
 
-def check_shapes(picture: Image.Image, mask: Image.Image) -> None:
-    """Checks that mask and image have the same aspect ratio.
+def check_shapes(size: tuple[int, int], mask_size: tuple[int, int]) -> None:
+    """Checks that mask and image, of these widths and heights, have the same aspect ratio.
 
     Raises:
       ValueError: the aspect ratios differ by more than rounding to a pixel.
     """
-    (width, height), (across, down) = picture.size, mask.size
+    (width, height), (across, down) = size, mask_size
     if abs(width * down / height - across) > 1 and abs(height * across / width - down) > 1:
         raise ValueError(
             f"the mask of {across}x{down} pixels has another aspect ratio than the image of "
@@ -117,23 +102,15 @@ def to_pictures(images: Float32[np.ndarray, "b h w 3"]) -> list[Image.Image]:
     return [Image.fromarray(image) for image in (images * 255).round().astype(np.uint8)]
 
 
-def pixels_of(pictures: Sequence[Picture]) -> Float32[np.ndarray, "b h w 3"]:
+def pixels_of(pictures: Sequence[PictureSource]) -> Float32[np.ndarray, "b h w 3"]:
     """Images of one size, without resizing, in [-1, 1].
 
     Raises:
       FileNotFoundError, ValueError: an image is unreadable, or the sizes differ.
     """
-    opened = [open_picture(picture) for picture in pictures]
+    opened = [read_picture(picture) for picture in pictures]
     for other in opened[1:]:
         if other.size != opened[0].size:
             sizes = " and ".join("{}x{}".format(*one.size) for one in (opened[0], other))
             raise ValueError(f"images to compare must have the same size, these have {sizes}")
-    return np.stack([image_pixels(one, (one.height, one.width)) for one in opened])
-
-
-def _rgb(picture: Image.Image) -> Image.Image:
-    return picture if picture.mode == "RGB" else picture.convert("RGB")
-
-
-def _resized(picture: Image.Image, size: Size) -> Image.Image:
-    return picture.resize((size[1], size[0]), Image.Resampling.LANCZOS)
+    return np.stack([image_pixels(one, one.size[::-1]) for one in opened])

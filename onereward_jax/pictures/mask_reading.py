@@ -70,12 +70,12 @@ def read_mask(
                 found = _shape(picture, labels)
             found = upright(found, orientation)
     except RefusedPictureError as error:
-        raise ValueError(f"the mask {shown}: {error}") from None
+        raise ValueError(f"{shown}: the mask {error}") from None
     for note in (*notes, *([broken] * bool(broken))):
         warn_once(f"{shown}: {note}")
     if size is not None and size != found.size:
         found = found.resize(size, Image.Resampling.LANCZOS)
-    grey = found.copy() if found is source else found.convert("L")
+    grey = found.convert("L")  # a copy, also of mode L
     grey.info = {}
     return grey
 
@@ -102,8 +102,8 @@ def _shape(mask: Image.Image, labels: np.ndarray | None) -> Image.Image:
         return alpha
     if mask.mode == "P" and not _has_grey_palette(mask, labels):
         raise RefusedPictureError(
-            f"it has a palette of colours, with the indices {_listed(labels)}: name those that "
-            "mark the area (mask_indices)"
+            f"has a palette of colours, with the indices {_listed(labels)}: name those that mark "
+            "the area (mask_indices)"
         )
     if is_wide(mask):
         binary = mask.mode != "F" and labels.max() == 1
@@ -117,11 +117,10 @@ def _shape(mask: Image.Image, labels: np.ndarray | None) -> Image.Image:
     if greatest < EDITED:
         values = np.asarray(greys) if labels is None or mask.mode == "P" else labels
         if values.max() == 0:
-            raise RefusedPictureError(
-                "it is empty: it has no white pixels, which mark where to edit"
-            )
+            raise RefusedPictureError("is empty: it has no white pixels, which mark where to edit")
         raise RefusedPictureError(
-            f"its greatest value is {values.max():g}: {ALTERNATIVE}; it has {_listed(values)}"
+            f"is empty: its greatest value is {values.max():g}, and {ALTERNATIVE}; "
+            f"its values are {_listed(values)}"
         )
     return found
 
@@ -136,15 +135,15 @@ def _alpha_with_shape(mask: Image.Image) -> Image.Image | None:
     visible = colours[alpha >= EDITED]
     if not len(visible):
         raise RefusedPictureError(
-            f"its alpha is at most {alpha.max()} of 255: opaque pixels mark where to edit"
+            f"is empty: its alpha is at most {alpha.max()} of 255; opaque pixels mark where to edit"
         )
     one_colour = int(np.ptp(visible, axis=0).max()) <= VARIES
     luminance = np.asarray(whole.convert("RGB").convert("L"))
     if one_colour or ((luminance >= EDITED) == (alpha >= EDITED)).all():
         return whole.getchannel("A")
     raise RefusedPictureError(
-        "its colours and its alpha show different shapes: save it without transparency, white "
-        "where to edit"
+        "has different shapes in its colours and in its alpha: save it without transparency, "
+        "white where to edit"
     )
 
 
@@ -160,12 +159,14 @@ def _labels(mask: Image.Image) -> np.ndarray | None:
 def _with_labels(labels: np.ndarray | None, mode: str, indices: Collection[int]) -> Image.Image:
     """White where a label is one of `indices`; raises RefusedPictureError."""
     if labels is None:
-        raise RefusedPictureError(f"mask_indices needs a palette or labels, its mode is {mode}")
+        raise RefusedPictureError(
+            f"has colours of mode {mode}, no palette or labels: mask_indices are for these"
+        )
     marked = np.isin(labels, list(indices))
     if not marked.any():
         wanted = ", ".join(map(str, indices))
         raise RefusedPictureError(
-            f"no pixel has an index of mask_indices ({wanted}); it has {_listed(labels)}"
+            f"has no pixel with an index of mask_indices ({wanted}), but {_listed(labels)}"
         )
     return _black_and_white(marked)
 

@@ -98,8 +98,8 @@ def picture_list(value: PictureSource | Sequence[PictureSource]) -> list[Any]:
         return [value]
     if is_array(value):
         array = np.asarray(value)
-        batch = array.ndim == 4 or (array.ndim == 3 and array.shape[-1] not in (1, 3, 4))
-        return list(array) if batch else [array]
+        one = array.ndim == 2 or (array.ndim == 3 and array.shape[-1] in (1, 3, 4))
+        return [array] if one else list(array)
     return list(value)
 
 

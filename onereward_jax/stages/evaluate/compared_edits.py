@@ -21,6 +21,7 @@ from onereward_jax.parallel import is_writer
 from onereward_jax.parallel.distributed import is_multiprocess
 from onereward_jax.parallel.preemption import stop_points
 from onereward_jax.parallel.progress import progress_bar
+from onereward_jax.pictures import read_picture
 from onereward_jax.policy import PolicyParams, open_text_cache
 from onereward_jax.policy.lora_adapters import load_trained
 from onereward_jax.policy.policy_loader import abstract_params, read_policy
@@ -49,8 +50,7 @@ class Pictures:
         return self.folder / f"{self.names[row]}.png"
 
     def __getitem__(self, row: int) -> UInt8[np.ndarray, "h w 3"]:
-        with Image.open(self.path(row)) as picture:
-            return np.asarray(picture)
+        return np.asarray(read_picture(self.path(row)))
 
     def missing(self) -> list[int]:
         """The rows without an image on process 0; the same on all processes."""

@@ -9,10 +9,10 @@ import numpy as np
 
 from onereward_jax.chain.stage import StageContext
 from onereward_jax.common.listing import listed
-from onereward_jax.data.metadata import UNREADABLE, by
+from onereward_jax.data.metadata import by
 from onereward_jax.data.triplets import Triplets
-from onereward_jax.inference.picture_io import open_picture
 from onereward_jax.parallel import is_writer
+from onereward_jax.pictures import read_picture
 from onereward_jax.stages.compared_editors import FIELD, OtherEditor, other_editors
 from onereward_jax.stages.evaluate.compared_edits import PICTURES, Pictures
 
@@ -65,9 +65,9 @@ def _copy(
             continue
         height, width = (int(side) for side in triplets.sizes[row])
         try:
-            picture = open_picture(files[name]).convert("RGB")
-        except UNREADABLE as error:
-            errors.append(f"{files[name].name} cannot be read: {error}")
+            picture = read_picture(files[name], files[name].name)
+        except (OSError, ValueError) as error:
+            errors.append(str(error))
             continue
         if picture.size != (width, height):
             told = f"{by(picture.size)} pixels, its triplet {by((width, height))}"

@@ -13,14 +13,13 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8
-from PIL import Image, ImageOps
+from PIL import Image
 
 from onereward_jax.annotation.comparisons import DIGEST_DIGITS, PICTURES, Picture
 from onereward_jax.annotation.picture_digests import pixel_digest
 from onereward_jax.data.example import RowError
 from onereward_jax.data.inside_folder import check_inside
-from onereward_jax.data.metadata import UNREADABLE
+from onereward_jax.pictures import RefusedMaskError, read_mask, read_picture
 
 ENDINGS = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp"}
 """Formats that are opened -> the endings of their files."""
@@ -30,8 +29,6 @@ MAX_PIXELS = 1 << 26
 
 MAX_BYTES = 1 << 27
 """Of a picture's file: 134 MB."""
-
-_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 
 
 class GivenPicture(NamedTuple):
@@ -70,10 +67,10 @@ def checked_picture(content: bytes, field: str, *, mask: bool = False) -> Pictur
     Args:
       content: content of the file.
       field: field in messages.
-      mask: whether it is a mask, whose pixels are binary.
+      mask: whether it is a mask, whose pixels are binary; of an image, they are sRGB.
 
     Raises:
-      RowError: it is too large, of another format or mode, or cannot be decoded.
+      RowError: it is too large, of another format, an animation, or cannot be decoded.
     """
     if len(content) > MAX_BYTES:
         raise RowError(f"{field} has more than {MAX_BYTES} bytes")
@@ -84,14 +81,21 @@ def checked_picture(content: bytes, field: str, *, mask: bool = False) -> Pictur
                 raise RowError(f"{field} is {width}x{height} pixels, more than {MAX_PIXELS}")
             if getattr(picture, "n_frames", 1) != 1:
                 raise RowError(f"{field} is an animation")
-            if picture.mode not in _MODES:
-                raise RowError(f"{field} has the mode {picture.mode}, not 8 bits per colour")
-            ending, pixels = ENDINGS[picture.format], upright_pixels(picture, mask=mask)
+            ending = ENDINGS[picture.format]
+        if mask:
+            white = np.asarray(read_mask(content, field)) >= 128
+            pixels = (white * np.uint8(255))[..., None]
+        else:
+            pixels = np.asarray(read_picture(content, field))
     except RowError:
         raise
-    except UNREADABLE as error:
+    except RefusedMaskError as error:
+        raise RowError(str(error)) from None
+    except Exception as error:  # damaged headers raise nearly every type
         known = ", ".join(ENDINGS)
-        raise RowError(f"{field} is not a picture that can be read ({known}): {error}") from error
+        raise RowError(
+            f"{field} is not a picture that can be read ({known}): {error.__cause__ or error}"
+        ) from error
     digest = hashlib.sha256(content).hexdigest()[:DIGEST_DIGITS]
     return Picture(
         path=f"{PICTURES}/{digest[:2]}/{digest}{ending}",
@@ -100,14 +104,3 @@ def checked_picture(content: bytes, field: str, *, mask: bool = False) -> Pictur
         width=pixels.shape[1],
         height=pixels.shape[0],
     )
-
-
-def upright_pixels(picture: Image.Image, *, mask: bool = False) -> UInt8[np.ndarray, "h w c"]:
-    """The pixels of an opened picture, turned as its EXIF data says.
-
-    RGB; of a mask one channel, 255 where it is at least 128 and 0 elsewhere.
-    """
-    upright = ImageOps.exif_transpose(picture)
-    if not mask:
-        return np.asarray(upright.convert("RGB"))
-    return np.uint8(255) * (np.asarray(upright.convert("L")) >= 128)[..., None]

@@ -18,10 +18,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from onereward_jax.annotation.questions import OVERALL, USABLE
 from onereward_jax.common.listing import listed
+from onereward_jax.pictures import read_picture
 from onereward_jax.tasks import OWN, Dimension
 
 ASKED = (*(one.value for one in Dimension), OVERALL, USABLE)
@@ -188,8 +187,7 @@ def _read(
     if name not in found:
         raise ValueError(f"{name!r} is not a dimension; there are {', '.join(found)}")
     if "side" in named.groupdict():
-        with Image.open(path) as picture:
-            picture.verify()
+        read_picture(path, path.name)
         side = named["side"]
         return name, {side: (*getattr(found[name], side), path)}
     if name in texts:

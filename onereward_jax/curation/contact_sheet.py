@@ -14,9 +14,10 @@ from pathlib import Path
 
 import jinja2
 import numpy as np
-from PIL import Image, ImageFilter, ImageOps
+from PIL import Image, ImageFilter
 
 from onereward_jax.common.atomic_file import atomic_file
+from onereward_jax.pictures import read_mask, read_picture
 
 PAGE, FOLDER = "contact_sheet.html", "sheet"
 TEMPLATE = Path(__file__).with_name("contact_sheet.html")
@@ -126,18 +127,15 @@ def thumbnail(image: Path, mask: Path | None) -> Image.Image:
     A file that cannot be read becomes a grey rectangle.
     """
     try:
-        with Image.open(image) as stored:
-            stored.draft("RGB", (WIDEST * 2, HEIGHT * 2))  # JPEG is decoded at a smaller scale
-            picture = ImageOps.exif_transpose(stored).convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        picture = read_picture(image, at_least=(WIDEST * 2, HEIGHT * 2))
+    except (OSError, ValueError):
         return Image.new("RGB", (HEIGHT, HEIGHT), _PAPER)
     scale = min(HEIGHT / picture.height, WIDEST / picture.width)
     size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
     picture = picture.resize(size, Image.Resampling.LANCZOS)
     if mask is None:
         return picture
-    with Image.open(mask) as stored:
-        area = stored.convert("L").resize(size, Image.Resampling.BOX)
+    area = read_mask(mask).resize(size, Image.Resampling.BOX)
     area = area.point(lambda grey: 255 if grey >= 128 else 0)
     inside = area.filter(ImageFilter.MinFilter(5))
     edge = Image.fromarray(np.asarray(area) - np.asarray(inside))

@@ -15,11 +15,12 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32, Int32
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from onereward_jax.common.atomic_file import atomic_file
 from onereward_jax.curation.clip_embedder import ClipEmbedder
-from onereward_jax.data.metadata import UNREADABLE
+from onereward_jax.pictures import read_picture
+from onereward_jax.pictures.opening import reason
 
 AHEAD = 2
 """Batches that are decoded in advance; with the threads, they bound the memory."""
@@ -157,14 +158,12 @@ def _save(
 def _decode(path: Path, embedder: ClipEmbedder) -> _Decoded:
     """Reads a picture; one that cannot be read has an error instead of pixels."""
     try:
-        with Image.open(path) as stored:
-            picture = ImageOps.exif_transpose(stored).convert("RGB")
+        picture = read_picture(path)
         grey = picture.convert("L").resize((CONTRAST_SIDE, CONTRAST_SIDE), Image.Resampling.BOX)
         contrast = float(np.asarray(grey, np.float32).std())
         pixels = embedder.preprocess(picture)
         return _Decoded(pixels, (picture.height, picture.width), contrast)
-    except UnidentifiedImageError:
-        return _Decoded(None, error="not a picture")
-    except UNREADABLE as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        return _Decoded(None, error=str(reason) or type(error).__name__)
+    except (OSError, ValueError) as error:
+        cause = error.__cause__ or error
+        unknown = isinstance(cause, UnidentifiedImageError)
+        return _Decoded(None, error="not a picture" if unknown else reason(cause))

@@ -14,13 +14,12 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool
-from PIL import Image
 from pycocotools import mask as coco_mask
 
 from onereward_jax.common.listing import listed
 from onereward_jax.data.aspect_buckets import Size
 from onereward_jax.data.example import RowError
-from onereward_jax.data.metadata import UNREADABLE
+from onereward_jax.pictures import RefusedMaskError, read_mask
 
 FARTHEST = 1 << 16
 """Largest coordinate of a polygon in pixels: pycocotools crashes on much larger ones, or NaN."""
@@ -218,10 +217,12 @@ def _uncompressed(text: str) -> list[int]:
 
 def _read_mask(path: Path, size: Size) -> Bool[np.ndarray, "h w"]:
     try:
-        with Image.open(path) as picture:
-            found = np.asarray(picture.convert("L")) >= 128
-    except UNREADABLE as error:
-        raise RowError(f"the mask {path.name} cannot be read: {error}") from None
+        found = np.asarray(read_mask(path, path.name)) >= 128
+    except RefusedMaskError as error:
+        raise RowError(f"an outline is empty or unclear: {error}") from None
+    except (OSError, ValueError) as error:
+        why = error.__cause__ or error
+        raise RowError(f"the mask {path.name} cannot be read: {why}") from None
     if found.shape != size:
         raise RowError(
             f"the mask {path.name} is {found.shape[1]}x{found.shape[0]} pixels, the picture "

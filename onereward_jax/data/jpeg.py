@@ -15,6 +15,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from onereward_jax.pictures import Photograph
+
 LEAST_QUALITY = 90
 """Minimum libjpeg quality of compressed photographs."""
 
@@ -30,16 +32,12 @@ def is_jpeg(data: bytes) -> bool:
     return data.startswith(b"\xff\xd8\xff")
 
 
-def tables_of(picture: Image.Image) -> Tables | None:
-    """Quantization tables for a modified copy of an image; None if its file is lossless.
-
-    Args:
-      picture: the opened image; may be decoded, but not converted.
-    """
+def tables_of(photograph: Photograph) -> Tables | None:
+    """Quantization tables for a modified copy of a photograph; None if its file is lossless."""
     least = _tables_of_quality(LEAST_QUALITY)
-    if picture.format in ("WEBP", "AVIF", "HEIF"):  # lossy, or possibly lossy
+    if photograph.format in ("WEBP", "AVIF", "HEIF"):  # lossy, or possibly lossy
         return least
-    found = getattr(picture, "quantization", None)
+    found = photograph.quantization
     if not found:
         return None
     return {

@@ -4,7 +4,7 @@
 `read_picture` gives the pixels only. `read_mask` gives greys: 128 and more mean "edit here".
 """
 
-from onereward_jax.pictures.mask_reading import mask_warning, read_mask
+from onereward_jax.pictures.mask_reading import RefusedMaskError, mask_warning, read_mask
 from onereward_jax.pictures.opening import PictureSource, picture_list, stored_size
 from onereward_jax.pictures.photograph import Photograph, read_photograph, read_picture
 from onereward_jax.pictures.picture_writing import check_output, write_picture
@@ -12,6 +12,7 @@ from onereward_jax.pictures.picture_writing import check_output, write_picture
 __all__ = [
     "Photograph",
     "PictureSource",
+    "RefusedMaskError",
     "check_output",
     "mask_warning",
     "picture_list",

@@ -36,6 +36,10 @@ VARIES = 16
 ALTERNATIVE = "white pixels mark where to edit, or name the values that do (mask_indices)"
 
 
+class RefusedMaskError(ValueError):
+    """A mask that can be read, but marks no area; the message says what to do."""
+
+
 def read_mask(
     source: PictureSource,
     name: str = "",
@@ -55,7 +59,8 @@ def read_mask(
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: it is not a readable picture, or nothing in it could mark an area.
+      ValueError: it is not a readable picture.
+      RefusedMaskError: nothing in it could mark an area, or two things could; a ValueError.
     """
     shown = shown_name(source, name)
     try:
@@ -70,7 +75,7 @@ def read_mask(
                 found = _shape(picture, labels)
             found = upright(found, orientation)
     except RefusedPictureError as error:
-        raise ValueError(f"{shown}: the mask {error}") from None
+        raise RefusedMaskError(f"{shown}: the mask {error}") from None
     for note in (*notes, *([broken] * bool(broken))):
         warn_once(f"{shown}: {note}")
     if size is not None and size != found.size:

@@ -165,7 +165,7 @@ def _open_file(file: pathlib.Path | io.BytesIO) -> Image.Image:
             package = PLUG_INS[kind]
             raise OSError(f"{kind} needs a plug-in of Pillow: pip install {package}")
         return Image.open(file)
-    raise OSError("its format is unknown, or its start is damaged")
+    raise Image.UnidentifiedImageError("its format is unknown, or its start is damaged")
 
 
 PLUG_INS = {"HEIC": "pillow-heif", "AVIF": "pillow-avif-plugin"}

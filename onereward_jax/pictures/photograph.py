@@ -42,7 +42,9 @@ class Photograph:
         return colour_profiles.from_srgb(picture, self.profile)
 
 
-def read_photograph(source: PictureSource, name: str = "") -> Photograph:
+def read_photograph(
+    source: PictureSource, name: str = "", *, at_least: tuple[int, int] | None = None
+) -> Photograph:
     """Decodes a picture of any mode that Pillow opens.
 
     Transparency is dropped, and of several frames the first is read. A profile that only describes
@@ -51,6 +53,7 @@ def read_photograph(source: PictureSource, name: str = "") -> Photograph:
     Args:
       source: the picture.
       name: its name in messages; "": its path.
+      at_least: width and height that suffice: a larger JPEG file is decoded at 1/2, 1/4 or 1/8.
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -58,6 +61,8 @@ def read_photograph(source: PictureSource, name: str = "") -> Photograph:
     """
     with opened(source, name) as picture:
         notes = frame_notes(picture)
+        if at_least is not None:
+            picture.draft(picture.mode, at_least)
         picture.load()
         orientation, note = stored_orientation(picture)
         notes += [note] * bool(note)
@@ -82,13 +87,15 @@ def read_photograph(source: PictureSource, name: str = "") -> Photograph:
         )
 
 
-def read_picture(source: PictureSource, name: str = "") -> Image.Image:
+def read_picture(
+    source: PictureSource, name: str = "", *, at_least: tuple[int, int] | None = None
+) -> Image.Image:
     """The pixels of `read_photograph` in sRGB; its notes are logged, once per name.
 
     Raises:
       FileNotFoundError, ValueError: as `read_photograph`.
     """
-    photograph = read_photograph(source, name)
+    photograph = read_photograph(source, name, at_least=at_least)
     for note in photograph.notes:
         warn_once(f"{shown_name(source, name)}: {note}")
     return photograph.srgb()

@@ -6,25 +6,24 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from onereward_jax.annotation.given_pictures import upright_pixels
 from onereward_jax.data.aspect_buckets import Size
+from onereward_jax.pictures import PictureSource, read_picture
 
 
-def judged_pixels(picture: Image.Image, size: Size) -> UInt8[np.ndarray, "h w 3"]:
-    """The pixels of an opened picture at a size.
+def judged_pixels(picture: PictureSource, size: Size) -> UInt8[np.ndarray, "h w 3"]:
+    """The pixels of a picture at a size, in sRGB.
 
     A picture of this size is returned as it is. Another one is turned as its EXIF data says,
     cropped around its centre to the aspect ratio, and resized (Lanczos).
 
     Args:
-      picture: the opened picture.
+      picture: see `pictures`.
       size: height and width in pixels.
     """
-    pixels = upright_pixels(picture)
-    if pixels.shape[:2] == size:
-        return pixels
-    upright = Image.fromarray(pixels)
+    upright = read_picture(picture)
     height, width = size
+    if upright.size == (width, height):
+        return np.asarray(upright)
     return np.asarray(
         upright.resize((width, height), Image.LANCZOS, box=crop_box(upright.size, width / height))
     )

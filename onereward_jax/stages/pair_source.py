@@ -8,7 +8,6 @@ from typing import SupportsIndex
 
 import numpy as np
 from jaxtyping import Integer
-from PIL import Image
 
 from onereward_jax.annotation.labelled_pairs import LabelledPair
 from onereward_jax.common.pixels import from_uint8
@@ -85,8 +84,7 @@ class PairSource:
         }
 
     def _picture(self, one: LabelledPair, path: str) -> np.ndarray:
-        with Image.open(self._folders[one.folder] / path) as picture:
-            return from_uint8(judged_pixels(picture, one.size))
+        return from_uint8(judged_pixels(self._folders[one.folder] / path, one.size))
 
 
 def task_shares(tasks: Integer[np.ndarray, "n"], drawn: str) -> dict[Task, float]:

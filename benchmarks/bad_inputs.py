@@ -5,8 +5,8 @@
     python benchmarks/bad_inputs.py --only="pictures: cut/photo.jpg 3072"   # one, with its error
 
 Files are written, cut, flipped, renamed, re-typed and resized from a seed, so that a run can be
-repeated. Every input states what is right: that it is refused, that it is read as the intact one, or
-that either may happen. A table has a row per kind:
+repeated. Every input states what is right: that it is refused, that it is read as the intact one,
+or that either may happen. A table has a row per kind:
 
     refused   one clear sentence (or a capped listing), as a command would print it
     right     read, with the result that the input means

@@ -137,7 +137,7 @@ def _replaced(data: bytes, place: int, value: int) -> bytes:
 
 
 def _of_tensors(name: str, rng: random.Random) -> Iterator[Case]:
-    """Tensors renamed, removed, doubled, resized, re-typed, cast, with values that are no numbers."""
+    """Tensors renamed, removed, doubled, resized, re-typed, cast, not finite."""
     truth = functools.partial(intact, name)
 
     def changed(change: Callable[[dict, dict], Any]) -> Callable[[], bytes]:
@@ -154,10 +154,16 @@ def _of_tensors(name: str, rng: random.Random) -> Iterator[Case]:
     for key in some:
         new = rng.choice([key + ".", key.upper(), "x." + key, key + "_1", key[:-1], "é" + key, ""])
         if new not in keys:
-            change = lambda a, k, key=key, new=new: (a.update({new: a.pop(key)}), k.update({new: k[key]}))  # noqa: E501
+            change = lambda a, k, key=key, new=new: (
+                a.update({new: a.pop(key)}),
+                k.update({new: k[key]}),
+            )
             yield _case("renamed", name, f"{key} to {new}", changed(change))
         yield _case("removed", name, key, changed(lambda a, k, key=key: a.pop(key)))
-        change = lambda a, k, key=key: (a.update({"more." + key: a[key]}), k.update({"more." + key: k[key]}))  # noqa: E501
+        change = lambda a, k, key=key: (
+            a.update({"more." + key: a[key]}),
+            k.update({"more." + key: k[key]}),
+        )
         yield _case("more tensors", name, key, changed(change))
         for what, resize in (
             ("a row less", lambda x: x[:-1]),
@@ -184,7 +190,8 @@ def _of_tensors(name: str, rng: random.Random) -> Iterator[Case]:
             yield _case("not finite", name, f"{key}, {value}", changed(change))
     for kind in ("F64", "F32", "F16", "BF16"):
         change = lambda a, k, kind=kind: (
-            a.update({key: a[key].astype(TYPES[kind]) for key in a}), k.update(dict.fromkeys(k, kind))
+            a.update({key: a[key].astype(TYPES[kind]) for key in a}),
+            k.update(dict.fromkeys(k, kind)),
         )  # fmt: skip
         yield _case(
             "cast", name, kind, changed(change),
@@ -224,7 +231,7 @@ def _odd_headers(name: str, keys: list[str], truth: Callable[[], Any]) -> Iterat
         return json.dumps({**header, first: {**header[first], **fields}}).encode()
 
     odd: dict[str, bytes] = {
-        "a key twice": f'{{{json.dumps(first)}: {entry}, {text[1:]}'.encode(),
+        "a key twice": f"{{{json.dumps(first)}: {entry}, {text[1:]}".encode(),
         "a list": b"[]",
         "empty": b"{}",
         "nested 10,000 deep": b'{"a":' * 10_000 + b"1" + b"}" * 10_000,
@@ -341,14 +348,16 @@ def _of_paths() -> Iterator[Case]:
         "a pickle": b"\x80\x02}q\x00.",
         "a zip": b"PK\x03\x04" + b"\0" * 100,
         "an HTML page": b"<!DOCTYPE html><html><body>404</body></html>",
-        "a pointer of git lfs": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
+        "a pointer of git lfs": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
         "GGUF": b"GGUF\x03\0\0\0" + b"\0" * 64,
     }
     for name in COMPONENTS:
         for what, data in contents.items():
             yield _case("another kind", name, what, lambda data=data: data)
         for what in ("a folder", "a dead link", "nothing", "*.bin alone"):
-            yield Case("weights: another kind", f"{name} {what}", functools.partial(_put, name, what))
+            yield Case(
+                "weights: another kind", f"{name} {what}", functools.partial(_put, name, what)
+            )
 
 
 def _put(name: str, what: str, folder: Path) -> Any:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from absl import logging
 from bad_inputs_case import Case, Outcome, run_case
-from bad_inputs_families import FAMILIES
+from bad_inputs_families import family
 
 MEMORY = 4 << 30
 """Bytes of address space that a process may take for its inputs."""
@@ -36,7 +36,7 @@ def run_cases(
 
     Args:
       root: an empty folder.
-      families: names of `FAMILIES`.
+      families: names of families.
       seed: seed of the mutations.
       each: at most so many of a kind; 0: all.
       only: part of the names; "": all.
@@ -44,7 +44,7 @@ def run_cases(
     """
     for name in families:
         (root / name).mkdir()
-        FAMILIES[name].prepare(root / name)
+        family(name).prepare(root / name)
     start = functools.partial(_Worker, (root, tuple(families), seed, each, only), workers)
     running = [start(place, place) for place in range(workers)]
     outcomes: dict[int, Outcome] = {}
@@ -121,7 +121,7 @@ def chosen_cases(
     """The cases to run: the same ones in every process."""
     for name in families:
         kinds: dict[str, list[Case]] = {}
-        for case in FAMILIES[name].cases(root / name, random.Random(f"{seed} {name}")):
+        for case in family(name).cases(root / name, random.Random(f"{seed} {name}")):
             if only in f"{case.kind}/{case.name}":
                 kinds.setdefault(case.kind, []).append(case)
         for kind, found in kinds.items():

@@ -308,7 +308,11 @@ def test_without_a_network_the_cache_of_the_hub_serves_and_the_rest_is_one_sente
         ("transformer/config.json", {"axes_dims_rope": 8}, "axes_dims_rope is 8, a list"),
         ("vae/config.json", {"latent_channels": None}, "latent_channels is None, an integer"),
         ("vae/config.json", {"norm_num_groups": 0}, "norm_num_groups is 0, an integer from 1"),
-        ("vae/config.json", {"scaling_factor": "x"}, "scaling_factor is 'x', a number expected"),
+        (
+            "vae/config.json",
+            {"scaling_factor": "x"},
+            "scaling_factor is 'x', a number above 0 expected",
+        ),
         ("vae/config.json", {"block_out_channels": []}, r"block_out_channels is \[\]"),
         ("scheduler/scheduler_config.json", {"shift": None}, "scheduler: shift is None, a number"),
         ("scheduler/scheduler_config.json", [], "scheduler_config.json holds a list"),

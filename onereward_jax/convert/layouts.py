@@ -60,7 +60,8 @@ def statement(layout: Layout) -> dict[str, Any]:
 
 def stated_architecture(config: Config) -> str | None:
     """The architecture named in a config.json."""
-    return config.get("_class_name") or next(iter(config.get("architectures") or ()), None)
+    names = config.get("architectures")
+    return config.get("_class_name") or (names[0] if isinstance(names, list) and names else None)
 
 
 def check_architecture(config: Config, layout: Layout, source: str) -> None:

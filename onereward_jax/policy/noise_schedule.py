@@ -72,9 +72,15 @@ class NoiseSchedule:
         for field, expected in _UNSUPPORTED.items():
             if config.get(field, expected) != expected:
                 raise ValueError(f"scheduler {field} = {config[field]!r} is not supported")
-        check_fields("scheduler", cls, config)
+        config = check_fields("scheduler", cls, config)
         known = {field.name for field in dataclasses.fields(cls)}
-        return cls(**{key: value for key, value in config.items() if key in known})
+        schedule = cls(**{key: value for key, value in config.items() if key in known})
+        if schedule.base_image_seq_len >= schedule.max_image_seq_len:
+            raise ValueError(
+                f"scheduler base_image_seq_len {schedule.base_image_seq_len} must be below "
+                f"max_image_seq_len {schedule.max_image_seq_len}"
+            )
+        return schedule
 
     def log_shift(self, image_seq_len: int) -> float:
         """µ: linear in the number of image tokens, extrapolated beyond base and max."""

@@ -68,7 +68,7 @@ class ImageProcessor:
             chosen = values.pop(ours, None) or size.get(edge)
             if chosen:
                 values[ours] = chosen
-        check_fields("preprocessor_config", cls, values)
+        values = check_fields("preprocessor_config", cls, values)
         for field in ("image_mean", "image_std"):
             if len(values.get(field, "rgb")) != 3:
                 raise ValueError(f"preprocessor_config: {field} is not one number per channel")

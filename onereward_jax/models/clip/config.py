@@ -57,7 +57,7 @@ class ClipTextConfig:
             raise ValueError(
                 f"CLIP config: model_type is {config['model_type']!r}, not 'clip_text_model'"
             )
-        check_fields("CLIP config", cls, config)
+        config = check_fields("CLIP config", cls, config)
         names = {field.name for field in dataclasses.fields(cls)}
         return cls(**{name: value for name, value in config.items() if name in names})
 
@@ -124,7 +124,7 @@ class ClipVisionConfig:
                 raise ValueError(f"CLIP config: vision_config is {tower!r}, an object expected")
             shared = {name: config[name] for name in ("projection_dim",) if name in config}
             config = {**tower, **shared}
-        check_fields("CLIP config", cls, config)
+        config = check_fields("CLIP config", cls, config)
         names = {field.name for field in dataclasses.fields(cls)}
         return cls(**{name: value for name, value in config.items() if name in names})
 
@@ -134,6 +134,11 @@ def _check(config: ClipTextConfig | ClipVisionConfig) -> None:
         raise ValueError(
             f"CLIP config: hidden_act {config.hidden_act!r} is not supported; "
             f"choose one of {', '.join(ACTIVATIONS)}"
+        )
+    if isinstance(config, ClipTextConfig) and config.eos_token_id >= config.vocab_size:
+        raise ValueError(
+            f"CLIP config: eos_token_id {config.eos_token_id} is not below vocab_size "
+            f"{config.vocab_size}"
         )
     if config.hidden_size % config.num_attention_heads:
         raise ValueError(

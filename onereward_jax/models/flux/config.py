@@ -80,7 +80,7 @@ class FluxConfig:
         unknown = sorted(values.keys() - {field.name for field in dataclasses.fields(cls)})
         if unknown:
             raise ValueError(f"FLUX config: unsupported field {unknown[0]!r}")
-        check_fields("FLUX config", cls, values)
+        values = check_fields("FLUX config", cls, values)
         if "axes_dims_rope" in values:
             values["axes_dims_rope"] = tuple(values["axes_dims_rope"])
         return cls(**values)

@@ -76,6 +76,6 @@ class T5Config:
         """
         if config.get("model_type", "t5") != "t5":
             raise ValueError(f"T5 config: model_type is {config['model_type']!r}, not 't5'")
-        check_fields("T5 config", cls, config)
+        config = check_fields("T5 config", cls, config)
         names = {field.name for field in dataclasses.fields(cls)}
         return cls(**{name: value for name, value in config.items() if name in names})

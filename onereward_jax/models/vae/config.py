@@ -6,6 +6,10 @@ import dataclasses
 from typing import Any
 
 from onereward_jax.common.dataclass_fields import check_fields
+from onereward_jax.common.listing import shown
+
+MOST_BLOCKS = 8
+"""A latent pixel of more blocks would be as large as a picture."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,25 +38,35 @@ class VaeConfig:
         """Reads the dictionary of a `config.json`.
 
         Raises:
-          ValueError: an unsupported layer type, activation or size.
+          ValueError: an unsupported layer type, activation or size; or no scaling_factor, whose
+            default in diffusers is not FLUX's.
         """
         for field, kind in (
             ("down_block_types", "DownEncoderBlock2D"),
             ("up_block_types", "UpDecoderBlock2D"),
         ):
-            found = set(config.get(field, [kind])) - {kind}
-            if found:
-                raise ValueError(f"VAE config: {field} {sorted(found)} is unsupported, only {kind}")
+            found = config.get(field, [kind])
+            if not isinstance(found, list | tuple) or any(one != kind for one in found):
+                raise ValueError(f"VAE config: {field} {shown(found)} is unsupported, only {kind}")
         if config.get("act_fn", "silu") != "silu":
-            raise ValueError(f"VAE config: act_fn {config['act_fn']!r} is unsupported, only 'silu'")
+            raise ValueError(
+                f"VAE config: act_fn {shown(config['act_fn'])} is unsupported, only 'silu'"
+            )
         names = {field.name for field in dataclasses.fields(cls)}
         values = {key: value for key, value in config.items() if key in names}
-        values["shift_factor"] = values.get("shift_factor") or 0.0
-        check_fields("VAE config", cls, values)
+        if values.get("shift_factor") is None:  # as in diffusers
+            values["shift_factor"] = 0.0
+        if "scaling_factor" not in values:
+            raise ValueError("VAE config: scaling_factor is missing")
+        values = check_fields("VAE config", cls, values)
         # It has the same length as the block type lists above.
         channels = values.get("block_out_channels", cls.block_out_channels)
-        if not channels or min(channels) < 1:
-            raise ValueError(f"VAE config: block_out_channels is {channels!r}, numbers expected")
+        groups = values.get("norm_num_groups", cls.norm_num_groups)
+        if not 0 < len(channels) <= MOST_BLOCKS or any(one % groups or not one for one in channels):
+            raise ValueError(
+                f"VAE config: block_out_channels is {shown(channels)}, 1 to {MOST_BLOCKS} "
+                f"multiples of norm_num_groups {groups} expected"
+            )
         values["block_out_channels"] = tuple(channels)
         return cls(**values)
 

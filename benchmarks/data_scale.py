@@ -31,7 +31,7 @@ from PIL import Image, ImageDraw
 from onereward_jax.data.example import SPLITS
 from onereward_jax.data.folder_source import FolderSource
 from onereward_jax.data.index import Index, Shard
-from onereward_jax.data.metadata import METADATA
+from onereward_jax.data.row_files import METADATA
 from onereward_jax.data.shard_writer import NAME, SHARD_ROWS, write_metadata, write_triplets
 from onereward_jax.data.tfds_record import features
 from onereward_jax.data.triplets import Triplets

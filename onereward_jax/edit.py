@@ -20,9 +20,15 @@ from PIL import Image
 
 from onereward_jax.common.user_errors import CommandParser, run_command
 from onereward_jax.convert import EDITING, resolve_folder
+from onereward_jax.data.metadata import refuse_rows
 from onereward_jax.inference import Editor, paste_back
 from onereward_jax.inference.edit_defaults import EditDefaults, read_edit_defaults
-from onereward_jax.inference.edit_requests import Request, read_folder, read_request
+from onereward_jax.inference.edit_requests import (
+    Request,
+    is_rows,
+    read_edit_rows,
+    read_request,
+)
 from onereward_jax.inference.editor import check_seeds
 from onereward_jax.inference.picture_io import editing_size
 from onereward_jax.parallel.compilation_cache import use_compilation_cache
@@ -154,10 +160,10 @@ def plan(options: argparse.Namespace) -> tuple[list[Request], list[Path]]:
     """The requests, and the output file of each.
 
     Raises:
-      FileNotFoundError, ValueError: as `read_request` and `read_folder`, or options contradict each
-        other.
+      FileNotFoundError, ValueError: as `read_request` and `read_edit_rows`, or rows are bad, or
+        options contradict each other.
     """
-    if not options.image.is_dir():
+    if not is_rows(options.image):
         if options.out.suffix.lower() not in Image.registered_extensions():
             raise ValueError(f"--out: {options.out} is not the name of an image, as in edited.png")
         if options.out.is_dir():
@@ -170,7 +176,9 @@ def plan(options: argparse.Namespace) -> tuple[list[Request], list[Path]]:
             raise ValueError(f"--{name}: for a folder, set it in metadata.jsonl")
     if options.out.is_file():
         raise ValueError(f"--out: {options.out} is a file; the results of a folder need a folder")
-    requests = read_folder(options.image)
+    rows, errors = read_edit_rows(options.image)
+    refuse_rows(options.image, errors)
+    requests = [row.open() for row in rows]
     names = [f"{number:05d}-{one.name}.png" for number, one in enumerate(requests, 1)]
     return requests, [options.out / name for name in names]
 

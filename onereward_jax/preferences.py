@@ -25,7 +25,7 @@ from onereward_jax.common.user_errors import (
 )
 from onereward_jax.data.example import SPLITS
 from onereward_jax.parallel.progress import announce
-from onereward_jax.tasks import Dimension, Task, task_named
+from onereward_jax.tasks import Dimension, Task, dimension_named, plain_name, task_named
 
 if TYPE_CHECKING:
     from onereward_jax.exchange.options import Options, Source
@@ -147,8 +147,8 @@ def import_options(options: argparse.Namespace) -> Options:
 
     task = None
     if options.task:
-        if options.task in PLAIN:
-            raise ValueError(f"--task: {PLAIN[options.task]}")
+        if plain_name(options.task) in PLAIN:
+            raise ValueError(f"--task: {PLAIN[plain_name(options.task)]}")
         try:
             task = task_named(options.task)
         except ValueError as error:
@@ -171,11 +171,12 @@ def _dimensions(value: str) -> dict[str, Dimension]:
         value = f"{value}={value}"
     found = _pairs("--dimensions", value)
     for name in found.values():
-        if name not in tuple(Dimension):
+        if plain_name(name) not in tuple(Dimension):
             raise ValueError(f"--dimensions: {name!r} is none of {', '.join(Dimension)}")
-    if len(set(found.values())) < len(found):
+    named = {name: dimension_named(own) for name, own in found.items()}
+    if len(set(named.values())) < len(named):
         raise ValueError("--dimensions: two dimensions of the file are the same one of ours")
-    return {name: Dimension(own) for name, own in found.items()}
+    return named
 
 
 def _pairs(option: str, value: str) -> dict[str, str]:

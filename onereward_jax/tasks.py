@@ -7,6 +7,7 @@ tasks and dimensions from here. A file of your own adds tasks (`task_file`).
 from __future__ import annotations
 
 import enum
+import re
 
 from onereward_jax.task_file import named_task_file
 
@@ -112,8 +113,10 @@ COMMAND_TASKS = ("fill", "extend", "remove", *OWN.tasks)
 def task_named(name: str, prompt: str = "") -> Task:
     """The task with a name: one of `COMMAND_TASKS`, or the value of a `Task`.
 
+    Upper case counts as lower case, and "-" and spaces as "_".
+
     Args:
-      name: e.g. "extend".
+      name: e.g. "extend" or "Extend without prompt".
       prompt: the user's prompt; "" for none.
 
     Raises:
@@ -123,13 +126,28 @@ def task_named(name: str, prompt: str = "") -> Task:
         "extend": Task.EXTEND_WITH_PROMPT if prompt else Task.EXTEND_WITHOUT_PROMPT,
         "remove": Task.REMOVAL,
     }
-    if name in by_command:
-        return by_command[name]
-    try:
-        return Task(name)
-    except ValueError:
-        known = dict.fromkeys([*COMMAND_TASKS, *TASKS])
-        raise ValueError(f"unknown task {name!r}; there are {', '.join(known)}") from None
+    known = {plain_name(task): task for task in TASKS} | by_command
+    if plain_name(name) not in known:
+        names = ", ".join(dict.fromkeys([*COMMAND_TASKS, *TASKS]))
+        raise ValueError(f"unknown task {name!r}; there are {names}")
+    return known[plain_name(name)]
+
+
+def dimension_named(name: str) -> Dimension:
+    """The dimension with a name, which may be written as in `task_named`.
+
+    Raises:
+      ValueError: there is no such dimension.
+    """
+    known = {plain_name(dimension): dimension for dimension in Dimension}
+    if plain_name(name) not in known:
+        raise ValueError(f"unknown dimension {name!r}; there are {', '.join(Dimension)}")
+    return known[plain_name(name)]
+
+
+def plain_name(name: str) -> str:
+    """A name in lower case, with "_" for "-" and spaces."""
+    return re.sub(r"[\s_-]+", "_", name.strip().casefold())
 
 
 FIXED_PROMPTS: dict[Task, str] = {

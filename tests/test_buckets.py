@@ -21,9 +21,9 @@ from onereward_jax.common.config_files import load_config
 from onereward_jax.common.user_errors import WAITING, WaitingForPeople
 from onereward_jax.data.aspect_buckets import bucket_sizes, nearest_bucket
 from onereward_jax.data.folder_source import FolderSource
-from onereward_jax.data.metadata import METADATA
 from onereward_jax.data.mixing import Mixing, mixed_rows
 from onereward_jax.data.pipeline import eval_batches, sizes_of, train_batches
+from onereward_jax.data.row_files import METADATA
 from onereward_jax.data.shard_writer import write_triplets
 from onereward_jax.data.triplets import Triplets
 from onereward_jax.parallel import make_mesh

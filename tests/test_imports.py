@@ -55,6 +55,7 @@ MINI_WORLD = "onereward_jax.mini"
 PEOPLE = (
     "onereward_jax.annotation.server",
     "onereward_jax.curation",
+    "onereward_jax.data.parquet_rows",
     "onereward_jax.exchange",
 )
 """What may use the extra `people`; stages and commands import these inside functions."""

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image
 
 from onereward_jax.edit import batches
 from onereward_jax.inference import Padding, extended, paste_back
-from onereward_jax.inference.edit_requests import read_folder
-from onereward_jax.tasks import FIXED_PROMPTS, Task, task_named
+from onereward_jax.tasks import Task, task_named
 
 WIDTH, HEIGHT = 40, 30
 
@@ -82,81 +78,6 @@ def test_tasks_by_the_names_of_the_command_line_and_of_data_sets() -> None:
     assert task_named("remove") == task_named(Task.REMOVAL) == Task.REMOVAL
     with pytest.raises(ValueError, match="unknown task 'erase'; there are fill, extend, remove,"):
         task_named("erase")
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    noise(5).save(tmp_path / "a.png")
-    box_mask().save(tmp_path / "mask.png")
-    Image.new("L", (WIDTH, HEIGHT)).save(tmp_path / "black.png")
-    (tmp_path / "text.png").write_text("text")
-    return tmp_path
-
-
-def write_rows(folder: Path, *rows: dict | str) -> None:
-    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
-    (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n")
-
-
-def test_rows_become_requests_with_the_fixed_prompts_where_none_is_given(folder: Path) -> None:
-    marked = {"image": "a.png", "mask": "mask.png"}
-    padded = {"image": "a.png", "pad": "0,0,8,0"}
-    write_rows(
-        folder,
-        marked | {"prompt": "a hat", "split": "test"},
-        marked | {"task": "removal", "target": "a.png"},
-        "",
-        padded | {"task": "extend", "mask": None, "prompt": None},
-        padded | {"task": "extend", "prompt": "a lake"},
-    )
-    requests = read_folder(folder)
-    fixed = FIXED_PROMPTS[Task.REMOVAL], FIXED_PROMPTS[Task.EXTEND_WITHOUT_PROMPT]
-    assert [one.prompt for one in requests] == ["a hat", *fixed, "a lake"]
-    assert [one.image.width - WIDTH for one in requests] == [0, 0, 8, 8]
-    assert {one.name for one in requests} == {"a"}
-
-
-@pytest.mark.parametrize(
-    ("row", "message"),
-    [
-        ("{", "not JSON"),
-        ({"mask": "mask.png"}, 'the field "image" expected'),
-        ({"image": "a.png", "mask": "mask.png", "promt": "x"}, "unknown field 'promt'"),
-        ({"image": "a.png", "mask": "mask.png", "prompt": 3}, "prompt must be a string, found 3"),
-        ({"image": "a.png", "mask": "mask.png"}, "the task fill needs a prompt"),
-        ({"image": "a.png", "mask": "mask.png", "task": "erase"}, "unknown task 'erase'"),
-        ({"image": "a.png", "task": "remove"}, "the task remove needs a mask$"),
-        ({"image": "a.png", "task": "extend"}, "the task extend needs a mask or pad$"),
-        ({"image": "a.png", "task": "remove", "pad": "1,1,1,1"}, "pad is for the task extend"),
-        (
-            {"image": "a.png", "task": "extend", "pad": "1,1,1,1", "mask": "mask.png"},
-            "pad creates the mask",
-        ),
-        ({"image": "a.png", "task": "remove", "mask": "black.png"}, "the mask is empty"),
-        (
-            {"image": "a.png", "task": "remove", "mask": "text.png"},
-            "text.png is not a readable image",
-        ),
-        ({"image": "b.png", "task": "remove", "mask": "mask.png"}, "there is no file .*b.png"),
-        ({"image": "../a.png", "task": "remove", "mask": "mask.png"}, "leads out of the folder"),
-        ({"image": "a.png", "task": "remove", "mask": "/mask.png"}, "leads out of the folder"),
-        ({"image": None, "task": "remove"}, 'the field "image" expected'),
-    ],
-)
-def test_bad_rows_are_named_with_their_line(folder: Path, row, message: str) -> None:
-    good = {"image": "a.png", "mask": "mask.png", "task": "remove"}
-    write_rows(folder, good, row)
-    named = f"metadata.jsonl, line 2: .*{message}"
-    with pytest.raises((ValueError, FileNotFoundError), match=named):
-        read_folder(folder)
-
-
-def test_a_folder_without_rows_is_named(folder: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="is a folder without metadata.jsonl"):
-        read_folder(folder)
-    write_rows(folder)
-    with pytest.raises(ValueError, match="metadata.jsonl has no rows"):
-        read_folder(folder)
 
 
 def test_pictures_of_one_size_share_batches_and_none_is_left_out() -> None:

@@ -14,7 +14,7 @@ import sys
 import pytest
 from processes import ROOT, free_address
 
-from onereward_jax.data.metadata_lines import METADATA
+from onereward_jax.data.row_files import METADATA
 
 pytestmark = pytest.mark.slow
 

@@ -74,8 +74,8 @@ EXPECTED = {
         export.editor_card.base_model export.editor_card.license export.editor_card.license_name
         export.editor_card.license_link export.judge_card.base_model export.judge_card.license
         export.judge_card.license_name export.judge_card.license_link""",
-    "........": """data.small_pictures mesh.data mesh.fsdp mesh.tensor logging.tensorboard
-        logging.wandb
+    "........": """data.small_pictures data.paths data.mask_indices mesh.data mesh.fsdp
+        mesh.tensor logging.tensorboard logging.wandb
         logging.profile_steps compilation_cache models.remat embed.batch_size
         curate.pictures curate.clip curate.batch_size curate.duplicates curate.clusters curate.near
         curate.far curate.rows curate.segmentation curate.words curate.captions curate.tasks.fill

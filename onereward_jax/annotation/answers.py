@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from onereward_jax.annotation.questions import USABLE, Question
+from onereward_jax.common.json_lines import json_lines, json_object
 from onereward_jax.common.listing import first_of, listed
+from onereward_jax.tasks import plain_name
 
 ANNOTATOR = "people"
 """Annotator of lines that do not name one."""
@@ -108,7 +110,7 @@ def read_answers(source: Path, questions: Sequence[Question]) -> Answers:
     files = answer_files(source)
     for path in files:
         annotator = path.stem if source.is_dir() else ANNOTATOR
-        for number, line in _lines(path):
+        for number, line in json_lines(path):
             place = (path, number)
             try:
                 fields = _object(line)
@@ -120,7 +122,7 @@ def read_answers(source: Path, questions: Sequence[Question]) -> Answers:
                 answer = _answer(fields, asked[fields["digest"]], annotator, place)
                 key = (answer.annotator, answer.digest, answer.dimension)
                 _require_alike(found.setdefault(key, answer), answer)
-            except (ValueError, RecursionError) as error:
+            except ValueError as error:
                 where = f"{path.name}, line {number}" if source.is_dir() else f"line {number}"
                 errors.append(f"{where}: {error}")
     if errors:
@@ -136,10 +138,10 @@ def what_is_said(source: Path) -> Iterator[str]:
       source: as in `read_answers`.
     """
     for path in answer_files(source):
-        for _, line in _lines(path):
+        for _, line in json_lines(path):
             try:
                 fields = _object(line)
-            except (ValueError, RecursionError):
+            except ValueError:
                 yield repr(line.strip())
                 continue
             if fields is not None:
@@ -149,18 +151,9 @@ def what_is_said(source: Path) -> Iterator[str]:
                 yield json.dumps(said, sort_keys=True)
 
 
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Non-empty lines, with line numbers from 1. Only a line feed ends a line."""
-    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
-        if line.strip():
-            yield number, line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-
-
 def _object(line: bytes) -> dict[str, Any] | None:
     """The fields of a line; None if it has no answer. Raises ValueError."""
-    fields = json.loads(line.decode("utf-8"))
-    if not isinstance(fields, dict):
-        raise ValueError("not a JSON object")
+    fields = json_object(line)
     if _says_usable(fields):
         return fields
     given = {name for name in ("best", "worst") if not _is_empty(fields.get(name, ""))}
@@ -201,7 +194,8 @@ def _answer(
         )
     if "dimension" not in fields:
         raise ValueError("dimension is missing")
-    if fields["dimension"] not in question.dimensions:
+    dimension = plain_name(str(fields["dimension"]))
+    if dimension not in question.dimensions:
         raise ValueError(
             f"dimension {fields['dimension']!r} is not a dimension of {question.task.title}: "
             f"{', '.join(question.dimensions)}"
@@ -210,7 +204,7 @@ def _answer(
     if not isinstance(annotator, str) or not annotator.strip():
         raise ValueError(f"annotator must be a name, found {annotator!r}")
     best = worst = usable = None
-    if fields["dimension"] == USABLE:
+    if dimension == USABLE:
         usable = _usable(fields)
     elif _says_usable(fields):
         raise ValueError(f"usable is given for {fields['dimension']}: give best and worst")
@@ -221,7 +215,7 @@ def _answer(
     return Answer(
         question.digest,
         question.triplet,
-        fields["dimension"],
+        dimension,
         best,
         worst,
         usable,

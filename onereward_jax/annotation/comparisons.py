@@ -39,9 +39,10 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from onereward_jax.common.json_lines import json_object
 from onereward_jax.data.example import SPLITS, RowError, Split
-from onereward_jax.data.inside_folder import check_inside
-from onereward_jax.tasks import DIMENSIONS, Dimension, Task
+from onereward_jax.data.picture_paths import check_inside
+from onereward_jax.tasks import DIMENSIONS, Dimension, Task, dimension_named, task_named
 
 LINES, ABOUT, PICTURES = "preferences.jsonl", "about.json", "pictures"
 
@@ -145,16 +146,16 @@ def check_judgement(answer: Judgement, task: Task, count: int) -> None:
         raise RowError("annotator is empty")
 
 
-def parse_line(line: str) -> Comparison:
+def parse_line(line: str | bytes) -> Comparison:
     """The comparison of a line of `preferences.jsonl`.
 
     Raises:
       RowError: naming the field.
     """
     try:
-        fields = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise RowError(f"not JSON: {error}") from error
+        fields = json_object(line)
+    except ValueError as error:
+        raise RowError(str(error)) from error
     return from_dict(fields)
 
 
@@ -164,7 +165,7 @@ def from_dict(fields: Any) -> Comparison:
     candidates = _list("candidates", fields["candidates"])
     if len(candidates) < 2:
         raise RowError(f"candidates must be two or more, found {len(candidates)}")
-    split, task = fields["split"], named(Task, "task", fields["task"])
+    split, task = fields["split"], named(Task, "task", fields["task"], str(fields["prompt"]))
     if split not in (*SPLITS, None):
         raise RowError(f'split must be "train", "test" or null, found {split!r}')
     answers = tuple(
@@ -191,10 +192,20 @@ def from_dict(fields: Any) -> Comparison:
     )
 
 
-def named(kind: type, field: str, value: Any) -> Any:
-    """The member of `Task` or `Dimension` with a value; raises RowError, naming the field."""
+def named(kind: type, field: str, value: Any, prompt: str = "") -> Any:
+    """The `Task` or `Dimension` of a name; raises RowError, naming the field.
+
+    Args:
+      kind: which of the two.
+      field: the field.
+      value: the name, in any of the spellings of `tasks.task_named`.
+      prompt: prompt of the edit, for the task "extend".
+    """
     try:
-        return kind(value)
+        found = text(field, value)
+        return task_named(found, prompt) if kind is Task else dimension_named(found)
+    except RowError:
+        raise
     except ValueError:
         raise RowError(f"{field} {value!r} is unknown; there are {', '.join(kind)}") from None
 

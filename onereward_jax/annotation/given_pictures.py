@@ -18,7 +18,7 @@ from PIL import Image
 from onereward_jax.annotation.comparisons import DIGEST_DIGITS, PICTURES, Picture
 from onereward_jax.annotation.picture_digests import pixel_digest
 from onereward_jax.data.example import RowError
-from onereward_jax.data.inside_folder import check_inside
+from onereward_jax.data.picture_paths import check_inside
 from onereward_jax.pictures import RefusedMaskError, read_mask, read_picture
 
 ENDINGS = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp"}

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from onereward_jax.annotation.records import Preference
 from onereward_jax.common.atomic_file import atomic_file
+from onereward_jax.common.json_lines import json_lines, json_object
 from onereward_jax.common.rng import generator
 from onereward_jax.tasks import DIMENSIONS, Dimension, Task
 
@@ -221,15 +222,14 @@ def read_pairs(path: str | os.PathLike[str]) -> list[LabelledPair]:
       ValueError: a line is not a pair; names the line.
     """
     pairs = []
-    with Path(path).open(encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                fields = json.loads(line)
-                fields["task"], fields["dimension"] = (
-                    Task(fields["task"]),
-                    Dimension(fields["dimension"]),
-                )
-                pairs.append(LabelledPair(**fields | {"size": tuple(fields["size"])}))
-            except (KeyError, TypeError, ValueError) as error:
-                raise ValueError(f"{path}, line {number}: {error}") from error
+    for number, line in json_lines(Path(path)):
+        try:
+            fields = json_object(line)
+            fields["task"], fields["dimension"] = (
+                Task(fields["task"]),
+                Dimension(fields["dimension"]),
+            )
+            pairs.append(LabelledPair(**fields | {"size": tuple(fields["size"])}))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path}, line {number}: {error}") from error
     return pairs

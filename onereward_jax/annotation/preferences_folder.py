@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from onereward_jax.annotation.comparisons import ABOUT, LINES, VERSION, Comparison, parse_line
+from onereward_jax.common.json_lines import json_lines
 from onereward_jax.common.listing import listed
 from onereward_jax.data.example import RowError
 
@@ -36,13 +37,11 @@ def read_about(folder: pathlib.Path) -> dict[str, Any]:
 
 def comparison_lines(folder: pathlib.Path) -> Iterator[tuple[int, Comparison | RowError]]:
     """(line number, comparison or why it cannot be read) of each line, read one by one."""
-    with (folder / LINES).open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                try:
-                    yield number, parse_line(_decoded(line))
-                except RowError as error:
-                    yield number, error
+    for number, line in json_lines(folder / LINES):
+        try:
+            yield number, parse_line(line)
+        except RowError as error:
+            yield number, error
 
 
 def read_comparisons(folder: pathlib.Path) -> list[Comparison]:
@@ -86,10 +85,3 @@ def _wrong_in(folder: pathlib.Path, one: Comparison) -> str:
         if not (folder / picture.path).is_file():
             return f"there is no file {picture.path}"
     return ""
-
-
-def _decoded(line: bytes) -> str:
-    try:
-        return line.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise RowError(f"not UTF-8 ({error.reason})") from error

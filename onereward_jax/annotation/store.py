@@ -19,6 +19,7 @@ from typing import Any
 
 from onereward_jax.annotation.records import Candidate, Preference
 from onereward_jax.annotation.schema import SCHEMA, SCHEMA_VERSION
+from onereward_jax.common.json_lines import json_lines, json_object
 from onereward_jax.tasks import Dimension, Task
 
 BUSY_TIMEOUT_SECONDS = 30.0
@@ -149,13 +150,12 @@ class PreferenceStore:
           ValueError: a line is not a record (with its number), or contradicts a stored record.
         """
         records: dict[type, list[Any]] = {Candidate: [], Preference: []}
-        with Path(path).open(encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
-                try:
-                    record = _from_line(json.loads(line))
-                except (ValueError, TypeError, KeyError, AttributeError) as error:
-                    raise ValueError(f"{path}, line {number}: {error}") from error
-                records[type(record)].append(record)
+        for number, line in json_lines(Path(path)):
+            try:
+                record = _from_line(json_object(line))
+            except (ValueError, TypeError, KeyError, AttributeError) as error:
+                raise ValueError(f"{path}, line {number}: {error}") from error
+            records[type(record)].append(record)
         with self._transaction():
             return sum(self._insert(kind, kept) for kind, kept in records.items())
 

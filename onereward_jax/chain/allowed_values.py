@@ -79,11 +79,11 @@ def between(low: float, high: float = math.inf) -> Rule:
     )
 
 
-def each(rule: Rule) -> Rule:
-    """A non-empty tuple whose items satisfy a rule."""
+def each(rule: Rule, *, empty: bool = False) -> Rule:
+    """A tuple whose items satisfy a rule; not `empty`, unless that is allowed."""
     return Rule(
         f"a tuple of values expected, for each: {rule.expected}",
-        lambda v: isinstance(v, tuple) and len(v) > 0 and all(map(rule.holds, v)),
+        lambda v: isinstance(v, tuple) and (empty or len(v) > 0) and all(map(rule.holds, v)),
     )
 
 
@@ -214,6 +214,8 @@ RULES: dict[str, Rule] = {
     "curate.sheet": whole(0),
     "data.source": NAMED,
     "data.path": TEXT,
+    "data.paths": choice("inside", "anywhere"),
+    "data.mask_indices": each(whole(0, 65535), empty=True),
     "data.image_size": SIDE,
     "data.aspect_ratios": each(number(0.0, above=True)),
     "data.small_pictures": choice("upscale", "refuse"),

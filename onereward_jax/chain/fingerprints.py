@@ -12,7 +12,7 @@ import functools
 import hashlib
 import json
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from ml_collections import FrozenConfigDict
@@ -24,10 +24,14 @@ from onereward_jax.chain.base_models import MADE, MODELS, made_by
 from onereward_jax.chain.staleness import Digest
 from onereward_jax.common.atomic_file import atomic_file
 from onereward_jax.convert import hub_commit, resolve_folder
-from onereward_jax.data.metadata_lines import METADATA, metadata_lines
+from onereward_jax.data.example import RowError
 from onereward_jax.data.picture_files import PHOTOGRAPH_FILES, files_below
+from onereward_jax.data.picture_paths import find_picture
+from onereward_jax.data.row_columns import PICTURES, field_of
+from onereward_jax.data.row_files import METADATA
+from onereward_jax.data.row_sources import Record, open_rows
 from onereward_jax.parallel.progress import announce, progress_bar
-from onereward_jax.storage import local_path, states_below
+from onereward_jax.storage import is_bucket, local_path, states_below
 
 WHOLE_BYTES = 4 << 20
 """Files up to this size are read in full."""
@@ -52,8 +56,12 @@ MANY = 1000
 CACHES = (DIGESTS, CURATED, OUTLINES)
 
 
-def of_file(path: pathlib.Path) -> str:
+def of_file(path: pathlib.Path, *, whole: bool = False) -> str:
     """The fingerprint of a file: of its content, or of its size and samples.
+
+    Args:
+      path: the file.
+      whole: take no samples: a few bytes in the middle may change, as in a tar of pictures.
 
     Raises:
       OSError: the file cannot be read.
@@ -61,8 +69,9 @@ def of_file(path: pathlib.Path) -> str:
     size = path.stat().st_size
     digest = hashlib.sha256(str(size).encode())
     with open(path, "rb") as file:
-        if size <= WHOLE_BYTES:
-            digest.update(file.read())
+        if whole or size <= WHOLE_BYTES:
+            while part := file.read(WHOLE_BYTES):
+                digest.update(part)
         else:
             for number in range(SAMPLES):
                 file.seek((size - SAMPLE_BYTES) * number // (SAMPLES - 1))
@@ -125,26 +134,33 @@ def folder(field: str) -> Digest:
 
 
 def pictures(field: str) -> Digest:
-    """Fingerprint of a data folder: its metadata and all files named in it.
+    """Fingerprint of the rows of a data set, and of all pictures that they name.
 
     Digests of files are cached in the work folder; a file is read again if its size or modification
-    time has changed. From a bucket, only the metadata is fetched as long as no file has changed.
+    time has changed. Of a folder in a bucket with `metadata.jsonl`, only that is fetched as long as
+    no file has changed.
     """
 
     def digest(config: FrozenConfigDict, workdir: pathlib.Path) -> str:
         if field in MADE and made_by(config, field):
             return MADE_HERE
-        top = str(_value(config, field)).rstrip("/")
-        metadata = local_path(f"{top}/{METADATA}")
-        if not metadata.is_file():
+        name = str(_value(config, field)).rstrip("/")
+        # Of a bucket, the pictures are not needed yet.
+        lazy = is_bucket(name) and local_path(f"{name}/{METADATA}").is_file()
+        try:
+            source = open_rows(local_path(f"{name}/{METADATA}") if lazy else name)
+        except FileNotFoundError as error:
+            there = pathlib.Path(name).expanduser().exists()
             raise FileNotFoundError(
-                f"config.{field}: there is no {top}/{METADATA}; it is needed to check whether "
-                "stages are up to date"
-            )
-        lines = metadata_lines(metadata)
-        names = sorted({name for line in lines for name in _named_files(line)})
-        found = _digests_below(top, names, workdir / DIGESTS)
-        rows = hashlib.sha256("\n".join(_rows(lines)).encode()).hexdigest()
+                f"config.{field}: {error if there else f'there is no {name}/'}; the rows are "
+                "needed to check whether stages are up to date"
+            ) from None
+        top = name if lazy else str(source.files.folder)
+        inside = {file for file in source.files.files if source.files.kind in ("tar", "parquet")}
+        files = {file.relative_to(source.files.folder).as_posix() for file in inside}
+        named = {_stored_name(top, one) for record in source.records for one in _named(record)}
+        found = _digests_below(top, sorted(files | named), workdir / DIGESTS, whole=files)
+        rows = hashlib.sha256("\n".join(_rows(source.records)).encode()).hexdigest()
         return _of_named([(METADATA, rows), *found.items()])
 
     return digest
@@ -225,8 +241,13 @@ def _in_database(named: str, workdir: pathlib.Path, folder: str) -> list[str]:
         return list(what_is_stored(database, folder))
 
 
-def _digests_below(top: str, names: Iterable[str], cache: pathlib.Path) -> dict[str, str]:
-    """Name -> fingerprint of files in a folder; only those that have changed are read."""
+def _digests_below(
+    top: str, names: Iterable[str], cache: pathlib.Path, *, whole: Collection[str] = ()
+) -> dict[str, str]:
+    """Name -> fingerprint of files in a folder; only those that have changed are read.
+
+    Those in `whole` are read without taking samples.
+    """
     state_of, known = states_below(top), _read_digests(cache)
 
     def one(name: str) -> tuple[str, list[Any]]:
@@ -236,7 +257,7 @@ def _digests_below(top: str, names: Iterable[str], cache: pathlib.Path) -> dict[
         before, now = known.get(name), [state.size, state.changed]
         if before and before[:2] == now:
             return name, before
-        return name, [*now, of_file(local_path(top, again=False) / name)]
+        return name, [*now, of_file(local_path(top, again=False) / name, whole=name in whole)]
 
     names = list(names)
     unknown = sum(name not in known for name in names)
@@ -255,30 +276,40 @@ def _digests_below(top: str, names: Iterable[str], cache: pathlib.Path) -> dict[
     return {name: entry[2] for name, entry in found.items()}
 
 
-def _rows(lines: Iterable[str]) -> Iterable[str]:
-    """Normalized, deduplicated lines of the metadata; bad lines unchanged."""
-    return dict.fromkeys(filter(None, map(_row, lines)))
+def _rows(records: Iterable[Record]) -> Iterable[str]:
+    """Normalized, deduplicated rows; the errors of bad ones."""
+    return dict.fromkeys(map(_row, records))
 
 
-def _row(line: str) -> str:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
-        return line.strip()
-    if isinstance(row, dict):
-        row = {name: value for name, value in row.items() if value is not None}
+def _row(record: Record) -> str:
+    if isinstance(record.fields, RowError):
+        return str(record.fields)
+    row = {name: value for name, value in record.fields.items() if value is not None}
+    if record.split is not None:
+        row["split of the file"] = record.split
     return json.dumps(row, sort_keys=True)
 
 
-def _named_files(line: str) -> Iterable[str]:
-    """The files named in a row of metadata; bad rows are reported by the stage."""
+def _named(record: Record) -> Iterable[str]:
+    """The files named in a row; bad rows are reported by the stage."""
+    if isinstance(record.fields, RowError):
+        return ()
+    return [
+        value
+        for name, value in record.fields.items()
+        if field_of(name) in PICTURES and isinstance(value, str)
+    ]
+
+
+def _stored_name(top: str, name: str) -> str:
+    """The name that a file has on the disk, where it may have another Unicode form."""
+    if is_bucket(top):
+        return name
     try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
-        return ()
-    if not isinstance(row, dict):
-        return ()
-    return [row[name] for name in ("image", "mask", "target") if isinstance(row.get(name), str)]
+        path = find_picture(pathlib.Path(top), name)
+        return path.relative_to(top).as_posix() if path.is_relative_to(top) else name
+    except RowError:
+        return name
 
 
 def _read_digests(path: pathlib.Path) -> dict[str, list[Any]]:

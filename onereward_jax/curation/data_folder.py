@@ -26,7 +26,7 @@ from onereward_jax.curation.mask_makers import Mask
 from onereward_jax.data.aspect_buckets import Size
 from onereward_jax.data.example import RowError, Split
 from onereward_jax.data.folder_source import mask_once_cropped
-from onereward_jax.data.metadata_lines import METADATA
+from onereward_jax.data.row_files import METADATA
 
 FOLDERS = ("images", "masks")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -19,6 +20,8 @@ from pycocotools import mask as coco_mask
 from onereward_jax.common.listing import listed
 from onereward_jax.data.aspect_buckets import Size
 from onereward_jax.data.example import RowError
+from onereward_jax.data.picture_files import by_letters
+from onereward_jax.data.picture_paths import find_picture
 from onereward_jax.pictures import RefusedMaskError, read_mask
 
 FARTHEST = 1 << 16
@@ -98,9 +101,11 @@ def read_segmentation(path: Path, names: Collection[str]) -> dict[str, GivenPict
 def _read_folder(folder: Path, names: Collection[str]) -> dict[str, GivenPicture]:
     found = {}
     for name in names:
-        path = folder / PurePosixPath(name).with_suffix(".png")
-        if path.is_file():
-            found[name] = GivenPicture(None, (GivenObject("", False, path),))
+        try:
+            path = find_picture(folder, PurePosixPath(name).with_suffix(".png").as_posix())
+        except RowError:
+            continue
+        found[name] = GivenPicture(None, (GivenObject("", False, path),))
     return found
 
 
@@ -116,7 +121,11 @@ def _read_coco(path: Path, names: Collection[str]) -> dict[str, GivenPicture]:
             raise ValueError(f"{path} is not a COCO file: {part} is not a list")
     images = _by_id(path, content["images"], {"file_name": str, "height": int, "width": int})
     categories = _by_id(path, content["categories"], {"name": str})
-    names, problems = frozenset(names), []
+    of_letters, problems = by_letters(names), []
+    named = {
+        image: of_letters.get(unicodedata.normalize("NFC", row["file_name"]))
+        for image, row in images.items()
+    }
     objects: dict[int, list[GivenObject]] = {}
     for number, one in enumerate(content["annotations"]):
         try:
@@ -124,15 +133,13 @@ def _read_coco(path: Path, names: Collection[str]) -> dict[str, GivenPicture]:
         except (ValueError, TypeError) as error:
             problems.append(f"annotations[{number}]: {error}")
             continue
-        if images[image]["file_name"] in names:
+        if named[image] is not None:
             objects.setdefault(image, []).append(given)
     if problems:
         header = f"{path}: {len(problems)} annotations are not COCO's"
         raise ValueError(header + listed(problems))
     return {
-        images[image]["file_name"]: GivenPicture(
-            (images[image]["height"], images[image]["width"]), given
-        )
+        named[image]: GivenPicture((images[image]["height"], images[image]["width"]), given)
         for image, given in objects.items()
     }
 

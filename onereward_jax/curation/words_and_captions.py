@@ -11,15 +11,16 @@ box       [x, y, width, height] in pixels of the upright picture, as in COCO
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
+import unicodedata
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+from onereward_jax.common.json_lines import json_lines, json_object
 from onereward_jax.common.listing import listed
 from onereward_jax.data.boxes import Box
-from onereward_jax.data.metadata_lines import metadata_lines
+from onereward_jax.data.picture_files import by_letters
 
 LONGEST_CAPTION = 2000
 """Characters."""
@@ -107,22 +108,21 @@ def _read_lines(
 ) -> Iterator[tuple[str, T]]:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
-    names, problems, found = frozenset(names), [], []
-    for number, line in enumerate(metadata_lines(path), 1):
-        if not line.strip():
-            continue
+    of_letters, problems, found = by_letters(names), [], []
+    for number, line in json_lines(path):
         try:
-            row = json.loads(line)
-            if not isinstance(row, dict) or not isinstance(row.get("picture"), str):
+            row = json_object(line)
+            if not isinstance(row.get("picture"), str):
                 raise ValueError("a JSON object with the field picture expected")
-            if missing := [name for name in fields if name not in row]:
+            if missing := [name for name in fields if row.get(name) is None]:
                 raise ValueError(f"{missing[0]} is missing")
             parsed = parse(row)
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             problems.append(f"line {number}: {error}")
             continue
-        if row["picture"] in names:
-            found.append((row["picture"], parsed))
+        picture = of_letters.get(unicodedata.normalize("NFC", row["picture"]))
+        if picture is not None:
+            found.append((picture, parsed))
     if problems:
         raise ValueError(f"{path}: {len(problems)} bad lines" + listed(problems))
     if not found:

@@ -1,4 +1,4 @@
-"""Triplets from a user's folder: images, masks and `metadata.jsonl`, see `metadata`."""
+"""Triplets from a user's folder, or from other files of rows, see `metadata` and `row_files`."""
 
 from __future__ import annotations
 
@@ -8,24 +8,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
+from absl import logging
 from jaxtyping import Bool
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image
 
 from onereward_jax.common.listing import first_of
 from onereward_jax.data.aspect_buckets import Size, bucket_sizes, nearest_bucket
 from onereward_jax.data.boxes import bounding_box
 from onereward_jax.data.example import Example, RowError, Split
-from onereward_jax.data.jpeg import encode_jpeg, tables_of, without_metadata
-from onereward_jax.data.metadata import (
-    METADATA,
-    UNREADABLE,
-    Row,
-    by,
-    open_row_picture,
-    refuse_rows,
-    scan_rows,
-)
+from onereward_jax.data.jpeg import encode_jpeg, is_jpeg, tables_of, without_metadata
+from onereward_jax.data.metadata import Place, Row, Scanned, by, refuse_rows, scan_rows
+from onereward_jax.data.row_sources import open_rows
 from onereward_jax.data.splits import split_rows
+from onereward_jax.pictures import Photograph, read_mask, read_photograph
 from onereward_jax.tasks import Task
 
 _EXTENSIONS = (Task.EXTEND_WITH_PROMPT, Task.EXTEND_WITHOUT_PROMPT)
@@ -38,37 +33,45 @@ class FolderSource:
     The constructor reads the headers of images; `example` decodes them.
 
     Attributes:
-      folder: has `metadata.jsonl`.
+      folder: the folder, file or pattern of files, see `row_files`.
       image_size, aspect_ratios: see `bucket_sizes`.
       small_pictures: "upscale" images smaller than their bucket, or "refuse" their rows.
+      paths: "inside": paths of rows must stay in the folder; "anywhere": they may lead out.
+      mask_indices: values of a mask that mark the area; (): white does.
       sizes: sizes of the buckets.
       rows: the valid rows, each with its split.
-      errors: line number -> error of an invalid row.
+      errors: place -> error of an invalid row.
+      found: all rows as they are in the files.
 
     Raises:
-      FileNotFoundError: there is no metadata.
-      ValueError: as `bucket_sizes`; the metadata is not UTF-8 or has no rows; or a split is empty.
+      FileNotFoundError, ModuleNotFoundError: as `open_rows`.
+      ValueError: as `bucket_sizes` and `open_rows`; or a split is empty.
     """
 
-    folder: pathlib.Path
+    folder: pathlib.Path | str
     image_size: int
     aspect_ratios: tuple[float, ...] = (1.0,)
     small_pictures: Literal["upscale", "refuse"] = "upscale"
+    paths: Literal["inside", "anywhere"] = "inside"
+    mask_indices: tuple[int, ...] = ()
     sizes: tuple[Size, ...] = dataclasses.field(init=False)
     rows: tuple[Row, ...] = dataclasses.field(init=False)
-    errors: Mapping[int, RowError] = dataclasses.field(init=False)
+    errors: Mapping[Place, RowError] = dataclasses.field(init=False)
+    found: Scanned = dataclasses.field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         sizes = bucket_sizes(self.image_size, self.aspect_ratios)
-        rows, errors = scan_rows(self.folder)
+        found = scan_rows(open_rows(self.folder), anywhere=self.paths == "anywhere")
+        rows, errors = found.rows, dict(found.errors)
         if self.small_pictures == "refuse":
             errors |= small_rows(rows, sizes)
-            rows = tuple(row for row in rows if row.line not in errors)
+            rows = tuple(row for row in rows if row.place not in errors)
         if not errors:  # with errors, the source is refused anyway
-            rows = split_rows(self.folder, rows)
+            rows = split_rows(found.title, rows)
         object.__setattr__(self, "sizes", sizes)
         object.__setattr__(self, "rows", rows)
         object.__setattr__(self, "errors", errors)
+        object.__setattr__(self, "found", found)
 
     @property
     def splits(self) -> tuple[Split, ...]:
@@ -76,13 +79,13 @@ class FolderSource:
         return tuple(row.split or "train" for row in self.rows)
 
     def refuse(self, errors: Mapping[int, RowError]) -> None:
-        """Raises ValueError listing all bad rows, if any, with line number and reason.
+        """Raises ValueError listing all bad rows, if any, with place and reason.
 
         Args:
           errors: additional errors, by index into `rows`.
         """
-        found = {self.rows[place].line: error for place, error in errors.items()}
-        refuse_rows(self.folder, {**self.errors, **found})
+        found = {self.rows[index].place: error for index, error in errors.items()}
+        refuse_rows(self.found.title, {**self.errors, **found})
 
     def examples(self, split: Split) -> Iterator[Example]:
         """The examples of a split, in line order, including duplicates."""
@@ -94,29 +97,32 @@ class FolderSource:
         Args:
           repeated: index of a duplicate row -> index of the row with the same triplet.
         """
-        path, notes = self.folder / METADATA, []
+        notes = list(self.found.notes)
         if repeated:
-            lines = {self.rows[row].line: self.rows[first].line for row, first in repeated.items()}
-            pairs = [f"{line} (as {lines[line]})" for line in sorted(lines)]
-            listing = ", ".join(first_of(pairs))
-            notes.append(f"{path}: duplicate triplets skipped: line {listing}")
+            pairs = [
+                f"{self.rows[row].place} (as {self.rows[repeated[row]].line})"
+                for row in sorted(repeated)
+            ]
+            listing = ", ".join(first_of(pairs)).replace(", line ", ", ")
+            notes.append(f"{self.found.title}: duplicate triplets skipped: {listing}")
         if small := small_rows(self.rows, self.sizes):
             first = min(small)
             notes.append(
-                f"{path}: {len(small)} of {len(self.rows)} images are upscaled, the first in "
-                f'line {first}: {small[first]} (config.data.small_pictures = "refuse" refuses them)'
+                f"{self.found.title}: {len(small)} of {len(self.rows)} images are upscaled, the "
+                f"first in {first}: {small[first]} (config.data.small_pictures=refuse refuses them)"
             )
         return notes
 
     def example(self, row: int) -> Example:
         """Reads, crops and resizes the images of `rows[row]`. Raises RowError."""
         row = self.rows[row]
-        image, whole = self._read(row.image, "RGB")
-        mask, _ = self._read(row.mask, "L")
-        pictures, tables = {"image": image, "mask": mask}, {"image": tables_of(whole)}
+        photographs = {
+            field: _photograph(row, name) for field, name in row.names().items() if field != "mask"
+        }
+        image, mask = photographs["image"].srgb(), _mask(row, self.mask_indices)
+        pictures = {"image": image, "mask": mask}
         if row.target is not None:
-            pictures["target"], stored = self._read(row.target, "RGB")
-            tables["target"] = tables_of(stored)
+            pictures["target"] = photographs["target"].srgb()
         for name, picture in pictures.items():
             if picture.size != image.size:
                 raise RowError(f"{name} is {by(picture.size)} pixels, image {by(image.size)}")
@@ -136,9 +142,13 @@ class FolderSource:
             # Resizing blurs across the mask's edge, but outside the mask the target is the image.
             after = np.where(edited[..., None], pixels["target"], pixels["image"])
         stored = {"image": pixels["image"], "target": after}
-        files = {name: encode_jpeg(stored[name], found) for name, found in tables.items() if found}
-        if "image" in files and _is_as_stored(whole, (width, height)):
-            files["image"] = self._own_bytes(row.image, files["image"])
+        files = {
+            field: encode_jpeg(stored[field], tables)
+            for field, photograph in photographs.items()
+            if (tables := tables_of(photograph))
+        }
+        if "image" in files and photographs["image"].as_stored and image.size == (width, height):
+            files["image"] = _own_bytes(row) or files["image"]
         return Example(
             image=pixels["image"],
             mask=edited.astype(np.uint8) * np.uint8(255),
@@ -153,24 +163,6 @@ class FolderSource:
             photo=row.image,
             files=files,
         )
-
-    def _read(self, name: str, mode: str) -> tuple[Image.Image, Image.Image]:
-        """An image, upright and converted to `mode`, and as stored."""
-        try:
-            with open_row_picture(self.folder, name) as picture:
-                upright = ImageOps.exif_transpose(picture)
-                return upright if upright.mode == mode else upright.convert(mode), picture
-        except RowError:
-            raise
-        except UNREADABLE as error:
-            raise RowError(f"{name} cannot be read: {error}") from error
-
-    def _own_bytes(self, name: str, other: bytes) -> bytes:
-        """The original file without metadata, to avoid compressing it a second time."""
-        try:
-            return without_metadata((self.folder / name).read_bytes())
-        except ValueError:  # decoders are more tolerant
-            return other
 
 
 def mask_once_cropped(mask: Image.Image, sizes: Sequence[Size]) -> Bool[np.ndarray, "h w"]:
@@ -190,8 +182,8 @@ def is_small(size: tuple[int, int], sizes: Sequence[Size]) -> bool:
     return columns < width or lines < height
 
 
-def small_rows(rows: Iterable[Row], sizes: Sequence[Size]) -> dict[int, RowError]:
-    """Line number -> error of each row whose image is smaller than its bucket.
+def small_rows(rows: Iterable[Row], sizes: Sequence[Size]) -> dict[Place, RowError]:
+    """Place -> error of each row whose image is smaller than its bucket.
 
     Args:
       rows: rows with `size`.
@@ -201,20 +193,39 @@ def small_rows(rows: Iterable[Row], sizes: Sequence[Size]) -> dict[int, RowError
     for row in rows:
         if is_small(row.size, sizes):
             height, width = nearest_bucket(row.size[::-1], sizes)
-            found[row.line] = RowError(
+            found[row.place] = RowError(
                 f"image {row.image} is {by(row.size)} pixels, smaller than {width}x{height}"
             )
     return found
 
 
-def _is_as_stored(picture: Image.Image, size: tuple[int, int]) -> bool:
-    """Whether a file is an RGB JPEG of this width and height that needs no rotation."""
-    return (
-        picture.format == "JPEG"
-        and picture.mode == "RGB"
-        and picture.size == size
-        and picture.getexif().get(ExifTags.Base.Orientation, 1) == 1
-    )
+def _photograph(row: Row, name: str) -> Photograph:
+    """A picture of a row. Raises RowError."""
+    try:
+        photograph = read_photograph(row.pictures.open(name), name)
+    except (ValueError, OSError) as error:
+        raise RowError(str(error)) from error
+    for note in photograph.notes:
+        logging.warning("%s: %s", name, note)
+    return photograph
+
+
+def _mask(row: Row, indices: tuple[int, ...]) -> Image.Image:
+    """The mask of a row, mode L. Raises RowError."""
+    try:
+        return read_mask(row.pictures.open(row.mask), row.mask, indices=indices)
+    except (ValueError, OSError) as error:
+        raise RowError(str(error)) from error
+
+
+def _own_bytes(row: Row) -> bytes | None:
+    """The original JPEG file without metadata, to avoid compressing it a second time."""
+    content = row.pictures.open(row.image)
+    content = content if isinstance(content, bytes) else content.read_bytes()
+    try:
+        return without_metadata(content) if is_jpeg(content) else None
+    except ValueError:  # decoders are more tolerant
+        return None
 
 
 def _crop(mask: Image.Image, sizes: Sequence[Size]) -> tuple[Size, tuple[int, int, int, int]]:

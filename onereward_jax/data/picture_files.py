@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -38,6 +39,11 @@ def files_below(folder: Path, suffixes: tuple[str, ...]) -> list[str]:
         if not name.isascii() and any("\ud800" <= letter <= "\udfff" for letter in name):
             raise ValueError(f"{folder}: the file name {name!a} is not UTF-8: rename it")
     return sorted(names)
+
+
+def by_letters(names: Iterable[str]) -> dict[str, str]:
+    """Name in Unicode's form NFC -> name, to find a file that a system stores in another form."""
+    return {unicodedata.normalize("NFC", name): name for name in names}
 
 
 def only_pictures(names: Iterable[str]) -> list[str]:

@@ -14,51 +14,55 @@ import hashlib
 import pathlib
 from collections.abc import Callable, Sequence
 
-from onereward_jax.data.example import SPLITS, Split
-from onereward_jax.data.metadata import METADATA, Row
+from onereward_jax.data.example import SPLITS, RowError, Split
+from onereward_jax.data.metadata import Row
+from onereward_jax.data.row_sources import RowPictures
 
 TEST_SHARE = 0.1
 """Fraction of test photographs among those without a stated split."""
 
 
-def split_rows(folder: pathlib.Path, rows: Sequence[Row]) -> tuple[Row, ...]:
+def split_rows(title: str | pathlib.Path, rows: Sequence[Row]) -> tuple[Row, ...]:
     """The rows, each with its split. Reads images and targets if a row has no split.
 
     Rows without a split follow rows of the same photograph that state one. If a split would be
     empty, the photograph nearest to the threshold is moved to it.
+
+    Args:
+      title: what the rows are called in messages.
+      rows: the rows.
 
     Raises:
       ValueError: a split has no row.
     """
     digest = _digest_of_name
     if any(row.split is None for row in rows):
-        names = {name for row in rows for name in (row.image, row.target or row.image)}
-        digest = _digests_of_files(folder, sorted(names)).__getitem__
-    found = _splits(folder, _photos(rows, digest), rows)
+        digest = _digests_of_files(rows).__getitem__
+    found = _splits(title, _photos(rows, digest), rows)
     return tuple(dataclasses.replace(row, split=split) for row, split in zip(rows, found))
 
 
-def check_splits(folder: pathlib.Path, rows: Sequence[Row]) -> None:
+def check_splits(title: str | pathlib.Path, rows: Sequence[Row]) -> None:
     """Raises ValueError like `split_rows`, as far as possible without reading images."""
-    _splits(folder, _photos(rows, _digest_of_name), rows)
+    _splits(title, _photos(rows, _digest_of_name), rows)
 
 
 def _digest_of_name(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()
 
 
-def _digests_of_files(folder: pathlib.Path, names: Sequence[str]) -> dict[str, str]:
-    """Digests of file contents; of the name if a file is unreadable (its row is refused later)."""
+def _digests_of_files(rows: Sequence[Row]) -> dict[str, str]:
+    """Name -> digest of a picture's file; of the name if it is unreadable (its row is refused)."""
+    of_name = {name: row.pictures for row in rows for name in (row.image, row.target) if name}
 
-    def digest(name: str) -> str:
+    def digest(name: str, pictures: RowPictures) -> str:
         try:
-            with (folder / name).open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError:
+            return pictures.digest(name)
+        except (OSError, RowError):
             return _digest_of_name(name)
 
     with concurrent.futures.ThreadPoolExecutor() as threads:
-        return dict(zip(names, threads.map(digest, names)))
+        return dict(zip(of_name, threads.map(digest, of_name, of_name.values())))
 
 
 def _photos(rows: Sequence[Row], digest: Callable[[str], str]) -> list[str]:
@@ -84,7 +88,7 @@ def _photos(rows: Sequence[Row], digest: Callable[[str], str]) -> list[str]:
     return [root(digest(row.image)) for row in rows]
 
 
-def _splits(folder: pathlib.Path, photos: Sequence[str], rows: Sequence[Row]) -> list[Split]:
+def _splits(title: str | pathlib.Path, photos: Sequence[str], rows: Sequence[Row]) -> list[Split]:
     """The split of each row; drawn from the photograph's digest if not stated."""
     named = {photo: row.split for photo, row in zip(photos, rows) if row.split is not None}
     free = sorted({photo for photo in photos if photo not in named})
@@ -97,7 +101,7 @@ def _splits(folder: pathlib.Path, photos: Sequence[str], rows: Sequence[Row]) ->
     for split in SPLITS:
         if split not in found:
             raise ValueError(
-                f'{folder / METADATA}: no row for the split "{split}": add rows of another '
+                f'{title}: no row for the split "{split}": add rows of another '
                 'photograph, or set the field "split" of each row'
             )
     return found

@@ -34,6 +34,7 @@ from onereward_jax.annotation.comparisons import (
 )
 from onereward_jax.annotation.given_comparisons import Given, Loaded, Row, Rows
 from onereward_jax.annotation.preferences_folder import comparison_lines, read_about
+from onereward_jax.common.json_lines import json_object
 from onereward_jax.data.example import RowError
 from onereward_jax.exchange import folder as preferences_folder
 from onereward_jax.exchange.label_studio_interface import (
@@ -146,7 +147,7 @@ def read(path: pathlib.Path, options: Options) -> Source:
         while line := file.readline():
             if line.strip():
                 try:
-                    offsets[json.loads(line)["id"]] = file.tell() - len(line)
+                    offsets[json_object(line)["id"]] = file.tell() - len(line)
                 except (ValueError, TypeError, KeyError) as error:
                     raise ValueError(f"{folder / LINES} is damaged: {error}") from error
     origin = about.get("origin") or {}

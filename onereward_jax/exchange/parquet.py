@@ -252,7 +252,7 @@ def _given(row: dict[str, Any]) -> Given:
     if split not in (*SPLITS, None):
         raise RowError(f'split must be "train", "test" or null, found {split!r}')
     return Given(
-        task=named(Task, "task", row["task"]),
+        task=named(Task, "task", row["task"], row["prompt"] or ""),
         prompt=text("prompt", row["prompt"], empty=True),
         split=split,
         id=text("id", row["id"] or "", empty=True),

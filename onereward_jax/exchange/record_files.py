@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import pathlib
 from collections.abc import Iterator
 from typing import Any
 
+from onereward_jax.common.json_lines import json_lines, json_object
+from onereward_jax.data.csv_rows import csv_rows
 from onereward_jax.data.example import RowError
 from onereward_jax.exchange import parquet
 
 Record = dict[str, Any]
 Records = Iterator[tuple[str, Record | RowError]]
-
-DELIMITERS = {".csv": ",", ".tsv": "\t"}
-_CELL = 1 << 20
-"""Longest cell of a CSV file in characters."""
 
 
 def open_records(path: pathlib.Path) -> tuple[Records, int]:
@@ -34,7 +31,7 @@ def open_records(path: pathlib.Path) -> tuple[Records, int]:
     if path.is_dir() or path.suffix == ".parquet":
         files = parquet.parquet_files(path)
         return parquet.parquet_rows(files), parquet.count_rows(files)
-    if path.suffix in DELIMITERS:
+    if path.suffix in (".csv", ".tsv"):
         return _csv_rows(path), _count_lines(path) - 1
     if path.suffix == ".jsonl":
         return _json_lines(path), _count_lines(path)
@@ -63,42 +60,16 @@ def _entry(place: int, entry: Any) -> tuple[str, Record | RowError]:
 
 
 def _json_lines(path: pathlib.Path) -> Records:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            place = f"line {number}"
-            try:
-                found = json.loads(line.decode("utf-8-sig"))
-            except UnicodeDecodeError as error:
-                yield place, RowError(f"not UTF-8 ({error.reason})")
-            except (ValueError, RecursionError) as error:
-                yield place, RowError(f"not JSON: {error}")
-            else:
-                yield place, found if isinstance(found, dict) else RowError("not a JSON object")
+    for number, line in json_lines(path):
+        try:
+            yield f"line {number}", json_object(line)
+        except ValueError as error:
+            yield f"line {number}", RowError(str(error))
 
 
 def _csv_rows(path: pathlib.Path) -> Records:
-    csv.field_size_limit(_CELL)
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = csv.DictReader(file, delimiter=DELIMITERS[path.suffix], strict=True)
-        while True:
-            try:
-                row = next(rows, None)
-            except UnicodeDecodeError as error:
-                yield f"line {rows.line_num + 1}", RowError(f"not UTF-8 ({error.reason})")
-                return
-            except csv.Error as error:
-                yield f"line {rows.line_num}", RowError(f"not CSV: {error}")
-                continue
-            if row is None:
-                return
-            place = f"line {rows.line_num}"
-            if None in row:
-                yield place, RowError(f"more cells than the {len(rows.fieldnames or ())} columns")
-            else:
-                # An empty cell is a missing value.
-                yield place, {name: value or None for name, value in row.items()}
+    for number, cells in csv_rows(path):
+        yield f"line {number}", cells
 
 
 def _count_lines(path: pathlib.Path) -> int:

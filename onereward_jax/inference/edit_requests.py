@@ -1,32 +1,31 @@
-"""Edit requests: one image, or the rows of a folder's `metadata.jsonl`.
+"""Edit requests: one image, or the rows of a folder, of a file of rows or of tars.
 
     {"image": "a.jpg", "mask": "a_mask.png", "prompt": "a red apple", "task": "fill"}
     {"image": "b.jpg", "pad": "64,0,64,0", "task": "extend"}
 
-Paths are relative to the folder. `task` is fill (default), extend, remove, or a value of
-`tasks.Task`; `prompt` is optional for tasks with a fixed prompt. Fields that only training uses
-(`target`, `split`) are ignored, and so are null fields.
+The fields are those of `data.row_columns`; `target` and `split` are ignored.
 """
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
-import json
-from pathlib import Path
-from typing import Any
+import pathlib
 
 from PIL import Image
 
-from onereward_jax.data.inside_folder import check_inside
-from onereward_jax.data.metadata_lines import METADATA, metadata_lines
+from onereward_jax.data.example import RowError
+from onereward_jax.data.metadata import Place, Row, scan_rows
+from onereward_jax.data.row_files import is_rows
+from onereward_jax.data.row_sources import open_rows
 from onereward_jax.inference.canvas import Padding, extended
 from onereward_jax.inference.picture_io import check_shapes
-from onereward_jax.pictures import read_mask, read_picture
+from onereward_jax.parallel.progress import announce
+from onereward_jax.pictures import Photograph, PictureSource, read_mask, read_photograph
 from onereward_jax.policy.text_encoders import check_prompt
 from onereward_jax.tasks import FIXED_PROMPTS, Task, task_named
 
-FIELDS = ("image", "mask", "prompt", "task", "pad")
-IGNORED_FIELDS = ("target", "split")
+__all__ = ["EditRow", "Request", "is_rows", "read_edit_rows", "read_request"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,21 +33,105 @@ class Request:
     """One edit.
 
     Attributes:
-      image, mask: the opened images; with `pad`, the extended canvas and its mask.
+      photograph: the source image; with `pad`, the extended canvas.
+      mask: mode L, white: edit here.
       prompt: the prompt; by default the task's fixed one.
-      name: name of the image file, without suffix.
+      task: the task.
+      name: of the image, without suffix.
     """
 
-    image: Image.Image
+    photograph: Photograph
     mask: Image.Image
     prompt: str
+    task: Task
     name: str
+
+    @property
+    def image(self) -> Image.Image:
+        """The source image in sRGB."""
+        return self.photograph.srgb()
+
+
+@dataclasses.dataclass(frozen=True)
+class EditRow:
+    """A row that can be edited, before its pictures are decoded.
+
+    Attributes:
+      row: the row.
+      size: width and height of the upright image; with `pad`, of the canvas.
+      mask_indices: as in `read_request`.
+    """
+
+    row: Row
+    size: tuple[int, int]
+    mask_indices: tuple[int, ...] = ()
+
+    @property
+    def place(self) -> Place:
+        """Where the row is."""
+        return self.row.place
+
+    @property
+    def name(self) -> str:
+        """Path of the image in the folder, without suffix; of a sample in a tar its key."""
+        path = pathlib.PurePosixPath(self.row.image)
+        if self.row.pictures.is_archived(self.row.image):
+            return path.parent.as_posix()
+        parts = [part for part in path.with_suffix("").parts if part != ".."]
+        return "/".join(parts).lstrip("/")
+
+    @property
+    def prompt(self) -> str:
+        """The prompt."""
+        return self.row.prompt
+
+    @property
+    def task(self) -> Task:
+        """The task."""
+        return self.row.task
+
+    @property
+    def pad(self) -> str | None:
+        """Pixels to extend by, as in `Padding.parse`; None with a mask."""
+        return self.row.pad
+
+    @property
+    def files(self) -> tuple[pathlib.Path | bytes, ...]:
+        """Image and mask as stored: their paths, or their content. Raises RowError."""
+        names = (self.row.image, self.row.mask)
+        return tuple(self.row.pictures.open(name) for name in names if name)
+
+    def open(self) -> Request:
+        """Decodes the pictures.
+
+        Raises:
+          ValueError, FileNotFoundError: as `read_request`.
+        """
+        row = self.row
+        return read_request(
+            row.pictures.open(row.image),
+            row.pictures.open(row.mask) if row.mask else None,
+            row.prompt,
+            row.task,
+            row.pad,
+            name=row.image,
+            mask_name=row.mask,
+            mask_indices=self.mask_indices,
+        )
 
 
 def read_request(
-    image: Path, mask: Path | None, prompt: str, task: str, pad: str | None
+    image: PictureSource,
+    mask: PictureSource | None,
+    prompt: str,
+    task: str,
+    pad: str | None,
+    *,
+    name: str = "",
+    mask_name: str = "",
+    mask_indices: tuple[int, ...] = (),
 ) -> Request:
-    """Opens and checks the files of one edit.
+    """Opens and checks the pictures of one edit.
 
     Args:
       image: the source image.
@@ -56,6 +139,8 @@ def read_request(
       prompt: "" for none.
       task: see `tasks.task_named`.
       pad: "left,top,right,bottom" pixels to extend by, or None.
+      name, mask_name: names of the pictures in messages; "": their paths.
+      mask_indices: values of the mask that mark the area; (): white does.
 
     Raises:
       FileNotFoundError: a file does not exist.
@@ -73,61 +158,59 @@ def read_request(
         raise ValueError("pad creates the mask: give either pad or mask, not both")
     if pad is None and mask is None:
         raise ValueError(f"the task {task} needs a mask" + (" or pad" if "extend" in kind else ""))
-    picture = read_picture(image)
+    photograph = read_photograph(image, name)
     if pad is not None:
-        picture, covered = extended(picture, Padding.parse(pad))
+        canvas, covered = extended(photograph.pixels, Padding.parse(pad))
+        photograph = dataclasses.replace(photograph, pixels=canvas)
     else:
-        covered = read_mask(mask)
-        check_shapes(picture.size, covered.size)
-    return Request(picture, covered, words, image.stem)
+        covered = read_mask(mask, mask_name, indices=mask_indices)
+        check_shapes(photograph.pixels.size, covered.size)
+    stem = pathlib.PurePath(name or (image if isinstance(image, (str, pathlib.Path)) else "")).stem
+    return Request(photograph, covered, words, kind, stem)
 
 
-def read_folder(folder: Path) -> list[Request]:
-    """The requests of a folder's metadata, in line order.
+def read_edit_rows(
+    path: str | pathlib.Path, *, anywhere: bool = False, mask_indices: tuple[int, ...] = ()
+) -> tuple[list[EditRow], dict[Place, RowError]]:
+    """The rows of a folder, a file or a pattern of files, in order, and the errors of bad ones.
+
+    Headers of images are read, and masks decoded one by one.
+
+    Args:
+      path: see `data.row_files`.
+      anywhere: paths of pictures may lead out of the folder.
+      mask_indices: as in `read_request`.
 
     Raises:
-      FileNotFoundError: there is no metadata, or a file named in it does not exist.
-      ValueError: naming a line that is not UTF-8 or not a valid request.
+      FileNotFoundError, ValueError, ModuleNotFoundError: as `open_rows`.
     """
-    path = folder / METADATA
-    if not path.is_file():
-        raise FileNotFoundError(f"{folder} is a folder without {METADATA}")
-    requests = []
-    for number, line in enumerate(metadata_lines(path), 1):
-        if not line.strip():
-            continue
+    found = scan_rows(open_rows(path), anywhere=anywhere, editing=True)
+    for note in found.notes:
+        announce(note)
+
+    def checked(row: Row) -> EditRow | RowError:
         try:
-            fields = _fields(line)
-            requests.append(
-                read_request(
-                    folder / fields["image"],
-                    folder / fields["mask"] if "mask" in fields else None,
-                    fields.get("prompt", ""),
-                    fields.get("task", Task.FILL),
-                    fields.get("pad"),
-                )
-            )
-        except (ValueError, FileNotFoundError) as error:
-            raise type(error)(f"{path}, line {number}: {error}") from error
-    if not requests:
-        raise ValueError(f"{path} has no rows")
-    return requests
+            return _checked(row, mask_indices)
+        except (ValueError, OSError) as error:
+            return error if isinstance(error, RowError) else RowError(str(error))
+
+    rows, errors = [], dict(found.errors)
+    with concurrent.futures.ThreadPoolExecutor(2) as threads:
+        for row, result in zip(found.rows, threads.map(checked, found.rows)):
+            if isinstance(result, RowError):
+                errors[row.place] = result
+            else:
+                rows.append(result)
+    return rows, dict(sorted(errors.items()))
 
 
-def _fields(line: str) -> dict[str, Any]:
-    """The fields of a line, all strings."""
-    try:
-        fields = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"not JSON: {error}") from error
-    if not isinstance(fields, dict) or fields.get("image") is None:
-        raise ValueError('a JSON object with the field "image" expected')
-    fields = {name: value for name, value in fields.items() if value is not None}
-    for name, value in fields.items():
-        if name not in FIELDS + IGNORED_FIELDS:
-            raise ValueError(f"unknown field {name!r}; there are {', '.join(FIELDS)}")
-        if not isinstance(value, str):
-            raise ValueError(f"{name} must be a string, found {value!r}")
-        if name in ("image", "mask"):
-            check_inside(name, value)
-    return fields
+def _checked(row: Row, mask_indices: tuple[int, ...]) -> EditRow:
+    """Raises ValueError, FileNotFoundError if the row cannot be edited."""
+    check_prompt(row.prompt)
+    width, height = row.size
+    if row.pad is None:
+        read_mask(row.pictures.open(row.mask), row.mask, indices=mask_indices)
+        return EditRow(row, row.size, mask_indices)
+    padding = Padding.parse(row.pad)
+    size = (padding.left + width + padding.right, padding.top + height + padding.bottom)
+    return EditRow(row, size, mask_indices)

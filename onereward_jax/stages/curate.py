@@ -23,8 +23,8 @@ from onereward_jax.chain.fingerprints import photograph_digests
 from onereward_jax.chain.stage import Results, StageContext
 from onereward_jax.common.listing import first_of
 from onereward_jax.common.rng import generator
-from onereward_jax.data.metadata_lines import METADATA
 from onereward_jax.data.picture_files import only_pictures
+from onereward_jax.data.row_files import METADATA
 from onereward_jax.data.splits import split_of
 from onereward_jax.parallel.preemption import stop_points
 from onereward_jax.parallel.progress import announce, progress_bar

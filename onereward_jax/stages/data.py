@@ -16,6 +16,7 @@ from onereward_jax.data.example import SPLITS
 from onereward_jax.data.folder_source import FolderSource, small_rows
 from onereward_jax.data.index import write_index
 from onereward_jax.data.metadata import Row, read_rows, refuse_rows
+from onereward_jax.data.row_files import RowFiles, row_files
 from onereward_jax.data.shard_writer import write_triplets
 from onereward_jax.data.source_interface import TripletSource
 from onereward_jax.data.splits import check_splits
@@ -50,10 +51,10 @@ def check(context: StageContext) -> None:
     if data.source == "folder":
         if maker_of_it:
             return  # it makes the rows, and checks them
-        folder, rows = data_folder(context), folder_rows(context, files=True)
+        title, rows = data_files(context).title, folder_rows(context, files=True)
         if data.small_pictures == "refuse":
-            refuse_rows(folder, small_rows(rows, sizes))
-        check_splits(folder, rows)
+            refuse_rows(title, small_rows(rows, sizes))
+        check_splits(title, rows)
     else:
         check_plugin(context.config, "data.source")
         _own_source(context.config)
@@ -68,10 +69,12 @@ def run(context: StageContext) -> Results:
     data = context.config.data
     if data.source == "folder":
         source = FolderSource(
-            data_folder(context),
+            data_path(context),
             data.image_size,
             tuple(data.aspect_ratios),
             data.small_pictures,
+            data.paths,
+            tuple(data.mask_indices),
         )
         for note in source.notes(_write(context, source)):
             announce(f"data: {note}")
@@ -121,12 +124,11 @@ def open_triplets(context: StageContext, split: str) -> Triplets:
         ) from None
 
 
-def data_folder(context: StageContext) -> Path:
-    """The folder `config.data.path`; expands "~". "stage:curate" is the output of that stage.
+def data_path(context: StageContext) -> str | Path:
+    """`config.data.path`, for `row_files`; "stage:curate" is the output of that stage.
 
     Raises:
       ValueError: the field is empty.
-      FileNotFoundError: there is no such folder.
     """
     data = context.config.data
     if not data.path:
@@ -136,9 +138,36 @@ def data_folder(context: StageContext) -> Path:
             + needed
         )
     if made_by(context.config, "data.path"):
-        folder = made_folder(context.config, "data.path", context.workdir)
-    else:
-        folder = local_path(data.path, again=False)
+        return made_folder(context.config, "data.path", context.workdir)
+    return data.path
+
+
+def data_files(context: StageContext) -> RowFiles:
+    """The files with the rows, for `config.data.source` = "folder".
+
+    Raises:
+      FileNotFoundError: there are none.
+      ValueError: as `data_path` and `row_files`.
+    """
+    path = data_path(context)
+    try:
+        return row_files(path)
+    except FileNotFoundError as error:
+        reason = str(error)
+        if reason.endswith(f"there is no folder or file {path}"):
+            reason = "there is no such folder or file"
+        raise FileNotFoundError(f"config.data.path is {str(path)!r}: {reason}") from None
+
+
+def data_folder(context: StageContext) -> Path:
+    """The folder of a TFDS data set.
+
+    Raises:
+      ValueError: as `data_path`.
+      FileNotFoundError: there is no such folder.
+    """
+    data = context.config.data
+    folder = local_path(data_path(context), again=False)
     if not folder.is_dir():
         raise FileNotFoundError(f"config.data.path is {data.path!r}: there is no such folder")
     return folder
@@ -152,9 +181,11 @@ def folder_rows(context: StageContext, *, files: bool = False) -> tuple[Row, ...
       files: as in `read_rows`.
 
     Raises:
-      FileNotFoundError, ValueError: as `data_folder` and `read_rows`.
+      FileNotFoundError, ValueError: as `data_files` and `read_rows`.
     """
-    return read_rows(data_folder(context), files=files)
+    data_files(context)  # names the field in its errors
+    anywhere = context.config.data.paths == "anywhere"
+    return read_rows(data_path(context), files=files, anywhere=anywhere)
 
 
 def _write(context: StageContext, source: TripletSource) -> Mapping[int, int]:

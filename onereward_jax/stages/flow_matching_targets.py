@@ -55,5 +55,5 @@ def no_target(context: StageContext) -> ValueError:
     return ValueError(
         f"config.rl.flow_matching_weight is {context.config.rl.flow_matching_weight}, but no "
         'training triplet has a target: set it to 0, or set "target" (the ground truth) in rows of '
-        "metadata.jsonl"
+        "the data"
     )

@@ -16,12 +16,11 @@ from onereward_jax.chain.base_models import made_by
 from onereward_jax.chain.stage import StageContext
 from onereward_jax.common.listing import listed
 from onereward_jax.convert.tokenizers import load_tokenizer
-from onereward_jax.data.metadata import METADATA
 from onereward_jax.data.triplets import Triplets
 from onereward_jax.parallel.progress import announce
 from onereward_jax.reward import QueryTokenizer
 from onereward_jax.reward.judge_loader import judge_template
-from onereward_jax.stages.data import data_folder, folder_rows, open_triplets
+from onereward_jax.stages.data import data_files, data_folder, folder_rows, open_triplets
 from onereward_jax.stages.imported_folders import imported_folders
 from onereward_jax.stages.imported_pairs import imported_comparisons
 from onereward_jax.stages.reward_settings import query_options, query_template
@@ -59,8 +58,8 @@ def check_prompts(context: StageContext, *, made: bool = False) -> None:
         return
     if config.data.source == "folder" and (made or not made_by(config, "data.path")):
         with contextlib.suppress(FileNotFoundError):  # only the stage `data` needs the rows
-            rows = ((f"line {row.line}", row.task, row.prompt) for row in folder_rows(context))
-            refuse_unfit(queries, rows, data_folder(context) / METADATA)
+            rows = ((str(row.place), row.task, row.prompt) for row in folder_rows(context))
+            refuse_unfit(queries, rows, data_files(context).title)
     elif config.data.source == "tfds":
         folder = data_folder(context)
         triplets = {split: open_triplets(context, split) for split in ("train", "test")}
@@ -84,7 +83,7 @@ def settle_prompts(context: StageContext, queries: QueryTokenizer, rows: Iterabl
         )
 
 
-def refuse_unfit(queries: QueryTokenizer, rows: Iterable[Named], where: Path) -> None:
+def refuse_unfit(queries: QueryTokenizer, rows: Iterable[Named], where: str | Path) -> None:
     """Checks that all prompts can be quoted, unless they are truncated.
 
     Raises:

@@ -156,7 +156,9 @@ STAGES: tuple[Stage, ...] = (
         fields=(
             _plugin("data.source"),
             output("data.image_size", "data.aspect_ratios", unless=TFDS),
+            output("data.mask_indices", when=FOLDER),
             Fields(ADDS, ("data.small_pictures",), FOLDER),
+            how("data.paths", when=FOLDER),
             output("seed", unless=FOLDER_OR_TFDS),
             content("data.path", fingerprints.pictures("data.path"), when=FOLDER),
             content("data.path", fingerprints.folder("data.path"), when=TFDS),
@@ -165,7 +167,7 @@ STAGES: tuple[Stage, ...] = (
         versions=PROMPTS,
         resumes=True,
         alone=True,
-        format=3,
+        format=4,
     ),
     Stage(
         name="embed",

@@ -84,8 +84,8 @@ def read_metrics(path: Path) -> list[dict[str, float | int]]:
     """The lines of a `metrics.jsonl`, without a line truncated by a crash."""
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    whole = path.read_text(encoding="utf-8").split("\n")[:-1]
+    return [json.loads(line) for line in whole]
 
 
 def _keep_until(path: Path, step: int) -> None:

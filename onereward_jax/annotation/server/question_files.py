@@ -23,7 +23,8 @@ from onereward_jax.annotation.questions import FILE, Question
 from onereward_jax.annotation.server.database import AnswerDatabase
 from onereward_jax.annotation.server.tables import ITEMS, JUDGEMENTS, LEASES, SERVED
 from onereward_jax.annotation.web_settings import SETS, WebSettings
-from onereward_jax.tasks import Task
+from onereward_jax.common.json_lines import json_lines, json_object
+from onereward_jax.tasks import task_named
 
 LOOK_SECONDS = 2.0
 """How often the files are looked at, at most."""
@@ -184,16 +185,14 @@ def read_questions(path: Path) -> list[Question]:
     dimensions: dict[str, list[str]] = {}
     if not path.exists():
         return []
-    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
-        if not line.strip():
-            continue
+    for number, line in json_lines(path):
         try:
-            fields = json.loads(line.decode("utf-8-sig"))
+            fields = json_object(line)
             digest, dimension = fields["digest"], fields["dimension"]
             pictures = (fields["image"], fields["mask"], *fields["candidates"])
             if digest not in lines:
                 _require_inside(path.parent, pictures)
-            Task(fields["task"])
+            task_named(fields["task"], fields["prompt"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path}, line {number} is not a question: {error}") from error
         lines.setdefault(digest, fields)
@@ -203,7 +202,7 @@ def read_questions(path: Path) -> list[Question]:
     return [
         Question(
             triplet=fields["triplet"],
-            task=Task(fields["task"]),
+            task=task_named(fields["task"], fields["prompt"]),
             prompt=fields["prompt"],
             dimensions=tuple(dimensions[digest]),
             image=fields["image"],

@@ -199,7 +199,7 @@ def test_all_bad_rows_are_reported_with_line_and_reason(folder):
         json.dumps({**FILL, "image": "none.png"}): "there is no file none.png",
         json.dumps({**FILL, "image": "broken.png"}): "broken.png is not a readable image",
         json.dumps({**FILL, "mask": "small.png"}): "mask is 20x20 pixels, image 40x30",
-        json.dumps({**FILL, "mask": "empty.png"}): "the mask empty.png: it is empty",
+        json.dumps({**FILL, "mask": "empty.png"}): "the mask is empty",
         json.dumps({**FILL, "mask": "faint.png"}): "its greatest value is 127",
         json.dumps({**FILL, "mask": "full.png"}): "covers all of the image",
         json.dumps({**FILL, "task": "erase"}): "unknown task 'erase'; there are fill, extend,",

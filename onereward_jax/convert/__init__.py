@@ -32,6 +32,8 @@ from onereward_jax.convert.model_folders import (
 from onereward_jax.convert.model_index import check_fill_pipeline, component_config
 from onereward_jax.convert.safetensors_reader import read_config
 from onereward_jax.convert.save import save_params
+from onereward_jax.convert.single_file import read_single_file
+from onereward_jax.convert.single_file_config import single_file_config
 from onereward_jax.convert.tokenizers import (
     EditorTokenizers,
     Tokenizer,
@@ -68,11 +70,13 @@ __all__ = [
     "preprocessor_config",
     "read_config",
     "read_preprocessor",
+    "read_single_file",
     "resolve_adapter",
     "resolve_folder",
     "save_adapter",
     "save_peft_adapter",
     "save_params",
+    "single_file_config",
     "write_editor_folder",
     "write_judge_folder",
 ]

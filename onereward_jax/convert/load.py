@@ -1,4 +1,4 @@
-"""Hugging Face safetensors folder -> Flax parameters: strict, and lazy per shard.
+"""Hugging Face safetensors folder, or a FLUX file -> Flax parameters: strict, lazy per shard.
 
 Host memory in addition to the finished arrays: one device's shard of one leaf, plus `BLOCK_BYTES`
 of the file. (JAX frees the previous shard at its next call.)
@@ -18,7 +18,8 @@ import numpy as np
 from onereward_jax.common.listing import listed
 from onereward_jax.convert.layouts import Layout
 from onereward_jax.convert.model_index import component_config
-from onereward_jax.convert.safetensors_reader import DTYPES, StoredTensor, find_tensors
+from onereward_jax.convert.safetensors_reader import DTYPES, TensorOnDisk, find_tensors
+from onereward_jax.convert.single_file import read_single_file
 from onereward_jax.convert.tensor_names import Entry, flat_leaves, plan, published_name, unbox
 
 BLOCK_BYTES = 32 << 20
@@ -28,14 +29,15 @@ BLOCK_BYTES = 32 << 20
 def load_params(
     folder: str | Path, abstract_params: Any, layout: Layout, *, dtype: Any = None
 ) -> Any:
-    """Loads the parameters of one component from its Hugging Face folder.
+    """Loads the parameters of one component from its Hugging Face folder, or a transformer's file.
 
     Strict: every tensor in the files is used or ignored by the layout, every leaf is filled, all
     shapes match. Lazy: for sharded leaves, each process reads only the slices of its own devices,
     one device and one leaf at a time, so no host ever holds a full leaf or model.
 
     Args:
-      folder: has config.json and one safetensors file, or shards and their index.
+      folder: has config.json and one safetensors file, or shards and their index; or a single
+        file of FLUX's transformer (`single_file`).
       abstract_params: pytree of `jax.ShapeDtypeStruct` (possibly in Linen's partitioning boxes, as
         from `jax.eval_shape` of an init), with `.sharding` on leaves to shard; the others go to
         the default device.
@@ -51,12 +53,15 @@ def load_params(
         all mismatches are listed at once.
     """
     folder = Path(folder)
-    config = component_config(folder, layout)
+    if folder.is_file():
+        config, files = {}, read_single_file(folder).tensors
+    else:
+        config, files = component_config(folder, layout), find_tensors(folder, layout.basename)
     abstract_params = unbox(abstract_params)
     leaves = flat_leaves(abstract_params)
     entries, problems = plan(leaves, layout, config)
     expected = {key for entry in entries for key in entry.keys}
-    tensors, ambiguous = _publish(find_tensors(folder, layout.basename), layout, expected)
+    tensors, ambiguous = _publish(files, layout, expected)
     problems += ambiguous + _mismatches(entries, tensors)
     unused = sorted(tensors.keys() - expected)
     problems += [f"{key}: in the files, but not in the model" for key in unused]
@@ -67,10 +72,10 @@ def load_params(
 
 
 def _publish(
-    files: Mapping[str, StoredTensor], layout: Layout, expected: Set[str]
-) -> tuple[dict[str, StoredTensor], list[str]]:
+    files: Mapping[str, TensorOnDisk], layout: Layout, expected: Set[str]
+) -> tuple[dict[str, TensorOnDisk], list[str]]:
     """File tensors by published name, without ignored ones; and errors for tied copies."""
-    tensors: dict[str, StoredTensor] = {}
+    tensors: dict[str, TensorOnDisk] = {}
     problems = []
     for key in files:
         name = published_name(key, layout)
@@ -83,7 +88,7 @@ def _publish(
     return tensors, problems
 
 
-def _mismatches(entries: Sequence[Entry], tensors: Mapping[str, StoredTensor]) -> list[str]:
+def _mismatches(entries: Sequence[Entry], tensors: Mapping[str, TensorOnDisk]) -> list[str]:
     """One error message for every missing, unreadable or mis-shaped tensor."""
     problems = []
     for entry in entries:
@@ -107,7 +112,7 @@ def _mismatches(entries: Sequence[Entry], tensors: Mapping[str, StoredTensor]) -
 def _load_leaf(
     entry: Entry,
     leaf: jax.ShapeDtypeStruct | jax.Array,
-    tensors: Mapping[str, StoredTensor],
+    tensors: Mapping[str, TensorOnDisk],
     dtype: Any,
 ) -> jax.Array:
     """Loads one array, with the leaf's sharding or on the default device."""
@@ -129,7 +134,7 @@ def _load_leaf(
 
 def _load_part(
     entry: Entry,
-    tensors: Mapping[str, StoredTensor],
+    tensors: Mapping[str, TensorOnDisk],
     index: tuple[slice, ...],
     dtype: np.dtype,
     devices: Sequence[jax.Device],
@@ -145,7 +150,7 @@ def _load_part(
 
 def read_leaf(
     entry: Entry,
-    tensors: Mapping[str, StoredTensor],
+    tensors: Mapping[str, TensorOnDisk],
     index: tuple[slice, ...],
     dtype: np.dtype,
 ) -> np.ndarray:
@@ -169,7 +174,7 @@ def read_leaf(
 
 
 def _read_layer(
-    entry: Entry, tensor: StoredTensor, index: tuple[slice, ...], out: np.ndarray
+    entry: Entry, tensor: TensorOnDisk, index: tuple[slice, ...], out: np.ndarray
 ) -> None:
     """Fills `out` with one layer's part of a leaf, in blocks along the file's first axis."""
     if not index:

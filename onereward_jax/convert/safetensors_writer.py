@@ -9,15 +9,16 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
-from onereward_jax.convert.safetensors_reader import DTYPES
+from onereward_jax.convert.safetensors_reader import STORED
 
-KINDS = {np.dtype(dtype): kind for kind, dtype in DTYPES.items()}
+KINDS = {np.dtype(dtype): kind for kind, dtype in STORED.items()}
 ALIGNMENT = 8
 """The tensor data starts at a multiple of this many bytes."""
 
@@ -57,19 +58,25 @@ def divide(shapes: Iterable[Shape], limit: int) -> list[list[Shape]]:
     return files
 
 
-def write_tensors(path: Path, shapes: Sequence[Shape], tensors: Iterator[np.ndarray]) -> None:
+def write_tensors(
+    path: Path,
+    shapes: Sequence[Shape],
+    tensors: Iterator[np.ndarray],
+    metadata: Mapping[str, str] = MappingProxyType({}),
+) -> None:
     """Writes a file sequentially, with one tensor in memory at a time.
 
     Args:
       path: the file.
       shapes: the tensors, in file order; wide dtypes first keep all of them aligned.
       tensors: yields contiguous arrays of these shapes; `len(shapes)` are taken.
+      metadata: texts for the header.
 
     Raises:
       ValueError: an unsupported dtype, or a tensor of another shape or dtype than in `shapes`.
     """
     ends = list(itertools.accumulate((shape.bytes for shape in shapes), initial=0))
-    header: dict[str, dict] = {"__metadata__": {"format": "pt"}}
+    header: dict[str, dict] = {"__metadata__": {"format": "pt", **metadata}}
     for shape, start, end in zip(shapes, ends, ends[1:]):
         if shape.dtype not in KINDS:
             known = ", ".join(map(str, KINDS))

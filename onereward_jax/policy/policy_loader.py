@@ -4,8 +4,8 @@
     folder/text_encoder   folder/text_encoder_2  folder/tokenizer  folder/tokenizer_2
 
 (`text_encoder` is CLIP, `text_encoder_2` is T5.) The editor needs only the first line, the text
-encoder only the second. Trained transformers are often released alone, like OneReward's: pass one
-as `transformer` to replace the folder's own.
+encoder only the second. Trained transformers are often released alone, like OneReward's: pass one,
+a folder or a single file, as `transformer` to replace the folder's own.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from onereward_jax.convert import (
     component_config,
     load_params,
     load_tokenizers,
+    read_single_file,
+    single_file_config,
 )
 from onereward_jax.convert.safetensors_reader import read_json
 from onereward_jax.models.clip import ClipTextConfig, ClipTextModel
@@ -53,7 +55,8 @@ def read_policy(
 
     Args:
       folder: layout as above.
-      transformer: folder of a transformer to use instead of the editor's own; None: its own.
+      transformer: folder or single file of a transformer to use instead of the editor's own;
+        None: its own.
       dtype: compute dtype of the transformer. The VAE always computes in float32: gradients through
         its decoder overflow in half precision.
       param_dtype: dtype of the transformer's parameters.
@@ -67,7 +70,7 @@ def read_policy(
     folder = Path(folder)
     check_fill_pipeline(folder)
     flux = FluxTransformer(
-        FluxConfig.from_dict(component_config(transformer or folder / "transformer", FLUX)),
+        FluxConfig.from_dict(transformer_config(folder, transformer)),
         dtype=dtype,
         param_dtype=param_dtype,
         remat=remat,
@@ -75,6 +78,21 @@ def read_policy(
     vae_config = VaeConfig.from_dict(component_config(folder / "vae", VAE))
     vae = AutoencoderKL(vae_config, remat=remat)
     return FillPolicy(flux, vae, read_schedule(folder / "scheduler"), paste_back)
+
+
+def transformer_config(folder: str | Path, transformer: str | Path | None = None) -> dict[str, Any]:
+    """The config.json of an editor's transformer, or of the one used instead.
+
+    A single file has none: its sizes are read from its tensors and compared with the editor's own.
+
+    Raises:
+      FileNotFoundError, ValueError: as `convert.component_config` and `convert.single_file_config`.
+    """
+    own = Path(folder) / "transformer"
+    if transformer is None or not Path(transformer).is_file():
+        return component_config(transformer or own, FLUX)
+    replaced = component_config(own, FLUX) if own.is_dir() else None
+    return single_file_config(read_single_file(transformer), replaced)
 
 
 def read_schedule(folder: str | Path) -> NoiseSchedule:

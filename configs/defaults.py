@@ -45,7 +45,7 @@ def experiment() -> ConfigDict:
     config.models = models = ConfigDict()
     # A path, a folder of the package, a hub id, or "stage:pretrain/editor" (output of a stage):
     models.editor = ""  # diffusers folder
-    models.transformer = ""  # folder of a transformer to use instead of the editor's; "": none
+    models.transformer = ""  # folder or file to use instead of the editor's; "": none
     models.judge = ""  # transformers folder
     models.paste_back = False  # keep the source's pixels where the mask is 0
     models.dtype = "bfloat16"  # compute dtype: "float32" or "bfloat16"

@@ -47,7 +47,8 @@ def parser() -> CommandParser:
     options = CommandParser(prog="python -m onereward_jax.edit", description=__doc__)
     add = options.add_argument
     add("--model", required=True, help="folder of the editor (diffusers layout)")
-    add("--transformer", help="folder of a transformer to use instead of the editor's own")
+    add("--transformer",
+        help="transformer, a folder or file, to use instead of the editor's own")  # fmt: skip
     add("--lora", action="append", default=[], type=weighted, metavar="PATH[:WEIGHT]",
         help="LoRA adapter, file or folder; may be repeated")  # fmt: skip
     add("--image", required=True, type=Path, help="image, or folder with metadata.jsonl")

@@ -23,7 +23,7 @@ from onereward_jax.annotation.web_settings import database_url, has_database
 from onereward_jax.chain.base_models import MADE, MODELS, made_by
 from onereward_jax.chain.staleness import Digest
 from onereward_jax.common.atomic_file import atomic_file
-from onereward_jax.convert import hub_commit, resolve_folder
+from onereward_jax.convert import hub_commit, resolve_weights
 from onereward_jax.data.example import RowError
 from onereward_jax.data.picture_files import PHOTOGRAPH_FILES, files_below
 from onereward_jax.data.picture_paths import find_picture
@@ -80,13 +80,15 @@ def of_file(path: pathlib.Path, *, whole: bool = False) -> str:
 
 
 def of_model(folder: pathlib.Path) -> str:
-    """The fingerprint of a model folder, from names and content of its `MODEL_FILES`."""
+    """The fingerprint of a model: of names and content of its `MODEL_FILES`, or of its one file."""
+    if folder.is_file():
+        return of_file(folder)
     files = (path for path in folder.rglob("*") if path.suffix in MODEL_FILES and path.is_file())
     return _of_named((path.relative_to(folder).as_posix(), of_file(path)) for path in files)
 
 
 def model(field: str) -> Digest:
-    """Fingerprint of the model named by `field`, a folder or a hub repository."""
+    """Fingerprint of the model named by `field`: a folder, a file, or one on the hub."""
 
     def digest(config: FrozenConfigDict, workdir: pathlib.Path) -> str:
         if field in MODELS and made_by(config, field):
@@ -94,7 +96,7 @@ def model(field: str) -> Digest:
         name = _value(config, field)
         if not name:
             return NONE
-        folder = resolve_folder(name, f"config.{field}")
+        folder = resolve_weights(name, f"config.{field}")
         _announce_commit(field, name, hub_commit(folder))
         return of_model(folder)
 

@@ -16,7 +16,7 @@ from onereward_jax.chain.allowed_values import Rule
 from onereward_jax.chain.base_models import made_by, made_folder
 from onereward_jax.chain.output_folders import OutputFolders
 from onereward_jax.chain.staleness import Effect, Fields
-from onereward_jax.convert import resolve_folder
+from onereward_jax.convert import resolve_folder, resolve_weights
 
 Results = Mapping[str, str | int | float]
 """Main results of a stage, for the summary table of a run."""
@@ -91,16 +91,16 @@ class StageContext:
         return resolve_folder(self.config.models[name], f"config.models.{name}")
 
     def base_transformer(self) -> pathlib.Path:
-        """The folder of the base editor's transformer.
+        """The folder, or the single file, of the base editor's transformer.
 
         The editor's own, unless `config.models.transformer` names another.
 
         Raises:
-          FileNotFoundError: there is no such folder.
+          FileNotFoundError: there is no such folder or file.
         """
         if not self.config.models.transformer:
             return self.base_model("editor") / "transformer"
-        return resolve_folder(self.config.models.transformer, "config.models.transformer")
+        return resolve_weights(self.config.models.transformer, "config.models.transformer")
 
 
 def nothing(context: StageContext) -> None:

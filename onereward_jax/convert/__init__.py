@@ -1,6 +1,6 @@
 """Hugging Face folders <-> Flax parameters: one layout per model, strict both ways."""
 
-from onereward_jax.convert.hub import hub_commit, resolve_adapter, resolve_folder
+from onereward_jax.convert.hub import hub_commit, resolve_adapter, resolve_folder, resolve_weights
 from onereward_jax.convert.layouts import (
     CLIP,
     CLIP_BOTH,
@@ -73,6 +73,7 @@ __all__ = [
     "read_single_file",
     "resolve_adapter",
     "resolve_folder",
+    "resolve_weights",
     "save_adapter",
     "save_peft_adapter",
     "save_params",

@@ -91,6 +91,12 @@ def hub_commit(folder: Path) -> str | None:
     return inside[2] if len(inside) > 2 and inside[1] == "snapshots" else None
 
 
+def resolve_weights(name: str | Path, what: str) -> Path:
+    """A file of weights, if `name` is a file; otherwise as `resolve_folder`."""
+    given = local_path(name)
+    return given if given.is_file() else resolve_folder(name, what)
+
+
 def resolve_adapter(name: str | Path, what: str) -> Path:
     """An adapter's file, if `name` is a file; otherwise as `resolve_folder`."""
     given = local_path(name)

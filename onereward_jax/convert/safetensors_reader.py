@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 import numpy as np
@@ -32,6 +32,7 @@ STORED = {**DTYPES, "U8": np.uint8}
 """The same, with that of notes stored as text."""
 
 
+@runtime_checkable
 class TensorOnDisk(Protocol):
     """What a leaf is read from: a stored tensor, or one computed from stored ones (`tensor_views`).
 
@@ -79,7 +80,7 @@ class StoredTensor:
             return np.empty(self.shape, dtype)[index]
         size = dtype.itemsize * math.prod(self.shape)
         mapped = np.memmap(self.path, np.uint8, "r", self.offset, (size,))
-        return mapped.view(np.ndarray).view(dtype).reshape(self.shape)[index]
+        return np.asarray(mapped.view(np.ndarray).view(dtype).reshape(self.shape)[index])
 
     def rows(self, start: int, stop: int) -> StoredTensor:
         """The tensor of these rows only; reads nothing."""
@@ -132,9 +133,7 @@ def find_files(folder: Path, basename: str) -> list[Path]:
     names = sorted(set(_weight_map(index).values()))
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
-        raise FileNotFoundError(
-            f"{index} lists files that do not exist: {', '.join(first_of(missing))}"
-        )
+        raise FileNotFoundError(f"{index} lists {', '.join(first_of(missing))}, which do not exist")
     return [folder / name for name in names]
 
 

@@ -95,7 +95,7 @@ def write_params(
         for entry in entries
         for key in entry.keys
     ]
-    _write_shards(folder, layout.basename, divide(shapes, max_shard_bytes), tensors)
+    write_shards(folder, layout.basename, divide(shapes, max_shard_bytes), tensors)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -110,21 +110,21 @@ def _tensors(
     for entry in entries:
         layers = layers_on_writer(leaves[entry.path], entry.stacked, dtypes[entry.path])
         # Unlike a loop variable, map does not keep a layer alive while the next one is made.
-        yield from map(functools.partial(_as_published, entry), layers)
+        yield from map(functools.partial(as_published, entry), layers)
 
 
-def _as_published(entry: Entry, layer: np.ndarray | None) -> np.ndarray | None:
-    """One layer of a leaf, with the axes and shape of the file's tensor."""
+def as_published(entry: Entry, layer: np.ndarray | None) -> np.ndarray | None:
+    """One layer of a leaf, with the axes and shape of the file's tensor; None stays None."""
     if layer is None:
         return None
     tensor = layer.T if entry.flat else layer.transpose(np.argsort(entry.axes))
     return np.ascontiguousarray(tensor).reshape(entry.tensor_shape)
 
 
-def _write_shards(
+def write_shards(
     folder: Path, basename: str, shards: Sequence[Sequence[Shape]], tensors: Iterator[np.ndarray]
 ) -> None:
-    """Writes one file, or multiple files and their index."""
+    """Writes one file, or multiple files and their index; see `write_tensors`."""
     if len(shards) == 1:
         write_tensors(folder / f"{basename}.safetensors", shards[0], tensors)
         return

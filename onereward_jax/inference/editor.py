@@ -23,7 +23,13 @@ from jaxtyping import Array, Float32
 from PIL import Image
 
 from onereward_jax import policy
-from onereward_jax.convert import check_fill_pipeline, is_adapter, resolve_adapter, resolve_folder
+from onereward_jax.convert import (
+    check_fill_pipeline,
+    is_adapter,
+    resolve_adapter,
+    resolve_folder,
+    resolve_weights,
+)
 from onereward_jax.data.aspect_buckets import Size
 from onereward_jax.inference.batch_padding import dtype_or_default, pad_batch
 from onereward_jax.inference.edit_defaults import EditDefaults, read_edit_defaults
@@ -98,8 +104,8 @@ class Editor:
         Args:
           path: the folder (see `convert.resolve_folder`), or "mini/models/editor" for the package's
             mini editor.
-          transformer: folder of a transformer to use instead of the editor's own, e.g. OneReward's
-            or `rl/ema` of a run.
+          transformer: folder or single file of a transformer to use instead of the editor's own,
+            e.g. OneReward's, `rl/ema` of a run, or ComfyUI's file of a fill model.
           adapters: pairs (LoRA file or folder, weight), merged into the kernels.
           mesh: mesh of weights and samples; None: all devices on the axis `fsdp`.
           dtype: dtype of weights and computation, bfloat16 or float32; the VAE is always float32.
@@ -115,7 +121,7 @@ class Editor:
         check_fill_pipeline(folder)
         defaults = read_edit_defaults(folder)
         if transformer is not None:
-            transformer = resolve_folder(transformer, "transformer")
+            transformer = resolve_weights(transformer, "transformer")
             if is_adapter(transformer):
                 raise ValueError(f"transformer: {transformer} is a LoRA: pass it as --lora")
         loras = [(resolve_adapter(source, "lora"), weight) for source, weight in adapters]

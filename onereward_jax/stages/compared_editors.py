@@ -1,7 +1,8 @@
 """Further editors that people compare with the base, from `config.evaluate.editors`.
 
-Each entry is "name=folder": the folder of a transformer or an adapter, whose images are generated
-here, or a folder of finished images from elsewhere, named after the triplets (`<id>.png`).
+Each entry is "name=folder": the folder or file of a transformer or an adapter, whose images are
+generated here, or a folder of finished images from elsewhere, named after the triplets
+(`<id>.png`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from ml_collections import FrozenConfigDict
 
 from onereward_jax.chain import fingerprints
 from onereward_jax.chain.allowed_values import EDITOR
-from onereward_jax.convert import is_adapter, resolve_folder
+from onereward_jax.convert import is_adapter, read_single_file, resolve_weights
 
 FIELD = "config.evaluate.editors"
 
@@ -68,8 +69,11 @@ def other_editors(config: FrozenConfigDict) -> list[OtherEditor]:
         name, path = EDITOR.fullmatch(entry).groups()
         if name in editors or name in _OWN:
             raise ValueError(f"{FIELD}: there are two editors named {name!r}")
-        folder = resolve_folder(path, FIELD)
+        folder = resolve_weights(path, FIELD)
         weights = is_adapter(folder) or (folder / "config.json").is_file()
+        if folder.is_file() and not weights:
+            read_single_file(folder)  # raises for what is not a transformer
+            weights = True
         if not weights and not _images_in(folder):
             raise ValueError(
                 f"{FIELD}: {folder} has neither a transformer (config.json), an adapter nor images"

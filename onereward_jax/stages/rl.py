@@ -22,7 +22,7 @@ from onereward_jax.chain.base_models import made_by
 from onereward_jax.chain.plugins import check_plugin
 from onereward_jax.chain.stage import Results, StageContext
 from onereward_jax.common.pixels import to_uint8
-from onereward_jax.convert import FLUX, VAE, load_params, read_config, save_adapter, save_params
+from onereward_jax.convert import FLUX, VAE, load_params, save_adapter, save_params
 from onereward_jax.data.aspect_buckets import Size
 from onereward_jax.data.mixing import Mixing
 from onereward_jax.data.pipeline import TripletSequence, eval_batches, sizes_of, train_batches
@@ -33,7 +33,7 @@ from onereward_jax.parallel import gather, is_writer, local_rows, replicate
 from onereward_jax.parallel.progress import announce
 from onereward_jax.policy import TextCache, open_text_cache, read_policy
 from onereward_jax.policy.lora_adapters import abstract_editor_adapter, init_editor_adapter
-from onereward_jax.policy.policy_loader import abstract_params
+from onereward_jax.policy.policy_loader import abstract_params, transformer_config
 from onereward_jax.reward import Questions
 from onereward_jax.reward.reward_interface import dimension_mask
 from onereward_jax.stages.data import open_triplets
@@ -207,7 +207,7 @@ def run(context: StageContext) -> Results:
             adapter = uniform_adapter(trained, settings.lora.scale)
             save_adapter(context.folder / name, adapter, FLUX)
         else:
-            architecture = read_config(transformer)
+            architecture = transformer_config(base, transformer)
             save_params(context.folder / name, trained, FLUX, config=architecture)
     return results
 

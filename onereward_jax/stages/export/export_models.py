@@ -34,6 +34,7 @@ from onereward_jax.data.pipeline import sizes_of
 from onereward_jax.parallel import is_writer
 from onereward_jax.policy import read_policy
 from onereward_jax.policy.lora_adapters import load_trained
+from onereward_jax.policy.policy_loader import transformer_config
 from onereward_jax.reward.judge_loader import (
     judge_template,
     load_reward_params,
@@ -102,7 +103,7 @@ def _write_editor(context: StageContext, folder: Path) -> None:
     static = read_policy(base, transformer=transformer)
     trained = context.output("rl") / config.weights
     params = load_trained(trained, transformer, static, context.mesh)
-    architecture = read_config(transformer)
+    architecture = transformer_config(base, transformer)
     written = {"dtype": config.dtype, "max_shard_bytes": _shard_bytes(config)}
     if config.editor == "transformer":
         save_params(folder, params, FLUX, config=architecture, **written)

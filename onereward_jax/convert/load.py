@@ -49,8 +49,8 @@ def load_params(
 
     Raises:
       FileNotFoundError: the folder, its config.json or a weight file is missing.
-      ValueError: another architecture, an unreadable file, or any mismatch of names and shapes;
-        all mismatches are listed at once.
+      ValueError: another architecture, an unreadable file, or any mismatch of names and shapes,
+        which are listed together; or a weight that is not finite.
     """
     folder = Path(folder)
     if folder.is_file():
@@ -166,19 +166,18 @@ def read_leaf(
     result = np.empty(shape, dtype)
     keys = entry.keys[index[0]] if entry.stacked else entry.keys
     for layer, key in enumerate(keys):
-        if entry.stacked:
-            _read_layer(entry, tensors[key], index[1:], result[layer, ...])
-        else:
-            _read_layer(entry, tensors[key], index, result)
+        part, inner = (result[layer, ...], index[1:]) if entry.stacked else (result, index)
+        _read_layer(entry, key, tensors[key], inner, part)
     return result
 
 
 def _read_layer(
-    entry: Entry, tensor: TensorOnDisk, index: tuple[slice, ...], out: np.ndarray
+    entry: Entry, key: str, tensor: TensorOnDisk, index: tuple[slice, ...], out: np.ndarray
 ) -> None:
     """Fills `out` with one layer's part of a leaf, in blocks along the file's first axis."""
     if not index:
         out[...] = tensor[()]
+        _check_finite(key, tensor, out)
         return
     slices = [slice(None)] * len(index)  # per axis of the file's tensor
     for piece, axis in zip(index, entry.axes):
@@ -191,7 +190,20 @@ def _read_layer(
             block = block.reshape(len(block), -1)[:, slices[1]].T
         else:
             block = tensor[(rows, *slices[1:])].transpose(entry.axes)
-        out[(slice(None),) * first + (done,)] = block
+        target = out[(slice(None),) * first + (done,)]
+        target[...] = block
+        _check_finite(key, tensor, target)
+
+
+def _check_finite(key: str, tensor: TensorOnDisk, block: np.ndarray) -> None:
+    """Raises ValueError if a block, as it was read and cast, has NaN or infinity."""
+    # The sum is: float64 cannot overflow here, and nothing is copied.
+    if not np.isfinite(np.sum(block, dtype=np.float64)):
+        count = np.sum(~np.isfinite(block.astype(np.float64)))
+        raise ValueError(
+            f"{key} ({tensor.kind} in the file) has {count} weights that are NaN or infinite as "
+            f"{block.dtype}: the file is damaged, or the training diverged"
+        )
 
 
 def _blocks(rows: slice, size: int, row_bytes: int) -> Iterator[tuple[slice, slice]]:

@@ -42,10 +42,12 @@ class TensorOnDisk(Protocol):
     """
 
     @property
-    def shape(self) -> tuple[int, ...]: ...
+    def shape(self) -> tuple[int, ...]:
+        """Its shape."""
 
     @property
-    def kind(self) -> str: ...
+    def kind(self) -> str:
+        """Its dtype, by safetensors' name."""
 
     def __getitem__(self, index: Any) -> np.ndarray:
         """A slice: `()` for all, or a tuple that begins with a slice of rows."""

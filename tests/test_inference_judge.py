@@ -2,74 +2,29 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-import torch
-import transformers
 from PIL import Image
-from torch_judge import random_judge
+from torch_judge import TorchJudge, saved_judge
 
 from onereward_jax import Judge
-from onereward_jax.mini.mini_tokenizers import qwen_tokenizer
 from onereward_jax.parallel import make_mesh
-from onereward_jax.reward import packaged_template
-from onereward_jax.reward.query_template import IMAGE, IMAGE_TOKEN
 from onereward_jax.tasks import Dimension, Task
 
 EXACT, RESIZED = (48, 32), (70, 50)
 """(width, height): made of whole patches, and not."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Folder:
-    """A tiny judge as transformers wrote it, and the parts it was written from."""
-
-    path: Path
-    model: transformers.Qwen2_5_VLForConditionalGeneration
-    tokenizer: transformers.PreTrainedTokenizerBase
-    processor: transformers.Qwen2VLImageProcessor
-
-    def probability(
-        self, a: Image.Image, b: Image.Image, task: Task, dimension: Dimension, prompt: str
-    ) -> float:
-        """P("Yes") by transformers alone."""
-        images = self.processor([a, b], return_tensors="pt")
-        count = int(images["image_grid_thw"][0].prod()) // self.processor.merge_size**2
-        image = IMAGE.format(image=IMAGE_TOKEN * count)
-        template = packaged_template()
-        asked = template.task_text(task) + template.suffix_text(dimension, prompt)
-        text = template.head + 2 * image + asked
-        inputs = self.tokenizer(text, return_tensors="pt")
-        is_image = inputs["input_ids"] == self.model.config.image_token_id
-        with torch.no_grad():
-            logits = self.model(**inputs, **images, mm_token_type_ids=is_image.int()).logits
-        yes = self.tokenizer.convert_tokens_to_ids("Yes")
-        return float(torch.softmax(logits[0, -1].double(), 0)[yes])
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> TorchJudge:
+    return saved_judge(tmp_path_factory.mktemp("judge"))
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
-    path = tmp_path_factory.mktemp("judge")
-    tokenizer = qwen_tokenizer(packaged_template().texts())
-    processor = transformers.Qwen2VLImageProcessor(
-        patch_size=8, size={"shortest_edge": 32 * 32, "longest_edge": 64 * 64}
-    )
-    model = random_judge(tokenizer, 0.3)
-    with torch.no_grad():
-        # As it is, two words of some hundred would share less than a per cent.
-        words = model.get_input_embeddings().weight
-        words[tokenizer.convert_tokens_to_ids("Yes")] *= 3
-    for part in (model, tokenizer, processor):
-        part.save_pretrained(path)
-    return Folder(path, model, tokenizer, processor)
-
-
-@pytest.fixture(scope="module")
-def judge(folder: Folder) -> Judge:
+def judge(folder: TorchJudge) -> Judge:
     return Judge.from_pretrained(folder.path, mesh=make_mesh(devices=jax.devices()[:1]))
 
 
@@ -80,7 +35,7 @@ def pictures(size: tuple[int, int], seed: int) -> list[Image.Image]:
 
 
 @pytest.mark.parametrize(("size", "atol"), [(EXACT, 1e-5), (RESIZED, 1e-2)])
-def test_answers_equal_transformers(folder: Folder, judge: Judge, size, atol: float) -> None:
+def test_answers_equal_transformers(folder: TorchJudge, judge: Judge, size, atol: float) -> None:
     """Exactly without resizing; with it, ours does not round to grey levels in between."""
     questions = [
         (Task.FILL, Dimension.STRUCTURE, ""),
@@ -102,7 +57,7 @@ def test_answers_equal_transformers(folder: Folder, judge: Judge, size, atol: fl
 
 
 def test_pairs_do_not_depend_on_batch_devices_or_the_way_they_are_given(
-    folder: Folder, judge: Judge, tmp_path: Path
+    folder: TorchJudge, judge: Judge, tmp_path: Path
 ) -> None:
     a, b = pictures(EXACT, 0)
     a.save(tmp_path / "a.png")

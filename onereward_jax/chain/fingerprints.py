@@ -31,6 +31,7 @@ from onereward_jax.data.row_columns import PICTURES, field_of
 from onereward_jax.data.row_files import METADATA
 from onereward_jax.data.row_sources import Record, open_rows
 from onereward_jax.parallel.progress import announce, progress_bar
+from onereward_jax.reward.judge_folder import find_judge
 from onereward_jax.storage import is_bucket, local_path, states_below
 
 WHOLE_BYTES = 4 << 20
@@ -98,6 +99,8 @@ def model(field: str) -> Digest:
             return NONE
         folder = resolve_weights(name, f"config.{field}")
         _announce_commit(field, name, hub_commit(folder))
+        if field == "models.judge" and (base := find_judge(folder).model) != folder:
+            return f"{of_model(folder)} on {of_model(base)}"  # an adapter
         return of_model(folder)
 
     return digest

@@ -67,6 +67,8 @@ def stated_architecture(config: Config) -> str | None:
 def check_architecture(config: Config, layout: Layout, source: str) -> None:
     """Raises ValueError, naming the `source` of the config, if it has another architecture."""
     stated = stated_architecture(config)
+    if stated is None and layout.model_type and config.get("model_type") == layout.model_type:
+        return  # as for transformers, which goes by the model_type alone
     if stated != layout.architecture:
         raise ValueError(f"{source} describes a {stated}; expected a {layout.architecture}")
 
@@ -141,9 +143,13 @@ QWEN2_5_VL = Layout(
     stacks=("visual.blocks", "model.layers"),
     # Published files have visual.*, model.layers.*; the torch modules of transformers >= 4.52
     # have model.visual.*, model.language_model.layers.*
+    # vLLM has language_model.model.layers.*; DDP, FSDP, torch.compile and peft wrap modules.
     aliases=(
+        (r"^((module|_orig_mod|_fsdp_wrapped_module|base_model\.model)\.)+", ""),
+        (r"\._fsdp_wrapped_module\.|\._checkpoint_wrapped_module\.|\._orig_mod\.", "."),
         (r"^model\.visual\.", "visual."),
-        (r"^(model\.)?language_model\.", "model."),
+        (r"^(model\.)?language_model\.lm_head\.", "lm_head."),
+        (r"^(model\.)?language_model\.(model\.)?", "model."),
     ),
     ignored=r"\.inv_freq$",
     tied=frozenset({"lm_head.weight"}),

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from onereward_jax.common.listing import shown
 from onereward_jax.convert.atomic_folder import atomic_folder
 from onereward_jax.convert.layouts import CLIP, FLUX, QWEN2_5_VL, T5, VAE, Layout
 from onereward_jax.convert.safetensors_reader import read_json
@@ -198,31 +199,22 @@ def preprocessor_config(
 
 
 def read_preprocessor(folder: str | Path) -> dict[str, Any]:
-    """Reads the image preprocessing of a judge folder, with the fields of `preprocessor_config`.
+    """Reads the image preprocessing of a judge folder: the fields of `preprocessor_config`.
 
-    transformers 5 writes it to processor_config.json, with the areas named `size.shortest_edge` and
-    `size.longest_edge`; both formats are read.
+    transformers 5 writes it into processor_config.json, and prefers it to a file of its own.
 
     Raises:
       FileNotFoundError: neither file exists.
-      ValueError: not a JSON object, or a field is missing.
+      ValueError: not a JSON object.
     """
     folder = Path(folder)
-    path = folder / "preprocessor_config.json"
-    if path.is_file() or not (folder / "processor_config.json").is_file():
-        found = read_json(path)
-    else:
-        path = folder / "processor_config.json"
-        found = read_json(path).get("image_processor", {})
-    if not isinstance(found, dict) or not isinstance(found.get("size") or {}, dict):
-        raise ValueError(f"{path}: size or image_processor is not a JSON object")
-    size = found.get("size") or {}
-    areas = {"min_pixels": size.get("shortest_edge"), "max_pixels": size.get("longest_edge")}
-    result = {**areas, **found}
-    for name in ("patch_size", "temporal_patch_size", "merge_size", *areas):
-        if result.get(name) is None:
-            raise ValueError(f"{path} has no {name}")
-    return result
+    path = folder / "processor_config.json"
+    found = read_json(path).get("image_processor") if path.is_file() else None
+    if found is None:
+        return read_json(folder / "preprocessor_config.json")
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: image_processor is {shown(found)}, not a JSON object")
+    return found
 
 
 def _copy_folder(source: Path, target: Path) -> None:

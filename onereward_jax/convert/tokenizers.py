@@ -30,6 +30,9 @@ class Tokenizer(Protocol):
     def convert_ids_to_tokens(self, ids: int, **options: Any) -> str:
         """The token of an id."""
 
+    def __len__(self) -> int:
+        """Number of tokens, with those added."""
+
     def get_added_vocab(self) -> dict[str, int]:
         """Tokens beside the vocabulary that was learnt, with their ids."""
 

@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Array, Float, Float32
 
 from onereward_jax.common.dataclass_fields import check_fields
+from onereward_jax.common.listing import shown
 from onereward_jax.models.qwen2_5_vl import Grid
 
 BICUBIC = -0.5
@@ -28,10 +29,13 @@ BICUBIC = -0.5
 
 MAX_ASPECT_RATIO = 200
 
+MIN_PIXELS, MAX_PIXELS = 56 * 56, 28 * 28 * 1280
+"""Bounds of height x width where nothing is stated."""
+
 
 @dataclasses.dataclass(frozen=True)
 class ImageProcessor:
-    """Images to patches. Fields and defaults are those of the 7B's `preprocessor_config.json`.
+    """Images to patches. Fields and defaults are those of transformers' processor.
 
     Attributes:
       patch_size: pixels per side of a patch.
@@ -44,8 +48,8 @@ class ImageProcessor:
     patch_size: int = 14
     temporal_patch_size: int = 2
     merge_size: int = 2
-    min_pixels: int = 56 * 56
-    max_pixels: int = 28 * 28 * 16384
+    min_pixels: int = MIN_PIXELS
+    max_pixels: int = MAX_PIXELS
     image_mean: tuple[float, ...] = (0.48145466, 0.4578275, 0.40821073)
     image_std: tuple[float, ...] = (0.26862954, 0.26130258, 0.27577711)
 
@@ -53,27 +57,40 @@ class ImageProcessor:
     def from_dict(cls, config: Mapping[str, Any]) -> ImageProcessor:
         """From the parsed `preprocessor_config.json`, of old and new transformers.
 
+        Fields that are missing or null have transformers' defaults; `min_pixels` and `max_pixels`
+        count before `size`, as there.
+
         Raises:
           ValueError: a setting that is not implemented.
         """
+        config = {name: value for name, value in config.items() if value is not None}
         for field, allowed in _FIXED.items():
-            if config.get(field, allowed[0]) not in allowed:
-                raise ValueError(f"preprocessor_config: {field} = {config[field]!r} not supported")
+            found = config.get(field, allowed[0])
+            if not any(found == one and type(found) is type(one) for one in allowed):
+                found, expected = shown(config[field]), " or ".join(map(repr, allowed))
+                raise ValueError(
+                    f"preprocessor_config: {field} is {found}, only {expected} is read"
+                )
+        factor = config.get("rescale_factor", 1 / 255)
+        if not isinstance(factor, int | float) or not abs(factor * 255 - 1) < 1e-4:
+            raise ValueError(f"preprocessor_config: rescale_factor is {shown(factor)}, not 1/255")
         names = {field.name for field in dataclasses.fields(cls)}
         values = {key: value for key, value in config.items() if key in names}
-        size = config.get("size") or {}
-        if not isinstance(size, Mapping):
-            raise ValueError(f"preprocessor_config: size is {size!r}, a JSON object expected")
-        for ours, edge in (("min_pixels", "shortest_edge"), ("max_pixels", "longest_edge")):
-            chosen = values.pop(ours, None) or size.get(edge)
-            if chosen:
-                values[ours] = chosen
+        values |= _areas(config)
+        for field in ("image_mean", "image_std"):
+            if isinstance(values.get(field), int | float):
+                values[field] = 3 * [values[field]]
         values = check_fields("preprocessor_config", cls, values)
         for field in ("image_mean", "image_std"):
             if len(values.get(field, "rgb")) != 3:
                 raise ValueError(f"preprocessor_config: {field} is not one number per channel")
             if field in values:
                 values[field] = tuple(values[field])
+        if values["min_pixels"] > values["max_pixels"]:
+            raise ValueError(
+                f"preprocessor_config: min_pixels {values['min_pixels']} is above max_pixels "
+                f"{values['max_pixels']}"
+            )
         return cls(**values)
 
     def resized(self, height: int, width: int) -> tuple[int, int]:
@@ -128,11 +145,35 @@ class ImageProcessor:
         return cut.reshape(batch, patches, channels * self.temporal_patch_size * patch**2)
 
 
+def _areas(config: Mapping[str, Any]) -> dict[str, Any]:
+    """`min_pixels` and `max_pixels`, which newer versions call `size` as if they were edges."""
+    size = config.get("size", {"shortest_edge": MIN_PIXELS, "longest_edge": MAX_PIXELS})
+    if not isinstance(size, Mapping):
+        raise ValueError(f"preprocessor_config: size is {shown(size)}, a JSON object expected")
+    areas = {}
+    for name, edge in (("min_pixels", "shortest_edge"), ("max_pixels", "longest_edge")):
+        areas[name] = config.get(name, size.get(edge))
+        if areas[name] is None:
+            raise ValueError(
+                f"preprocessor_config: there is neither {name} nor {edge} in size "
+                f"{shown(dict(size))}"
+            )
+    return areas
+
+
 _FIXED: dict[str, tuple[Any, ...]] = {
+    "image_processor_type": (
+        "Qwen2VLImageProcessor",
+        "Qwen2VLImageProcessorFast",
+        "Qwen2VLImageProcessorPil",
+        "Qwen2_5_VLImageProcessor",
+    ),
     "do_resize": (True,),
     "do_rescale": (True,),
     "do_normalize": (True,),
     "resample": (3,),
+    "do_center_crop": (False,),
+    "do_pad": (False,),
 }
 
 

@@ -14,16 +14,20 @@ from jaxtyping import PyTree
 
 from onereward_jax.convert import (
     QWEN2_5_VL,
-    component_config,
+    load_adapter,
     load_params,
     load_tokenizer,
     read_preprocessor,
 )
+from onereward_jax.convert.lora_files import PEFT_FILE
 from onereward_jax.convert.safetensors_reader import read_json
 from onereward_jax.models.int8 import abstract_quantized, quantize
-from onereward_jax.models.qwen2_5_vl import Qwen2_5_VL, Qwen2_5_VLConfig, init_params
+from onereward_jax.models.lora import combine
+from onereward_jax.models.lora_merge import merge_into
+from onereward_jax.models.qwen2_5_vl import Qwen2_5_VL, init_params
 from onereward_jax.parallel import abstract_arrays, mesh_jit
 from onereward_jax.reward.image_preprocess import ImageProcessor
+from onereward_jax.reward.judge_folder import check_weights, find_judge, judge_config
 from onereward_jax.reward.query import QueryTokenCounts, QueryTokenizer
 from onereward_jax.reward.query_template import QueryTemplate, packaged_template
 from onereward_jax.reward.scorer import Scorer
@@ -63,7 +67,8 @@ def read_reward_model(
     """The static part of the judge in `folder`; reads configs and tokenizer, not weights.
 
     Args:
-      folder: has config.json, preprocessor_config.json and the tokenizer.
+      folder: has config.json, preprocessor_config.json and the tokenizer; or an adapter whose base
+        has them, see `find_judge`.
       size: (height, width) of the images to compare, in pixels.
       suffix_length: see `QueryTokenizer`.
       dtype, param_dtype, remat: see `Qwen2_5_VL`.
@@ -73,13 +78,19 @@ def read_reward_model(
 
     Raises:
       FileNotFoundError: a file is missing.
-      ValueError: another kind of model, an unsupported field, or a judge trained with a query
-        template that is not in its folder.
+      ValueError: another kind of model, an unsupported field, more tokens than the model has words
+        for, or a judge trained with a query template that is not in its folder.
     """
     folder = Path(folder)
     model, processor = _read_model(folder, dtype=dtype, param_dtype=param_dtype, remat=remat)
+    home = find_judge(folder).model
+    tokenizer, words = load_tokenizer(home), model.config.text_config.vocab_size
+    if (count := len(tokenizer)) > words:
+        raise ValueError(
+            f"{home} has a tokenizer of {count} tokens, but its config.json says vocab_size {words}"
+        )
     queries = QueryTokenizer(
-        load_tokenizer(folder),
+        tokenizer,
         processor.tokens_per_image(*size),
         suffix_length,
         template=judge_template(folder) if template is None else template,
@@ -143,9 +154,24 @@ def read_counts(folder: str | Path, template: QueryTemplate | None = None) -> Qu
 def _read_model(
     folder: Path, *, dtype: Any, param_dtype: Any, remat: str
 ) -> tuple[Qwen2_5_VL, ImageProcessor]:
-    config = Qwen2_5_VLConfig.from_dict(component_config(folder, QWEN2_5_VL))
-    model = Qwen2_5_VL(config, dtype=dtype, param_dtype=param_dtype, remat=remat)
-    return model, ImageProcessor.from_dict(read_preprocessor(folder))
+    home = find_judge(folder).model
+    config = judge_config(home)
+    try:
+        processor = ImageProcessor.from_dict(read_preprocessor(home))
+    except ValueError as error:
+        raise ValueError(f"{home}: {error}") from error
+    vision = config.vision_config
+    for name, found, expected in (
+        ("patch_size", processor.patch_size, vision.patch_size),
+        ("temporal_patch_size", processor.temporal_patch_size, vision.temporal_patch_size),
+        ("merge_size", processor.merge_size, vision.spatial_merge_size),
+    ):
+        if found != expected:
+            raise ValueError(
+                f"{home}: the image processor's {name} is {found}, but config.json's vision tower "
+                f"has {expected}"
+            )
+    return Qwen2_5_VL(config, dtype=dtype, param_dtype=param_dtype, remat=remat), processor
 
 
 def abstract_reward_params(scorer: Scorer, mesh: Mesh, *, int8: bool = False) -> PyTree:
@@ -158,14 +184,22 @@ def abstract_reward_params(scorer: Scorer, mesh: Mesh, *, int8: bool = False) ->
 def load_reward_params(
     folder: str | Path, scorer: Scorer, mesh: Mesh, *, int8: bool = False
 ) -> PyTree:
-    """Loads the weights in `folder`, sharded over `mesh`; raises as `convert.load_params`.
+    """Loads the weights in `folder`, sharded over `mesh`; an adapter is merged into its base.
 
     Args:
       folder, scorer: the judge.
       mesh: mesh of the weights.
       int8: quantise linear layers to one byte per weight (`Quantized`), for a frozen judge.
+
+    Raises:
+      FileNotFoundError, ValueError: as `check_weights`, `convert.load_params`, `load_adapter`.
     """
-    params = load_params(Path(folder), abstract_reward_params(scorer, mesh), QWEN2_5_VL)
+    parts, abstract = find_judge(folder), abstract_reward_params(scorer, mesh)
+    check_weights(parts.model)
+    params = load_params(parts.model, abstract, QWEN2_5_VL)
+    if parts.adapter is not None:
+        adapter = load_adapter(parts.adapter / PEFT_FILE, abstract, QWEN2_5_VL)
+        params = merge_into(params, combine([(adapter, 1.0)]), mesh)
     if not int8:
         return params
     shardings = jax.tree.map(
@@ -180,7 +214,10 @@ def judge_template(folder: str | Path) -> QueryTemplate:
     Raises:
       ValueError: the template is missing, or does not match the stated version.
     """
-    path = Path(folder) / QUERY_FILE
+    parts = find_judge(folder)
+    path = parts.query / QUERY_FILE
+    if not path.is_file():
+        path = parts.model / QUERY_FILE
     if not path.is_file():
         return packaged_template()
     stored = read_json(path)

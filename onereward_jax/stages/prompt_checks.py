@@ -19,6 +19,7 @@ from onereward_jax.convert.tokenizers import load_tokenizer
 from onereward_jax.data.triplets import Triplets
 from onereward_jax.parallel.progress import announce
 from onereward_jax.reward import QueryTokenizer
+from onereward_jax.reward.judge_folder import find_judge
 from onereward_jax.reward.judge_loader import judge_template
 from onereward_jax.stages.data import data_files, data_folder, folder_rows, open_triplets
 from onereward_jax.stages.imported_folders import imported_folders
@@ -49,7 +50,9 @@ def check_prompts(context: StageContext, *, made: bool = False) -> None:
     else:  # trained by an earlier run
         folder = context.output("reward") / "judge"
         template = judge_template(folder)
-    queries = QueryTokenizer(load_tokenizer(folder), 1, template=template, **query_options(config))
+    queries = QueryTokenizer(
+        load_tokenizer(find_judge(folder).model), 1, template=template, **query_options(config)
+    )
     if "reward" in config.stages:
         for name, comparisons in imported_comparisons(config).items():
             rows = ((one.id, one.task, one.prompt) for one in comparisons)

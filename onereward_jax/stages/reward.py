@@ -16,7 +16,6 @@ from onereward_jax.chain.stage import Results, StageContext
 from onereward_jax.convert import (
     QWEN2_5_VL,
     Weights,
-    read_config,
     read_preprocessor,
     save_peft_adapter,
     write_judge_folder,
@@ -24,6 +23,7 @@ from onereward_jax.convert import (
 from onereward_jax.models.lora import scale_factors, uniform_adapter
 from onereward_jax.models.lora_merge import merge_into
 from onereward_jax.parallel import is_writer
+from onereward_jax.reward.judge_folder import find_judge, written_config
 from onereward_jax.reward.judge_loader import read_reward_model, write_judge_template
 from onereward_jax.stages.collect_pairs import collect_pairs, has_own_pairs
 from onereward_jax.stages.imported_pairs import check_imported, imported_folders
@@ -58,6 +58,11 @@ def check(context: StageContext) -> None:
         size = (config.data.image_size, config.data.image_size)
         judge = read_reward_model(context.base_model("judge"), size, **reward_options(config))
         if settings.lora is not None:
+            if find_judge(context.base_model("judge")).adapter is not None:
+                raise ValueError(
+                    f"config.models.judge {config.models.judge} is an adapter, on which no other "
+                    "(config.reward.lora) can be trained: merge it first"
+                )
             try:
                 abstract_reward_state(judge.scorer, settings, mesh)
             except ValueError as error:
@@ -67,7 +72,8 @@ def check(context: StageContext) -> None:
 
 def run(context: StageContext) -> Results:
     """Trains and evaluates the judge; returns its mean accuracy for fill, extend and removal."""
-    start, lora = context.base_model("judge"), reward_settings(context.config).lora
+    start = find_judge(context.base_model("judge")).model
+    lora = reward_settings(context.config).lora
     judges, pairs = read_judges(context, collect_pairs(context))
     trained, base = train_judge(context, judges, pairs)
     if lora is not None:
@@ -76,11 +82,13 @@ def run(context: StageContext) -> Results:
         trained = merge_into(base, scale_factors(trained, lora.scale), context.mesh)
     write_judge_folder(
         context.folder / "judge",
-        model=Weights(trained, read_config(start)),
+        model=Weights(trained, written_config(start)),
         tokenizer=start,
         preprocessor=read_preprocessor(start),
     )
     if not is_writer():
         return {}
-    write_judge_template(context.folder / "judge", next(iter(judges.values())).queries.template)
+    template = next(iter(judges.values())).queries.template
+    for name in ("judge",) if lora is None else ("judge", ADAPTER):
+        write_judge_template(context.folder / name, template)
     return headline(json.loads((context.folder / ACCURACY).read_text())["rows"])

@@ -1,7 +1,8 @@
 """Configuration of Qwen2.5-VL, as stored in its `config.json`.
 
 Two layouts exist: released checkpoints have the language model's fields at the top level,
-transformers 5 nests them in `text_config`. Field names are the original ones in both.
+transformers >= 4.52 nests them in `text_config`. Field names are the original ones in both. Fields
+that transformers leaves out have the defaults of its classes, which are those of no released model.
 """
 
 from __future__ import annotations
@@ -11,6 +12,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from onereward_jax.common.dataclass_fields import check_fields
+
+LEFT_OUT = {
+    "text_config": {
+        "hidden_size": 8192,
+        "intermediate_size": 29568,
+        "num_hidden_layers": 80,
+        "num_attention_heads": 64,
+        "num_key_value_heads": 8,
+        "rms_norm_eps": 1e-5,
+    },
+    "vision_config": {"hidden_size": 3584},
+}
+"""What transformers takes for a missing field, where it is not the value of the 7B."""
 
 Grid = tuple[int, int, int]
 """Patches of one image along (time, height, width): a row of `image_grid_thw`."""
@@ -159,7 +173,9 @@ class Qwen2_5_VLConfig:
                 )
         check_fields("Qwen2.5-VL config", cls, {"image_token_id": config.get("image_token_id", 0)})
         text = config.get("text_config") or config
-        tied = config.get("tie_word_embeddings", False) or text.get("tie_word_embeddings", False)
+        for where, values in (("config", config), ("text_config", text)):
+            _require(where, values, "tie_word_embeddings", (True, False, None))
+        tied = config.get("tie_word_embeddings") or text.get("tie_word_embeddings")
         return cls(
             text_config=_text_config(text),
             vision_config=_vision_config(config.get("vision_config") or {}),
@@ -184,33 +200,49 @@ def _text_config(values: Mapping[str, Any]) -> TextConfig:
     _require("text_config", values, "hidden_act", ("silu",))
     _require("text_config", values, "use_sliding_window", (False, None))
     _require("text_config", values, "attention_dropout", (0, 0.0, None))
-    rope = values.get("rope_parameters") or values.get("rope_scaling") or {}
-    _require("text_config.rope_parameters", rope, "rope_type", ("default", "mrope"))
-    _require("text_config.rope_parameters", rope, "type", ("default", "mrope"))
-    known = _known(TextConfig, values)
+    if odd := set(values.get("layer_types") or ()) - {"full_attention"}:
+        raise ValueError(f"text_config: layer_types has {min(odd)!r}, which is not supported")
+    rope = _rope("text_config", values, "rope_scaling", "rope_parameters")
+    kinds = {"rope_type": ("default", "mrope"), "type": ("default", "mrope")}
+    for field, allowed in kinds.items():
+        _require("text_config.rope_parameters", rope, field, allowed)
+    known = LEFT_OUT["text_config"] | _known(TextConfig, values)
     if "rope_theta" in rope:
         known["rope_theta"] = rope["rope_theta"]
     if "mrope_section" in rope:
         known["mrope_section"] = rope["mrope_section"]
-    if known.get("num_key_value_heads", 0) is None:
+    if known["num_key_value_heads"] is None:
         known["num_key_value_heads"] = known["num_attention_heads"]
-    check_fields("text_config", TextConfig, known)
+    known = check_fields("text_config", TextConfig, known)
     if "mrope_section" in known:
         known["mrope_section"] = tuple(known["mrope_section"])
-    return TextConfig(**known)
+    config = TextConfig(**known)
+    _require("text_config", values, "head_dim", (config.head_dim, None))
+    return config
 
 
 def _vision_config(values: Mapping[str, Any]) -> VisionConfig:
     _require("vision_config", values, "hidden_act", ("silu",))
-    rope = values.get("rope_parameters") or {}
+    rope = _rope("vision_config", values, "rope_parameters")
     _require("vision_config.rope_parameters", rope, "rope_type", ("axial",))
-    known = _known(VisionConfig, values)
-    check_fields("vision_config", VisionConfig, known)
+    known = LEFT_OUT["vision_config"] | _known(VisionConfig, values)
+    if "rope_theta" in rope:
+        known["rope_theta"] = rope["rope_theta"]
+    known = check_fields("vision_config", VisionConfig, known)
     known["fullatt_block_indexes"] = tuple(
         known.get("fullatt_block_indexes", VisionConfig.fullatt_block_indexes)
     )
-    if "in_chans" in values:
-        known["in_channels"] = values["in_chans"]
-    if "rope_theta" in rope:
-        known["rope_theta"] = rope["rope_theta"]
+    # `in_chans`, which the released files have, is not read by transformers either.
+    _require("vision_config", values, "in_channels", (3,))
     return VisionConfig(**known)
+
+
+def _rope(where: str, values: Mapping[str, Any], *fields: str) -> Mapping[str, Any]:
+    """The settings of the rotary positions; the first of `fields` that is given counts."""
+    for field in fields:
+        rope = values.get(field)
+        if rope is not None and not isinstance(rope, Mapping):
+            raise ValueError(f"{where}: {field} is {rope!r}, not a JSON object")
+        if rope:
+            return rope
+    return {}

@@ -64,10 +64,9 @@ def _bytes_of(array: np.ndarray) -> np.ndarray:
                 f"its {array.dtype} values are from {low} to {high}: 0 to 255 expected, or uint16"
             )
         return array.astype(np.uint8)
-    try:
-        array = array.astype(np.float32)  # also bfloat16
-    except (TypeError, ValueError):
-        raise ValueError(f"its dtype is {array.dtype}: numbers expected") from None
+    if kind != "f" and array.dtype.name != "bfloat16":
+        raise ValueError(f"its dtype is {array.dtype}: real numbers expected")
+    array = array.astype(np.float32)
     low, high = float(array.min()), float(array.max())
     if not (-OVERSHOOT <= low and high <= 1 + OVERSHOOT):  # also NaN
         hint = "; divide by 255" if low >= 0 and 2 < high <= 255 else ""

@@ -8,7 +8,7 @@ the greatest value, see `range_of`, and ambiguous values are refused.
 from __future__ import annotations
 
 import numpy as np
-from PIL import Image, ImageCms, ImageMode
+from PIL import Image, ImageChops, ImageCms, ImageMode
 
 BYTE_OF_16_BITS = ((np.arange(1 << 16, dtype=np.uint32) * 255 + 32895) >> 16).astype(np.uint8)
 """Value of 16 bits -> round(value / 257)."""
@@ -22,12 +22,14 @@ LEAST_BYTES = 32
 STRIP = 1 << 22
 """Pixels that are converted at a time."""
 
-WIDE = ("I", "F")
+_WIDE = ("I", "F")
+_BITS, _PHOTOMETRIC, _PLANAR, _SAMPLE_FORMAT = 258, 262, 284, 339
+"""Tags of a TIFF."""
 
 
 def is_wide(picture: Image.Image) -> bool:
     """Whether the picture has one channel of more than 8 bits."""
-    return picture.mode in WIDE or picture.mode.startswith("I;")
+    return picture.mode in _WIDE or picture.mode.startswith("I;")
 
 
 def greys_of_wide(picture: Image.Image) -> Image.Image:
@@ -37,22 +39,26 @@ def greys_of_wide(picture: Image.Image) -> Image.Image:
       ValueError: its values are not in a known range.
     """
     values = array_of_wide(picture)
-    scale = 255.0 / range_of(picture, values)
+    white = range_of(picture, values)
+    inverted = _tiff(picture, _PHOTOMETRIC) == (0,)  # Pillow does so up to 8 bits only
     pixels = np.empty(values.shape, np.uint8)
     rows = max(1, STRIP // values.shape[1])
     for start in range(0, len(values), rows):
         part = values[start : start + rows]
-        if part.dtype == np.uint16 and scale == 255.0 / 65535:
-            pixels[start : start + rows] = BYTE_OF_16_BITS[part]
+        if part.dtype == np.uint16 and white == 65535:
+            found = BYTE_OF_16_BITS[part]
         else:
-            pixels[start : start + rows] = np.rint(np.clip(part * scale, 0, 255))
+            found = np.rint(np.clip(part * (255.0 / white), 0, 255)).astype(np.uint8)
+        pixels[start : start + rows] = 255 - found if inverted else found
     return Image.fromarray(pixels)
 
 
 def array_of_wide(picture: Image.Image) -> np.ndarray:
-    """The values of a picture of one wide channel: uint16, int32 or float32."""
-    if picture.mode in WIDE:
-        return np.asarray(picture)
+    """The values of a picture of one wide channel: uint16, int32, uint32 or float32."""
+    if picture.mode in _WIDE:
+        values = np.asarray(picture)
+        unsigned = _tiff(picture, _SAMPLE_FORMAT) == (1,) and _tiff(picture, _BITS) == (32,)
+        return values.view(np.uint32) if unsigned else values
     stored = np.dtype(ImageMode.getmode(picture.mode).typestr)
     # Image.__array_interface__ does not know every one of these modes.
     values = np.frombuffer(picture.tobytes(), stored).reshape(picture.size[::-1])
@@ -62,8 +68,8 @@ def array_of_wide(picture: Image.Image) -> np.ndarray:
 def range_of(picture: Image.Image, values: np.ndarray) -> float:
     """The value that is white, of a picture of one wide channel.
 
-    16 bits: 65535, or what the TIFF's bits per sample allow. 32-bit integers: 255 if no value is
-    greater, else 65535. Floats: 1 if no value is greater, else 255.
+    16 bits: 65535; of a TIFF with fewer or signed bits their greatest value. 32-bit integers: 255
+    if no value is greater, else 65535. Floats: 1 if no value is greater, else 255.
 
     Raises:
       ValueError: a value is negative, greater, or not a number; or the range is ambiguous.
@@ -77,32 +83,33 @@ def range_of(picture: Image.Image, values: np.ndarray) -> float:
             )
         return 1.0 if high <= 1.001 else 255.0
     if low < 0 or high > 65535:
-        raise ValueError(
-            f"its {picture.mode} values are from {low} to {high}: 8 or 16 bits expected, from 0"
-        )
-    if picture.mode == "I" and high <= 255 and picture.format not in SCALED_FORMATS:
-        return 255.0
-    return float(2 ** _bits(picture) - 1)
+        raise ValueError(f"its values are from {low} to {high}: 0 to 255 or to 65535 expected")
+    (bits,) = _tiff(picture, _BITS) or (32 if picture.mode == "I" else 16,)
+    if bits < 32:
+        signed = _tiff(picture, _SAMPLE_FORMAT) == (2,)
+        return 2.0 ** (bits - signed) - 1
+    return 255.0 if high <= 255 and picture.format not in SCALED_FORMATS else 65535.0
 
 
 def rgb_of(picture: Image.Image) -> Image.Image:
     """A decoded picture as mode RGB, without profile: CMYK by Pillow's formula, alpha dropped.
 
     Raises:
-      ValueError: as `greys_of_wide`.
+      ValueError: as `greys_of_wide`; or Pillow would misread the picture.
     """
     mode = picture.mode
+    if _tiff(picture, _PLANAR) == (2,) and max(_tiff(picture, _BITS), default=1) > 8:
+        raise ValueError(
+            "Pillow misreads TIFFs of 16 bits whose channels are stored one after the other: save "
+            "it with 8 bits, or with interleaved channels"
+        )
     if mode == "RGB":
         return picture
     if is_wide(picture):
         return greys_of_wide(picture).convert("RGB")
-    if mode == "La":
-        picture = picture.convert("LA")
-    elif mode == "RGBa":
-        picture = picture.convert("RGBA")
-    elif mode == "PA":
-        picture = picture.convert("RGBA")
-    elif mode == "LAB":
+    if mode == "CMYK":
+        return cmyk_of(picture).convert("RGB")
+    if mode == "LAB":
         return ImageCms.profileToProfile(
             picture,
             ImageCms.createProfile("LAB"),
@@ -110,10 +117,20 @@ def rgb_of(picture: Image.Image) -> Image.Image:
             ImageCms.Intent.RELATIVE_COLORIMETRIC,
             "RGB",
         )
-    return picture.convert("RGB")
+    direct = {"La": "LA", "RGBa": "RGBA", "PA": "RGBA"}  # other ways do not exist
+    return picture.convert(direct.get(mode, mode)).convert("RGB")
 
 
-def _bits(picture: Image.Image) -> int:
-    """Bits that the values of a picture of mode I or I;16 use: 12 in some TIFFs, else 16."""
-    stated = getattr(picture, "tag_v2", {}).get(258, (16,))
-    return stated[0] if stated[0] in range(9, 17) else 16
+def cmyk_of(picture: Image.Image) -> Image.Image:
+    """A picture of mode CMYK with 255 for full ink.
+
+    Adobe writes JPEGs the other way round. Pillow undoes this even where no Adobe marker tells it.
+    """
+    plain_jpeg = picture.format in ("JPEG", "MPO") and "adobe" not in picture.info
+    return ImageChops.invert(picture) if plain_jpeg else picture
+
+
+def _tiff(picture: Image.Image, tag: int) -> tuple[int, ...]:
+    """A tag of an opened TIFF; () for other pictures, or if it is missing."""
+    found = getattr(picture, "tag_v2", {}).get(tag, ())
+    return found if isinstance(found, tuple) else (found,)

@@ -17,12 +17,13 @@ from onereward_jax.pictures.eight_bits import array_of_wide, greys_of_wide, is_w
 from onereward_jax.pictures.opening import (
     PictureSource,
     RefusedPictureError,
+    decode,
     opened,
     shown_name,
     warn_once,
 )
 from onereward_jax.pictures.orientation import stored_orientation, upright
-from onereward_jax.pictures.photograph import frame_notes
+from onereward_jax.pictures.photograph import frame_notes, has_transparency
 
 EDITED = 128
 """The least grey that means "edit here"."""
@@ -66,7 +67,7 @@ def read_mask(
     try:
         with opened(source, name) as picture:
             notes = frame_notes(picture)
-            picture.load()
+            decode(picture)
             orientation, broken = stored_orientation(picture)
             labels = _labels(picture)
             if indices:
@@ -103,7 +104,7 @@ def _shape(mask: Image.Image, labels: np.ndarray | None) -> Image.Image:
       mask: decoded.
       labels: see `_labels`.
     """
-    if mask.has_transparency_data and (alpha := _alpha_with_shape(mask)) is not None:
+    if has_transparency(mask) and (alpha := _alpha_with_shape(mask)) is not None:
         return alpha
     if mask.mode == "P" and not _has_grey_palette(mask, labels):
         raise RefusedPictureError(

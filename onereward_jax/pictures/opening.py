@@ -11,19 +11,21 @@ import functools
 import importlib
 import io
 import os
-import pathlib
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from absl import logging
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from onereward_jax.pictures.array_pictures import is_array, picture_of_array
 from onereward_jax.pictures.orientation import header_orientation, is_turned
+from onereward_jax.pictures.png_chunks import File, check_pixels, without_bad_texts
 
-PictureSource = Image.Image | np.ndarray | bytes | str | os.PathLike[str]
+Content = bytes | bytearray | memoryview
+PictureSource = Image.Image | np.ndarray | jax.Array | Content | str | os.PathLike[str]
 """A path ("~" is the home folder), the content of a file, an opened picture, or an array (see
 `array_pictures`)."""
 
@@ -63,16 +65,30 @@ def opened(source: PictureSource, name: str = "") -> Iterator[Image.Image]:
     shown = shown_name(source, name)
     with contextlib.ExitStack() as stack:
         try:
-            picture = _open(source)
-            if picture is not source:
-                stack.enter_context(picture)
-            yield picture
+            yield _open(source, shown, stack)
         except FileNotFoundError:
             raise FileNotFoundError(f"there is no file {shown}") from None
         except RefusedPictureError:
             raise
         except Exception as error:  # Pillow's readers raise nearly every type on damaged files
             raise ValueError(f"{shown} is not a readable image: {reason(error)}") from error
+
+
+def decode(picture: Image.Image, at_least: tuple[int, int] | None = None) -> None:
+    """Decodes the pixels of an opened picture, unless they are.
+
+    Args:
+      picture: from `opened`, inside its block.
+      at_least: width and height that suffice: a larger JPEG is decoded at 1/2, 1/4 or 1/8.
+
+    Raises:
+      ValueError, or what Pillow raises: the file is damaged.
+    """
+    if picture.format == "PNG" and (file := getattr(picture, "fp", None)) is not None:
+        check_pixels(file)
+    if at_least is not None:
+        picture.draft(picture.mode, at_least)
+    picture.load()
 
 
 def stored_size(source: PictureSource, name: str = "") -> tuple[int, int]:
@@ -94,7 +110,7 @@ def picture_list(value: PictureSource | Sequence[PictureSource]) -> list[Any]:
 
     An array [b, h, w, c] is a batch, and so is [b, h, w] unless its last axis may be channels.
     """
-    if isinstance(value, (str, os.PathLike, Image.Image, bytes, bytearray, memoryview)):
+    if isinstance(value, str | os.PathLike | Image.Image | Content):
         return [value]
     if is_array(value):
         array = np.asarray(value)
@@ -133,39 +149,44 @@ def warn_once(text: str) -> None:
     logging.warning("%s", text)
 
 
-def _open(source: PictureSource) -> Image.Image:
+def _open(source: PictureSource, shown: str, stack: contextlib.ExitStack) -> Image.Image:
     if isinstance(source, Image.Image):
         return source
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        return _open_file(io.BytesIO(source))
+    if isinstance(source, Content):
+        return stack.enter_context(_open_file(io.BytesIO(source), shown))
     if isinstance(source, (str, os.PathLike)):
-        path = pathlib.Path(source).expanduser()
-        if path.is_dir():
+        path = os.path.expanduser(source)
+        if os.path.isdir(path):
             raise OSError("it is a folder")
-        return _open_file(path)
+        file = stack.enter_context(open(path, "rb"))
+        return stack.enter_context(_open_file(file, shown))
     if is_array(source):
         return picture_of_array(np.asarray(source))
     kind = type(source).__name__
     raise ValueError(f"a path, bytes, an opened picture or an array expected, found {kind}")
 
 
-def _open_file(file: pathlib.Path | io.BytesIO) -> Image.Image:
+def _open_file(file: File, shown: str) -> Image.Image:
     try:
+        if (better := without_bad_texts(file)) is not None:
+            warn_once(f"{shown}: damaged or very long metadata are ignored")
+            file = better
+        file.seek(0)
         return Image.open(file)
-    except Image.UnidentifiedImageError:
-        if isinstance(file, io.BytesIO):
-            start = file.getvalue()[:32]
-        else:
-            with file.open("rb") as stream:
-                start = stream.read(32)
+    except UnidentifiedImageError:
+        file.seek(0)
+        start = file.read(32)
     if not start:
         raise OSError("the file is empty")
     if start[4:8] == b"ftyp" and (kind := _iso_format(start)):
         if not register_plug_in(kind):
             package = PLUG_INS[kind]
             raise OSError(f"{kind} needs a plug-in of Pillow: pip install {package}")
+        file.seek(0)
         return Image.open(file)
-    raise Image.UnidentifiedImageError("its format is unknown, or its start is damaged")
+    if start[:2] in (b"II", b"MM"):
+        raise OSError("a TIFF of a kind that Pillow does not know: save it with 8 bits per channel")
+    raise UnidentifiedImageError("its format is unknown, or its start is damaged")
 
 
 PLUG_INS = {"HEIC": "pillow-heif", "AVIF": "pillow-avif-plugin"}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import struct
-
 from PIL import ExifTags, Image
+
+from onereward_jax.pictures.png_chunks import has_late_texts
 
 UPRIGHT = 1
 """EXIF's number of a picture that needs no turning; 5 to 8 exchange width and height."""
@@ -20,10 +20,10 @@ METHODS = {
 }
 """EXIF's number -> what makes the picture upright, as in `PIL.ImageOps.exif_transpose`."""
 
-BROKEN = "its EXIF data are damaged: the picture is not turned"
+EMPTY_EXIF = 20
+"""Bytes of EXIF data without an entry, with their head."""
 
-_PNG_START = 8
-_PIXELS, _METADATA = b"IDAT", (b"eXIf", b"iTXt", b"zTXt", b"tEXt")
+BROKEN = "its EXIF data are damaged: the picture is not turned"
 
 
 def is_turned(orientation: int) -> bool:
@@ -48,6 +48,8 @@ def stored_orientation(picture: Image.Image) -> tuple[int, str]:
         else:
             exif = picture.getexif()
         found = exif.get(ExifTags.Base.Orientation, UPRIGHT)
+        if not exif and len(picture.info.get("exif", b"")) > EMPTY_EXIF:
+            return UPRIGHT, BROKEN
         if found == UPRIGHT:
             return UPRIGHT, ""
         exif.tobytes()
@@ -66,15 +68,4 @@ def _png_without_late_metadata(picture: Image.Image) -> bool:
     file = getattr(picture, "fp", None)
     if picture.format != "PNG" or file is None:
         return False
-    place, late = file.tell(), False
-    try:
-        file.seek(_PNG_START)
-        seen = False
-        while len(head := file.read(8)) == 8:
-            length, kind = struct.unpack(">I4s", head)
-            seen = seen or kind == _PIXELS
-            late = late or (seen and kind in _METADATA)
-            file.seek(length + 4, 1)
-    finally:
-        file.seek(place)
-    return not late
+    return not has_late_texts(file)

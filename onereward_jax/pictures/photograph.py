@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from PIL import Image
 
 from onereward_jax.pictures import colour_profiles
-from onereward_jax.pictures.eight_bits import greys_of_wide, is_wide, rgb_of
-from onereward_jax.pictures.opening import PictureSource, opened, shown_name, warn_once
+from onereward_jax.pictures.eight_bits import cmyk_of, greys_of_wide, is_wide, rgb_of
+from onereward_jax.pictures.opening import PictureSource, decode, opened, shown_name, warn_once
 from onereward_jax.pictures.orientation import stored_orientation, upright
 
 
@@ -61,12 +61,10 @@ def read_photograph(
     """
     with opened(source, name) as picture:
         notes = frame_notes(picture)
-        if at_least is not None:
-            picture.draft(picture.mode, at_least)
-        picture.load()
+        decode(picture, at_least)
         orientation, note = stored_orientation(picture)
         notes += [note] * bool(note)
-        if picture.has_transparency_data and has_transparency(picture):
+        if has_transparency(picture):
             notes.append("its transparency is ignored")
         profile = picture.info.get("icc_profile") or None
         pixels, kept, note = _in_rgb(picture, profile)
@@ -111,12 +109,13 @@ def frame_notes(picture: Image.Image) -> list[str]:
 
 
 def has_transparency(picture: Image.Image) -> bool:
-    """Whether a picture with an alpha channel or a transparent colour uses it."""
-    if picture.mode in ("La", "RGBa"):
-        alpha = picture.getchannel(picture.mode[-1])
-    else:
-        alpha = picture.convert("RGBA").getchannel("A")
-    return alpha.getextrema()[0] < 255
+    """Whether a decoded picture is not opaque everywhere."""
+    last = picture.getbands()[-1]
+    if last in ("A", "a"):
+        return picture.getchannel(last).getextrema()[0] < 255
+    if "transparency" not in picture.info or is_wide(picture):
+        return False
+    return picture.convert("RGBA").getchannel("A").getextrema()[0] < 255
 
 
 def _in_rgb(picture: Image.Image, profile: bytes | None) -> tuple[Image.Image, bytes | None, str]:
@@ -138,6 +137,6 @@ def _in_rgb(picture: Image.Image, profile: bytes | None) -> tuple[Image.Image, b
             return colour_profiles.to_srgb(grey, profile), None, ""
     elif space == mode == "CMYK" and colour_profiles.is_usable(profile, mode, both_ways=False):
         note = "its CMYK colours become sRGB, and so does the result"
-        return colour_profiles.to_srgb(picture, profile), None, note
+        return colour_profiles.to_srgb(cmyk_of(picture), profile), None, note
     kind = "is damaged" if space is None else f"is for {space} pixels, not for {mode}"
     return rgb_of(picture), None, f"its colour profile {kind}, and is ignored"

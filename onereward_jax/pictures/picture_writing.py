@@ -1,6 +1,6 @@
 """Writes pictures: whole or not at all, with their colour profile, and as close as the format can.
 
-PNG, TIFF, WebP and JPEG 2000 are lossless. JPEG has quality 95 without chroma subsampling, AVIF and
+PNG, TIFF, WebP and JPEG 2000 are lossless. JPEG has quality 98 without chroma subsampling, AVIF and
 HEIC their highest quality. No EXIF data are written: the pixels are upright.
 """
 
@@ -18,11 +18,11 @@ from onereward_jax.pictures.opening import PLUG_INS, reason, register_plug_in
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "PNG": {},
-    "JPEG": {"quality": 95, "subsampling": "4:4:4"},
+    "JPEG": {"quality": 98, "subsampling": "4:4:4"},
     "WEBP": {"lossless": True, "quality": 80, "method": 4},
     "TIFF": {"compression": "tiff_adobe_deflate"},
     "AVIF": {"quality": 100, "subsampling": "4:4:4"},
-    "HEIF": {"quality": 95, "chroma": 444},
+    "HEIF": {"quality": 100, "chroma": 444},
     "JPEG2000": {},
     "BMP": {},
     "PPM": {},

@@ -165,7 +165,7 @@ def cmyk_profile(corners: np.ndarray) -> bytes:
     """The ICC profile of a printer.
 
     Args:
-      corners: Lab, 8 bits as Pillow has it, of no and full ink: [2, 2, 2, 2, 3], C first.
+      corners: Lab, 8 bits with a and b + 128, of no and full ink: [2, 2, 2, 2, 3], C first.
     """
     ramp = bytes(range(256))
     table = struct.pack(">4s4xBBBx", b"mft1", 4, 3, 2) + _fixed(1, 0, 0, 0, 1, 0, 0, 0, 1)

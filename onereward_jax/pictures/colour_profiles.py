@@ -46,7 +46,12 @@ def to_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:
     """
     if profile is None or (picture.mode == "RGB" and _is_srgb(profile)):
         return picture
-    return ImageCms.applyTransform(picture, _to_srgb(profile, picture.mode))
+    transform = _to_srgb(profile, picture.mode)
+    if picture.mode != "L":
+        return ImageCms.applyTransform(picture, transform)
+    ramp = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
+    colours = np.asarray(ImageCms.applyTransform(ramp, transform))[0]
+    return Image.merge("RGB", [picture.point(levels.tolist()) for levels in colours.T])
 
 
 def from_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:
@@ -78,7 +83,9 @@ def _opened(profile: bytes) -> ImageCms.ImageCmsProfile:
 @functools.lru_cache(maxsize=32)
 def _to_srgb(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform:
     srgb = ImageCms.createProfile("sRGB")
-    return ImageCms.buildTransform(_opened(profile), srgb, mode, "RGB", _INTENT, _FLAGS)
+    # Little CMS's table for greys is coarse; here it is only asked for 256 of them.
+    flags = _FLAGS | (ImageCms.Flags.NOOPTIMIZE if mode == "L" else 0)
+    return ImageCms.buildTransform(_opened(profile), srgb, mode, "RGB", _INTENT, flags)
 
 
 @functools.lru_cache(maxsize=32)

@@ -178,13 +178,14 @@ def _with_labels(labels: np.ndarray | None, mode: str, indices: Collection[int])
 
 
 def _has_grey_palette(mask: Image.Image, labels: np.ndarray) -> bool:
-    """Whether the colours that a palette mask uses are greys, or a dark and a bright one."""
+    """Whether the colours that a palette mask uses are greys, or black and a bright one."""
     _, places = np.unique(labels, return_index=True)
     colours = np.asarray(mask.convert("RGB")).reshape(-1, 3)[places].astype(int)
-    if (np.ptp(colours, axis=1) <= VARIES).all():
+    if np.ptp(colours, axis=1).max() <= VARIES:
         return True
-    bright = colours @ (0.299, 0.587, 0.114) >= EDITED
-    return len(colours) == 2 and bright.sum() == 1
+    dark, bright = colours[np.argsort(colours.sum(1))][[0, -1]]
+    luminance = bright @ (0.299, 0.587, 0.114)
+    return len(colours) == 2 and int(dark.max()) <= VARIES and bool(luminance >= EDITED)
 
 
 def _black_and_white(marked: np.ndarray) -> Image.Image:

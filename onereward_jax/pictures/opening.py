@@ -51,8 +51,8 @@ class RefusedPictureError(Exception):
 def opened(source: PictureSource, name: str = "") -> Iterator[Image.Image]:
     """The opened picture, of which only the header has been read; closed after the block.
 
-    Errors that Pillow raises inside the block, which decodes, become ValueErrors too. An opened
-    picture of the caller stays open.
+    OSErrors and ValueErrors raised inside the block get the picture's name. An opened picture of
+    the caller stays open.
 
     Args:
       source: the picture.
@@ -65,13 +65,24 @@ def opened(source: PictureSource, name: str = "") -> Iterator[Image.Image]:
     shown = shown_name(source, name)
     with contextlib.ExitStack() as stack:
         try:
-            yield _open(source, shown, stack)
+            with as_value_errors():
+                picture = _open(source, shown, stack)
+            yield picture
         except FileNotFoundError:
             raise FileNotFoundError(f"there is no file {shown}") from None
-        except RefusedPictureError:
-            raise
-        except Exception as error:  # Pillow's readers raise nearly every type on damaged files
+        except (OSError, ValueError) as error:
             raise ValueError(f"{shown} is not a readable image: {reason(error)}") from error
+
+
+@contextlib.contextmanager
+def as_value_errors() -> Iterator[None]:
+    """Turns what Pillow raises on damaged files, which is nearly every type, to ValueErrors."""
+    try:
+        yield
+    except (OSError, ValueError):
+        raise
+    except Exception as error:
+        raise ValueError(reason(error)) from error
 
 
 def decode(picture: Image.Image, at_least: tuple[int, int] | None = None) -> None:
@@ -82,13 +93,14 @@ def decode(picture: Image.Image, at_least: tuple[int, int] | None = None) -> Non
       at_least: width and height that suffice: a larger JPEG is decoded at 1/2, 1/4 or 1/8.
 
     Raises:
-      ValueError, or what Pillow raises: the file is damaged.
+      OSError, ValueError: the file is damaged.
     """
-    if picture.format == "PNG" and (file := getattr(picture, "fp", None)) is not None:
-        check_pixels(file)
-    if at_least is not None:
-        picture.draft(picture.mode, at_least)
-    picture.load()
+    with as_value_errors():
+        if picture.format == "PNG" and (file := getattr(picture, "fp", None)) is not None:
+            check_pixels(file)
+        if at_least is not None:
+            picture.draft(picture.mode, at_least)
+        picture.load()
 
 
 def stored_size(source: PictureSource, name: str = "") -> tuple[int, int]:

@@ -9,7 +9,14 @@ from PIL import Image
 
 from onereward_jax.pictures import colour_profiles
 from onereward_jax.pictures.eight_bits import cmyk_of, greys_of_wide, is_wide, rgb_of
-from onereward_jax.pictures.opening import PictureSource, decode, opened, shown_name, warn_once
+from onereward_jax.pictures.opening import (
+    PictureSource,
+    as_value_errors,
+    decode,
+    opened,
+    shown_name,
+    warn_once,
+)
 from onereward_jax.pictures.orientation import stored_orientation, upright
 
 
@@ -102,10 +109,13 @@ def read_picture(
 def frame_notes(picture: Image.Image) -> list[str]:
     """A note about a picture of several frames or pages."""
     # Photoshop's further frames are layers of the one picture.
-    if picture.format == "PSD" or not getattr(picture, "is_animated", False):
+    if picture.format == "PSD":
         return []
-    place = "the first" if picture.tell() == 0 else f"frame {picture.tell() + 1}"
-    return [f"only {place} of its {picture.n_frames} frames is read"]
+    with as_value_errors():
+        if not getattr(picture, "is_animated", False):
+            return []
+        place = "the first" if picture.tell() == 0 else f"frame {picture.tell() + 1}"
+        return [f"only {place} of its {picture.n_frames} frames is read"]
 
 
 def has_transparency(picture: Image.Image) -> bool:

@@ -7,7 +7,7 @@ floats       in [0, 1]; NaN is refused
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from PIL import Image
@@ -20,9 +20,15 @@ OVERSHOOT = 0.005
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
-def is_array(source: Any) -> bool:
-    """Whether a source is an array: of NumPy, JAX, or of another library that gives NumPy's."""
-    return hasattr(source, "__array__") and hasattr(source, "shape")
+@runtime_checkable
+class AnyArray(Protocol):
+    """An array of NumPy, of JAX, or of another library that makes NumPy's of its own."""
+
+    shape: tuple[int, ...]
+
+    def __array__(self) -> np.ndarray:
+        """The array as NumPy's."""
+        ...
 
 
 def picture_of_array(array: np.ndarray) -> Image.Image:

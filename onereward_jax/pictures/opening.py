@@ -15,17 +15,16 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from absl import logging
 from PIL import Image, UnidentifiedImageError
 
-from onereward_jax.pictures.array_pictures import is_array, picture_of_array
+from onereward_jax.pictures.array_pictures import AnyArray, picture_of_array
 from onereward_jax.pictures.orientation import header_orientation, is_turned
 from onereward_jax.pictures.png_chunks import File, check_pixels, without_bad_texts
 
 Content = bytes | bytearray | memoryview
-PictureSource = Image.Image | np.ndarray | jax.Array | Content | str | os.PathLike[str]
+PictureSource = Image.Image | AnyArray | Content | str | os.PathLike[str]
 """A path ("~" is the home folder), the content of a file, an opened picture, or an array (see
 `array_pictures`)."""
 
@@ -124,7 +123,7 @@ def picture_list(value: PictureSource | Sequence[PictureSource]) -> list[Any]:
     """
     if isinstance(value, str | os.PathLike | Image.Image | Content):
         return [value]
-    if is_array(value):
+    if isinstance(value, AnyArray):
         array = np.asarray(value)
         one = array.ndim == 2 or (array.ndim == 3 and array.shape[-1] in (1, 3, 4))
         return [array] if one else list(array)
@@ -139,7 +138,7 @@ def shown_name(source: PictureSource, name: str = "") -> str:
         return os.fspath(source)
     if isinstance(source, Image.Image):
         return getattr(source, "filename", "") or "the opened picture"
-    return "the array" if is_array(source) else "the picture in memory"
+    return "the array" if isinstance(source, AnyArray) else "the picture in memory"
 
 
 def reason(error: Exception) -> str:
@@ -172,7 +171,7 @@ def _open(source: PictureSource, shown: str, stack: contextlib.ExitStack) -> Ima
             raise OSError("it is a folder")
         file = stack.enter_context(open(path, "rb"))
         return stack.enter_context(_open_file(file, shown))
-    if is_array(source):
+    if isinstance(source, AnyArray):
         return picture_of_array(np.asarray(source))
     kind = type(source).__name__
     raise ValueError(f"a path, bytes, an opened picture or an array expected, found {kind}")

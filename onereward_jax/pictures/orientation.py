@@ -20,8 +20,8 @@ METHODS = {
 }
 """EXIF's number -> what makes the picture upright, as in `PIL.ImageOps.exif_transpose`."""
 
-EMPTY_EXIF = 20
-"""Bytes of EXIF data without an entry, with their head."""
+EMPTY_EXIF = 14
+"""Bytes of EXIF data without an entry."""
 
 BROKEN = "its EXIF data are damaged: the picture is not turned"
 
@@ -40,15 +40,18 @@ def stored_orientation(picture: Image.Image) -> tuple[int, str]:
     """(orientation, note): EXIF's number from 1 to 8, and what is wrong with it, if anything.
 
     EXIF data that cannot be read, or not be written back, count as damaged: such a picture is not
-    turned.
+    turned. TIFFs are always 1: Pillow turns them itself.
     """
+    if picture.format == "TIFF":
+        return UPRIGHT, ""
     try:
         if _png_without_late_metadata(picture):
             exif = Image.Image.getexif(picture)  # PNG's own decodes the pixels first
         else:
             exif = picture.getexif()
         found = exif.get(ExifTags.Base.Orientation, UPRIGHT)
-        if not exif and len(picture.info.get("exif", b"")) > EMPTY_EXIF:
+        content = picture.info.get("exif", b"").removeprefix(b"Exif\0\0")
+        if not exif and len(content) > EMPTY_EXIF:
             return UPRIGHT, BROKEN
         if found == UPRIGHT:
             return UPRIGHT, ""

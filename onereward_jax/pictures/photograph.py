@@ -30,7 +30,7 @@ class Photograph:
       notes: what the user should know, such as "the first of 12 frames".
       format: Pillow's name of the file's format; "" for an array.
       quantization: tables of a JPEG file, by number; None for other formats.
-      as_stored: whether every program sees `pixels` in the file: RGB in 8 bits, upright, sRGB.
+      as_stored: whether it is a JPEG file in which every program sees `pixels`: upright sRGB.
     """
 
     pixels: Image.Image
@@ -86,8 +86,7 @@ def read_photograph(
             tuple(notes),
             picture.format or "",
             getattr(picture, "quantization", None),
-            picture.mode == "RGB"
-            and orientation == 1
+            (picture.format, picture.mode, orientation) == ("JPEG", "RGB", 1)
             and (profile is None or (kept is not None and colour_profiles.is_srgb(kept))),
         )
 

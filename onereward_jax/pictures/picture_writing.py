@@ -14,7 +14,7 @@ from PIL import Image
 
 from onereward_jax.common.atomic_file import atomic_file
 from onereward_jax.pictures import colour_profiles
-from onereward_jax.pictures.opening import PLUG_INS, reason, register_plug_in
+from onereward_jax.pictures.opening import PLUG_INS, register_plug_in
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "PNG": {},
@@ -78,11 +78,13 @@ def write_picture(
       profile: ICC profile of the pixels; None: sRGB. A format without profiles gets sRGB pixels.
 
     Raises:
-      ValueError: as `check_output`, or Pillow cannot write it.
+      ValueError: as `check_output`, or another mode.
     """
     path = pathlib.Path(path).expanduser()
     check_output(path, picture.size)
     kind = _format_of(path)
+    if picture.mode not in ("RGB", "L"):
+        raise ValueError(f"{path} cannot be written: the picture has mode {picture.mode}, not RGB")
     if kind not in WITH_PROFILE:
         picture, profile = colour_profiles.to_srgb(picture, profile), None
     if picture.info:  # an old orientation or profile would be written too
@@ -90,10 +92,7 @@ def write_picture(
         picture.info = {}
     embedded = {"icc_profile": profile} if profile else {}
     with atomic_file(path) as draft:
-        try:
-            picture.save(draft, kind, **OPTIONS[kind], **embedded)
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} cannot be written: {reason(error)}") from error
+        picture.save(draft, kind, **OPTIONS[kind], **embedded)
 
 
 def _format_of(path: pathlib.Path) -> str:

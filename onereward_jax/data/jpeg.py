@@ -32,12 +32,12 @@ def is_jpeg(data: bytes) -> bool:
     return data.startswith(b"\xff\xd8\xff")
 
 
-def tables_of(photograph: Photograph | Image.Image) -> Tables | None:
+def tables_of(photograph: Photograph) -> Tables | None:
     """Quantization tables for a modified copy of a photograph; None if its file is lossless."""
     least = _tables_of_quality(LEAST_QUALITY)
     if photograph.format in ("WEBP", "AVIF", "HEIF"):  # lossy, or possibly lossy
         return least
-    found = getattr(photograph, "quantization", None)
+    found = photograph.quantization
     if not found:
         return None
     return {

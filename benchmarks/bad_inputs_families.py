@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-FAMILIES = ("weights", "configs", "pictures")
+FAMILIES = ("weights", "configs", "adapters", "pictures")
 
 
 def family(name: str) -> ModuleType:

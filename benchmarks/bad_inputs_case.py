@@ -67,7 +67,7 @@ def run_case(case: Case, folder: Path) -> Outcome:
     try:
         found = case.read(folder)
     except (ValueError, OSError, ModuleNotFoundError, SystemExit) as error:
-        words = _sentence(error)
+        words = sentence(error)
         if words is None:
             return outcome("traceback", _short_traceback(error))
         lines = len(words.splitlines())
@@ -99,7 +99,7 @@ def same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-def _sentence(error: BaseException) -> str | None:
+def sentence(error: BaseException) -> str | None:
     """What a command prints for an error; None if it shows a traceback."""
     if isinstance(error, SystemExit):  # argparse and absl have printed their sentence
         return str(error.__cause__ or error.__context__ or error.code)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-FAMILIES = ("weights", "configs", "adapters", "pictures")
+FAMILIES = ("weights", "configs", "adapters", "pictures", "rows")
 
 
 def family(name: str) -> ModuleType:

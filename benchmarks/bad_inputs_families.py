@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-FAMILIES = ("weights", "configs", "adapters", "pictures", "rows")
+FAMILIES = ("weights", "configs", "adapters", "pictures", "rows", "row_files")
 
 
 def family(name: str) -> ModuleType:

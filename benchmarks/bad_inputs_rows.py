@@ -1,46 +1,33 @@
-"""Rows of training and of `edit`: JSON lines, CSV, Parquet and tars, fuzzed by field and by byte.
+"""Rows of training and of `edit` whose fields have other values.
 
-The truth of fuzzed fields is decided here, independently of the reader: `meaning` says what a row
-means, or that it has to be refused.
+The truth is decided here, independently of the reader: `meaning` says what a row means, or that it
+has to be refused.
 """
 
 from __future__ import annotations
 
-import csv
-import functools
-import io
-import json
-import os
 import random
-import shutil
-import tarfile
 import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-from bad_inputs_case import Case, same
+from bad_inputs_case import Case, same, sentence
+from bad_inputs_row_files import COUNT, WRITERS, Row, into, prepare, read_edits, read_training, rows
 from PIL import Image
 
-from onereward_jax.data.folder_source import FolderSource
-from onereward_jax.data.metadata import RowError, refuse_rows
-from onereward_jax.inference.edit_requests import read_edit_rows
 from onereward_jax.tasks import FIXED_PROMPTS, Task
 
-SIDE, COUNT = 32, 6
+__all__ = ["cases", "prepare"]
+
 REMOVED = object()
 FIELDS = ("image", "mask", "prompt", "task", "split", "target")
-Row = dict[str, Any]
 TASKS = {
     "fill": Task.FILL, "remove": Task.REMOVAL, "removal": Task.REMOVAL,
     "extend_with_prompt": Task.EXTEND_WITH_PROMPT,
     "extend_without_prompt": Task.EXTEND_WITHOUT_PROMPT,
 }  # fmt: skip
-"""Words of the field `task`, without extend, which the prompt decides."""
-
 VALUES = (
     REMOVED, None, 3, -1, 0, 1.5, float("nan"), float("inf"), 10**400, True, False, "", " ", "x",
     [], ["0.png"], {}, {"path": "0.png"}, "0.png ", "./0.png", "../0.png", "a/../0.png", "/0.png",
@@ -50,56 +37,19 @@ VALUES = (
     "cafe\u0301", "\u202ea", "<|endoftext|>", "FILL", "fill ", "Fill", "extend", "remove",
     "removal", "outpaint", "train", "test", "TRAIN", "validation", "nan", "null", "None",
 )  # fmt: skip
-"""What is put into a field."""
-
-FILES = {
-    "empty.png": b"", "half.png": None, "small.png": None, "black.png": None,
-    "notes.txt": b"no picture",
-}  # fmt: skip
-"""Further files of the folder."""
 
 
-def prepare(root: Path) -> None:
-    """Writes the same rows in every kind of file."""
-    root = root / "rows"
-    root.mkdir()
-    for index in range(COUNT):
-        Image.fromarray(_pixels(index)).save(root / f"{index}.png")
-        mask = np.zeros((SIDE, SIDE), np.uint8)
-        mask[4 + index : 20, 6:22] = 255
-        Image.fromarray(mask).save(root / f"m{index}.png")
-    Image.fromarray(_pixels(0)).save(root / "caf\u00e9.png")
-    Image.fromarray(np.zeros((SIDE, SIDE), np.uint8)).save(root / "black.png")
-    Image.fromarray(_pixels(1)[:8]).save(root / "small.png")
-    (root / "half.png").write_bytes((root / "0.png").read_bytes()[:300])
-    for name in ("empty.png", "notes.txt"):
-        (root / name).write_bytes(FILES[name])
-    (root / "folder").mkdir()
-
-
-def _pixels(index: int) -> np.ndarray:
-    return np.random.default_rng(index).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
-
-
-def rows() -> list[Row]:
-    """The intact rows."""
-    found = []
-    for index in range(COUNT):
-        row = {
-            "image": f"{index}.png",
-            "mask": f"m{index}.png",
-            "prompt": f"a thing, number {index}",
-            "task": "fill",
-            "split": "test" if index % 3 == 0 else "train",
-        }
-        found.append(row | ({"target": f"{index}.png"} if index == 1 else {}))
-    return found
+def cases(root: Path, rng: random.Random) -> Iterator[Case]:
+    """All kinds of files."""
+    for kind, write in WRITERS.items():
+        yield from _of_fields(kind, write, root / "rows", rng)
 
 
 def _files() -> dict[str, str]:
     """Name of a picture that can be an image -> the file."""
     names = {f"{index}.png": f"{index}.png" for index in range(COUNT)}
     names |= {f"./{index}.png": f"{index}.png" for index in range(COUNT)}
+    names["black.png"] = "black.png"
     return names | {
         unicodedata.normalize(form, "caf\u00e9.png"): "0.png" for form in ("NFC", "NFD")
     }
@@ -107,16 +57,11 @@ def _files() -> dict[str, str]:
 
 def meaning(row: Row, folder: Path) -> tuple | None:
     """(image, mask, prompt, task, whether it has a target, split); None: refuse it."""
-    fields = {
-        name: value
-        for name, value in row.items()
-        if value is not None
-        and value == value
-        and not (isinstance(value, str) and not value.strip())
-    }
-    if any(not isinstance(value, str) for value in fields.values()):
+    if row.keys() - set(FIELDS):
         return None
-    if fields.keys() - set(FIELDS):
+    is_given = lambda value: value.strip() if isinstance(value, str) else value == value
+    fields = {name: one for name, one in row.items() if one is not None and is_given(one)}
+    if any(not isinstance(value, str) for value in fields.values()):
         return None
     if any("\ud800" <= letter <= "\udfff" for value in fields.values() for letter in value):
         return None
@@ -124,147 +69,21 @@ def meaning(row: Row, folder: Path) -> tuple | None:
     target = fields.get("target")
     if image is None or (target is not None and target not in _files()):
         return None
-    if mask not in {f"m{index}.png" for index in range(COUNT)}:
+    masks = {f"m{index}.png" for index in range(COUNT)}
+    if mask not in masks and _files().get(mask, "black.png") == "black.png":
         return None
     prompt = fields.get("prompt", "")
     name = fields.get("task", "fill")
     if name == "extend":
         task = Task.EXTEND_WITH_PROMPT if prompt else Task.EXTEND_WITHOUT_PROMPT
     else:
-        task = TASKS.get(name)
+        task = TASKS.get(name.strip().lower())
     prompt = prompt or FIXED_PROMPTS.get(task)
     if task is None or prompt is None or fields.get("split") not in ("train", "test", None):
         return None
-    return (
-        np.asarray(Image.open(folder / image)), np.asarray(Image.open(folder / mask)), prompt,
-        task, target is not None, fields.get("split"),
-    )  # fmt: skip
-
-
-def read_training(path: Path) -> list[tuple]:
-    """The rows as training has them, in the form of `meaning`."""
-    source = FolderSource(path, SIDE)
-    source.refuse({})
-    found, errors = [], {}
-    for place, row in enumerate(source.rows):
-        try:
-            one = source.example(place)
-        except RowError as error:
-            errors[place] = error
-            continue
-        found.append((one.image, one.mask, one.prompt, one.task, one.has_target, row.split))
-    source.refuse(errors)
-    return found
-
-
-def read_edits(path: Path) -> list[tuple]:
-    """The rows as the command `edit` has them; without targets and splits."""
-    edits, errors = read_edit_rows(path)
-    refuse_rows(path, errors)
-    found = []
-    for one in edits:
-        request = one.open()
-        pixels = (np.asarray(request.image), np.asarray(request.mask))
-        found.append((*pixels, request.prompt, request.task, False, None))
-    return found
-
-
-def cases(root: Path, rng: random.Random) -> Iterator[Case]:
-    """All kinds of files."""
-    folder = root / "rows"
-    for kind, write in WRITERS.items():
-        yield from _of_fields(kind, write, folder, rng)
-        yield from _of_bytes(kind, write, folder, rng)
-    yield from _of_encodings(folder)
-    yield from _of_tables(folder)
-    yield from _of_tars(folder)
-
-
-def _into(folder: Path, source: Path) -> None:
-    """Links the pictures into an empty folder."""
-    for path in source.iterdir():
-        os.symlink(path, folder / path.name)
-
-
-def _cell(value: Any) -> Any:
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def write_json_lines(folder: Path, found: list[Row]) -> Path:
-    """metadata.jsonl in the folder."""
-    text = "".join(json.dumps(row, ensure_ascii=True) + "\n" for row in found)
-    (folder / "metadata.jsonl").write_text(text)
-    return folder
-
-
-def write_csv(folder: Path, found: list[Row]) -> Path:
-    """metadata.csv in the folder."""
-    buffer = io.StringIO()
-    columns = list(dict.fromkeys(name for row in found for name in row))
-    writer = csv.writer(buffer)
-    writer.writerow(columns)
-    for row in found:
-        writer.writerow(["" if row.get(c) is None else _cell(row[c]) for c in columns])
-    (folder / "metadata.csv").write_bytes(buffer.getvalue().encode("utf-8", "surrogatepass"))
-    return folder
-
-
-def write_parquet(folder: Path, found: list[Row]) -> Path:
-    """metadata.parquet in the folder, with paths."""
-    columns = list(dict.fromkeys(name for row in found for name in row))
-    table = pa.table({c: pa.array([row.get(c) for row in found], pa.string()) for c in columns})
-    pq.write_table(table, folder / "metadata.parquet")
-    return folder
-
-
-def write_embedded(folder: Path, found: list[Row]) -> Path:
-    """A Parquet file with the pictures in it, elsewhere."""
-    inside = folder / "x"
-    inside.mkdir()
-    columns = list(dict.fromkeys(name for row in found for name in row))
-    arrays = {}
-    for column in columns:
-        values = [row.get(column) for row in found]
-        if column in ("image", "mask", "target"):
-            values = [v and {"bytes": (folder / v).read_bytes(), "path": v} for v in values]
-            arrays[column] = pa.array(
-                values, pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-            )
-        else:
-            arrays[column] = pa.array(values, pa.string())
-    pq.write_table(pa.table(arrays), inside / "train.parquet")
-    return inside
-
-
-def write_tar(folder: Path, found: list[Row]) -> Path:
-    """A webdataset shard, elsewhere."""
-    inside = folder / "x"
-    inside.mkdir()
-    with tarfile.open(inside / "shard-0.tar", "w") as tar:
-        for number, row in enumerate(found):
-            texts = {name: row[name] for name in ("prompt", "task", "split") if name in row}
-            _add(tar, f"{number:04d}.json", json.dumps(texts).encode())
-            for field, suffix in (("image", "png"), ("mask", "mask.png"), ("target", "target.png")):
-                if row.get(field):
-                    _add(tar, f"{number:04d}.{suffix}", (folder / row[field]).read_bytes())
-    return inside
-
-
-def _add(tar: tarfile.TarFile, name: str, content: bytes, **fields: Any) -> None:
-    member = tarfile.TarInfo(name)
-    member.size = len(content)
-    for field, value in fields.items():
-        setattr(member, field, value)
-    tar.addfile(member, io.BytesIO(content))
-
-
-WRITERS: dict[str, Callable[[Path, list[Row]], Path]] = {
-    "JSON lines": write_json_lines,
-    "CSV": write_csv,
-    "Parquet": write_parquet,
-    "Parquet with pictures": write_embedded,
-    "tar": write_tar,
-}
+    pixels = np.asarray(Image.open(folder / image).convert("RGB"))
+    white = np.asarray(Image.open(folder / mask)) if mask in masks else None
+    return pixels, white, prompt, task, target is not None, fields.get("split")
 
 
 def _of_fields(
@@ -292,44 +111,42 @@ def _of_fields(
     for number in range(40):  # several at once
         found = rows()
         for row in rng.sample(found, 3):
-            value = rng.choice(
-                [one for one in VALUES if isinstance(one, str) and one.isprintable()]
-            )
-            row[rng.choice(fields)] = value
+            texts = [one for one in VALUES if isinstance(one, str) and one.isprintable()]
+            row[rng.choice(fields)] = rng.choice(texts)
         yield _row_case(f"{kind}, fields", f"several, {number}", write, source, found)
 
 
 def _row_case(
     kind: str, name: str, write: Callable[[Path, list[Row]], Path], source: Path, found: list[Row]
 ) -> Case:
-    def read(folder: Path) -> Any:
-        _into(folder, source)
-        path = write(folder, found)
-        training = _attempt(read_training, path)
-        return {"training": training, "edit": _attempt(read_edits, path)}
+    # In other files than JSON lines, columns that mean nothing are for other programs.
+    known = [_without_others(row) if "JSON" not in kind else row for row in found]
+    means = [meaning(row, source) for row in known]
+    for_edit = [meaning(_for_edit(row), source) for row in known]
+
+    def read(folder: Path) -> dict[str, Any]:
+        """The rows of training and of `edit`, as far as they are read."""
+        into(folder, source)
+        path, result, refused = write(folder, found), {}, None
+        for what, reader in (("training", read_training), ("edit", read_edits)):
+            try:
+                result[what] = reader(path)
+            except (ValueError, OSError) as error:
+                refused = refused or error
+                if sentence(error) is None:
+                    raise
+        if refused and not result:
+            raise refused
+        return result
 
     def right(result: dict[str, Any]) -> bool:
-        # Columns that mean nothing are for other programs.
-        known = [_without_others(row) if "JSON" not in kind else row for row in found]
-        means = [meaning(row, source) for row in known]
-        training, edits = result["training"], result["edit"]
-        if isinstance(training, str) and isinstance(edits, str):
-            # Refused by both: a path that could be found, an odd word. Intact rows are read.
-            return None in means or any(_is_odd(row) for row in found)
-        if None in means:  # `edit` does not read targets and splits
-            least = [meaning(_for_edit(row), source) for row in known]
-            return isinstance(training, str) and (
-                isinstance(edits, str) or (None not in least and _agree(edits, least))
-            )
-        for seen, what in (
-            (training, means),
-            (edits, [m and (*m[:4], False, None) for m in means]),
-        ):
-            if not isinstance(seen, str) and not _agree(seen, what):
-                return False
-        return True
+        wanted = {"training": means, "edit": for_edit}
+        return all(
+            None not in wanted[what] and _agree(result[what], wanted[what]) for what in result
+        )
 
-    return Case(f"rows: {kind}", name, read, lambda: right)
+    good = None not in means and not any(_is_odd(row) for row in found)
+    return Case(f"rows: {kind}", name, read, lambda: right, good)
 
 
 def _without_others(row: Row) -> Row:
@@ -354,210 +171,11 @@ def _agree(found: list[tuple], means: list[tuple]) -> bool:
     if len(found) != len(means):
         return False
     for one, other in zip(found, means):
-        # A split may be drawn, and a prompt cut at its ends.
-        if not same(one[:2], other[:2]) or one[2].strip() != other[2].strip():
+        # A photograph as a mask marks something; a split may be drawn, and a prompt be stripped.
+        if not same(one[0], other[0]) or (other[1] is not None and not same(one[1], other[1])):
+            return False
+        if one[2].strip() != other[2].strip():
             return False
         if one[3:5] != other[3:5] or (other[5] and one[5] != other[5]):
             return False
     return True
-
-
-def _attempt(read: Callable[[Path], Any], path: Path) -> Any:
-    """The rows, or the sentence that refuses them."""
-    from bad_inputs_case import LONGEST, sentence
-
-    try:
-        return read(path)
-    except (ValueError, OSError) as error:
-        words = sentence(error)
-        if words is None or len(words.splitlines()) > LONGEST or not words.strip():
-            raise
-        return words
-
-
-def _of_bytes(
-    kind: str, write: Callable[[Path, list[Row]], Path], source: Path, rng: random.Random
-) -> Iterator[Case]:
-    """Files that are cut, or have other bytes: rows that are read are known pictures."""
-    known = {np.asarray(_pixels(index)).tobytes() for index in range(COUNT)}
-
-    def right(result: list[tuple]) -> bool:
-        return all(one[0].tobytes() in known and one[2].strip() for one in result)
-
-    def case(name: str, change: Callable[[bytes], bytes], truth: Any = right) -> Case:
-        def read(folder: Path) -> Any:
-            _into(folder, source)
-            path = write(folder, rows())
-            file = next(p for p in path.iterdir() if not p.is_symlink() and p.is_file())
-            file.write_bytes(change(file.read_bytes()))
-            return read_training(path)
-
-        return Case(f"rows: {kind}, bytes", name, read, lambda: truth)
-
-    yield case("intact", lambda data: data, lambda found: len(found) == COUNT)
-    yield case("empty", lambda data: b"", lambda found: False)
-    yield case("zeros", lambda data: bytes(len(data)), lambda found: False)
-    for number in range(25):
-        part = rng.random()
-        yield case(f"cut {number}", lambda data, part=part: data[: int(part * len(data))])
-    for number in range(60):
-        part, value = rng.random(), rng.randrange(256)
-        # A picture in the file may have other bits; it has a checksum, or other pixels.
-        truth = right if kind in ("JSON lines", "CSV", "Parquet") else lambda found: True
-        yield case(
-            f"byte {number}",
-            lambda data, part=part, value=value: (
-                data[: (p := int(part * len(data)))] + bytes([value]) + data[p + 1 :]
-            ),
-            truth,
-        )  # fmt: skip
-
-
-def _of_encodings(source: Path) -> Iterator[Case]:
-    """Encodings and line ends, of JSON lines and CSV."""
-
-    def case(name: str, file: str, change: Callable[[bytes], bytes], good: bool = False) -> Case:
-        def read(folder: Path) -> Any:
-            _into(folder, source)
-            write = write_csv if file.endswith("csv") else write_json_lines
-            write(folder, rows())
-            (folder / file).write_bytes(change((folder / file).read_bytes()))
-            return read_training(folder)
-
-        truth = functools.cache(lambda: [meaning(row, source) for row in rows()])
-        return Case("rows: encodings", f"{file}, {name}", read, truth, good)
-
-    for file in ("metadata.jsonl", "metadata.csv"):
-        yield case("byte order mark", file, lambda data: b"\xef\xbb\xbf" + data, True)
-        yield case("CRLF", file, lambda d: d.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n"), True)
-        yield case("blank lines", file, lambda data: data.replace(b"\n", b"\n\n"), True)
-        yield case("no last line feed", file, lambda data: data.rstrip(), True)
-        for encoding in ("utf-16", "utf-16-le", "utf-32", "utf-7"):
-            yield case(encoding, file, lambda d, e=encoding: d.decode().encode(e))
-        yield case("latin-1", file, lambda d: d.replace(b"thing", b"th\xefng"))
-        yield case(
-            "carriage returns", file, lambda d: d.replace(b"\r\n", b"\n").replace(b"\n", b"\r")
-        )
-        yield case("gzip magic", file, lambda d: b"\x1f\x8b" + d)
-    for odd in ("\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\x1e"):
-        found = rows()
-        found[2]["prompt"] = f"a red{odd}apple"
-        for raw in (True, False):
-            if raw and odd < " ":
-                continue
-            text = "".join(json.dumps(row, ensure_ascii=not raw) + "\n" for row in found)
-
-            def read(folder: Path, text: str = text) -> Any:
-                _into(folder, source)
-                (folder / "metadata.jsonl").write_text(text, encoding="utf-8", newline="")
-                return read_training(folder)
-
-            truth = lambda found=found: [meaning(row, source) for row in found]
-            name = f"U+{ord(odd):04X}, {'raw' if raw else 'escaped'}"
-            yield Case("rows: encodings", name, read, truth, odd in "\u2028\u2029\x85")
-
-
-def _of_tables(source: Path) -> Iterator[Case]:
-    """CSV with odd cells, Parquet with odd columns."""
-    head = "image,mask,prompt,task,split\n"
-    line = "0.png,m0.png,a cup,fill,train\n1.png,m1.png,a tree,fill,test\n"
-    texts = {
-        "a cell more": head + line + "2.png,m2.png,a, b,fill,test\n",
-        "a cell less": head + line + "2.png,m2.png\n",
-        "an open quote": head + line + '2.png,m2.png,"a dog,fill,test\n',
-        "a quote inside": head + line + '2.png,m2.png,a "big" dog,fill,test\n',
-        "a column twice": "image,image,mask,prompt\n0.png,1.png,m0.png,a cup\n",
-        "two spellings": "image,file_name,mask,prompt\n0.png,1.png,m0.png,a cup\n",
-        "no columns": line,
-        "names only": head,
-        "NUL": head + line + "2.png,m2.png,a\0dog,fill,test\n",
-        "a long cell": head + line + f"2.png,m2.png,{'x' * (1 << 21)},fill,test\n",
-        "ten thousand columns": ",".join(f"c{n}" for n in range(10_000)) + "\n",
-        "a formula": head + line + "=HYPERLINK(1),m2.png,a dog,fill,test\n",
-        "misspelt": "imgae,mask,prompt,split\n0.png,m0.png,a cup,train\n",
-        "spaces for commas": "image mask prompt\n0.png m0.png cup\n",
-    }
-    for name, text in texts.items():
-
-        def read(folder: Path, text: str = text) -> Any:
-            _into(folder, source)
-            (folder / "metadata.csv").write_text(text)
-            return read_training(folder)
-
-        anything = lambda: lambda found: len(found) == 3
-        truth = anything if name in ("a quote inside", "a long cell", "NUL") else None
-        yield Case("rows: tables", f"CSV, {name}", read, truth)
-    masks = pa.array(["m0.png", "m1.png"])
-    columns: dict[str, Any] = {
-        "numbers as images": {"image": pa.array([1, 2]), "mask": masks},
-        "lists": {"image": pa.array([["0.png"], ["1.png"]]), "mask": masks},
-        "bytes that are no picture": {"image": pa.array([b"x", b"y"]), "mask": masks},
-        "null bytes": {"image": pa.array([None, None], pa.binary()), "mask": pa.array([None] * 2)},
-        "no rows": {"image": pa.array([], pa.string()), "mask": pa.array([], pa.string())},
-        "dates": {"image": pa.array([0, 1], pa.timestamp("s")), "mask": masks},
-        "a dictionary": {
-            "image": pa.array(["0.png", "x.png"]).dictionary_encode(), "mask": masks,
-        },
-        "booleans as prompts": {
-            "image": pa.array(["0.png", "1.png"]), "mask": pa.array(["m0.png", "m1.png"]),
-            "prompt": pa.array([True, False]),
-        },
-        "nothing": {"x": pa.array([1, 2])},
-    }  # fmt: skip
-    for name, arrays in columns.items():
-
-        def read_table(folder: Path, arrays: dict[str, Any] = arrays) -> Any:
-            _into(folder, source)
-            pq.write_table(pa.table(arrays), folder / "metadata.parquet")
-            return read_training(folder)
-
-        yield Case("rows: tables", f"Parquet, {name}", read_table)
-
-
-def _of_tars(source: Path) -> Iterator[Case]:
-    """Tars with odd members."""
-    image, mask = (source / "0.png").read_bytes(), (source / "m0.png").read_bytes()
-    text = json.dumps({"prompt": "a cup"}).encode()
-    good = [("a.png", image, {}), ("a.mask.png", mask, {}), ("a.json", text, {})]
-    second = [(name.replace("a.", "b."), *rest) for name, *rest in good]
-    second[0] = ("b.png", (source / "1.png").read_bytes(), {})
-    odd: dict[str, list[tuple[str, bytes, dict[str, Any]]]] = {
-        "no mask": [good[0], good[2]],
-        "no image": good[1:],
-        "two images": [*good, ("a.jpg", image, {})],
-        "the same twice": [*good, good[0]],
-        "json a list": [*good[:2], ("a.json", b"[]", {})],
-        "json broken": [*good[:2], ("a.json", b"{", {})],
-        "json nested": [*good[:2], ("a.json", b'{"a":' * 100_000, {})],
-        "json not UTF-8": [*good[:2], ("a.json", b'{"prompt": "\xff"}', {})],
-        "two prompts": [*good, ("a.txt", b"a dog", {})],
-        "a picture that is none": [("a.png", b"x", {}), *good[1:]],
-        "a mask of another size": [good[0], ("a.mask.png", (source / "small.png").read_bytes(), {}),
-                                   good[2]],
-        "links": [("a.png", b"", {"type": tarfile.SYMTYPE, "linkname": "/etc/passwd"}), *good[1:]],
-        "nothing": [],
-        "folders only": [("a", b"", {"type": tarfile.DIRTYPE})],
-    }  # fmt: skip
-    outside = [("../a.png", image, {}), ("/a.mask.png", mask, {}), ("../a.json", text, {})]
-    odd["names that lead out"] = outside
-    for name, members in odd.items():
-
-        def read(folder: Path, members: list = members) -> Any:
-            with tarfile.open(folder / "x.tar", "w") as tar:
-                for member, content, fields in [*members, *second]:
-                    _add(tar, member, content, **fields)
-            return read_training(folder)
-
-        # Only the other sample is there; a split then has no row.
-        yield Case("rows: tars", name, read)
-    for suffix in ("gz", "bz2", "xz"):
-
-        def read_compressed(folder: Path, suffix: str = suffix) -> Any:
-            _into(folder, source)
-            inside = write_tar(folder, rows())
-            with tarfile.open(folder / f"y.tar.{suffix}", f"w:{suffix}") as tar:
-                tar.add(inside / "shard-0.tar", "shard-0.tar")
-            shutil.copy(folder / f"y.tar.{suffix}", inside / "shard-0.tar")
-            return read_training(inside)
-
-        yield Case("rows: tars", f"compressed, {suffix}", read_compressed)

@@ -202,10 +202,9 @@ def named(kind: type, field: str, value: Any, prompt: str = "") -> Any:
       prompt: prompt of the edit, for the task "extend".
     """
     try:
-        found = text(field, value)
-        return task_named(found, prompt) if kind is Task else dimension_named(found)
-    except RowError:
-        raise
+        if not isinstance(value, str):
+            raise ValueError
+        return task_named(value, prompt) if kind is Task else dimension_named(value)
     except ValueError:
         raise RowError(f"{field} {value!r} is unknown; there are {', '.join(kind)}") from None
 

@@ -23,7 +23,7 @@ Cells = dict[str, str | None]
 
 
 def csv_rows(path: pathlib.Path) -> Iterator[tuple[int, Cells | RowError]]:
-    """(number of its first line, cells) of each row, on demand; blank lines are skipped.
+    """(number of its last line, cells) of each row, on demand; blank lines are skipped.
 
     Columns without a name, such as the index that pandas writes, are left out.
 
@@ -53,14 +53,15 @@ def _rows(
     reader: Iterator[list[str]], columns: list[str]
 ) -> Iterator[tuple[int, Cells | RowError]]:
     while True:
-        number = reader.line_num + 1
+        first = reader.line_num + 1
         try:
             cells = next(reader, None)
         except csv.Error as error:
-            yield number, RowError(_reason(error))
+            yield first, RowError(_reason(error))
             continue
         if cells is None:
             return
+        number = reader.line_num
         if not cells:
             continue
         if len(cells) != len(columns):

@@ -1,7 +1,8 @@
 """Rows of Parquet files, whose pictures are paths or in the file itself.
 
 Pictures in the file are structs of `bytes` and `path`, as the library `datasets` writes them, or
-plain binary cells. They are read in small windows of rows, on demand. Only `pyarrow` reads (extra
+plain binary cells. They are read in small windows of rows, on demand: files are mapped into
+memory, of which a page (some hundred rows) is decompressed at a time. Only `pyarrow` reads (extra
 `people`): nothing is unpickled.
 """
 
@@ -20,14 +21,11 @@ import pyarrow.parquet as pq
 
 from onereward_jax.data.example import RowError
 
-WINDOW = 16
+WINDOW = 8
 """Rows that are read together."""
 
-WINDOWS, CURSORS = 12, 6
+WINDOWS, CURSORS = 16, 6
 """Windows kept in memory, and columns that are open at the same time."""
-
-BUFFER = 1 << 20
-"""Bytes that are read of a column at a time. Without a buffer whole row groups would be read."""
 
 
 Window = list[bytes | None]
@@ -67,7 +65,7 @@ def parquet_rows(
       ValueError: it is not a Parquet file, or damaged.
     """
     try:
-        with pq.ParquetFile(path, buffer_size=BUFFER) as file:
+        with pq.ParquetFile(path, memory_map=True, pre_buffer=False) as file:
             yield from _rows(path, file, known)
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, FileNotFoundError):
@@ -174,7 +172,7 @@ class _Cursor:
     """
 
     def __init__(self, path: pathlib.Path, column: str) -> None:
-        self._file = pq.ParquetFile(path, buffer_size=BUFFER)
+        self._file = pq.ParquetFile(path, memory_map=True, pre_buffer=False)
         self._column = column
         self._ends = list(
             itertools.accumulate(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 from ml_collections import FrozenConfigDict
@@ -32,7 +34,7 @@ def check(context: StageContext) -> None:
 
     Raises:
       FileNotFoundError: there is no folder or no metadata.
-      ValueError: a field of `config.data` is invalid, or rows are (all are listed).
+      ValueError: a field of `config.data` is invalid, or rows or prompts are (all are listed).
     """
     data = context.config.data
     maker_of_it = made_by(context.config, "data.path")
@@ -43,6 +45,7 @@ def check(context: StageContext) -> None:
         )
     if data.source == "tfds":
         check_data_set(data_folder(context))
+        _prompt_checks().check_prompts_of_data(context)
         return
     try:
         sizes = bucket_sizes(data.image_size, tuple(data.aspect_ratios))
@@ -55,6 +58,7 @@ def check(context: StageContext) -> None:
         if data.small_pictures == "refuse":
             refuse_rows(title, small_rows(rows, sizes))
         check_splits(title, rows)
+        _prompt_checks().check_prompts_of_data(context)
     else:
         check_plugin(context.config, "data.source")
         _own_source(context.config)
@@ -64,7 +68,8 @@ def run(context: StageContext) -> Results:
     """Writes the data set, unless the source is a TFDS data set; returns the number of triplets.
 
     Raises:
-      ValueError: as `check`; or images of a folder are bad (all are listed).
+      ValueError: as `check`; or images of a folder, or prompts of a source of one's own, are bad
+        (all are listed).
     """
     data = context.config.data
     if data.source == "folder":
@@ -80,6 +85,7 @@ def run(context: StageContext) -> Results:
             announce(f"data: {note}")
     elif data.source != "tfds":
         _write(context, _own_source(context.config))
+    _prompt_checks().check_prompts_of_data(context, written=True)
     triplets = {split: open_triplets(context, split) for split in SPLITS}
     for split, found in triplets.items():
         if found.scanned:
@@ -87,6 +93,11 @@ def run(context: StageContext) -> Results:
     for line in describe(triplets):
         announce(f"data: {line}")
     return {split: len(found) for split, found in triplets.items()}
+
+
+def _prompt_checks() -> ModuleType:
+    """Imported late: it reads the rows by functions of this module."""
+    return importlib.import_module("onereward_jax.stages.prompt_checks")
 
 
 def describe(triplets: Mapping[str, Triplets]) -> list[str]:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import pathlib
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 
 from onereward_jax.annotation.comparisons import LINES
 from onereward_jax.chain.base_models import made_by
 from onereward_jax.chain.stage import StageContext
 from onereward_jax.common.listing import listed
+from onereward_jax.convert.hub import PACKAGE
 from onereward_jax.convert.tokenizers import load_tokenizer
 from onereward_jax.data.triplets import Triplets
 from onereward_jax.parallel.progress import announce
@@ -24,6 +25,7 @@ from onereward_jax.reward.judge_loader import judge_template
 from onereward_jax.stages.data import data_files, data_folder, folder_rows, open_triplets
 from onereward_jax.stages.imported_folders import imported_folders
 from onereward_jax.stages.imported_pairs import imported_comparisons
+from onereward_jax.stages.make_reward import needs_judge
 from onereward_jax.stages.reward_settings import query_options, query_template
 from onereward_jax.tasks import DIMENSIONS, TASKS, Dimension, Task
 
@@ -44,15 +46,7 @@ def check_prompts(context: StageContext, *, made: bool = False) -> None:
     config = context.config
     if made_by(config, "models.judge"):  # its tokenizer does not exist yet
         return
-    if "reward" in config.stages:
-        folder = context.base_model("judge")
-        template = query_template(config) or judge_template(folder)
-    else:  # trained by an earlier run
-        folder = context.output("reward") / "judge"
-        template = judge_template(folder)
-    queries = QueryTokenizer(
-        load_tokenizer(find_judge(folder).model), 1, template=template, **query_options(config)
-    )
+    queries = _queries(context)
     if "reward" in config.stages:
         for name, comparisons in imported_comparisons(config).items():
             rows = ((one.id, one.task, one.prompt) for one in comparisons)
@@ -67,6 +61,31 @@ def check_prompts(context: StageContext, *, made: bool = False) -> None:
         folder = data_folder(context)
         triplets = {split: open_triplets(context, split) for split in ("train", "test")}
         refuse_unfit(queries, prompts_of(triplets), folder)
+
+
+def check_prompts_of_data(context: StageContext, *, written: bool = False) -> None:
+    """`check_prompts` for the stage `data`: before anything costly, also if it runs alone.
+
+    Does nothing if no stage of the config asks a judge, or if the judge is not on this host yet.
+
+    Args:
+      context: of the stage.
+      written: its triplets are written; those of a source of one's own are only known then.
+    """
+    config = context.config
+    if "reward" in config.stages:
+        named = pathlib.Path(config.models.judge or "none").expanduser()
+        known = named.is_dir() or (PACKAGE / named).is_dir()
+    else:
+        asks = "rl" in config.stages and needs_judge(config)
+        known = asks and (context.output("reward") / "judge").is_dir()
+    if not known:
+        return
+    if not written:
+        check_prompts(context)
+    elif config.data.source not in ("folder", "tfds"):
+        triplets = {split: open_triplets(context, split) for split in ("train", "test")}
+        refuse_unfit(_queries(context), prompts_of(triplets), context.output("data"))
 
 
 def settle_prompts(context: StageContext, queries: QueryTokenizer, rows: Iterable[Named]) -> None:
@@ -86,7 +105,20 @@ def settle_prompts(context: StageContext, queries: QueryTokenizer, rows: Iterabl
         )
 
 
-def refuse_unfit(queries: QueryTokenizer, rows: Iterable[Named], where: str | Path) -> None:
+def _queries(context: StageContext) -> QueryTokenizer:
+    """The questions of the run's judge, whatever the size of pictures."""
+    config = context.config
+    if "reward" in config.stages:
+        folder = context.base_model("judge")
+        template = query_template(config) or judge_template(folder)
+    else:  # trained by an earlier run
+        folder = context.output("reward") / "judge"
+        template = judge_template(folder)
+    tokenizer = load_tokenizer(find_judge(folder).model)
+    return QueryTokenizer(tokenizer, 1, template=template, **query_options(config))
+
+
+def refuse_unfit(queries: QueryTokenizer, rows: Iterable[Named], where: str | pathlib.Path) -> None:
     """Checks that all prompts can be quoted, unless they are truncated.
 
     Raises:

@@ -1,196 +1,254 @@
-"""Adapters of kohya's and XLabs' trainers mean what diffusers takes them for."""
+"""One adapter in the spellings of all common trainers means the same; diffusers agrees."""
 
-import jax
-import jax.numpy as jnp
+import re
+
 import numpy as np
 import pytest
 import test_flux
 import torch
-from diffusers import FluxTransformer2DModel
-from diffusers.loaders.lora_conversion_utils import (
-    _convert_kohya_flux_lora_to_diffusers,
-    _convert_xlabs_flux_lora_to_diffusers,
-)
+from diffusers import FluxFillPipeline, FluxTransformer2DModel
 from safetensors.numpy import save_file
 
-from onereward_jax.convert import FLUX, load_adapter
-from onereward_jax.convert.lora_dialects import diffusers_names
-from onereward_jax.models.flux import FluxConfig
+from onereward_jax.convert import FLUX
+from onereward_jax.convert.lora_files import read_updates
 
-CONFIG = FluxConfig.from_dict(test_flux.SMALL)
-RANK = 3
-
-
-@pytest.fixture(scope="module")
-def abstract():
-    inputs = jax.tree.map(jnp.asarray, test_flux.make_inputs(CONFIG))
-    return test_flux.abstract_params(CONFIG, inputs)
-
-
-def adapter_of(layers, names, rng):
-    """Random factors of {layer: (inputs, outputs)}; `names` spells A, B and the scale."""
-    down, up, alpha = names
-    tensors = {}
-    for layer, (inputs, outputs) in layers.items():
-        tensors[f"{layer}.{down}"] = rng.normal(size=(RANK, inputs)).astype(np.float32)
-        tensors[f"{layer}.{up}"] = rng.normal(size=(outputs, RANK)).astype(np.float32)
-        if alpha:
-            tensors[f"{layer}.{alpha}"] = np.array(rng.uniform(1, 5), np.float32)
-    return tensors
-
-
-def kohya(width, doubles, singles):
-    """{layer: (inputs, outputs)} of these blocks, and kohya's spelling."""
-    mlp = 4 * width
-    double = {
-        "mod_lin": (width, 6 * width),
-        "attn_qkv": (width, 3 * width),
-        "attn_proj": (width, width),
-        "mlp_0": (width, mlp),
-        "mlp_2": (mlp, width),
-    }
-    single = {
-        "modulation_lin": (width, 3 * width),
-        "linear1": (width, 3 * width + mlp),
-        "linear2": (width + mlp, width),
-    }
-    layers = {
-        f"lora_unet_double_blocks_{block}_{stream}_{layer}": shape
-        for block in doubles
-        for stream in ("img", "txt")
-        for layer, shape in double.items()
-    } | {
-        f"lora_unet_single_blocks_{block}_{layer}": shape
-        for block in singles
-        for layer, shape in single.items()
-    }
-    return layers, ("lora_down.weight", "lora_up.weight", "alpha")
+RANK, LATENTS = 3, test_flux.SMALL["out_channels"]
+BFL = {  # the original release's layers, spelt out independently of the package
+    "x_embedder": "img_in",
+    "context_embedder": "txt_in",
+    "time_text_embed.timestep_embedder.linear_": "time_in.",
+    "time_text_embed.text_embedder.linear_": "vector_in.",
+    "time_text_embed.guidance_embedder.linear_": "guidance_in.",
+    "norm_out.linear": "final_layer.adaLN_modulation.1",
+    "proj_out": "final_layer.linear",
+}
+BLOCK = {
+    "norm1.linear": "img_mod.lin",
+    "norm1_context.linear": "txt_mod.lin",
+    "attn.to_out.0": "img_attn.proj",
+    "attn.to_add_out": "txt_attn.proj",
+    "ff.net.0.proj": "img_mlp.0",
+    "ff.net.2": "img_mlp.2",
+    "ff_context.net.0.proj": "txt_mlp.0",
+    "ff_context.net.2": "txt_mlp.2",
+    "norm.linear": "modulation.lin",
+    "proj_out": "linear2",
+}
+FUSED = {
+    "img_attn.qkv": ("attn.to_q", "attn.to_k", "attn.to_v"),
+    "txt_attn.qkv": ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
+    "linear1": ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp"),
+}
 
 
-def xlabs():
-    width = CONFIG.inner_dim
-    shapes = {"qkv_lora": (width, 3 * width), "proj_lora": (width, width)}
-    layers = {
-        f"double_blocks.{block}.processor.{layer}{stream}": shape
-        for block in range(CONFIG.num_layers)
-        for stream in (1, 2)
-        for layer, shape in shapes.items()
-    }
-    # With the output layer of a single block goes its MLP, which XLabs leaves out: no proj_lora.
-    layers |= {
-        f"single_blocks.{block}.processor.qkv_lora": shapes["qkv_lora"]
-        for block in range(CONFIG.num_single_layers)
-    }
-    return layers, ("down.weight", "up.weight", None)
-
-
-def applied(tensors, down, up, inputs):
-    """Each module's update of some inputs: scale B A x."""
-    result = {}
-    for key, a in tensors.items():
-        if key.endswith(down):
-            module = key.removesuffix(down)
-            scale = float(tensors.get(f"{module}alpha", RANK)) / RANK
-            x = inputs[: a.shape[1]]
-            result[module.removeprefix("transformer.")] = scale * (tensors[module + up] @ (a @ x))
-    return result
-
-
-def assert_close(found, expected):
-    assert found.keys() == expected.keys()
-    for module, update in expected.items():
-        np.testing.assert_allclose(found[module], update, rtol=1e-4, atol=1e-3)
-
-
-def test_layers_of_kohya_are_updated_as_in_diffusers():
-    """At the size of FLUX.1, which diffusers' converter takes for granted."""
-    rng, width = np.random.default_rng(0), 3072
-    tensors = adapter_of(*kohya(width, (0, 18), (0, 37)), rng)
-    flux = FluxConfig()
+def shapes_of(**values):
     with torch.device("meta"):
-        model = FluxTransformer2DModel(**test_flux.SMALL | {
-            "num_attention_heads": flux.num_attention_heads,
-            "attention_head_dim": flux.attention_head_dim,
-            "axes_dims_rope": flux.axes_dims_rope,
-            "num_layers": 19,
-            "num_single_layers": 38,
-        })  # fmt: skip
-    shapes = {
+        model = FluxTransformer2DModel(**test_flux.SMALL | values)
+    return {
         name: (part.in_features, part.out_features)
         for name, part in model.named_modules()
         if isinstance(part, torch.nn.Linear)
     }
-    ours, problems = diffusers_names(tensors, shapes)
-    assert not problems
-    theirs = _convert_kohya_flux_lora_to_diffusers(
-        {key: torch.tensor(value) for key, value in tensors.items()}
-    )
-    inputs = rng.normal(size=5 * width).astype(np.float32)
-    found = applied(ours, "lora_down.weight", "lora_up.weight", inputs)
-    plain = {key: value.numpy() for key, value in theirs.items()}
-    assert_close(found, applied(plain, "lora_A.weight", "lora_B.weight", inputs))
-    assert len(found) == 2 * 14 + 2 * 6
 
 
-def test_layers_of_xlabs_are_updated_as_in_diffusers():
-    rng = np.random.default_rng(0)
-    tensors = adapter_of(*xlabs(), rng)
-    width = CONFIG.inner_dim
-    shapes = {
-        f"{block}.attn.{layer}": (width, width)
-        for block in (f"transformer_blocks.{number}" for number in range(CONFIG.num_layers))
-        for layer in ("to_q", "to_k", "to_v", "add_q_proj", "add_k_proj", "add_v_proj")
-    } | {
-        f"single_transformer_blocks.{block}.attn.{layer}": (width, width)
-        for block in range(CONFIG.num_single_layers)
-        for layer in ("to_q", "to_k", "to_v")
+SMALL = shapes_of()
+
+
+def bfl_layers(shapes):
+    """{BFL's name: diffusers' names, whose rows it has}."""
+    layers = {}
+    for name in shapes:
+        block = re.fullmatch(r"(single_)?transformer_blocks\.(\d+)\.(.+)", name)
+        if block is None:
+            start = next(start for start in BFL if name.startswith(start))
+            number = name.removeprefix(start)
+            end = {"1": "in_layer", "2": "out_layer"}.get(number, "")
+            layers[BFL[start] + end] = (name,)
+            continue
+        single, number, inner = block.groups()
+        stack = f"{'single' if single else 'double'}_blocks.{number}"
+        whole = f"{single or ''}transformer_blocks.{number}"
+        if inner in BLOCK:
+            layers[f"{stack}.{BLOCK[inner]}"] = (name,)
+        for fused, parts in FUSED.items():
+            if inner == parts[0] and (fused == "linear1") == bool(single):
+                layers[f"{stack}.{fused}"] = tuple(f"{whole}.{part}" for part in parts)
+    return layers
+
+
+def swap(rows):
+    return np.concatenate(np.split(rows, 2)[::-1])
+
+
+def draw(rng, *shape):
+    return rng.normal(size=shape).astype(np.float32)
+
+
+def reference(shapes, alphas=True, seed=0):
+    """{name: (A, B, alpha)}: layers that the original release fuses have one A and alpha."""
+    rng, result = np.random.default_rng(seed), {}
+    for names in bfl_layers(shapes).values():
+        a = draw(rng, RANK, shapes[names[0]][0])
+        alpha = np.float32(rng.uniform(1, 5)) if alphas else np.float32(RANK)
+        result |= {name: (a, draw(rng, shapes[name][1], RANK), alpha) for name in names}
+    return {name: result[name] for name in shapes}
+
+
+@dataclasses.dataclass(frozen=True)
+class Spelling:
+    """How a trainer names the tensors.
+
+    Attributes:
+      prefix, parts: before and after the module; the third part is alpha.
+      bfl: the original release's fused modules instead of diffusers'.
+      flat: underscores for the dots of a module.
+      parity: whether diffusers reads it, too.
+      only: pattern of the layers that it has.
+    """
+
+    prefix: str
+    parts: tuple[str, ...] = (".lora_A.weight", ".lora_B.weight")
+    bfl: bool = False
+    flat: bool = False
+    parity: bool = False
+    only: str = ".*"
+
+    def write(self, layers, shapes):
+        """{key: tensor} of {name: (A, B, alpha)}."""
+        if self.bfl:
+            layers = {
+                bfl: fused(bfl, [layers[name] for name in names])
+                for bfl, names in bfl_layers(shapes).items()
+                if names[0] in layers
+            }
+        return {
+            self.prefix + (name.replace(".", "_") if self.flat else name) + part: np.asarray(value)
+            for name, values in layers.items()
+            for part, value in zip(self.parts, values)
+        }
+
+
+def fused(bfl, layers):
+    a, _, alpha = layers[0]
+    b = np.concatenate([layer[1] for layer in layers])
+    return a, swap(b) if "adaLN" in bfl else b, alpha
+
+
+KOHYA = (".lora_down.weight", ".lora_up.weight", ".alpha")
+ATTENTION = r".*\.attn\..*"
+SPELLINGS = {
+    "diffusers": Spelling("transformer.", parity=True),
+    "diffusers, alpha": Spelling(
+        "transformer.", (".lora_A.weight", ".lora_B.weight", ".alpha"), parity=True
+    ),
+    "diffusers, first": Spelling(
+        "transformer.", (".lora.down.weight", ".lora.up.weight"), parity=True, only=ATTENTION
+    ),
+    "diffusers, older": Spelling("unet.", ("_lora.down.weight", "_lora.up.weight")),
+    "diffusers, kohya's parts": Spelling("transformer.", KOHYA),
+    "transformers": Spelling(
+        "transformer.", (".lora_linear_layer.down.weight", ".lora_linear_layer.up.weight")
+    ),
+    "no prefix, no weight": Spelling("", (".lora_A", ".lora_B")),
+    "peft": Spelling("base_model.model."),
+    "peft, wrapped": Spelling("base_model.model.transformer."),
+    "peft, named": Spelling("", (".lora_A.my_name.weight", ".lora_B.my_name.weight")),
+    "kohya": Spelling("lora_unet_", KOHYA, bfl=True, flat=True),
+    "kohya, diffusers' modules": Spelling("lora_unet_", KOHYA, flat=True),
+    "OneTrainer": Spelling("lora_transformer_", KOHYA, flat=True, parity=True, only=ATTENTION),
+    "OneTrainer, all layers": Spelling("lora_transformer_", KOHYA, flat=True),
+    "SimpleTuner's LyCORIS": Spelling("lycoris_", KOHYA, flat=True),
+    "ComfyUI": Spelling("diffusion_model.", KOHYA, bfl=True),
+    "ComfyUI, A and B": Spelling(
+        "diffusion_model.", (".lora_A.weight", ".lora_B.weight", ".alpha"), bfl=True
+    ),
+    "ComfyUI, checkpoint": Spelling(
+        "model.diffusion_model.", (".lora.down.weight", ".lora.up.weight"), bfl=True
+    ),
+    "ai-toolkit": Spelling("diffusion_model."),
+    "BFL": Spelling("", bfl=True),
+    "BFL, peft": Spelling(
+        "base_model.model.", (".lora_A.default.weight", ".lora_B.default.weight"), bfl=True
+    ),
+}
+
+
+def omi(layers):
+    """OneTrainer's OMI: places within the fused layers; the norm has BFL's order."""
+    names = {
+        name: bfl + (f".{place}" if len(names) > 1 else "")
+        for bfl, names in bfl_layers(SMALL).items()
+        for place, name in enumerate(names)
+    } | {"x_embedder": "img_in.proj"}
+    layers = {name: fused(names[name], [layer]) for name, layer in layers.items()}
+    renamed = {names[name]: layer for name, layer in layers.items()}
+    return Spelling("transformer.", KOHYA).write(renamed, SMALL)
+
+
+def xlabs(layers):
+    """XLabs adapts the attention of the double blocks, without alpha."""
+    tensors = Spelling("", (".down.weight", ".up.weight"), bfl=True).write(layers, SMALL)
+    ends = {
+        "img_attn.qkv": "qkv_lora1",
+        "txt_attn.qkv": "qkv_lora2",
+        "img_attn.proj": "proj_lora1",
+        "txt_attn.proj": "proj_lora2",
     }
-    ours, problems = diffusers_names(tensors, shapes)
-    assert not problems
-    theirs = _convert_xlabs_flux_lora_to_diffusers(
-        {key: torch.tensor(value) for key, value in tensors.items()}
+    for end, new in ends.items():
+        tensors = {key.replace(end, f"processor.{new}"): tensors[key] for key in tensors}
+    return tensors
+
+
+def deltas(updates):
+    return {name: one.scale * one.b @ one.a for name, one in updates.items()}
+
+
+def read(tensors, path, shapes=SMALL, **metadata):
+    save_file(tensors, path / "any name.safetensors", metadata=metadata)
+    return read_updates(path / "any name.safetensors", shapes, FLUX)
+
+
+def diffusers_deltas(tensors):
+    """What diffusers' pipeline makes of the tensors of the transformer."""
+    state, alphas, _ = FluxFillPipeline.lora_state_dict(
+        {key: torch.tensor(value) for key, value in tensors.items()},
+        return_alphas=True,
+        return_lora_metadata=True,
     )
-    inputs = rng.normal(size=width).astype(np.float32)
-    plain = {key: value.numpy() for key, value in theirs.items()}
-    assert_close(
-        applied(ours, "lora_down.weight", "lora_up.weight", inputs),
-        applied(plain, "lora_A.weight", "lora_B.weight", inputs),
-    )
+    found = {}
+    for key in state:
+        down = re.fullmatch(r"(transformer\.)?(.+?)\.(lora_A|lora\.down)\.weight", key)
+        if down:
+            a = state[key].numpy()
+            up = key.replace("lora_A", "lora_B").replace("lora.down", "lora.up")
+            alpha = (alphas or {}).get(f"transformer.{down[2]}.alpha", len(a))
+            found[down[2]] = float(alpha) / len(a) * state[up].numpy() @ a
+    return found
 
 
-@pytest.mark.parametrize("trainer", ["kohya", "xlabs"])
-def test_they_load_like_any_other(abstract, tmp_path, trainer):
-    made = (
-        xlabs()
-        if trainer == "xlabs"
-        else kohya(CONFIG.inner_dim, range(CONFIG.num_layers), range(CONFIG.num_single_layers))
-    )
-    tensors = adapter_of(*made, np.random.default_rng(0))
-    save_file(tensors, tmp_path / "other.safetensors")
-    loaded = load_adapter(tmp_path / "other.safetensors", abstract, FLUX)
-    scales = np.concatenate([np.ravel(scale) for scale in jax.tree.leaves(loaded.scales)])
-    told = [value / RANK for key, value in tensors.items() if key.endswith("alpha")] or [1.0]
-    np.testing.assert_allclose(np.unique(scales), np.unique(told), rtol=1e-6)
+def assert_close(found, expected):
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-4, err_msg=name)
 
 
-def test_what_cannot_be_dealt_out_is_listed(abstract, tmp_path):
-    tensors = adapter_of(*kohya(CONFIG.inner_dim, (0,), (0,)), np.random.default_rng(0))
-    qkv = "lora_unet_double_blocks_0_img_attn_qkv.lora_up.weight"
-    tensors[qkv] = tensors[qkv][:-1]
-    tensors["lora_unet_double_blocks_99_img_attn_qkv.lora_up.weight"] = tensors[qkv]
-    tensors["lora_te1_text_model_encoder.lora_up.weight"] = np.zeros((2, 2), np.float32)
-    save_file(tensors, tmp_path / "odd.safetensors")
-    with pytest.raises(ValueError, match="odd.safetensors does not fit the model") as error:
-        load_adapter(tmp_path / "odd.safetensors", abstract, FLUX)
-    width = CONFIG.inner_dim
-    for expected in (
-        f"{qkv}: shape {(3 * width - 1, RANK)}, expected [{3 * width}, r] for transformer_blocks.0",
-        "transformer_blocks.99.attn.to_q is not in the model",
-        "lora_te1_text_model_encoder is not in the model",
-    ):
-        assert expected in str(error.value)
+def expected_deltas(layers):
+    return {name: alpha / RANK * b @ a for name, (a, b, alpha) in layers.items()}
 
 
-def test_names_of_diffusers_stay_as_they_are():
-    tensors = {"transformer.proj_out.lora_A.weight": np.zeros((1, 2))}
-    assert diffusers_names(tensors, {}) == (tensors, [])
+@pytest.mark.parametrize("name", [*SPELLINGS, "OneTrainer's OMI", "XLabs"])
+def test_every_spelling_means_the_same(name, tmp_path):
+    spelling = SPELLINGS.get(name, Spelling("", KOHYA))
+    if name == "XLabs":
+        attention = r"transformer_blocks.*\.attn\..*"
+        spelling = Spelling("", parity=True, only=attention)
+    layers = {
+        key: value
+        for key, value in reference(SMALL, alphas=len(spelling.parts) == 3).items()
+        if re.fullmatch(spelling.only, key)
+    }
+    write = {"OneTrainer's OMI": omi, "XLabs": xlabs}.get(name)
+    tensors = write(layers) if write else spelling.write(layers, SMALL)
+    assert_close(deltas(read(tensors, tmp_path)), expected_deltas(layers))
+    if spelling.parity:
+        assert_close(diffusers_deltas(tensors), expected_deltas(layers))

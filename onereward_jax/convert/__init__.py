@@ -12,13 +12,9 @@ from onereward_jax.convert.layouts import (
     Layout,
 )
 from onereward_jax.convert.load import load_params
-from onereward_jax.convert.lora_files import (
-    is_adapter,
-    load_adapter,
-    save_adapter,
-    save_peft_adapter,
-)
+from onereward_jax.convert.lora_files import is_adapter, load_adapter
 from onereward_jax.convert.lora_targets import abstract_adapter, find_targets, init_adapter
+from onereward_jax.convert.lora_writer import save_adapter, save_adapter_file, save_peft_adapter
 from onereward_jax.convert.model_folders import (
     CLIP_MEAN,
     CLIP_STD,
@@ -75,6 +71,7 @@ __all__ = [
     "resolve_folder",
     "resolve_weights",
     "save_adapter",
+    "save_adapter_file",
     "save_peft_adapter",
     "save_params",
     "single_file_config",

@@ -1,218 +1,155 @@
-"""LoRA files of diffusers and peft <-> LoRA factors, strict in both directions.
+"""Reads LoRA and DoRA files of all common trainers (`lora_writer` writes them), strictly.
 
     pytorch_lora_weights.safetensors                     diffusers' pipelines and models
     adapter_model.safetensors with adapter_config.json   peft's own folder
+    anything.safetensors                                 kohya, ComfyUI, OneTrainer, ai-toolkit, ...
 
-Names are `transformer.<module>.lora_A.weight` [r, in] and `.lora_B.weight` [out, r] (also
-`lora_down`, `lora_up`). Diffusers' models omit the prefix, peft writes another one, and kohya and
-XLabs have their own names (`lora_dialects`). The scale alpha / r comes from the metadata
-`lora_adapter_metadata`, from adapter_config.json, or from tensors `<module>.alpha`; default 1.
+`lora_names` knows the spellings, `lora_settings` the scale alpha / r, `lora_kinds` what is refused.
 """
 
 from __future__ import annotations
 
-import json
-import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 from flax.traverse_util import flatten_dict, unflatten_dict
-from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
-from onereward_jax.common.listing import listed
-from onereward_jax.convert.atomic_folder import atomic_folder
+from onereward_jax.common.listing import first_of, listed
 from onereward_jax.convert.layouts import Layout
-from onereward_jax.convert.lora_dialects import diffusers_names
+from onereward_jax.convert.lora_kinds import other_kind, other_model, stated_base
+from onereward_jax.convert.lora_layers import LayerUpdate, Stored, layer_updates
+from onereward_jax.convert.lora_names import (
+    ALPHA,
+    DOWN,
+    UP,
+    find_modules,
+    parse_key,
+    spelled_modules,
+    text_encoder_of,
+)
+from onereward_jax.convert.lora_settings import LoraSettings, stated_settings
 from onereward_jax.convert.lora_targets import published_modules
 from onereward_jax.convert.safetensors_reader import DTYPES, read_json
-from onereward_jax.convert.save import write_json
-from onereward_jax.convert.tensor_names import entry_of, published_name, torch_name, unbox
+from onereward_jax.convert.tensor_names import unbox
 from onereward_jax.models import lora
 from onereward_jax.models.lora import FACTOR_A, FACTOR_B, Adapter
-from onereward_jax.parallel import is_writer
 
 ADAPTER_FILE = "pytorch_lora_weights.safetensors"
 PEFT_FILE, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
-METADATA = "lora_adapter_metadata"
-PREFIX = "transformer."
-KEY = re.compile(
-    r"(?:base_model\.model\.)?(?:transformer\.)?(?P<module>.+)\."
-    r"(?P<part>lora_A\.weight|lora_B\.weight|lora_down\.weight|lora_up\.weight|alpha)"
-)
-PARTS = {
-    "lora_A.weight": FACTOR_A,
-    "lora_down.weight": FACTOR_A,
-    "lora_B.weight": FACTOR_B,
-    "lora_up.weight": FACTOR_B,
-    "alpha": "alpha",
-}
-UNSUPPORTED = ("use_dora", "lora_bias")
 
-Modules = dict[str, dict[str, np.ndarray]]
-"""Published module name -> {FACTOR_A: [r, in], FACTOR_B: [out, r], "alpha": []}."""
+Shapes = Mapping[str, tuple[int, ...]]
+"""Published name of a linear layer -> (inputs, outputs)."""
 
 
-def is_adapter(folder: str | Path) -> bool:
-    """Whether a folder has an adapter instead of a full model."""
-    return any((Path(folder) / name).is_file() for name in (ADAPTER_FILE, PEFT_FILE))
+def is_adapter(source: str | Path) -> bool:
+    """Whether a file or folder has an adapter instead of a full model; reads headers only."""
+    try:
+        path = adapter_file(Path(source))
+    except (FileNotFoundError, ValueError):
+        return False
+    if path.name in (ADAPTER_FILE, PEFT_FILE):
+        return True
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return any(parse_key(key) or other_kind((key,)) for key in file.keys())
+    except (OSError, SafetensorError):
+        return False
+
+
+def adapter_file(source: Path) -> Path:
+    """The file of an adapter: itself, or the one of its usual name or the only one in a folder.
+
+    Raises:
+      FileNotFoundError: there is none.
+      ValueError: a folder has several, none of a usual name.
+    """
+    if source.is_file():
+        return source
+    for name in (ADAPTER_FILE, PEFT_FILE):
+        if (source / name).is_file():
+            return source / name
+    found = sorted(source.glob("*.safetensors")) if source.is_dir() else []
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise FileNotFoundError(f"no adapter in {source}: it has no .safetensors file")
+    raise ValueError(
+        f"{source} has several files, name one of them:" + listed([path.name for path in found])
+    )
 
 
 def load_adapter(source: str | Path, abstract_params: PyTree, layout: Layout) -> Adapter:
     """Loads an adapter from a file or a folder, in float32.
 
     Layers of a stack that the file omits, and layers with a rank below the stack's largest, are
-    padded with zeros, which have no effect.
+    padded with zeros, which have no effect. Tensors for the text encoders are left out, with one
+    warning.
 
     Args:
-      source: a safetensors file, or a folder that has one under its usual name.
+      source: a safetensors file, or a folder that has one (see `adapter_file`).
       abstract_params: shapes (and shardings) of the model's parameters; factors are sharded like
         their kernels.
       layout: the architecture's `Layout`.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: not safetensors, an unsupported kind of adapter (DoRA, LoRA bias), or any mismatch
-        of names and shapes; all mismatches are listed at once.
+      ValueError: not safetensors, another kind of adapter or another model's, settings that are
+        none, NaN or infinity, or any mismatch of names and shapes, of which the first are listed.
     """
-    path = _find_file(Path(source))
-    tensors, settings = _read(path)
+    path = adapter_file(Path(source))
     abstract_params = unbox(abstract_params)
     names = published_modules(abstract_params, layout)
     kernels = lora.kernels_of(abstract_params)
     shapes = {name: kernels[module].shape[-2:] for module, found in names.items() for name in found}
-    tensors, odd = diffusers_names(tensors, shapes)
-    modules, problems = _sort_tensors(tensors, shapes, layout)
-    problems += odd
-    problems += [f"{name} is not supported" for name in UNSUPPORTED if settings.get(name)]
+    updates = read_updates(path, shapes, layout)
+    return _assemble(updates, abstract_params, names, shapes)
+
+
+def read_updates(path: Path, shapes: Shapes, layout: Layout) -> dict[str, LayerUpdate]:
+    """The update of each layer that the file `path` adapts; raises as `load_adapter`."""
+    tensors, metadata = _read(path)
+    keys = {key for key in tensors if not text_encoder_of(key)}
+    tensors = _without_idle_differences(tensors, keys)
+    keys &= tensors.keys()
+    kind = other_kind(keys)
+    if kind:
+        raise ValueError(f"adapter {path} is {kind}; only LoRA and DoRA are read")
+    beside = [key for key in tensors if key not in keys]
+    if not keys:
+        told = f"only tensors for text encoders, such as {beside[0]}" if beside else "no tensors"
+        raise ValueError(f"adapter {path} has {told}")
+    settings = stated_settings(path, metadata, _peft_config(path, keys))
+    _warn_of_missing_alpha(path, metadata, keys)
+    found, problems = _modules(path, {key: tensors[key] for key in sorted(keys)}, shapes, layout)
+    unknown = not found or len(problems) > len(found)
+    model = other_model(keys, metadata) if unknown else ""
+    if model:
+        raise ValueError(f"adapter {path} was trained for another model, {model}")
+    if not found and not any(parse_key(key) for key in keys):
+        raise ValueError(_no_adapter(path, keys, shapes, layout))
+    updates, misfits = _updates(path, found, shapes, settings, layout)
+    if len(found) > 1 and all(_has_other_width(stored, shapes) for stored in found):
+        raise ValueError(
+            f"adapter {path} was trained for another model{stated_base(metadata)}: none of its "
+            f"{len(found)} layers has the model's width, e.g. {misfits[0]}"
+        )
+    problems += misfits
     if problems:
         raise ValueError(f"adapter {path} does not fit the model:" + listed(problems))
-
-    ranks = {
-        module: max(modules[name][FACTOR_A].shape[0] for name in found if name in modules)
-        for module, found in names.items()
-        if any(name in modules for name in found)
-    }
-    abstract = flatten_dict(lora.abstract_factors(abstract_params, ranks))
-    factors, scales = {}, {}
-    for module, rank in ranks.items():
-        found = names[module]
-        a, b, scale = _stack(modules, found, shapes[found[0]], rank, settings, layout)
-        if kernels[module].ndim == 2:
-            a, b, scale = a[0], b[0], scale[0]
-        for path, value in (((*module, FACTOR_A), a), ((*module, FACTOR_B), b)):
-            factors[path] = _place(value, abstract[path])
-        scales[module] = jnp.asarray(scale)
-    return Adapter(unflatten_dict(factors), unflatten_dict(scales))
+    _warn_of_text_encoders(path, beside)
+    return updates
 
 
-def save_adapter(
-    folder: str | Path, adapter: Adapter, layout: Layout, *, dtype: Any = np.float32
-) -> None:
-    """Writes a folder with `pytorch_lora_weights.safetensors`, atomically.
-
-    `FluxFillPipeline.load_lora_weights` and `load_lora_adapter` can load it. The scale is written
-    to the metadata, as by diffusers. Layers and ranks that are zero in both A and B are omitted.
-    All processes must call it.
-
-    Args:
-      folder: an existing one is replaced as a whole.
-      adapter: the adapter to write.
-      layout: the architecture's `Layout`.
-      dtype: dtype of the tensors.
-
-    Raises:
-      ValueError: all factors are zero.
-    """
-    pairs, settings = _published(folder, adapter, layout)
-    with atomic_folder(folder) as draft:
-        if is_writer():
-            settings = {PREFIX + name: value for name, value in settings.items()}
-            metadata = {"format": "pt", METADATA: json.dumps(settings, indent=2, sort_keys=True)}
-            _write(draft / ADAPTER_FILE, pairs, PREFIX, dtype, metadata)
-
-
-def save_peft_adapter(
-    folder: str | Path, adapter: Adapter, layout: Layout, *, base_model: str
-) -> None:
-    """Writes a folder that `peft.PeftModel.from_pretrained` loads onto the torch model, atomically.
-
-    Otherwise as `save_adapter`, in float32.
-
-    Args:
-      folder, adapter, layout: see `save_adapter`.
-      base_model: hub id or folder of the base, for adapter_config.json.
-
-    Raises:
-      ValueError: all factors are zero.
-    """
-    pairs, settings = _published(folder, adapter, layout, torch_names=True)
-    with atomic_folder(folder) as draft:
-        if is_writer():
-            kind = {"peft_type": "LORA", "base_model_name_or_path": base_model}
-            write_json(draft / PEFT_CONFIG, kind | settings)
-            _write(draft / PEFT_FILE, pairs, "base_model.model.", np.float32, {"format": "pt"})
-
-
-def _published(
-    folder: str | Path, adapter: Adapter, layout: Layout, *, torch_names: bool = False
-) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], dict[str, Any]]:
-    """{module name: (A [r, in], B [out, r])} without idle layers and ranks, and peft's settings."""
-    pairs, ranks, alphas = {}, {}, {}
-    scales = flatten_dict(jax.device_get(adapter.scales))
-    factors = {path: _gather(leaf) for path, leaf in flatten_dict(adapter.factors).items()}
-    for module in scales:
-        a, b = factors[*module, FACTOR_A], factors[*module, FACTOR_B]
-        shape = (*a.shape[:-1], b.shape[-1])
-        entry = entry_of("/".join((*module, "kernel")), shape, layout, {})
-        rows = zip(a, b, scales[module]) if entry.stacked else [(a, b, scales[module])]
-        for key, (down, up, scale) in zip(entry.keys, rows):
-            used = np.flatnonzero(down.any(axis=0) | up.any(axis=1))
-            if not used.size:
-                continue
-            name, rank = key.removesuffix(".weight"), int(used[-1]) + 1
-            name = torch_name(name, layout) if torch_names else name
-            ranks[name], alphas[name] = rank, round(float(scale) * rank, 6)
-            pairs[name] = (down[:, :rank].T, up[:rank].T)
-    if not pairs:
-        raise ValueError(f"adapter for {folder}: all factors are zero")
-    return pairs, _settings(ranks, alphas)
-
-
-def _write(
-    path: Path,
-    pairs: Mapping[str, tuple[np.ndarray, np.ndarray]],
-    prefix: str,
-    dtype: Any,
-    metadata: dict[str, str],
-) -> None:
-    tensors = {
-        f"{prefix}{name}.{part}.weight": np.ascontiguousarray(value, dtype)
-        for name, pair in pairs.items()
-        for part, value in zip(("lora_A", "lora_B"), pair)
-    }
-    save_file(tensors, path, metadata=metadata)
-    path.chmod(path.parent.stat().st_mode & 0o666)  # safetensors: readable only by its owner
-
-
-def _find_file(source: Path) -> Path:
-    if source.is_file():
-        return source
-    for name in (ADAPTER_FILE, PEFT_FILE):
-        if (source / name).is_file():
-            return source / name
-    raise FileNotFoundError(f"no adapter in {source}: neither {ADAPTER_FILE} nor {PEFT_FILE}")
-
-
-def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Tensors by their names in the file, and the LoRA settings from metadata or peft's config."""
+def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Tensors by their names in the file, and the metadata."""
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
@@ -223,110 +160,191 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
             tensors = {key: file.get_tensor(key) for key in dtypes}
     except SafetensorError as error:
         raise ValueError(f"{path} is truncated or not safetensors: {error}") from error
-    if METADATA in metadata:
-        try:
-            found = json.loads(metadata[METADATA])
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}: metadata {METADATA} is not JSON: {error}") from error
-        return tensors, {key.removeprefix(PREFIX): value for key, value in found.items()}
+    return tensors, metadata
+
+
+def _peft_config(path: Path, keys: Iterable[str]) -> dict[str, Any] | None:
+    """peft's config of an adapter that peft has written."""
     config = path.with_name(PEFT_CONFIG)
-    return tensors, read_json(config) if path.name == PEFT_FILE and config.is_file() else {}
+    peft = path.name == PEFT_FILE or all(key.startswith("base_model.model.") for key in keys)
+    return read_json(config) if peft and config.is_file() else None
 
 
-def _sort_tensors(
-    tensors: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]], layout: Layout
-) -> tuple[Modules, list[str]]:
-    """Tensors by module and part, and an error message for everything that does not fit."""
-    modules: Modules = {}
-    problems = []
-    for key, tensor in tensors.items():
-        match = KEY.fullmatch(key)
-        if match is None:
-            problems.append(f"{key}: not a lora_A, lora_B or alpha of a linear layer")
-            continue
-        module, part = published_name(match["module"], layout), PARTS[match["part"]]
-        if module not in shapes:
-            problems.append(f"{key}: in the file, but {module} is not in the model")
-        elif part in modules.setdefault(module, {}):
-            problems.append(f"{key}: twice in the file")
-        else:
-            modules[module][part] = tensor
-    for name, parts in modules.items():
-        pair = (("lora_A", FACTOR_A), ("lora_B", FACTOR_B))
-        missing = [part for part, leaf in pair if leaf not in parts]
-        if missing:
-            problems.append(f"{name}: {' and '.join(missing)} is missing in the file")
-            continue
-        inputs, outputs = shapes[name]
-        a, b = parts[FACTOR_A].shape, parts[FACTOR_B].shape
-        rank = a[0] if a else 0
-        if a != (rank, inputs) or b != (outputs, rank) or not rank:
-            problems.append(
-                f"{name}: lora_A {a} and lora_B {b}, expected [r, {inputs}] and [{outputs}, r]"
-            )
-        if parts.get("alpha", np.zeros(1)).size != 1:
-            problems.append(f"{name}: alpha has shape {parts['alpha'].shape}, expected a number")
-    if not modules and not problems:
-        problems.append("it is empty")
-    return modules, problems
-
-
-def _stack(
-    modules: Modules,
-    names: tuple[str, ...],
-    shape: tuple[int, ...],
-    rank: int,
-    settings: Mapping[str, Any],
-    layout: Layout,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A [l, in, rank], B [l, rank, out] and scales [l] of the layers of one module."""
-    inputs, outputs = shape
-    a = np.zeros((len(names), inputs, rank), np.float32)
-    b = np.zeros((len(names), rank, outputs), np.float32)
-    scales = np.ones(len(names), np.float32)
-    for layer, name in enumerate(names):
-        if name not in modules:
-            continue
-        down, up = modules[name][FACTOR_A], modules[name][FACTOR_B]
-        a[layer, :, : len(down)], b[layer, : len(down)] = down.T, up.T
-        spellings = (name, torch_name(name, layout))
-        scales[layer] = _scale(spellings, len(down), modules[name].get("alpha"), settings)
-    return a, b, scales
-
-
-def _scale(
-    spellings: tuple[str, ...], rank: int, alpha: np.ndarray | None, settings: Mapping[str, Any]
-) -> float:
-    """The factor by which peft multiplies the B A of this module, which has these names."""
-    if alpha is not None:
-        return float(alpha.reshape(())) / rank
-    if "lora_alpha" not in settings:
-        return 1.0
-    value = settings["lora_alpha"]
-    for pattern, exception in (settings.get("alpha_pattern") or {}).items():
-        if any(re.match(rf"(.*\.)?({pattern})$", name) for name in spellings):
-            value = exception
-            break
-    return value / (rank**0.5 if settings.get("use_rslora") else rank)
-
-
-def _settings(ranks: Mapping[str, int], alphas: Mapping[str, float]) -> dict[str, Any]:
-    """peft's LoraConfig for these modules: the most common values, and patterns for the rest."""
-    rank, alpha = (Counter(values.values()).most_common(1)[0][0] for values in (ranks, alphas))
-    return {
-        "r": rank,
-        "lora_alpha": alpha,
-        "rank_pattern": {f"^{re.escape(n)}": r for n, r in ranks.items() if r != rank},
-        "alpha_pattern": {f"^{re.escape(n)}": a for n, a in alphas.items() if a != alpha},
-        "target_modules": sorted(ranks),
+def _without_idle_differences(
+    tensors: Mapping[str, np.ndarray], keys: Iterable[str]
+) -> dict[str, np.ndarray]:
+    """The tensors but for differences of weights and biases that are zero."""
+    idle = {
+        key
+        for key in keys
+        if key.endswith((".diff", ".diff_b", ".b_norm", ".w_norm")) and not tensors[key].any()
     }
+    return {key: tensor for key, tensor in tensors.items() if key not in idle}
 
 
-def _gather(leaf: Any) -> np.ndarray:
-    """A factor as a full numpy array on the host."""
-    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
-        leaf = multihost_utils.process_allgather(leaf, tiled=True)
-    return np.asarray(leaf)
+def _modules(
+    path: Path, tensors: Mapping[str, np.ndarray], shapes: Shapes, layout: Layout
+) -> tuple[list[Stored], list[str]]:
+    """The file's modules that the model has, and an error message for everything else."""
+    table = spelled_modules(shapes, layout)
+    parts: dict[str, dict[str, np.ndarray]] = {}
+    problems = []
+    parsed = {key: parse_key(key) for key in tensors}
+    adapters = sorted({one.adapter for one in parsed.values() if one and one.adapter})
+    if len(adapters) > 1:
+        raise ValueError(
+            f"{path} has several adapters, {', '.join(first_of(adapters))}: save them one by one"
+        )
+    for key, tensor in tensors.items():
+        one = parsed[key]
+        if one is None:
+            problems.append(f"{key}: not a lora_A, lora_B or alpha of a linear layer")
+        elif not np.isfinite(tensor := tensor.astype(np.float32)).all():
+            problems.append(f"{key}: it has NaN or infinity")
+        elif one.part in parts.setdefault(one.module, {}):
+            problems.append(f"{key}: {one.module} has it twice")
+        else:
+            parts[one.module][one.part] = tensor
+    found = []
+    for module, own in parts.items():
+        modules = find_modules(module, table, layout)
+        if modules is None or any(name not in shapes for name in modules.names):
+            problems.append(f"{module}: in the file, but not in the model")
+        else:
+            found.append(Stored(module, modules, own))
+    return found, problems
+
+
+def _updates(
+    path: Path, found: Iterable[Stored], shapes: Shapes, settings: LoraSettings, layout: Layout
+) -> tuple[dict[str, LayerUpdate], list[str]]:
+    """The updates by published name, and an error message for every module that does not fit."""
+    updates: dict[str, LayerUpdate] = {}
+    owners: dict[str, Stored] = {}
+    misfits, twice = [], 0
+    # Some published files have the same layers in two spellings; diffusers takes its own.
+    for stored in sorted(found, key=lambda one: not one.modules.foreign):
+        others = {owners[name].module for name in stored.modules.names if name in owners}
+        same = {owners[name].modules.foreign for name in stored.modules.names if name in owners}
+        if stored.modules.foreign in same:
+            misfits.append(f"{stored.module}: in the file twice, also as {', '.join(others)}")
+            continue
+        twice += bool(others)
+        owners |= dict.fromkeys(stored.modules.names, stored)
+        try:
+            updates |= layer_updates(stored, shapes, settings, layout)
+        except ValueError as error:
+            misfits.append(str(error))
+    if twice:
+        logging.warning("%s has %d layers in two spellings: diffusers' is used", path, twice)
+    return updates, misfits
+
+
+def _has_other_width(stored: Stored, shapes: Shapes) -> bool:
+    """Whether neither inputs nor outputs are the model's."""
+    down, up = (stored.parts.get(part, np.zeros(0)).shape for part in (DOWN, UP))
+    inputs, outputs = (
+        shapes[stored.modules.names[0]][0],
+        sum(shapes[name][-1] for name in stored.modules.names),
+    )
+    return len(down) > 1 and len(up) > 1 and down[1] != inputs and up[0] != outputs
+
+
+def _no_adapter(path: Path, keys: Iterable[str], shapes: Shapes, layout: Layout) -> str:
+    """What a file without a single part of an adapter is."""
+    table = spelled_modules(shapes, layout)
+    whole = [
+        key
+        for key in sorted(keys)
+        if find_modules(key.removesuffix(".weight").removesuffix(".bias"), table, layout)
+    ]
+    if whole:
+        return f"{path} is a whole transformer ({whole[0]}), no adapter: pass it as the transformer"
+    example = sorted(keys)[0]
+    return f"{path} is no adapter: it has no lora_A and lora_B, but tensors such as {example}"
+
+
+def _warn_of_text_encoders(path: Path, beside: Iterable[str]) -> None:
+    counts = Counter(text_encoder_of(key) for key in beside)
+    if counts:
+        told = " and ".join(f"{count} for {encoder}" for encoder, count in sorted(counts.items()))
+        logging.warning(
+            "adapter %s also has tensors for the text encoders, which are left out: %s", path, told
+        )
+
+
+def _warn_of_missing_alpha(path: Path, metadata: Mapping[str, str], keys: Iterable[str]) -> None:
+    """kohya's files have a tensor `alpha` for every layer; somebody may have dropped them."""
+    alpha, rank = (metadata.get(f"ss_network_{name}") for name in ("alpha", "dim"))
+    parts = {parsed.part for parsed in map(parse_key, keys) if parsed}
+    if alpha and rank and ALPHA not in parts:
+        try:
+            same = float(alpha) == float(rank)
+        except ValueError:  # "Dynamic", "None"
+            return
+        if not same:
+            logging.warning(
+                "adapter %s has no tensors alpha, so its scale is 1, although its metadata states "
+                "alpha %s of rank %s", path, alpha, rank,
+            )  # fmt: skip
+
+
+def _assemble(
+    updates: Mapping[str, LayerUpdate],
+    abstract_params: PyTree,
+    names: Mapping[lora.Path, tuple[str, ...]],
+    shapes: Shapes,
+) -> Adapter:
+    """The updates as the pytrees of an `Adapter`, one leaf for the layers of a stack."""
+    kernels = lora.kernels_of(abstract_params)
+    ranks = {
+        module: max(len(updates[name].a) for name in found if name in updates)
+        for module, found in names.items()
+        if any(name in updates for name in found)
+    }
+    abstract = flatten_dict(lora.abstract_factors(abstract_params, ranks))
+    factors, scales, biases, magnitudes = {}, {}, {}, {}
+    for module, rank in ranks.items():
+        layers = [updates.get(name) for name in names[module]]
+        stacked = kernels[module].ndim > 2
+        inputs, outputs = shapes[names[module][0]]
+
+        a = np.zeros((len(layers), inputs, rank), np.float32)
+        b = np.zeros((len(layers), rank, outputs), np.float32)
+        scale = np.ones(len(layers), np.float32)
+        for layer, update in enumerate(layers):
+            if update is not None:
+                own = len(update.a)
+                a[layer, :, :own], b[layer, :own] = update.a.T, update.b.T
+                scale[layer] = update.scale
+        for path, value in (((*module, FACTOR_A), a), ((*module, FACTOR_B), b)):
+            factors[path] = _place(value if stacked else value[0], abstract[path])
+        scales[module] = jnp.asarray(scale if stacked else scale[0])
+        for name, kept in (("bias", biases), ("magnitude", magnitudes)):
+            extra = _extra(layers, name, (inputs, outputs))
+            if extra is not None:
+                kept[module] = jnp.asarray(extra if stacked else extra[0])
+    return Adapter(*map(unflatten_dict, (factors, scales, biases, magnitudes)))
+
+
+def _extra(
+    layers: Sequence[LayerUpdate | None], name: str, shape: tuple[int, int]
+) -> np.ndarray | None:
+    """Biases [l, o] or magnitudes [l, 1, o] or [l, i, 1] of a stack, zero where there are none."""
+    values = [update and getattr(update, name) for update in layers]
+    given = [value for value in values if value is not None]
+    if not given:
+        return None
+    inputs, outputs = shape
+    if name == "bias":
+        empty = np.zeros(outputs, np.float32)
+    else:
+        kinds = {value.shape[0] == 1 for value in given}
+        if len(kinds) > 1:
+            raise ValueError("DoRA by inputs and by outputs in one file is not read")
+        empty = np.zeros((inputs, 1) if kinds == {True} else (1, outputs), np.float32)
+        values = [value if value is None else value.T for value in values]
+    return np.stack([empty if value is None else value for value in values])
 
 
 def _place(value: np.ndarray, abstract: jax.ShapeDtypeStruct) -> jax.Array:

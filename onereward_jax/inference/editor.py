@@ -42,11 +42,11 @@ from onereward_jax.inference.picture_io import (
     to_pictures,
     to_unit,
 )
-from onereward_jax.models.lora_merge import merge_into
+from onereward_jax.models.lora_merge import merge_adapters
 from onereward_jax.parallel import batch_sharding, make_mesh
 from onereward_jax.pictures import PictureSource, picture_list, read_picture, stored_size
 from onereward_jax.policy.latent_packing import PATCH
-from onereward_jax.policy.lora_adapters import load_factors
+from onereward_jax.policy.lora_adapters import load_adapters
 from onereward_jax.policy.text_encoders import TextEncoder, TextParams, make_embed
 
 OUTPUT_TYPES = ("pil", "np", "latent")
@@ -129,13 +129,13 @@ class Editor:
         kinds = dict.fromkeys(("dtype", "param_dtype"), dtype_or_default(dtype))
         if loras:  # first, to fail early, before loading the weights
             static = policy.read_policy(folder, transformer=transformer, **kinds)
-            factors = load_factors(loras, static, mesh)
+            loaded = load_adapters(loras, static, mesh)
         encoder, text_params = policy.load_text_encoder(folder, mesh, **kinds)
         length = max_sequence_length or min(encoder.tokenizers.t5.model_max_length, LONGEST_PROMPT)
         encoder = dataclasses.replace(encoder, max_sequence_length=length)
         functions, params = policy.load_policy(folder, mesh, transformer=transformer, **kinds)
         if loras:
-            merged = merge_into(params.transformer, factors, mesh)
+            merged = merge_adapters(params.transformer, loaded, mesh)
             params = params._replace(transformer=merged)
         return cls(functions, params, encoder, text_params, mesh, defaults)
 

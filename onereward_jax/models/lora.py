@@ -67,15 +67,20 @@ class LoraConfig:
 
 
 class Adapter(NamedTuple):
-    """Factors and their scales.
+    """A trained adapter: factors, their scales, and what only `lora_merge` can apply.
 
     Attributes:
       factors: A and B.
       scales: s of every adapted module, [l] or [], by the module paths of `factors`.
+      biases: c of W + s A B, b + s c (peft's `lora_bias`), [l, o] or [o]; {}: none.
+      magnitudes: m of DoRA, m (W + s A B) / |W + s A B|, [l, 1, o] or [l, i, 1], or without l;
+        zero: not decomposed. {}: none.
     """
 
     factors: Factors
     scales: PyTree
+    biases: PyTree = {}
+    magnitudes: PyTree = {}
 
 
 class Adapted(NamedTuple):
@@ -164,7 +169,12 @@ def combine(adapters: Sequence[tuple[Adapter, float]]) -> Factors:
 
     Args:
       adapters: pairs (adapter, w).
+
+    Raises:
+      ValueError: an adapter has biases or magnitudes.
     """
+    if any(adapter.biases or adapter.magnitudes for adapter, _ in adapters):
+        raise ValueError("DoRA, and LoRA with biases, can only be merged: see merge_adapters")
     parts: dict[Path, list[Array]] = {}
     for adapter, weight in adapters:
         scales = flatten_dict(adapter.scales)

@@ -16,8 +16,8 @@ from onereward_jax.convert import (
     load_adapter,
     load_params,
 )
-from onereward_jax.models.lora import Factors, LoraConfig, combine
-from onereward_jax.models.lora_merge import merge_into
+from onereward_jax.models.lora import Adapter, Factors, LoraConfig
+from onereward_jax.models.lora_merge import merge_adapters
 from onereward_jax.policy.fill_policy import FillPolicy
 from onereward_jax.policy.policy_loader import abstract_params
 
@@ -51,14 +51,14 @@ def load_trained(
     abstract = abstract_params(editor, mesh).transformer
     if not is_adapter(folder):
         return load_params(folder, abstract, FLUX)
-    factors = load_factors([(folder, 1.0)], editor, mesh)
-    return merge_into(load_params(base_transformer, abstract, FLUX), factors, mesh)
+    adapters = load_adapters([(folder, 1.0)], editor, mesh)
+    return merge_adapters(load_params(base_transformer, abstract, FLUX), adapters, mesh)
 
 
-def load_factors(
+def load_adapters(
     adapters: Sequence[tuple[str | Path, float]], editor: FillPolicy, mesh: Mesh
-) -> Factors:
-    """Loads the factors of a weighted sum of adapters, without the weights of their base.
+) -> list[tuple[Adapter, float]]:
+    """Loads adapters of an editor's transformer, for `merge_adapters`.
 
     Args:
       adapters: pairs (file or folder, weight).
@@ -69,4 +69,4 @@ def load_factors(
       FileNotFoundError, ValueError: as `convert.load_adapter`.
     """
     abstract = abstract_params(editor, mesh).transformer
-    return combine([(load_adapter(source, abstract, FLUX), weight) for source, weight in adapters])
+    return [(load_adapter(source, abstract, FLUX), weight) for source, weight in adapters]

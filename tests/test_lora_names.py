@@ -1,5 +1,6 @@
 """One adapter in the spellings of all common trainers means the same; diffusers agrees."""
 
+import dataclasses
 import re
 
 import numpy as np
@@ -199,8 +200,17 @@ def xlabs(layers):
     return tensors
 
 
-def deltas(updates):
-    return {name: one.scale * one.b @ one.a for name, one in updates.items()}
+def factors(updates):
+    return {name: (one.a, one.b, one.scale) for name, one in updates.items()}
+
+
+def deltas(found):
+    return {name: scale * b @ a for name, (a, b, scale) in found.items()}
+
+
+def applied(found):
+    """As `deltas`, times a vector of ones: at the size of FLUX the products are large."""
+    return {name: scale * b @ a.sum(axis=1) for name, (a, b, scale) in found.items()}
 
 
 def read(tensors, path, shapes=SMALL, **metadata):
@@ -208,7 +218,7 @@ def read(tensors, path, shapes=SMALL, **metadata):
     return read_updates(path / "any name.safetensors", shapes, FLUX)
 
 
-def diffusers_deltas(tensors):
+def diffusers_factors(tensors):
     """What diffusers' pipeline makes of the tensors of the transformer."""
     state, alphas, _ = FluxFillPipeline.lora_state_dict(
         {key: torch.tensor(value) for key, value in tensors.items()},
@@ -222,18 +232,18 @@ def diffusers_deltas(tensors):
             a = state[key].numpy()
             up = key.replace("lora_A", "lora_B").replace("lora.down", "lora.up")
             alpha = (alphas or {}).get(f"transformer.{down[2]}.alpha", len(a))
-            found[down[2]] = float(alpha) / len(a) * state[up].numpy() @ a
+            found[down[2]] = a, state[up].numpy(), float(alpha) / len(a)
     return found
 
 
-def assert_close(found, expected):
+def assert_close(found, expected, atol=1e-4):
     assert found.keys() == expected.keys()
     for name, value in expected.items():
-        np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-4, err_msg=name)
+        np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=atol, err_msg=name)
 
 
-def expected_deltas(layers):
-    return {name: alpha / RANK * b @ a for name, (a, b, alpha) in layers.items()}
+def truth(layers):
+    return {name: (a, b, alpha / RANK) for name, (a, b, alpha) in layers.items()}
 
 
 @pytest.mark.parametrize("name", [*SPELLINGS, "OneTrainer's OMI", "XLabs"])
@@ -249,6 +259,23 @@ def test_every_spelling_means_the_same(name, tmp_path):
     }
     write = {"OneTrainer's OMI": omi, "XLabs": xlabs}.get(name)
     tensors = write(layers) if write else spelling.write(layers, SMALL)
-    assert_close(deltas(read(tensors, tmp_path)), expected_deltas(layers))
+    expected = deltas(truth(layers))
+    assert_close(deltas(factors(read(tensors, tmp_path))), expected)
     if spelling.parity:
-        assert_close(diffusers_deltas(tensors), expected_deltas(layers))
+        assert_close(deltas(diffusers_factors(tensors)), expected)
+
+
+@pytest.mark.parametrize("prefix", ["lora_unet_", "diffusion_model."])
+def test_kohya_and_comfyui_equal_diffusers_at_the_width_of_flux(prefix, tmp_path):
+    """diffusers' converter takes the width of FLUX.1 for granted, and ignores the norm's alpha."""
+    wide = shapes_of(
+        num_layers=1, num_single_layers=1, num_attention_heads=24, attention_head_dim=128,
+        axes_dims_rope=(16, 56, 56),
+    )  # fmt: skip
+    layers = reference(wide)
+    for name in ("norm_out.linear", "proj_out"):
+        layers[name] = (*layers[name][:2], np.float32(RANK))
+    tensors = Spelling(prefix, KOHYA, bfl=True, flat=prefix == "lora_unet_").write(layers, wide)
+    found = factors(read(tensors, tmp_path, wide))
+    assert_close(applied(found), applied(truth(layers)), 1e-2)
+    assert_close(applied(diffusers_factors(tensors)), applied(truth(layers)), 1e-2)

@@ -81,7 +81,7 @@ def weighted(text: str) -> tuple[str, float]:
     """Parses "path:weight", or "path" with weight 1.
 
     Raises:
-      argparse.ArgumentTypeError: the weight is infinite or NaN.
+      argparse.ArgumentTypeError: the weight is infinite or NaN, or there is no path.
     """
     path, colon, end = text.rpartition(":")
     try:
@@ -90,6 +90,8 @@ def weighted(text: str) -> tuple[str, float]:
         return text, 1.0
     if not math.isfinite(weight):
         raise argparse.ArgumentTypeError(f"the weight of {path} is {end}, a number expected")
+    if not (path if colon else text):
+        raise argparse.ArgumentTypeError(f"{text!r} names no file or folder")
     return (path if colon else text), weight
 
 

@@ -8,6 +8,7 @@ import pathlib
 import subprocess
 import sys
 import threading
+import urllib.parse
 
 import pytest
 
@@ -20,6 +21,9 @@ FILES = {
     "config.json": {OLD: b'{"version": "old"}', NEW: b'{"version": "new"}'},
     "vae/model.safetensors": dict.fromkeys((OLD, NEW), b"w" * 100_000),
     "weights.bin": dict.fromkeys((OLD, NEW), b"a pickle"),
+    "loras/style one.safetensors": dict.fromkeys((OLD, NEW), b"one"),
+    "loras/style two.safetensors": dict.fromkeys((OLD, NEW), b"two"),
+    "loras/mine/step_2000.safetensors": {OLD: b"old", NEW: b"new"},
 }
 
 
@@ -35,7 +39,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
         self.answer(body=True)
 
     def answer(self, body):
-        path = self.path.partition("?")[0]
+        path = urllib.parse.unquote(self.path.partition("?")[0])
         parts = path.strip("/").split("/")
         if parts[:2] == ["api", "models"]:
             parts += ["revision", "main"][len(parts) - 4 :]
@@ -106,7 +110,7 @@ for name in sys.argv[1:]:
 """
 
 
-def start(hub, home, *names, **variables):
+def start(hub, home, *names, program=PROGRAM, **variables):
     environment = {
         "PATH": os.environ["PATH"],
         "JAX_PLATFORMS": "cpu",
@@ -114,7 +118,7 @@ def start(hub, home, *names, **variables):
         "HF_HOME": str(home),
         "HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}",
     }
-    command = [sys.executable, "-c", PROGRAM, *names]
+    command = [sys.executable, "-c", program, *names]
     return subprocess.Popen(command, env=environment | variables, stdout=subprocess.PIPE, text=True)
 
 
@@ -147,3 +151,44 @@ def test_what_the_hub_refuses_is_a_sentence_that_says_what_to_do(hub, tmp_path):
     assert f"has no revision {OLD[:-1]}" in commit
     (allowed,) = said(start(hub, tmp_path, "owner/gated", HF_TOKEN="hf_mine"))
     assert allowed.startswith(NEW)
+
+
+ADAPTERS = PROGRAM.replace("hub_commit, resolve_folder", "resolve_adapter").replace(
+    """        folder = resolve_folder(name, "config.models.editor")
+        print(hub_commit(folder), folder, (folder / "config.json").read_text())
+    except FileNotFoundError as error:""",
+    """        path = resolve_adapter(name, "lora")
+        print(path.name, path.read_text())
+    except (FileNotFoundError, ValueError) as error:""",
+)
+
+
+def test_one_file_of_a_repository_is_enough(hub, tmp_path):
+    page = "https://huggingface.co/owner/model/blob/v1/loras/mine/step_2000.safetensors"
+    names = (
+        "owner/model/loras/style two.safetensors",
+        "owner/model/loras/mine",
+        "owner/model@v1/loras/mine/step_2000.safetensors",
+        page,
+        "owner/model/loras",
+        "owner/model/loras/none.safetensors",
+        "none.safetensors",
+    )
+    process = start(hub, tmp_path, *names, program=ADAPTERS)
+    printed = said(process)
+    assert printed[:4] == ["style two.safetensors two"] + [
+        f"step_2000.safetensors {content}" for content in ("new", "old", "old")
+    ]
+    several = ["lora: the hub's owner/model/loras has several files, name one of them:"]
+    assert printed[4:7] == several + [f"  style {number}.safetensors" for number in ("one", "two")]
+    assert printed[7] == "lora: the hub's owner/model has no file loras/none.safetensors"
+    assert printed[8] == "lora: there is no file or folder none.safetensors"
+    assert sorted(hub.sent) == [
+        "loras/mine/step_2000.safetensors",
+        "loras/mine/step_2000.safetensors",
+        "loras/style two.safetensors",
+    ]
+    offline = start(
+        hub, tmp_path, "owner/model@v1/loras/mine", program=ADAPTERS, HF_HUB_OFFLINE="1"
+    )
+    assert said(offline) == ["step_2000.safetensors old"]

@@ -1,9 +1,10 @@
-"""Resolves a model name to a local folder: a path, a package folder, or the Hugging Face hub."""
+"""Resolves the name of a model or file: a path, a path in the package, or the Hugging Face hub."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,13 @@ from huggingface_hub.errors import (
 )
 
 from onereward_jax.convert.layouts import DIFFUSERS, TRANSFORMERS
-from onereward_jax.convert.lora_files import ADAPTER_FILE, PEFT_FILE
+from onereward_jax.convert.lora_files import (
+    ADAPTER_FILE,
+    PEFT_CONFIG,
+    PEFT_FILE,
+    adapter_file,
+    chosen_file,
+)
 from onereward_jax.parallel.distributed import shared_value
 from onereward_jax.storage import is_bucket, local_path
 
@@ -38,6 +45,11 @@ DOWNLOADED = (*WEIGHTS, ADAPTER_FILE, PEFT_FILE, "*.json", "*.txt", "*.jinja", "
 
 
 _PART = r"[\w-][\w.-]*"
+_PAGE = re.compile(
+    r"^https:/+huggingface\.co/([^/]+/[^/]+)/(?:blob|resolve|tree)/([^/]+)/?([^?]*)(?:\?.*)?$"
+)
+"""The address of a file or folder, as copied from the hub's pages."""
+
 _ON_THE_HUB = re.compile(
     rf"(?P<repository>{_PART}/{_PART})(@(?P<revision>[\w.-]+))?(/(?P<inside>.+))?"
 )
@@ -62,6 +74,7 @@ def resolve_folder(name: str | Path, what: str) -> Path:
       FileNotFoundError: nothing of that name exists, the hub has no such revision or requires a
         login, or the hub cannot be reached.
     """
+    name = _without_address(name)
     if is_bucket(name):
         folder = local_path(name, again=False)
         if not folder.is_dir():
@@ -71,15 +84,75 @@ def resolve_folder(name: str | Path, what: str) -> Path:
     for folder in (given, PACKAGE / given):
         if folder.is_dir():
             return folder
-    found = _ON_THE_HUB.fullmatch(given.as_posix())
-    if str(name).startswith((".", "~", "/")) or not found or _starts_here(given):
-        raise FileNotFoundError(f"{what}: there is no folder {given}")
-    repository, inside = found["repository"], found["inside"] or ""
     missing = f"{what}: there is no folder {given}"
-    folder = _fetch(repository, found["revision"], inside, missing) / inside
+    repository, revision, inside = _hub_name(name, missing)
+    folder = _fetch(repository, revision, download_patterns(inside), missing) / inside
     if not folder.is_dir():
         raise FileNotFoundError(f"{what}: the hub's {repository} has no folder {inside}")
     return folder
+
+
+def resolve_weights(name: str | Path, what: str) -> Path:
+    """A file of weights, or the folder of a model.
+
+    Args:
+      name: as in `resolve_folder`, or the path of a file; also of a file of the package, a bucket
+        or the hub (`owner/repository/file.safetensors`), of which only that file is downloaded.
+      what: name of the setting in errors.
+
+    Raises:
+      FileNotFoundError: as `resolve_folder`.
+    """
+    name = _without_address(name)
+    given = local_path(name, again=False)
+    for path in (given, PACKAGE / given):
+        if path.is_file():
+            return path
+        if path.is_dir():
+            return resolve_folder(name, what)
+    missing = f"{what}: there is no file or folder {name}"
+    if is_bucket(name):
+        raise FileNotFoundError(missing)
+    repository, revision, inside = _hub_name(name, missing)
+    if repository.endswith(".safetensors"):
+        raise FileNotFoundError(missing)
+    if not inside.endswith(".safetensors"):
+        return resolve_folder(name, what)
+    path = _fetch(repository, revision, [glob.escape(inside)], missing) / inside
+    if not path.is_file():
+        raise FileNotFoundError(f"{what}: the hub's {repository} has no file {inside}")
+    return path
+
+
+def resolve_adapter(name: str | Path, what: str) -> Path:
+    """The file of an adapter; see `lora_files.adapter_file` for a folder's.
+
+    Of a repository on the hub, or a folder of it, only the adapter is downloaded.
+
+    Args:
+      name: as in `resolve_weights`.
+      what: name of the setting in errors.
+
+    Raises:
+      FileNotFoundError: as `resolve_weights`, or a folder has no safetensors file.
+      ValueError: a folder has several, none of an adapter's usual name.
+    """
+    name = _without_address(name)
+    given = Path(name).expanduser()
+    here = any(path.exists() for path in (given, PACKAGE / given))
+    if not here and not is_bucket(name) and given.suffix != ".safetensors":
+        missing = f"{what}: there is no file or folder {given}"
+        repository, revision, inside = _hub_name(name, missing)
+        names = _names_on_hub(repository, revision, missing)
+        if names is not None:
+            chosen = chosen_file(
+                [one for one in names if Path(one).parent == Path(inside)],
+                f"{what}: the hub's {repository}" + (f"/{inside}" if inside else ""),
+            )
+            beside = (Path(inside) / PEFT_CONFIG).as_posix()
+            patterns = [glob.escape(chosen), glob.escape(beside)]
+            return _fetch(repository, revision, patterns, missing) / chosen
+    return adapter_file(resolve_weights(name, what))
 
 
 def hub_commit(folder: Path) -> str | None:
@@ -89,18 +162,6 @@ def hub_commit(folder: Path) -> str | None:
     except ValueError:
         return None
     return inside[2] if len(inside) > 2 and inside[1] == "snapshots" else None
-
-
-def resolve_weights(name: str | Path, what: str) -> Path:
-    """A file of weights, if `name` is a file; otherwise as `resolve_folder`."""
-    given = local_path(name)
-    return given if given.is_file() else resolve_folder(name, what)
-
-
-def resolve_adapter(name: str | Path, what: str) -> Path:
-    """An adapter's file, if `name` is a file; otherwise as `resolve_folder`."""
-    given = local_path(name)
-    return given if given.is_file() else resolve_folder(name, what)
 
 
 def download_patterns(inside: str = "") -> list[str]:
@@ -114,24 +175,54 @@ def _starts_here(given: Path) -> bool:
     return Path(first).exists() or (PACKAGE / first).exists()
 
 
-def _fetch(repository: str, revision: str | None, inside: str, missing: str) -> Path:
-    """Downloads a repository; returns its folder in the hub's cache."""
+def _without_address(name: str | Path) -> str:
+    """`owner/repository@revision/path` for the address of a page of the hub; else the name."""
+    return _PAGE.sub(r"\1@\2/\3", str(name)).rstrip("/") or str(name)
+
+
+def _hub_name(name: str | Path, missing: str) -> tuple[str, str | None, str]:
+    """Repository, revision and the path in it; `missing` is the error if it is none."""
+    given = Path(name).expanduser()
+    found = _ON_THE_HUB.fullmatch(given.as_posix())
+    if str(name).startswith((".", "~", "/")) or not found or _starts_here(given):
+        raise FileNotFoundError(missing)
+    return found["repository"], found["revision"], found["inside"] or ""
+
+
+def _names_on_hub(repository: str, revision: str | None, missing: str) -> list[str] | None:
+    """All files of a repository; None without a network, where only the cache can tell."""
+    with _told(repository, revision, missing):
+        try:
+            return HfApi().list_repo_files(repository, revision=revision)
+        except (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError):
+            raise
+        except (OSError, HTTPError):
+            return None
+
+
+def _fetch(repository: str, revision: str | None, patterns: list[str], missing: str) -> Path:
+    """Downloads files of a repository; returns its folder in the hub's cache."""
 
     def commit() -> str:
         return HfApi().resolve_revision(repository, revision=revision).resolved
 
-    place = f"https://huggingface.co/{repository}"
-    try:
+    with _told(repository, revision, missing):
         # All processes must read the same commit, even if the branch moves meanwhile.
         at = shared_value(f"commit of {repository}@{revision or ''}".replace("/", " "), commit)
         with _one_at_a_time(repository):
-            return Path(
-                snapshot_download(repository, revision=at, allow_patterns=download_patterns(inside))
-            )
+            return Path(snapshot_download(repository, revision=at, allow_patterns=patterns))
+
+
+@contextlib.contextmanager
+def _told(repository: str, revision: str | None, missing: str) -> Iterator[None]:
+    """Raises the hub's errors as sentences that say what to do."""
+    try:
+        yield
     except GatedRepoError as error:
         raise FileNotFoundError(
             f"{missing}, and {repository} on the Hugging Face hub is gated: accept its terms at "
-            f"{place}, then set HF_TOKEN to your token on every host (or run `hf auth login` there)"
+            f"https://huggingface.co/{repository}, then set HF_TOKEN to your token on every host "
+            "(or run `hf auth login` there)"
         ) from error
     except RepositoryNotFoundError as error:
         raise FileNotFoundError(

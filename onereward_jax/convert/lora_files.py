@@ -73,16 +73,23 @@ def adapter_file(source: Path) -> Path:
     """
     if source.is_file():
         return source
-    for name in (ADAPTER_FILE, PEFT_FILE):
-        if (source / name).is_file():
-            return source / name
-    found = sorted(source.glob("*.safetensors")) if source.is_dir() else []
-    if len(found) == 1:
-        return found[0]
+    names = [path.name for path in source.iterdir()] if source.is_dir() else []
+    return source / chosen_file(names, str(source))
+
+
+def chosen_file(paths: Sequence[str], where: str) -> str:
+    """The adapter among the files of a folder; raises as `adapter_file`, naming the folder."""
+    found = sorted(path for path in paths if path.endswith(".safetensors"))
+    usual = [
+        path for name in (ADAPTER_FILE, PEFT_FILE) for path in found if Path(path).name == name
+    ]
+    if usual or len(found) == 1:
+        return (usual or found)[0]
     if not found:
-        raise FileNotFoundError(f"no adapter in {source}: it has no .safetensors file")
+        raise FileNotFoundError(f"no adapter in {where}: it has no .safetensors file")
     raise ValueError(
-        f"{source} has several files, name one of them:" + listed([path.name for path in found])
+        f"{where} has several files, name one of them:"
+        + listed([Path(path).name for path in found])
     )
 
 

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -19,8 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from flax.traverse_util import flatten_dict, unflatten_dict
-from jaxtyping import PyTree
-from safetensors import SafetensorError, safe_open
+from jaxtyping import Float32, PyTree
 
 from onereward_jax.common.listing import first_of, listed
 from onereward_jax.convert.layouts import Layout
@@ -37,13 +37,15 @@ from onereward_jax.convert.lora_names import (
 )
 from onereward_jax.convert.lora_settings import LoraSettings, stated_settings
 from onereward_jax.convert.lora_targets import published_modules
-from onereward_jax.convert.safetensors_reader import DTYPES, read_json
+from onereward_jax.convert.safetensors_reader import DTYPES, StoredTensor, read_header, read_json
 from onereward_jax.convert.tensor_names import unbox
 from onereward_jax.models import lora
 from onereward_jax.models.lora import FACTOR_A, FACTOR_B, Adapter
 
 ADAPTER_FILE = "pytorch_lora_weights.safetensors"
 PEFT_FILE, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+
+WHOLE = {"I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8, "U8": np.uint8}
 
 Shapes = Mapping[str, tuple[int, ...]]
 """Published name of a linear layer -> (inputs, outputs)."""
@@ -58,10 +60,10 @@ def is_adapter(source: str | Path) -> bool:
     if path.name in (ADAPTER_FILE, PEFT_FILE):
         return True
     try:
-        with safe_open(path, framework="numpy") as file:
-            return any(parse_key(key) or other_kind((key,)) for key in file.keys())
-    except (OSError, SafetensorError):
+        keys = read_header(path)[0]
+    except (OSError, ValueError):
         return False
+    return any(parse_key(key) for key in keys) or bool(other_kind(keys))
 
 
 def adapter_file(source: Path) -> Path:
@@ -122,9 +124,9 @@ def load_adapter(source: str | Path, abstract_params: PyTree, layout: Layout) ->
 
 def read_updates(path: Path, shapes: Shapes, layout: Layout) -> dict[str, LayerUpdate]:
     """The update of each layer that the file `path` adapts; raises as `load_adapter`."""
-    tensors, metadata = _read(path)
+    tensors, metadata = read_header(path)
     keys = {key for key in tensors if not text_encoder_of(key)}
-    tensors = _without_idle_differences(tensors, keys)
+    tensors = _without_idle_differences(path, tensors, keys)
     keys &= tensors.keys()
     kind = other_kind(keys)
     if kind:
@@ -155,19 +157,23 @@ def read_updates(path: Path, shapes: Shapes, layout: Layout) -> dict[str, LayerU
     return updates
 
 
-def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Tensors by their names in the file, and the metadata."""
-    try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            dtypes = {key: file.get_slice(key).get_dtype() for key in file.keys()}
-            odd = [f"{key}: dtype {dtype}" for key, dtype in dtypes.items() if dtype not in DTYPES]
-            if odd:
-                raise ValueError(f"{path}: {odd[0]} is not one of {', '.join(DTYPES)}")
-            tensors = {key: file.get_tensor(key) for key in dtypes}
-    except SafetensorError as error:
-        raise ValueError(f"{path} is truncated or not safetensors: {error}") from error
-    return tensors, metadata
+def _value(path: Path, key: str, stored: StoredTensor) -> Float32[np.ndarray, "..."]:
+    """A tensor in float32, finite; trainers store an alpha as a whole number, too."""
+    parsed = parse_key(key)
+    whole = parsed is not None and parsed.part == ALPHA and stored.kind in WHOLE
+    if whole:
+        value = np.fromfile(
+            stored.path, WHOLE[stored.kind], math.prod(stored.shape), "", stored.offset
+        )
+        value = value.reshape(stored.shape)
+    elif stored.kind in DTYPES:
+        value = stored[()]
+    else:
+        raise ValueError(f"{path}: {key}: dtype {stored.kind} is not one of {', '.join(DTYPES)}")
+    value = np.asarray(value, np.float32)
+    if not np.isfinite(value).all():
+        raise ValueError(f"{path}: {key} has NaN or infinity")
+    return value
 
 
 def _peft_config(path: Path, keys: Iterable[str]) -> dict[str, Any] | None:
@@ -178,19 +184,20 @@ def _peft_config(path: Path, keys: Iterable[str]) -> dict[str, Any] | None:
 
 
 def _without_idle_differences(
-    tensors: Mapping[str, np.ndarray], keys: Iterable[str]
-) -> dict[str, np.ndarray]:
+    path: Path, tensors: Mapping[str, StoredTensor], keys: Iterable[str]
+) -> dict[str, StoredTensor]:
     """The tensors but for differences of weights and biases that are zero."""
     idle = {
         key
         for key in keys
-        if key.endswith((".diff", ".diff_b", ".b_norm", ".w_norm")) and not tensors[key].any()
+        if key.endswith((".diff", ".diff_b", ".b_norm", ".w_norm"))
+        and not _value(path, key, tensors[key]).any()
     }
     return {key: tensor for key, tensor in tensors.items() if key not in idle}
 
 
 def _modules(
-    path: Path, tensors: Mapping[str, np.ndarray], shapes: Shapes, layout: Layout
+    path: Path, tensors: Mapping[str, StoredTensor], shapes: Shapes, layout: Layout
 ) -> tuple[list[Stored], list[str]]:
     """The file's modules that the model has, and an error message for everything else."""
     table = spelled_modules(shapes, layout)
@@ -206,12 +213,10 @@ def _modules(
         one = parsed[key]
         if one is None:
             problems.append(f"{key}: not a lora_A, lora_B or alpha of a linear layer")
-        elif not np.isfinite(tensor := tensor.astype(np.float32)).all():
-            problems.append(f"{key}: it has NaN or infinity")
         elif one.part in parts.setdefault(one.module, {}):
             problems.append(f"{key}: {one.module} has it twice")
         else:
-            parts[one.module][one.part] = tensor
+            parts[one.module][one.part] = _value(path, key, tensor)
     found = []
     for module, own in parts.items():
         modules = find_modules(module, table, layout)

@@ -8,7 +8,6 @@ metadata "ss_network_alpha"        kohya: informative, the tensors `.alpha` coun
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,8 @@ from typing import Any
 
 METADATA = "lora_adapter_metadata"
 PREFIX = "transformer."
+LARGEST = 1e9
+"""Larger ranks and alphas are mistakes, and overflow."""
 _CHANGES_BASE = ("pissa", "olora", "corda", "loftq")
 """Initialisations of peft that take the first A B out of the base's weights."""
 
@@ -67,11 +68,12 @@ def stated_settings(
         need what is not read (a base changed by PiSSA, another kind of adapter).
     """
     if METADATA not in metadata:
-        return _settings(str(path.with_name("adapter_config.json")), peft_config or {})
+        defaults = {"r": 8, "lora_alpha": 8} if peft_config is not None else {}  # peft's
+        return _settings(str(path.with_name("adapter_config.json")), defaults | (peft_config or {}))
     where = f"{path}: metadata {METADATA}"
     try:
         found = json.loads(metadata[METADATA])
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{where} is not JSON: {error}") from error
     if not isinstance(found, dict):
         raise ValueError(f"{where} is {_short(found)}, expected a JSON object")
@@ -99,10 +101,12 @@ def _settings(where: str, found: Mapping[str, Any]) -> LoraSettings:
             "an adapter are not read"
         )
     flags = {}
-    for name in ("use_rslora", "use_dora"):
+    for name in ("use_rslora", "use_dora", "fan_in_fan_out"):
         flags[name] = found.get(name) or False
         if not isinstance(flags[name], bool):
             raise ValueError(f"{where}: {name} is {_short(found[name])}, true or false expected")
+    if flags["fan_in_fan_out"]:
+        raise ValueError(f"{where}: fan_in_fan_out is true, which is not for linear layers")
     return LoraSettings(
         rank=_number(where, "r", found.get("r"), whole=True),
         alpha=_number(where, "lora_alpha", found.get("lora_alpha")),
@@ -135,7 +139,7 @@ def _number(where: str, name: str, value: Any, *, whole: bool = False) -> Any:
     if value is None:
         return None
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not math.isfinite(value):
+    if not number or not abs(value) <= LARGEST:  # NaN is refused, too
         raise ValueError(f"{where}: {name} is {_short(value)}, a number expected")
     if whole and (value != int(value) or value < 1):
         raise ValueError(f"{where}: {name} is {value}, a positive whole number expected")

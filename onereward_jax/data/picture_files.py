@@ -7,7 +7,9 @@ import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+SUFFIXES = (
+    ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif",
+)  # fmt: skip
 """Of pictures; in any case."""
 
 PHOTOGRAPH_FILES = (*SUFFIXES, ".txt")

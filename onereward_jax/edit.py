@@ -19,6 +19,7 @@ from pathlib import Path
 from PIL import Image
 
 from onereward_jax.common.user_errors import CommandParser, run_command
+from onereward_jax.common.user_path import user_path
 from onereward_jax.convert import EDITING, resolve_folder
 from onereward_jax.data.metadata import refuse_rows
 from onereward_jax.inference import Editor, paste_back
@@ -51,12 +52,12 @@ def parser() -> CommandParser:
         help="transformer, a folder or file, to use instead of the editor's own")  # fmt: skip
     add("--lora", action="append", default=[], type=weighted, metavar="PATH[:WEIGHT]",
         help="LoRA adapter, file or folder; may be repeated")  # fmt: skip
-    add("--image", required=True, type=Path, help="image, or folder with metadata.jsonl")
-    add("--mask", type=Path, help="image whose white pixels are edited")
+    add("--image", required=True, type=user_path, help="image, or folder with metadata.jsonl")
+    add("--mask", type=user_path, help="image whose white pixels are edited")
     add("--prompt", default="", help="prompt; optional for remove and extend")
     add("--task", help=f"one of {', '.join(COMMAND_TASKS)} (default fill)")
     add("--pad", help="for extend: pixels to add, left,top,right,bottom, instead of a mask")
-    add("--out", required=True, type=Path, help="image to write, or folder")
+    add("--out", required=True, type=user_path, help="image to write, or folder")
     add("--negative_prompt", default="nsfw", help="negative prompt (default %(default)s)")
     add("--true_cfg_scale", type=float,
         help=f"true classifier-free guidance, 1 for none (default 4; {STATED})")  # fmt: skip

@@ -9,9 +9,9 @@ A judge may prefer the first position even if it sees no difference, so both ord
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from onereward_jax.common.user_errors import CommandParser, run_command
+from onereward_jax.common.user_path import user_path
 from onereward_jax.inference import Judge
 from onereward_jax.parallel.compilation_cache import use_compilation_cache
 from onereward_jax.parallel.cpu_threads import set_cpu_threads
@@ -24,8 +24,8 @@ def parser() -> CommandParser:
     options = CommandParser(prog="python -m onereward_jax.judge", description=__doc__)
     add = options.add_argument
     add("--model", required=True, help="folder of the judge (transformers layout)")
-    add("--a", required=True, type=Path, help="first image")
-    add("--b", required=True, type=Path, help="second image, of the same size")
+    add("--a", required=True, type=user_path, help="first image")
+    add("--b", required=True, type=user_path, help="second image, of the same size")
     add("--task", required=True, help=f"task of the edit: {', '.join(COMMAND_TASKS)}")
     add("--dimension", required=True, help=f"dimension to judge: {', '.join(Dimension)}")
     add("--prompt", default="", help="prompt of the edit; required for text_alignment")

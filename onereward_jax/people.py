@@ -21,13 +21,13 @@ import json
 import signal
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onereward_jax.annotation.web_settings import SETS, WebSettings, has_database
 from onereward_jax.chain.saved_command import saved_config
 from onereward_jax.common.periodic_thread import call_periodically
 from onereward_jax.common.user_errors import CommandParser, run_command
+from onereward_jax.common.user_path import user_path
 from onereward_jax.stages.people_answers import web_settings
 from onereward_jax.storage import BucketFolder, WorkingCopy, copies_folder, is_bucket
 
@@ -144,7 +144,7 @@ def _settings(options: argparse.Namespace) -> WebSettings:
     if is_bucket(options.workdir):
         run = options.workdir.rstrip("/")
         return web_settings(saved_config(run), _copy_of(run).local, run)
-    workdir = Path(options.workdir).expanduser().resolve()
+    workdir = user_path(options.workdir).resolve()
     return web_settings(saved_config(workdir), workdir, str(workdir))
 
 

@@ -23,6 +23,7 @@ from onereward_jax.common.user_errors import (
     full_disk_message,
     run_command,
 )
+from onereward_jax.common.user_path import user_path
 from onereward_jax.data.example import SPLITS
 from onereward_jax.parallel.progress import announce
 from onereward_jax.tasks import Dimension, Task, dimension_named, plain_name, task_named
@@ -39,9 +40,9 @@ def export_parser() -> CommandParser:
     parser = CommandParser(prog=f"{PROG} export", description=_described("write"))
     add = parser.add_argument
     add("--workdir", help="work folder of a run, local or gs://bucket/path")
-    add("--from", dest="source", type=Path, help="or a preferences folder")
+    add("--from", dest="source", type=user_path, help="or a preferences folder")
     add("--format", default="folder", help="format to write; default: folder")
-    add("--to", required=True, type=Path, help="the new folder")
+    add("--to", required=True, type=user_path, help="the new folder")
     add("--license", default="", help="licence of the data, as in cc-by-4.0")
     add("--without_answers", action="store_true", help="only the comparisons, to ask again")
     add("--url", default="", help="label_studio: what the paths of pictures start with")
@@ -53,9 +54,9 @@ def import_parser() -> CommandParser:
     parser = CommandParser(prog=f"{PROG} import", description=_described("read"))
     add = parser.add_argument
     add("--format", default="folder", help="format to read; default: folder")
-    add("--from", dest="source", required=True, type=Path, help="the file or folder")
-    add("--to", required=True, type=Path, help="the new preferences folder")
-    add("--pictures", type=Path, help="folder of the pictures; default: that of the file")
+    add("--from", dest="source", required=True, type=user_path, help="the file or folder")
+    add("--to", required=True, type=user_path, help="the new preferences folder")
+    add("--pictures", type=user_path, help="folder of the pictures; default: that of the file")
     add("--task", help=f"task of rows that state none: {', '.join(Task)}")
     add(
         "--dimensions",

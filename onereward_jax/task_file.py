@@ -25,8 +25,9 @@ import os
 import re
 import tomllib
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import Any
+
+from onereward_jax.common.user_path import user_path
 
 VARIABLE = "ONEREWARD_TASKS"
 
@@ -88,7 +89,7 @@ def named_task_file(tasks: tuple[str, ...], dimensions: tuple[str, ...]) -> Task
     path = os.environ.get(VARIABLE, "")
     if not path:
         return TaskFile()
-    file = Path(path).expanduser()
+    file = user_path(path)
     if not file.is_file():
         raise FileNotFoundError(f"{VARIABLE} is {path!r}: there is no such file")
     try:

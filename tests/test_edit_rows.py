@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,7 @@ BAD = {
             "the task extend_without_prompt needs a mask or pad": {"task": "extend"},
             "pad is for the task extend": {"task": "remove", "pad": "1,1,1,1"},
             "four integers expected": {"task": "extend", "pad": "1,1"},
+            "above Pillow's limit": {"task": "extend", "pad": "99999,99999,0,0"},
             "pad creates the mask": {"task": "extend", "pad": "1,1,1,1", "mask": "mask.png"},
             "the mask .*is empty|the mask black.png": {"task": "remove", "mask": "black.png"},
             "text.png is not a readable image": {"task": "remove", "mask": "text.png"},
@@ -82,8 +84,6 @@ BAD = {
 
 
 def test_all_bad_rows_are_named_and_the_others_are_given(folder: Path) -> None:
-    import re
-
     good = json.dumps({"image": "a.png", "mask": "mask.png", "task": "remove"})
     write_rows(folder, good, *BAD, good)
     rows, errors = read_edit_rows(folder)

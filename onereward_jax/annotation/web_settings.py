@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from onereward_jax.common.user_path import user_path
+
 DATABASE = "people/people.sqlite"
 """The answer database in a work folder, unless the config names another."""
 
@@ -73,7 +75,7 @@ def database_url(named: str, workdir: Path) -> str:
         )
     if "://" in named:
         return named
-    path = Path(named).expanduser() if named else workdir / DATABASE
+    path = user_path(named) if named else workdir / DATABASE
     return f"sqlite:///{path.absolute()}"
 
 

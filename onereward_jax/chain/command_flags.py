@@ -10,6 +10,7 @@ from onereward_jax.chain.saved_command import given_command, last_flags, read_co
 from onereward_jax.common.absl_help import print_help
 from onereward_jax.common.config_files import check_overrides, check_tuples, load_config
 from onereward_jax.common.user_errors import exit_with
+from onereward_jax.common.user_path import user_path
 from onereward_jax.task_file import VARIABLE
 from onereward_jax.tasks import OWN
 
@@ -27,6 +28,7 @@ def parse_flags(argv: list[str], doc: str, flag: str) -> list[str]:
     # jax, orbax and TFDS are verbose at level info; --verbosity=0 restores it. Set as a value, not
     # as a default, which app.run would replace by info.
     flags.FLAGS.verbosity = logging.WARNING
+    argv = [with_home(one) for one in argv]
     try:
         if "resume" in flags.FLAGS:
             argv = _with_former_flags(argv)
@@ -46,6 +48,17 @@ def parse_flags(argv: list[str], doc: str, flag: str) -> list[str]:
         if "--traceback" in argv:
             raise
         exit_with(error)
+
+
+def with_home(argument: str) -> str:
+    """The argument, with the home folder for "~" in --config=~/... and --workdir=~/...
+
+    Shells do so only at the beginning of an argument; fields of a config are expanded when read.
+    """
+    flag, equals, value = argument.partition("=")
+    if flag.lstrip("-") not in ("config", "workdir") or not value.startswith("~"):
+        return argument
+    return f"{flag}{equals}{user_path(value)}"
 
 
 def _with_former_flags(argv: list[str]) -> list[str]:

@@ -23,6 +23,7 @@ from onereward_jax.annotation.web_settings import database_url, has_database
 from onereward_jax.chain.base_models import MADE, MODELS, made_by
 from onereward_jax.chain.staleness import Digest
 from onereward_jax.common.atomic_file import atomic_file
+from onereward_jax.common.user_path import user_path
 from onereward_jax.convert import hub_commit, resolve_weights
 from onereward_jax.data.example import RowError
 from onereward_jax.data.picture_files import PHOTOGRAPH_FILES, files_below
@@ -155,7 +156,7 @@ def pictures(field: str) -> Digest:
         try:
             source = open_rows(local_path(f"{name}/{METADATA}") if lazy else name)
         except FileNotFoundError as error:
-            there = pathlib.Path(name).expanduser().exists()
+            there = user_path(name).exists()
             raise FileNotFoundError(
                 f"config.{field}: {error if there else f'there is no {name}/'}; the rows are "
                 "needed to check whether stages are up to date"

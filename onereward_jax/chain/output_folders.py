@@ -18,6 +18,7 @@ from onereward_jax.annotation.questions import FILE as QUESTIONS
 from onereward_jax.chain.stage_record import FILE, StageRecord, read_record, write_record
 from onereward_jax.chain.workdir_lock import system_name
 from onereward_jax.common.periodic_thread import call_periodically
+from onereward_jax.common.user_path import user_path
 from onereward_jax.parallel import barrier, is_writer
 from onereward_jax.parallel.distributed import first_on_host
 from onereward_jax.storage import BucketFolder, WorkingCopy, copies_folder, is_bucket, mount_of
@@ -220,7 +221,7 @@ def open_workdir(workdir: str | Path) -> OutputFolders:
         local = copies_folder() / "runs" / bucket.url.removeprefix("gs://")
         keeper = first_on_host(f"{system_name()} {local}")
         return OutputFolders(local, WorkingCopy(bucket, local, heads=(FILE, QUESTIONS)), keeper)
-    folder = Path(workdir).expanduser()
+    folder = user_path(workdir)
     mount = mount_of(folder, MOUNTS)
     if mount is None or not mount.is_fuse:
         return OutputFolders(folder)

@@ -18,6 +18,7 @@ from huggingface_hub.errors import (
     RevisionResolutionError,
 )
 
+from onereward_jax.common.user_path import user_path
 from onereward_jax.convert.layouts import DIFFUSERS, TRANSFORMERS
 from onereward_jax.convert.lora_files import (
     ADAPTER_FILE,
@@ -80,7 +81,7 @@ def resolve_folder(name: str | Path, what: str) -> Path:
         if not folder.is_dir():
             raise FileNotFoundError(f"{what}: there is no folder {name}")
         return folder
-    given = Path(name).expanduser()
+    given = user_path(name)
     for folder in (given, PACKAGE / given):
         if folder.is_dir():
             return folder

@@ -18,13 +18,14 @@ LONGEST = 100
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 
 
-def check_inside(field: str, name: str, *, anywhere: bool = False) -> None:
+def check_inside(field: str, name: str, *, anywhere: bool = False, allow: str = "") -> None:
     """Checks a path of a row, without looking for the file.
 
     Args:
       field: of the row, for the message.
       name: the path.
       anywhere: it may be absolute, or lead out of the folder with "..".
+      allow: the setting that allows it, for the message.
 
     Raises:
       RowError: it is a URL, or leads out of the folder.
@@ -34,7 +35,8 @@ def check_inside(field: str, name: str, *, anywhere: bool = False) -> None:
     path = pathlib.PurePath(name)
     leads_out = path.is_absolute() or ".." in path.parts or _DRIVE.match(name)
     if leads_out and not anywhere:
-        raise RowError(f"{field} {shown(name)} leads out of the folder")
+        hint = f"; {allow} allows that" if allow else ""
+        raise RowError(f"{field} {shown(name)} leads out of the folder{hint}")
 
 
 def find_picture(folder: pathlib.Path, name: str) -> pathlib.Path:

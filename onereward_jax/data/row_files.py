@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterable
 
 from onereward_jax.common.listing import first_of
+from onereward_jax.common.user_path import user_path
 from onereward_jax.data.example import Split
 from onereward_jax.storage import is_bucket, local_path
 
@@ -70,7 +71,7 @@ class RowFiles:
 
 def is_rows(path: str | os.PathLike[str]) -> bool:
     """Whether a path is for `row_files`, and not that of a picture."""
-    path = pathlib.Path(path).expanduser()
+    path = user_path(path)
     if path.exists():
         return path.is_dir() or path.suffix.lower() in KINDS
     return path.suffix.lower() in KINDS or path.name.lower().endswith(_COMPRESSED)
@@ -86,7 +87,7 @@ def row_files(path: str | os.PathLike[str]) -> RowFiles:
     name = str(path)
     if is_bucket(name):
         return _row_files(name, _fetched(name))
-    return _row_files(name, pathlib.Path(name).expanduser())
+    return _row_files(name, user_path(name))
 
 
 def _row_files(title: str, path: pathlib.Path) -> RowFiles:

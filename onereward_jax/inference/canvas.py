@@ -46,21 +46,28 @@ class Padding(NamedTuple):
         return padding
 
 
-def extended(picture: Image.Image, padding: Padding) -> tuple[Image.Image, Image.Image]:
-    """(canvas, mask): the image on a larger canvas, and a mask that is white in the added area.
+def canvas_size(size: tuple[int, int], padding: Padding) -> tuple[int, int]:
+    """Width and height of the canvas of a picture of this size.
 
     Raises:
       ValueError: the canvas is larger than Pillow's limit, `Image.MAX_IMAGE_PIXELS`.
     """
-    size = (
-        padding.left + picture.width + padding.right,
-        padding.top + picture.height + padding.bottom,
-    )
+    size = (padding.left + size[0] + padding.right, padding.top + size[1] + padding.bottom)
     if size[0] * size[1] > Image.MAX_IMAGE_PIXELS:
         raise ValueError(
             f"pad makes an image of {size[0]}x{size[1]} pixels, above Pillow's limit of "
             f"{Image.MAX_IMAGE_PIXELS}"
         )
+    return size
+
+
+def extended(picture: Image.Image, padding: Padding) -> tuple[Image.Image, Image.Image]:
+    """(canvas, mask): the image on a larger canvas, and a mask that is white in the added area.
+
+    Raises:
+      ValueError: as `canvas_size`.
+    """
+    size = canvas_size(picture.size, padding)
     canvas, mask = Image.new("RGB", size, GREY), Image.new("L", size, WHITE)
     canvas.paste(picture.convert("RGB"), padding[:2])
     mask.paste(0, (*padding[:2], padding.left + picture.width, padding.top + picture.height))

@@ -18,7 +18,7 @@ from onereward_jax.data.example import RowError
 from onereward_jax.data.metadata import Place, Row, scan_rows
 from onereward_jax.data.row_files import is_rows
 from onereward_jax.data.row_sources import open_rows
-from onereward_jax.inference.canvas import Padding, extended
+from onereward_jax.inference.canvas import Padding, canvas_size, extended
 from onereward_jax.inference.picture_io import check_shapes
 from onereward_jax.parallel.progress import announce
 from onereward_jax.pictures import Photograph, PictureSource, read_mask, read_photograph
@@ -207,10 +207,7 @@ def read_edit_rows(
 def _checked(row: Row, mask_indices: tuple[int, ...]) -> EditRow:
     """Raises ValueError, FileNotFoundError if the row cannot be edited."""
     check_prompt(row.prompt)
-    width, height = row.size
     if row.pad is None:
         read_mask(row.pictures.open(row.mask), row.mask, indices=mask_indices)
         return EditRow(row, row.size, mask_indices)
-    padding = Padding.parse(row.pad)
-    size = (padding.left + width + padding.right, padding.top + height + padding.bottom)
-    return EditRow(row, size, mask_indices)
+    return EditRow(row, canvas_size(row.size, Padding.parse(row.pad)), mask_indices)

@@ -12,6 +12,7 @@ import statistics
 import jax
 
 from onereward_jax.common.atomic_file import atomic_file
+from onereward_jax.common.user_path import user_path
 
 DEFAULT_FOLDER = "~/.cache/onereward_jax/compiled"
 
@@ -40,7 +41,7 @@ def use_compilation_cache(folder: str = DEFAULT_FOLDER) -> str | None:
     """
     if not folder or jax.config.jax_compilation_cache_dir is not None:
         return None
-    path = pathlib.Path(folder).expanduser() / _instruction_set()
+    path = user_path(folder) / _instruction_set()
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

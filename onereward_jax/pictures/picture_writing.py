@@ -13,6 +13,7 @@ from typing import Any
 from PIL import Image
 
 from onereward_jax.common.atomic_file import atomic_file
+from onereward_jax.common.user_path import user_path
 from onereward_jax.pictures import colour_profiles
 from onereward_jax.pictures.opening import PLUG_INS, register_plug_in
 
@@ -51,7 +52,7 @@ def check_output(path: str | os.PathLike[str], size: tuple[int, int] | None = No
       ValueError: its suffix names no format that is written, it is a folder, its folder cannot be
         written to, or the format has no pictures of this size.
     """
-    path = pathlib.Path(path).expanduser()
+    path = user_path(path)
     if path.is_dir():
         raise ValueError(f"{path} is a folder: the name of a picture expected")
     kind = _format_of(path)
@@ -80,7 +81,7 @@ def write_picture(
     Raises:
       ValueError: as `check_output`, or another mode.
     """
-    path = pathlib.Path(path).expanduser()
+    path = user_path(path)
     check_output(path, picture.size)
     kind = _format_of(path)
     if picture.mode not in ("RGB", "L"):

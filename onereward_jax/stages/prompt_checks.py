@@ -15,6 +15,7 @@ from onereward_jax.annotation.comparisons import LINES
 from onereward_jax.chain.base_models import made_by
 from onereward_jax.chain.stage import StageContext
 from onereward_jax.common.listing import listed
+from onereward_jax.common.user_path import user_path
 from onereward_jax.convert.hub import PACKAGE
 from onereward_jax.convert.tokenizers import load_tokenizer
 from onereward_jax.data.triplets import Triplets
@@ -74,7 +75,7 @@ def check_prompts_of_data(context: StageContext, *, written: bool = False) -> No
     """
     config = context.config
     if "reward" in config.stages:
-        named = pathlib.Path(config.models.judge or "none").expanduser()
+        named = user_path(config.models.judge or "none")
         known = named.is_dir() or (PACKAGE / named).is_dir()
     else:
         asks = "rl" in config.stages and needs_judge(config)

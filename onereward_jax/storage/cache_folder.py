@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from onereward_jax.common.user_path import user_path
+
 VARIABLE = "ONEREWARD_COPIES"
 
 
@@ -14,4 +16,4 @@ def copies_folder() -> Path:
     It should be on a local disk with space for everything the stages read and write.
     """
     named = os.environ.get(VARIABLE, "")
-    return Path(named or "~/.cache/onereward_jax/copies").expanduser().absolute()
+    return user_path(named or "~/.cache/onereward_jax/copies").absolute()

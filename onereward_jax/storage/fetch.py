@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from onereward_jax.common.user_path import user_path
 from onereward_jax.storage.bucket_folder import (
     BucketFolder,
     ObjectState,
@@ -34,7 +35,7 @@ def local_path(name: str | os.PathLike[str], *, again: bool = True) -> Path:
       ModuleNotFoundError: gcsfs is not installed.
     """
     if not is_bucket(name):
-        return Path(name).expanduser()
+        return user_path(name)
     url = str(name).rstrip("/")
     return _fetched(url) if again else _fetched_once(url)
 
@@ -49,7 +50,7 @@ def states_below(name: str) -> Callable[[str], ObjectState | None]:
     """
     if is_bucket(name):
         return BucketFolder(name).list().get
-    top = Path(name).expanduser()
+    top = user_path(name)
 
     def state(file: str) -> ObjectState | None:
         try:

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict, FrozenConfigDict
 
+from onereward_jax.common.user_path import user_path
 from onereward_jax.convert import FLUX, QWEN2_5_VL, read_config
 from onereward_jax.convert.hub import PACKAGE
 from onereward_jax.convert.layouts import Layout
@@ -130,7 +131,7 @@ def model_folder(name: str, field: str) -> pathlib.Path:
     Raises:
       FileNotFoundError: there is neither.
     """
-    given = pathlib.Path(name).expanduser()
+    given = user_path(name)
     for folder in (given, PACKAGE / given, PUBLISHED / given.name):
         if folder.is_dir():
             return folder

@@ -9,6 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 
+from onereward_jax.convert.lora_names import parse_key
+
+CONTROL = "a control adapter (it changes norms, too)"
 _KINDS = (
     ("a LoKr (LyCORIS)", r"[._]lokr_\w+"),
     ("a LoHa (LyCORIS)", r"[._]hada_\w+"),
@@ -23,7 +26,7 @@ _KINDS = (
      r"\.(hra_u|bone_|miss_|c3a_|spectrum$|fourierft_|shira_|road_|vblora_|randlora_)"),
     ("an IP-Adapter", r"ip_adapter|image_proj|to_[kv]_ip|ip_hidden|ip_layers"),
     ("a ControlNet", r"controlnet|control_model\.|input_hint_block"),
-    ("a control adapter (it changes norms, too)",
+    (CONTROL,
      r"(query_norm|key_norm|norm_q|norm_k|norm_added_q|norm_added_k)\.(scale|weight)"
      r"|\.(set_weight|reshape_weight)$"),
     ("a textual inversion",
@@ -59,7 +62,8 @@ def other_kind(keys: Collection[str]) -> str:
     """What a file with these tensors is, if not a LoRA, and an example; "" if it may be one."""
     for kind, pattern in _KINDS:
         found = [key for key in keys if re.search(pattern, key)]
-        if found:
+        # A whole transformer has norms, too.
+        if found and (kind != CONTROL or any(map(parse_key, keys))):
             return f"{kind}, with {_counted(found)}"
     return ""
 

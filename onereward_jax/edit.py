@@ -3,38 +3,45 @@
     python -m onereward_jax.edit --model=mini/models/editor --image=cup.png --mask=cup_mask.png \\
       --prompt="a red apple" --out=edited.png
 
-White in the mask: edit here. --image may be a folder with metadata.jsonl, one row per image, e.g.
+White in the mask: edit here. --crop edits a window around the mask at the model's own resolution
+and stitches it into the photograph: for photographs larger than the model's pictures.
+
+--image may be a folder with metadata.jsonl, one row per image, e.g.
 {"image": "a.jpg", "mask": "a_mask.png", "prompt": "a red apple", "task": "fill"}; --out is then a
-folder too.
+folder too, and the same command again makes only what is missing there.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import math
-from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from PIL import Image
+from PIL import ImageOps
 
+from onereward_jax.chain import fingerprints
 from onereward_jax.common.user_errors import CommandParser, run_command
 from onereward_jax.common.user_path import user_path
-from onereward_jax.convert import EDITING, resolve_folder
-from onereward_jax.data.metadata import refuse_rows
-from onereward_jax.inference import Editor, paste_back
+from onereward_jax.convert import EDITING, resolve_adapter, resolve_folder, resolve_weights
+from onereward_jax.inference import Editor
+from onereward_jax.inference.batch_padding import dtype_or_default
 from onereward_jax.inference.edit_defaults import EditDefaults, read_edit_defaults
-from onereward_jax.inference.edit_requests import (
-    Request,
-    is_rows,
-    read_edit_rows,
-    read_request,
+from onereward_jax.inference.edit_requests import is_rows, read_edit_rows, read_request
+from onereward_jax.inference.folder_edits import edit_folder, rows_to_edit
+from onereward_jax.inference.photograph_edit import (
+    COMPONENTS,
+    Crop,
+    EditPlan,
+    PhotographEdit,
+    edit_batch,
+    prepare,
 )
-from onereward_jax.inference.editor import check_seeds
-from onereward_jax.inference.picture_io import editing_size
+from onereward_jax.inference.seeds import check_seeds
 from onereward_jax.parallel.compilation_cache import use_compilation_cache
 from onereward_jax.parallel.cpu_threads import set_cpu_threads
-from onereward_jax.parallel.progress import ProgressBar, announce, progress_bar
+from onereward_jax.parallel.progress import announce, progress_bar
+from onereward_jax.pictures import check_output, write_picture
 from onereward_jax.policy.noise_schedule import first_step
 from onereward_jax.policy.text_encoders import check_prompt
 from onereward_jax.tasks import COMMAND_TASKS, Task
@@ -46,18 +53,22 @@ STATED = f"or what {EDITING} in the editor's folder states"
 def parser() -> CommandParser:
     """The options of this command."""
     options = CommandParser(prog="python -m onereward_jax.edit", description=__doc__)
-    add = options.add_argument
+    add = options.add_argument_group("what to edit").add_argument
     add("--model", required=True, help="folder of the editor (diffusers layout)")
-    add("--transformer",
-        help="transformer, a folder or file, to use instead of the editor's own")  # fmt: skip
+    add("--transformer", help="transformer, a folder or file, instead of the editor's own")
     add("--lora", action="append", default=[], type=weighted, metavar="PATH[:WEIGHT]",
         help="LoRA adapter, file or folder; may be repeated")  # fmt: skip
-    add("--image", required=True, type=user_path, help="image, or folder with metadata.jsonl")
+    add("--image", required=True, help="image, or folder with metadata.jsonl, or a file of rows")
     add("--mask", type=user_path, help="image whose white pixels are edited")
+    add("--mask_indices", type=indices, default=(), metavar="N[,N]",
+        help="palette indices or labels that mark the area in masks, instead of white")  # fmt: skip
+    add("--invert_mask", action="store_true", help="edit where the masks are black")
     add("--prompt", default="", help="prompt; optional for remove and extend")
     add("--task", help=f"one of {', '.join(COMMAND_TASKS)} (default fill)")
     add("--pad", help="for extend: pixels to add, left,top,right,bottom, instead of a mask")
     add("--out", required=True, type=user_path, help="image to write, or folder")
+
+    add = options.add_argument_group("sampling").add_argument
     add("--negative_prompt", default="nsfw", help="negative prompt (default %(default)s)")
     add("--true_cfg_scale", type=float,
         help=f"true classifier-free guidance, 1 for none (default 4; {STATED})")  # fmt: skip
@@ -66,16 +77,41 @@ def parser() -> CommandParser:
     add("--steps", type=int, help=f"sampling steps (default 50; {STATED})")
     add("--strength", type=float, default=1.0,
         help="below 1: start from the noised source image (default %(default)s)")  # fmt: skip
-    add("--height", type=int, help="height of the result (default: that of the source)")
-    add("--width", type=int, help="width of the result (default: that of the source)")
-    add("--seed", type=int, default=0, help="noise seed; + row index in a folder (default 0)")
+    add("--seed", type=int, default=0,
+        help="noise seed of up to 64 bits; + 1 for each further edit of an image in a folder, and "
+        "for each further area of --components=each (default 0)")  # fmt: skip
     add("--batch_size", type=int, default=1, help="images of a folder per batch (default 1)")
     add("--dtype", choices=DTYPES, help="default: float32 on CPU, bfloat16 on TPU and GPU")
+
+    add = options.add_argument_group("size of the result").add_argument
+    add("--height", type=int, help="height of the edit (default: that of the source)")
+    add("--width", type=int, help="width of the edit (default: that of the source)")
     add("--paste_back", action=argparse.BooleanOptionalAction,
         help=f"keep the source outside the mask, at its size (default off; {STATED})")  # fmt: skip
     add("--feather", type=int, default=8,
-        help="blending width of --paste_back in pixels (default %(default)s)")  # fmt: skip
+        help="blending width of --paste_back and --crop, pixels (default %(default)s)")  # fmt: skip
+    add("--crop", action="store_true",
+        help="edit a window around the mask at the model's resolution; keep the rest")  # fmt: skip
+    add("--context", type=float,
+        help="side of the window of --crop over that of the masked area (default 2)")  # fmt: skip
+    add("--components", choices=COMPONENTS,
+        help="separate areas of the mask: one window for all (together, the default), or each in "
+        "its own, from top to bottom, so that later ones see earlier results")  # fmt: skip
+    add("--resolution", type=int, metavar="PIXELS",
+        help=f"side of a square window in the model (default 1024; {STATED})")  # fmt: skip
     return options
+
+
+def indices(text: str) -> tuple[int, ...]:
+    """Parses "1,2".
+
+    Raises:
+      argparse.ArgumentTypeError: it is no list of numbers.
+    """
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of whole numbers, as in 1,2")
+    return tuple(map(int, parts))
 
 
 def weighted(text: str) -> tuple[str, float]:
@@ -100,123 +136,162 @@ def run(options: argparse.Namespace) -> None:
     """Checks the inputs, loads the editor, edits and writes.
 
     Raises:
-      FileNotFoundError, ValueError: as `plan` and `Editor`, or an option is out of range.
+      FileNotFoundError, ValueError: an input is missing or damaged, options contradict each other
+        or are out of range, or some rows of a folder could not be edited.
     """
-    requests, outputs = plan(options)
-    # Fail early, before loading a model.
-    folder = resolve_folder(options.model, "model")
-    first_step(_steps(options, read_edit_defaults(folder)), options.strength)
-    for name, least in (("batch_size", 1), ("feather", 0)):
-        if getattr(options, name) < least:
-            raise ValueError(f"--{name} is {getattr(options, name)}, at least {least} expected")
-    check_seeds((options.seed, options.seed + len(requests) - 1))
-    check_prompt(options.negative_prompt)
-    editor = Editor.from_pretrained(
-        folder,
-        transformer=options.transformer,
-        adapters=options.lora,
-        dtype=options.dtype,
+    if is_rows(options.image):
+        edit_rows(options)
+    else:
+        edit_one(options)
+
+
+def edit_one(options: argparse.Namespace) -> None:
+    """Edits one image."""
+    out = options.out
+    if out.is_dir():
+        raise ValueError(f"--out: {out} is a folder; one image needs a file")
+    try:
+        check_output(out)
+    except ValueError as error:
+        raise ValueError(f"--out: {error}") from error
+    for source in (user_path(options.image), options.mask):
+        if source is not None and out.exists() and source.exists() and out.samefile(source):
+            raise ValueError(f"--out: {out} is an input, which would be lost; choose another name")
+    request = read_request(
+        user_path(options.image),
+        options.mask,
+        options.prompt,
+        options.task or Task.FILL.value,
+        options.pad,
+        mask_indices=options.mask_indices,
     )
-    edit_files(editor, options, requests, outputs)
-    announce(f"written: {options.out}" + ("" if len(outputs) == 1 else f" ({len(outputs)} files)"))
+    mask = request.mask if options.pad or not options.invert_mask else ImageOps.invert(request.mask)
+    edit = PhotographEdit(request.photograph, mask, request.prompt, options.seed)
+    folder, plan = model_and_plan(options)
+    editor = load(options, folder)
+    ready = prepare(edit, plan, editor)
+    steps = sampled_steps(plan)
+    with progress_bar("edit", ready.rounds * steps, program=f"edit, {options.model}") as bar:
+        (picture,) = edit_batch(editor, [ready], plan, bar.update)
+    write_picture(out, picture, edit.photograph.profile)
+    announce(f"written: {out}")
 
 
-def edit_files(
-    editor: Editor,
-    options: argparse.Namespace,
-    requests: Sequence[Request],
-    outputs: Sequence[Path],
-) -> None:
-    """Edits the requests in batches and writes each result when it is done.
-
-    Args:
-      editor: the editor.
-      options: the settings, from `parser`.
-      requests: the edits.
-      outputs: output file of each request.
-    """
-    sizes = [
-        editing_size(one.image, options.height, options.width, editor.multiple) for one in requests
-    ]
-    steps = _steps(options, editor.defaults)
-    steps -= first_step(steps, options.strength)
-    with progress_bar("edit", len(requests) * steps, program=f"edit, {options.model}") as bar:
-        for part in batches(sizes, options.batch_size):
-            pictures = _edited(editor, options, requests, part, bar)
-            for index, picture in zip(part, pictures, strict=True):
-                if _pastes(options, editor.defaults):
-                    source = requests[index]
-                    picture = paste_back(source.image, picture, source.mask, options.feather)
-                outputs[index].parent.mkdir(parents=True, exist_ok=True)
-                picture.save(outputs[index])
-
-
-def batches(sizes: Sequence[tuple[int, int]], batch_size: int) -> Iterator[tuple[int, ...]]:
-    """Indices of the images of each batch: of one size, at most `batch_size`."""
-    by_size = sorted(range(len(sizes)), key=lambda index: sizes[index])
-    for _, same in itertools.groupby(by_size, key=lambda index: sizes[index]):
-        same = list(same)
-        for start in range(0, len(same), batch_size):
-            yield tuple(same[start : start + batch_size])
-
-
-def plan(options: argparse.Namespace) -> tuple[list[Request], list[Path]]:
-    """The requests, and the output file of each.
-
-    Raises:
-      FileNotFoundError, ValueError: as `read_request` and `read_edit_rows`, or rows are bad, or
-        options contradict each other.
-    """
-    if not is_rows(options.image):
-        if options.out.suffix.lower() not in Image.registered_extensions():
-            raise ValueError(f"--out: {options.out} is not the name of an image, as in edited.png")
-        if options.out.is_dir():
-            raise ValueError(f"--out: {options.out} is a folder; one image needs a file")
-        task = options.task or Task.FILL.value
-        request = read_request(options.image, options.mask, options.prompt, task, options.pad)
-        return [request], [options.out]
+def edit_rows(options: argparse.Namespace) -> None:
+    """Edits the rows of a folder, but those whose results are there."""
     for name in ("mask", "prompt", "task", "pad"):
         if getattr(options, name):
             raise ValueError(f"--{name}: for a folder, set it in metadata.jsonl")
     if options.out.is_file():
         raise ValueError(f"--out: {options.out} is a file; the results of a folder need a folder")
-    rows, errors = read_edit_rows(options.image)
-    refuse_rows(options.image, errors)
-    requests = [row.open() for row in rows]
-    names = [f"{number:05d}-{one.name}.png" for number, one in enumerate(requests, 1)]
-    return requests, [options.out / name for name in names]
-
-
-def _edited(
-    editor: Editor,
-    options: argparse.Namespace,
-    requests: Sequence[Request],
-    part: Sequence[int],
-    bar: ProgressBar,
-) -> list[Image.Image]:
-    chosen = [requests[index] for index in part]
-    return editor(
-        image=[one.image for one in chosen],
-        mask=[one.mask for one in chosen],
-        prompt=[one.prompt for one in chosen],
-        negative_prompt=options.negative_prompt,
-        true_cfg_scale=options.true_cfg_scale,
-        guidance_scale=options.guidance_scale,
-        num_inference_steps=options.steps,
-        strength=options.strength,
-        height=options.height,
-        width=options.width,
-        seed=[options.seed + index for index in part],
-        on_step=lambda *_: bar.update(len(part)),
+    folder, plan = model_and_plan(options)
+    rows, errors = read_edit_rows(options.image, mask_indices=options.mask_indices)
+    todo = rows_to_edit(
+        rows, made_with(options, folder, plan), options.seed, invert=options.invert_mask
+    )
+    edit_folder(
+        todo,
+        options.out,
+        plan,
+        lambda: load(options, folder),
+        source=options.image,
+        errors=errors,
+        batch_size=options.batch_size,
+        steps=sampled_steps(plan),
+        program=f"edit, {options.model}",
     )
 
 
-def _steps(options: argparse.Namespace, defaults: EditDefaults) -> int:
-    return defaults.num_inference_steps if options.steps is None else options.steps
+def model_and_plan(options: argparse.Namespace) -> tuple[Path, EditPlan]:
+    """The editor's folder, and how to edit; all that can be checked before a model is loaded.
+
+    Raises:
+      FileNotFoundError, ValueError: as `run`.
+    """
+    folder = resolve_folder(options.model, "model")
+    stated = read_edit_defaults(folder)
+    if options.batch_size < 1:
+        raise ValueError(f"--batch_size is {options.batch_size}, at least 1 expected")
+    if options.feather < 0:
+        raise ValueError(f"--feather is {options.feather}, at least 0 expected")
+    check_prompt(options.negative_prompt)
+    check_seeds((options.seed,))
+    sampling = {
+        "negative_prompt": options.negative_prompt,
+        "true_cfg_scale": _finite(options, "true_cfg_scale", stated),
+        "guidance_scale": _finite(options, "guidance_scale", stated),
+        "num_inference_steps": _or(options.steps, stated.num_inference_steps),
+        "strength": options.strength,
+        "height": options.height,
+        "width": options.width,
+    }
+    first_step(sampling["num_inference_steps"], options.strength)
+    if not options.crop:
+        for name in ("context", "components", "resolution"):
+            if getattr(options, name) is not None:
+                raise ValueError(f"--{name} is for --crop, which is not given")
+        pastes = _or(options.paste_back, stated.paste_back)
+        return folder, EditPlan(None, options.feather if pastes else None, sampling)
+    for name in ("height", "width"):
+        if getattr(options, name) is not None:
+            raise ValueError(f"--{name}: with --crop the result has the size of the source")
+    if options.paste_back is False:
+        raise ValueError("--no-paste_back: --crop pastes its window back")
+    crop = Crop(
+        _or(options.context, 2.0),
+        options.components or "together",
+        _or(options.resolution, stated.resolution),
+    )
+    return folder, EditPlan(crop, options.feather, sampling)
 
 
-def _pastes(options: argparse.Namespace, defaults: EditDefaults) -> bool:
-    return defaults.paste_back if options.paste_back is None else options.paste_back
+def made_with(options: argparse.Namespace, folder: Path, plan: EditPlan) -> dict[str, Any]:
+    """What the results of all rows depend on, for the record beside them."""
+    loras = [[_fingerprint(resolve_adapter(path, "lora")), weight] for path, weight in options.lora]
+    transformer = options.transformer and resolve_weights(options.transformer, "transformer")
+    crop = plan.crop
+    return {
+        "model": _fingerprint(folder),
+        "transformer": transformer and _fingerprint(transformer),
+        "lora": loras,
+        "dtype": str(dtype_or_default(options.dtype)),
+        **plan.sampling,
+        "feather": plan.feather,
+        "crop": crop and [crop.context, crop.components, crop.resolution],
+        "invert_mask": options.invert_mask,
+        "mask_indices": list(options.mask_indices),
+    }
+
+
+def load(options: argparse.Namespace, folder: Path) -> Editor:
+    """The editor."""
+    return Editor.from_pretrained(
+        folder,
+        transformer=options.transformer,
+        adapters=options.lora,
+        dtype=options.dtype,
+    )
+
+
+def sampled_steps(plan: EditPlan) -> int:
+    """Calls of the model per edit."""
+    steps = plan.sampling["num_inference_steps"]
+    return steps - first_step(steps, plan.sampling["strength"])
+
+
+def _finite(options: argparse.Namespace, name: str, stated: EditDefaults) -> float:
+    value = _or(getattr(options, name), getattr(stated, name))
+    if not math.isfinite(value):
+        raise ValueError(f"--{name} is {value}, a finite number expected")
+    return value
+
+
+def _or(value: Any, default: Any) -> Any:
+    return default if value is None else value
+
+
+def _fingerprint(path: Path) -> str:
+    return fingerprints.of_model(path) if path.is_dir() else fingerprints.of_file(path)
 
 
 def main(argv: list[str] | None = None) -> None:

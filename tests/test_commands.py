@@ -44,7 +44,7 @@ def save_all(folder: Path) -> None:
     (folder / "folder.png").mkdir()
 
 
-def test_a_folder_is_edited_as_its_rows_are_one_by_one(tmp_path: Path, capsys) -> None:
+def test_a_folder_is_edited_as_its_rows_are_one_by_one(tmp_path: Path, capsys, monkeypatch) -> None:
     torch_pipeline.whole_pipeline(True).save_pretrained(tmp_path / "editor")
     source, out = tmp_path / "source", tmp_path / "made" / "out"
     source.mkdir()
@@ -56,11 +56,11 @@ def test_a_folder_is_edited_as_its_rows_are_one_by_one(tmp_path: Path, capsys) -
     ]
     (source / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
     editor = Editor.from_pretrained(tmp_path / "editor", mesh=make_mesh(devices=jax.devices()[:1]))
-    options = edit.parser().parse_args([
-        "--model=-", f"--image={source}", f"--out={out}", "--steps=2", "--seed=5",
-        "--batch_size=3", "--paste_back", "--feather=2",
+    monkeypatch.setattr(edit, "load", lambda *_: editor)
+    edit.main([
+        f"--model={tmp_path / 'editor'}", f"--image={source}", f"--out={out}", "--steps=2",
+        "--seed=5", "--batch_size=3", "--paste_back", "--feather=2",
     ])  # fmt: skip
-    edit.edit_files(editor, options, *edit.plan(options))
     assert re.search("edit: 100%.* 6/6 ", capsys.readouterr().err)
 
     mask, white = Image.open(source / "mask.png"), Image.new("L", SIZE, 255)
@@ -69,9 +69,9 @@ def test_a_folder_is_edited_as_its_rows_are_one_by_one(tmp_path: Path, capsys) -
     canvas.paste(picture(1, (32, 32)), (4, 0))
     images, masks = [picture(0), picture(0), canvas], [mask, mask, white]
     fixed = [FIXED_PROMPTS[task] for task in (Task.REMOVAL, Task.EXTEND_WITHOUT_PROMPT)]
-    edits = editor(images, masks, ["a red apple", *fixed], seed=[5, 6, 7], num_inference_steps=2)
-    names = ["00001-a.png", "00002-a.png", "00003-small.png"]
-    assert sorted(path.name for path in out.iterdir()) == names
+    edits = editor(images, masks, ["a red apple", *fixed], seed=[5, 6, 5], num_inference_steps=2)
+    names = ["a.png", "a-2.png", "small.png"]
+    assert {path.name for path in out.glob("[!.]*")} == {*names, "edit_record.jsonl"}
     for name, image, edited, where in zip(names, images, edits, masks, strict=True):
         expected = np.asarray(paste_back(image, edited, where, 2), int)
         found = np.asarray(Image.open(out / name), int)
@@ -81,10 +81,15 @@ def test_a_folder_is_edited_as_its_rows_are_one_by_one(tmp_path: Path, capsys) -
 
 def test_a_folder_may_state_how_its_editor_is_best_used(tmp_path: Path) -> None:
     assert read_edit_defaults(tmp_path) == EditDefaults(50, 4.0, 1.0, False)
-    assert read_edit_defaults(PACKAGE / "mini/models/editor") == EditDefaults(8, 2.0, 1.0, True)
+    assert read_edit_defaults(PACKAGE / "mini/models/editor") == EditDefaults(8, 2.0, 1.0, True, 64)
     for content, message in (
         ({"steps": 8}, "unknown field 'steps'; there are num_inference_steps, "),
         ({"num_inference_steps": 8.5}, "num_inference_steps is 8.5, int expected"),
+        ({"num_inference_steps": 0}, "num_inference_steps is 0, 1 to 2147483647 expected"),
+        ({"num_inference_steps": 10**400}, "num_inference_steps is "),
+        ({"true_cfg_scale": float("nan")}, "true_cfg_scale is nan: a finite number"),
+        ({"guidance_scale": 10**400}, "guidance_scale is .*: a finite number"),
+        ({"resolution": 100}, "resolution is 100, a multiple of 16"),
         ([8], "holds a list"),
     ):
         (tmp_path / "editing.json").write_text(json.dumps(content))
@@ -152,13 +157,17 @@ def test_what_ends_a_command_is_said_in_a_sentence(error, code, sentence, capsys
         ({"transformer": "nowhere"}, "transformer: there is no folder nowhere"),
         ({"lora": "nowhere:0.5"}, "lora: there is no folder nowhere"),
         ({"lora": "a:inf"}, "argument --lora: the weight of a is inf, a number expected"),
-        ({"out": "edited"}, "--out: edited is not the name of an image, as in edited.png"),
+        ({"out": "edited"}, "--out: edited: the name has no suffix: use .png"),
+        ({"out": "edited.psd"}, "--out: edited.psd: "),
+        ({"out": "a.png"}, "--out: a.png is an input, which would be lost"),
+        ({"crop": "yes"}, "argument --crop: ignored explicit argument"),
+        ({"context": "2"}, "--context is for --crop, which is not given"),
         ({"feather": "-1"}, "--feather is -1, at least 0 expected"),
         ({"strength": "0"}, "strength 0.0 leaves none of 8 steps"),
         ({"steps": "many"}, "argument --steps: invalid int value: 'many'; --help explains"),
         ({"stesp": "3"}, "unrecognized arguments: --stesp=3; --help explains"),
         ({"height": "-64"}, "height is -64, at least 1 expected"),
-        ({"seed": "99999999999"}, "seed is 99999999999, which does not fit"),
+        ({"seed": "99999999999999999999"}, "seed is 99999999999999999999, which does not fit"),
         ({"negative_prompt": "\udcff"}, r"the prompt '\\udcff' is not Unicode text"),
         ({"out": "folder.png"}, "--out: folder.png is a folder; one image needs a file"),
         ({"prompt": "\udcff"}, r"the prompt '\\udcff' is not Unicode text"),
@@ -183,10 +192,10 @@ def test_mistakes_end_in_one_sentence(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b'\n{"image": "caf\xe9.png"}', "metadata.jsonl, line 2: not UTF-8 "),
-        ('{"image": "a.png"}'.encode("utf-16"), "metadata.jsonl, line 1: not UTF-8 "),
-        (b"[" * 100_000, "metadata.jsonl, line 1: not JSON: "),
-        (b'["a.png"]', 'line 1: a JSON object with the field "image" expected'),
+        (b'\n{"image": "caf\xe9.png"}', "line 2: not UTF-8 "),
+        ('{"image": "a.png"}'.encode("utf-16"), "line 1: not UTF-8 "),
+        (b"[" * 100_000, "line 1: not JSON: "),
+        (b'["a.png"]', "line 1: not a JSON object"),
         (b'\xef\xbb\xbf{"image": "gone.png", "mask": "mask.png", "prompt": "x"}', "gone.png"),
         (b'{"image": "a.png", "task": "extend", "pad": "99999999,0,0,0"}', "above Pillow's limit"),
     ],

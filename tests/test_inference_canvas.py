@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from onereward_jax.edit import batches
 from onereward_jax.inference import Padding, extended, paste_back
+from onereward_jax.inference.folder_edits import batches
 from onereward_jax.tasks import Task, task_named
 
 WIDTH, HEIGHT = 40, 30

@@ -210,7 +210,10 @@ def test_another_transformer_and_adapters_take_part(worlds, tmp_path: Path) -> N
     ("changed", "message"),
     [
         ({"mask": picture(30, 48, 0)}, "mask of 30x48 .* than the image of 48x32"),
-        ({"mask": Image.new("L", (48, 32), 127)}, "the mask is empty"),
+        (
+            {"mask": Image.new("L", (48, 32), 127)},
+            "mask the opened picture: its greatest value is 127",
+        ),
         ({"image": picture(15, 10, 0), "mask": picture(15, 10, 0)}, "too small .* at least 16"),
         ({"image": [picture(48, 32, 0), picture(64, 48, 0)]}, "sizes, 48x32 and 64x48 pixels"),
         ({"prompt": PROMPTS, "negative_prompt": ["nsfw"] * 3}, "prompt: 2 values for a batch of 3"),

@@ -1,6 +1,6 @@
 """`editing.json` of an editor's folder: how this editor is best used, where it is not as FLUX.
 
-{"num_inference_steps": 8, "true_cfg_scale": 2.0, "paste_back": true}
+{"num_inference_steps": 8, "true_cfg_scale": 2.0, "paste_back": true, "resolution": 64}
 """
 
 from __future__ import annotations
@@ -8,8 +8,11 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from onereward_jax.common.listing import shown
 from onereward_jax.convert import EDITING
 from onereward_jax.convert.safetensors_reader import read_json
+from onereward_jax.data.aspect_buckets import MULTIPLE
+from onereward_jax.inference.batch_arguments import as_number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,19 +22,32 @@ class EditDefaults:
     Attributes:
       num_inference_steps, true_cfg_scale, guidance_scale: as of `Editor.__call__`.
       paste_back: whether the command `edit` keeps everything outside the mask.
+      resolution: side in pixels of a square with the area of the model's training pictures, used
+        by `--crop`; a multiple of 16.
+
+    Raises:
+      ValueError: a number is out of range.
     """
 
     num_inference_steps: int = 50
     true_cfg_scale: float = 4.0
     guidance_scale: float = 1.0
     paste_back: bool = False
+    resolution: int = 1024
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.num_inference_steps < 2**31:
+            steps = shown(self.num_inference_steps)
+            raise ValueError(f"num_inference_steps is {steps}, 1 to {2**31 - 1} expected")
+        check_resolution(self.resolution)
 
 
 def read_edit_defaults(folder: Path) -> EditDefaults:
     """What `folder` states.
 
     Raises:
-      ValueError: the file is no JSON, or it has an unknown field or one of another type.
+      ValueError: the file is no JSON, or it has an unknown field, or one of another type or
+        out of range.
     """
     path = folder / EDITING
     if not path.is_file():
@@ -42,5 +58,17 @@ def read_edit_defaults(folder: Path) -> EditDefaults:
             raise ValueError(f"{path}: unknown field {name!r}; there are {', '.join(fields)}")
         kind = type(fields[name].default)
         if type(value) is not kind and not (kind is float and type(value) is int):
-            raise ValueError(f"{path}: {name} is {value!r}, {kind.__name__} expected")
-    return EditDefaults(**stated)
+            raise ValueError(f"{path}: {name} is {shown(value)}, {kind.__name__} expected")
+    try:
+        for name, value in stated.items():
+            if type(fields[name].default) is float:
+                stated[name] = as_number(value, name)
+        return EditDefaults(**stated)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def check_resolution(resolution: int) -> None:
+    """Raises ValueError unless `resolution` is a multiple of 16 pixels."""
+    if resolution < MULTIPLE or resolution % MULTIPLE:
+        raise ValueError(f"resolution is {resolution}, a multiple of {MULTIPLE} expected")

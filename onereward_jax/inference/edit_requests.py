@@ -207,7 +207,8 @@ def read_edit_rows(
 def _checked(row: Row, mask_indices: tuple[int, ...]) -> EditRow:
     """Raises ValueError, FileNotFoundError if the row cannot be edited."""
     check_prompt(row.prompt)
-    if row.pad is None:
-        read_mask(row.pictures.open(row.mask), row.mask, indices=mask_indices)
-        return EditRow(row, row.size, mask_indices)
-    return EditRow(row, canvas_size(row.size, Padding.parse(row.pad)), mask_indices)
+    if row.pad is not None:
+        return EditRow(row, canvas_size(row.size, Padding.parse(row.pad)), mask_indices)
+    mask = read_mask(row.pictures.open(row.mask), row.mask, indices=mask_indices)
+    check_shapes(row.size, mask.size)
+    return EditRow(row, row.size, mask_indices)

@@ -12,10 +12,11 @@ from typing import Any
 
 import jax.numpy as jnp
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Float32, Int
+from jaxtyping import Array, Float, Float32
 
 from onereward_jax import policy
 from onereward_jax.data.aspect_buckets import Size
+from onereward_jax.inference.seeds import SeedParts
 from onereward_jax.parallel import MeshFunction, batch_sharding, mesh_jit
 from onereward_jax.policy.generate import seeded_noise
 
@@ -44,11 +45,11 @@ class EditSteps:
 def make_steps(editor: policy.FillPolicy, mesh: Mesh) -> EditSteps:
     """The jitted functions of `editor`, for samples sharded over `mesh`."""
 
-    def noise(seeds: Int[Array, "b"], size: Size) -> Float32[Array, "b n c"]:
-        return seeded_noise(editor, seeds, size)
+    def noise(seeds: SeedParts, size: Size) -> Float32[Array, "b n c"]:
+        return seeded_noise(editor, seeds.low, size, seeds.high)
 
     def start(
-        vae: Any, image: Float[Array, "b h w 3"], seeds: Int[Array, "b"], sigma: Float32[Array, ""]
+        vae: Any, image: Float[Array, "b h w 3"], seeds: SeedParts, sigma: Float32[Array, ""]
     ) -> Float32[Array, "b n c"]:
         return editor.start_from_source(vae, image, noise(seeds, image.shape[1:3]), sigma)
 

@@ -13,11 +13,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 from jax.sharding import Mesh
 from jaxtyping import Array, Float32
 from PIL import Image
@@ -31,6 +32,16 @@ from onereward_jax.convert import (
     resolve_weights,
 )
 from onereward_jax.data.aspect_buckets import Size
+from onereward_jax.inference.batch_arguments import (
+    Number,
+    Pictures,
+    Texts,
+    as_integer,
+    as_number,
+    as_pictures,
+    as_texts,
+    same_length,
+)
 from onereward_jax.inference.batch_padding import dtype_or_default, pad_batch
 from onereward_jax.inference.edit_defaults import EditDefaults, read_edit_defaults
 from onereward_jax.inference.edit_steps import make_steps
@@ -42,9 +53,10 @@ from onereward_jax.inference.picture_io import (
     to_pictures,
     to_unit,
 )
+from onereward_jax.inference.seeds import seed_numbers, seed_parts
 from onereward_jax.models.lora_merge import merge_adapters
 from onereward_jax.parallel import batch_sharding, make_mesh
-from onereward_jax.pictures import PictureSource, picture_list, read_picture, stored_size
+from onereward_jax.pictures import PictureSource, mask_warning, read_picture, stored_size
 from onereward_jax.policy.latent_packing import PATCH
 from onereward_jax.policy.lora_adapters import load_adapters
 from onereward_jax.policy.text_encoders import TextEncoder, TextParams, make_embed
@@ -146,19 +158,19 @@ class Editor:
 
     def __call__(
         self,
-        image: PictureSource | Sequence[PictureSource],
-        mask: PictureSource | Sequence[PictureSource],
-        prompt: str | Sequence[str],
-        negative_prompt: str | Sequence[str] = "nsfw",
+        image: Pictures,
+        mask: Pictures,
+        prompt: Texts,
+        negative_prompt: Texts = "nsfw",
         *,
-        true_cfg_scale: float | None = None,
-        guidance_scale: float | None = None,
-        num_inference_steps: int | None = None,
-        strength: float = 1.0,
-        height: int | None = None,
-        width: int | None = None,
+        true_cfg_scale: Number | None = None,
+        guidance_scale: Number | None = None,
+        num_inference_steps: Number | None = None,
+        strength: Number = 1.0,
+        height: Number | None = None,
+        width: Number | None = None,
         latents: Float32[np.ndarray | Array, "b n c"] | None = None,
-        seed: int | Sequence[int] = 0,
+        seed: Number | Sequence[Number] = 0,
         output_type: str = "pil",
         on_step: OnStep | None = None,
     ) -> list[Image.Image] | Float32[np.ndarray, "..."]:
@@ -169,8 +181,9 @@ class Editor:
         `defaults`: 4, 1 and 50 unless the editor's folder states others.
 
         Args:
-          image: opened images or paths, of any mode.
-          mask: white = edit here; resized to the size of the image.
+          image: paths, bytes of files, opened images of any mode, or arrays [h, w, 3] or
+            [b, h, w, 3], uint8 or floats in [0, 1].
+          mask: the same; white = edit here; resized to the size of the image.
           prompt: the prompt.
           negative_prompt: the negative prompt.
           true_cfg_scale: s of v = v_neg + s (v_pos - v_neg); 1: none, at half the cost.
@@ -181,7 +194,8 @@ class Editor:
           height, width: size of the result in pixels; None: that of the image. Rounded down to
             multiples of `multiple` (16 for FLUX).
           latents: packed initial latents [b, n, c]; None: drawn from `seed`.
-          seed: noise seed of each sample; a single number s means s, s + 1, ... along the batch.
+          seed: noise seed of each sample, up to 64 bits (see `seeds`); a single number s means
+            s, s + 1, ... along the batch.
           output_type: "pil", "np" or "latent".
           on_step: called after every step.
 
@@ -192,31 +206,35 @@ class Editor:
         Raises:
           FileNotFoundError: a path does not exist.
           ValueError: an image is unreadable, a mask is empty or has another aspect ratio, images
-            differ in size, or an argument is out of range.
+            differ in size, an argument is out of range or of another type, or the weights give
+            numbers that are not finite.
         """
         if output_type not in OUTPUT_TYPES:
             raise ValueError(f"output_type {output_type!r} is not one of {', '.join(OUTPUT_TYPES)}")
-        images, masks, prompts, negatives = _aligned(
-            image=image, mask=mask, prompt=prompt, negative_prompt=negative_prompt
+        images, masks, prompts, negatives = same_length(
+            image=as_pictures(image, "image"),
+            mask=as_pictures(mask, "mask"),
+            prompt=as_texts(prompt, "prompt"),
+            negative_prompt=as_texts(negative_prompt, "negative_prompt"),
         )
         batch = len(images)
-        seeds = range(seed, seed + batch) if isinstance(seed, int) else list(seed)
-        if len(seeds) != batch:
-            raise ValueError(f"seed has {len(seeds)} numbers for a batch of {batch}")
-        check_seeds(seeds)
+        seeds = seed_parts(seed_numbers(seed, batch))
         stated = self.defaults
-        if num_inference_steps is None:
-            num_inference_steps = stated.num_inference_steps
-        if true_cfg_scale is None:
-            true_cfg_scale = stated.true_cfg_scale
-        if guidance_scale is None:
-            guidance_scale = stated.guidance_scale
+        num_inference_steps = _given(
+            num_inference_steps, stated.num_inference_steps, "num_inference_steps", as_integer
+        )
+        true_cfg_scale = _given(true_cfg_scale, stated.true_cfg_scale, "true_cfg_scale", as_number)
+        guidance_scale = _given(guidance_scale, stated.guidance_scale, "guidance_scale", as_number)
+        strength = as_number(strength, "strength")
+        height = _given(height, None, "height", as_integer)
+        width = _given(width, None, "width", as_integer)
         size, pixels, edited = self._pixels(images, masks, height, width)
         sigmas = self.functions.sigmas(num_inference_steps, size, strength)
         self._check_latents(latents, batch, size)
 
         steps, vae = self.steps, self.params.vae
-        pixels, edited, seeds = map(self._place, (pixels, edited, np.asarray(seeds, np.int32)))
+        pixels, edited = map(self._place, (pixels, edited))
+        seeds = jax.tree.map(self._place, seeds)
         condition = steps.condition(vae, pixels, edited)
         embeds = self._embeds(prompts)
         negative_embeds = None if true_cfg_scale == 1.0 else self._embeds(negatives)
@@ -236,7 +254,13 @@ class Editor:
                 on_step(index, current[:batch])
         if output_type == "latent":
             return np.asarray(current)[:batch]
-        decoded = to_unit(np.asarray(steps.decode(vae, current, size))[:batch])
+        decoded = np.asarray(steps.decode(vae, current, size))[:batch]
+        if not np.isfinite(decoded).all():
+            raise ValueError(
+                "the edit has values that are not finite: weights or adapters are damaged or do "
+                "not belong to this model, or a scale is too large"
+            )
+        decoded = to_unit(decoded)
         return decoded if output_type == "np" else to_pictures(decoded)
 
     def _pixels(
@@ -248,7 +272,7 @@ class Editor:
     ) -> tuple[Size, Float32[np.ndarray, "b h w 3"], Float32[np.ndarray, "b h w 1"]]:
         """The common size, sources in [-1, 1], and masks."""
         pictures = [read_picture(image) for image in images]
-        sizes = {editing_size(picture, height, width, self.multiple) for picture in pictures}
+        sizes = {editing_size(picture.size, height, width, self.multiple) for picture in pictures}
         if len(sizes) > 1:
             listed = " and ".join("{}x{}".format(*size[::-1]) for size in sorted(sizes))
             raise ValueError(
@@ -258,11 +282,11 @@ class Editor:
         for picture, mask in zip(pictures, masks):
             check_shapes(picture.size, stored_size(mask))
         size = sizes.pop()
-        return (
-            size,
-            np.stack([image_pixels(picture, size) for picture in pictures]),
-            np.stack([mask_pixels(mask, size) for mask in masks]),
-        )
+        edited = np.stack([mask_pixels(mask, size) for mask in masks])
+        for whites in edited:
+            if warning := mask_warning(Image.fromarray(whites[..., 0] > 0).convert("L")):
+                logging.warning("%s", warning)
+        return size, np.stack([image_pixels(picture, size) for picture in pictures]), edited
 
     def _check_latents(self, latents: Any, batch: int, size: Size) -> None:
         expected = (batch, self.functions.token_count(size), self.functions.latent_channels)
@@ -289,18 +313,6 @@ class Editor:
         return jax.device_put(pad_batch(samples, self.mesh), batch_sharding(self.mesh))
 
 
-def _aligned(**arguments: Any) -> list[list[Any]]:
-    """Every argument as a list of the same length; single values are repeated."""
-    lists = {name: picture_list(value) for name, value in arguments.items()}
-    batch = max(map(len, lists.values()))
-    for name, values in lists.items():
-        if len(values) not in (1, batch):
-            raise ValueError(f"{name}: {len(values)} values for a batch of {batch}")
-    return [values * (batch if len(values) == 1 else 1) for values in lists.values()]
-
-
-def check_seeds(seeds: Iterable[int]) -> None:
-    """Raises ValueError unless every seed fits into int32."""
-    for seed in seeds:
-        if not -(2**31) <= seed < 2**31:
-            raise ValueError(f"seed is {seed}, which does not fit into int32")
+def _given(value: Any, default: Any, name: str, read: Callable[[Any, str], Any]) -> Any:
+    """An argument, read by `read`; None: the default."""
+    return default if value is None else read(value, name)

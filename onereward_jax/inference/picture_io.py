@@ -21,12 +21,12 @@ from onereward_jax.pictures import PictureSource, read_mask, read_picture
 
 
 def editing_size(
-    picture: Image.Image, height: int | None, width: int | None, multiple: int
+    picture: tuple[int, int], height: int | None, width: int | None, multiple: int
 ) -> Size:
     """The size in which an image is edited: rounded down to whole tokens.
 
     Args:
-      picture: the source image.
+      picture: width and height of the source image.
       height, width: requested size in pixels; None: that of the image. Rounding these logs a
         warning.
       multiple: pixels per side of a token (16 for FLUX).
@@ -37,7 +37,7 @@ def editing_size(
     for name, side in (("height", height), ("width", width)):
         if side is not None and side < 1:
             raise ValueError(f"{name} is {side}, at least 1 expected")
-    requested = (height or picture.height, width or picture.width)
+    requested = (height or picture[1], width or picture[0])
     size = (requested[0] - requested[0] % multiple, requested[1] - requested[1] % multiple)
     if not all(size):
         raise ValueError(

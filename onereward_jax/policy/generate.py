@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Float32, Int, UInt8
+from jaxtyping import Array, Float, Float32, Int, UInt8, UInt32
 
 from onereward_jax.common.pixels import to_uint8
 from onereward_jax.data.aspect_buckets import Size
@@ -97,8 +97,26 @@ def edited(
 
 
 def seeded_noise(
-    editor: FillPolicy, seeds: Int[Array | np.ndarray, "b"], size: Size
+    editor: FillPolicy,
+    seeds: Int[Array | np.ndarray, "b"],
+    size: Size,
+    high: UInt32[Array | np.ndarray, "b"] | None = None,
 ) -> Float32[Array, "b n c"]:
-    """Initial noise, with one seed per sample."""
-    draw = jax.vmap(lambda seed: editor.noise(jax.random.key(seed), 1, size)[0])
-    return draw(jnp.asarray(seeds, jnp.uint32))
+    """Initial noise, with one seed per sample.
+
+    Args:
+      editor: the static part.
+      seeds: 32 bits each.
+      size: height and width of the images.
+      high: 32 more bits each, folded into the keys where they are not 0; None for none.
+    """
+    low = jnp.asarray(seeds, jnp.uint32)
+    if high is None:
+        return jax.vmap(lambda seed: editor.noise(jax.random.key(seed), 1, size)[0])(low)
+
+    def draw(low: UInt32[Array, ""], high: UInt32[Array, ""]) -> Float32[Array, "n c"]:
+        key = jax.random.key(low)
+        key = jnp.where(high == 0, key, jax.random.fold_in(key, high))
+        return editor.noise(key, 1, size)[0]
+
+    return jax.vmap(draw)(low, jnp.asarray(high, jnp.uint32))

@@ -1,6 +1,7 @@
 """What a team says about its pictures: COCO of every kind, PNG masks, words, captions."""
 
 import json
+import unicodedata
 
 import numpy as np
 import pytest
@@ -218,3 +219,20 @@ def test_what_does_not_fit_a_picture_is_left_out_and_said(tmp_path):
     notes = Notes({}, {}, {"other": "from the file"})
     assert known_of(picture, "other", SIZE, notes)[0].caption == "from the file"
     assert caption_beside(tmp_path / "none.jpg") == ""
+
+
+def test_names_are_found_in_another_unicode_form(tmp_path):
+    """As a Mac's disk has them, and as editors write them."""
+    disk = unicodedata.normalize("NFD", "café/ü.jpg")
+    rows = {"picture": "café/ü.jpg", "caption": "a cup", "text": "CUP", "box": [0, 0, 5, 5]}
+    (tmp_path / "notes.jsonl").write_text(json.dumps(rows))
+    assert read_captions(tmp_path / "notes.jsonl", [disk]) == {disk: "a cup"}
+    assert [*read_words(tmp_path / "notes.jsonl", [disk])] == [disk]
+    content = coco()
+    for image in content["images"]:
+        image["file_name"] = "café/ü.jpg"
+    (tmp_path / "coco.json").write_text(json.dumps(content))
+    assert [*read_segmentation(tmp_path / "coco.json", [disk])] == [disk]
+    (tmp_path / "masks" / "café").mkdir(parents=True)
+    Image.new("L", SIZE[::-1], 255).save(tmp_path / "masks" / "café" / "ü.png")
+    assert [*read_segmentation(tmp_path / "masks", [disk])] == [disk]

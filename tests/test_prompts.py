@@ -1,16 +1,18 @@
 """Prompts that the judge cannot be asked about: all named before the chain starts, or cut."""
 
+import dataclasses
 import json
 import re
 
 import pytest
 from ml_collections import FrozenConfigDict
+from PIL import Image
 from test_main import get_config
 
 from onereward_jax.chain.stage import StageContext
 from onereward_jax.parallel import make_mesh
 from onereward_jax.reward.judge_loader import read_reward_model
-from onereward_jax.stages import reward, rl
+from onereward_jax.stages import data, reward, rl
 from onereward_jax.stages.prompt_checks import check_prompts, settle_prompts
 from onereward_jax.stages.reward_settings import reward_options
 from onereward_jax.tasks import Task
@@ -52,6 +54,17 @@ def test_rows_that_cannot_be_asked_about_are_named_before_the_chain_starts(stage
         stage.check(context_of(tmp_path, suffix_length=40))
     with pytest.raises(ValueError, match="words for .* tokens, more than suffix_length 9"):
         check_prompts(context_of(tmp_path, suffix_length=9))
+
+
+def test_they_are_named_too_if_the_stage_data_runs_alone(tmp_path):
+    context = dataclasses.replace(context_of(tmp_path), stage="data")
+    for name in "abc":
+        Image.new("RGB", (64, 64), (ord(name), 0, 0)).save(tmp_path / f"{name}.png")
+    mask = Image.new("L", (64, 64))
+    mask.paste(255, (8, 8, 24, 24))
+    mask.save(tmp_path / "m.png")
+    with pytest.raises(ValueError, match="metadata.jsonl: 2 prompts do not fit into "):
+        data.check(context)
 
 
 @pytest.mark.parametrize("fields", [{}, {"unfit_prompts": "cut"}])

@@ -11,8 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from ml_collections import FrozenConfigDict
 from PIL import Image
 
+from onereward_jax.chain import fingerprints
 from onereward_jax.data import parquet_rows
 from onereward_jax.data.folder_source import FolderSource
 from onereward_jax.data.metadata import read_rows
@@ -167,6 +169,65 @@ def test_every_kind_of_file_gives_the_same_triplets_to_training_and_to_edit(fold
 def test_the_splits_of_tars_and_files_follow_the_photograph(folder):
     splits = [FolderSource(write(folder, ROWS), 16).splits for write in (as_json_lines, as_tars)]
     assert splits[0] == splits[1]
+
+
+def test_a_picture_that_changes_inside_a_tar_or_under_another_unicode_form_is_noticed(folder):
+    digest = fingerprints.pictures("data.path")
+    work = folder / "work"
+    work.mkdir()
+
+    def asked(path):
+        return digest(FrozenConfigDict({"data": {"path": str(path)}}), work)
+
+    pattern = as_tars(folder, ROWS)
+    before = asked(pattern)
+    assert asked(pattern) == before
+    tar = folder / "s-000001.tar"
+    content = bytearray(tar.read_bytes())
+    content[content.rfind(b"IDAT") + 9] ^= 1
+    tar.write_bytes(content)
+    assert asked(pattern) != before
+    nfd = folder / (unicodedata.normalize("NFD", "café") + ".png")
+    shutil.copy(folder / "00.png", nfd)
+    rows = as_json_lines(folder, [ROWS[0] | {"image": "café.png"}])
+    before = asked(rows)
+    shutil.copy(folder / "01.png", nfd)
+    assert asked(rows) != before
+
+
+def test_the_library_datasets_reads_our_folder_and_we_read_its_files(folder, monkeypatch):
+    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
+    datasets = pytest.importorskip("datasets")
+    rows = [one for one in ROWS if "target" not in one]
+    for one in ROWS:  # it wants a row for every picture
+        if "target" in one:
+            (folder / one["image"]).unlink()
+    (folder / "t.png").unlink()
+    as_hugging_face(folder, rows)
+    cache = str(folder / "cache")
+    found = datasets.load_dataset(
+        "imagefolder", data_dir=str(folder), split="train", cache_dir=cache
+    )
+    assert found[5]["text"] == rows[5]["prompt"] and found[5]["mask"].size == (24, 16)
+    found = found.with_format("arrow").map(datasets.table.embed_table_storage, batched=True)
+    (folder / "hub").mkdir()
+    found.with_format(None).to_parquet(str(folder / "hub" / "train-00000-of-00001.parquet"))
+    source = FolderSource(folder / "hub", 16)
+    source.refuse({})
+    assert [row.prompt for row in source.rows] == [row["prompt"] for row in rows]
+    assert tuple(source.example(5).image[0, 0]) == (5 * int(rows[5]["image"][:2]), 99, 20)
+
+
+def test_shards_and_tables_in_a_bucket_are_copied_and_read(folder, bucket, tmp_path, monkeypatch):
+    monkeypatch.setenv("ONEREWARD_COPIES", str(tmp_path / "copies"))
+    as_tars(folder, ROWS)
+    as_csv(folder, ROWS)
+    for path in sorted(folder.iterdir()):
+        if path.is_file():
+            bucket.write(f"rows/{path.name}", path.read_bytes())
+    for name in ("s-{000000..000001}.tar", "s-*.tar", "metadata.csv", ""):
+        found = read_rows(f"{bucket}/rows/{name}")
+        assert len(found) == COUNT and found[5].size == (24, 16), name
 
 
 def test_pictures_in_parquet_are_read_in_windows(folder):

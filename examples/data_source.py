@@ -17,6 +17,7 @@ from onereward_jax.chain.allowed_values import NAMED
 from onereward_jax.common.rng import generator
 from onereward_jax.data.boxes import bounding_box
 from onereward_jax.data.example import Example, RowError
+from onereward_jax.pictures import read_picture
 from onereward_jax.tasks import FIXED_PROMPTS, Task
 
 FIELDS = {"data.path": NAMED}  # fields that this file reads, in addition to the stage's
@@ -79,10 +80,10 @@ class PastedPieces:
     def read(self, path):
         """The photograph, center-cropped to a square, uint8 [h, w, 3]."""
         try:
-            with Image.open(path) as picture:
-                square = ImageOps.fit(picture.convert("RGB"), (self.image_size, self.image_size))
-        except OSError as error:
-            raise RowError(f"{path} cannot be read: {error}") from error
+            picture = read_picture(path)
+        except (OSError, ValueError) as error:
+            raise RowError(str(error)) from error
+        square = ImageOps.fit(picture, (self.image_size, self.image_size))
         return np.asarray(square)
 
     def refuse(self, errors):

@@ -30,6 +30,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from onereward_jax.chain.stage_record import COMPLETE, FILE, StageRecord, read_record
 from onereward_jax.common.user_errors import WAITING, exit_with
+from onereward_jax.pictures import read_picture
 from onereward_jax.storage import is_bucket, local_path
 from onereward_jax.storage.cache_folder import VARIABLE
 from onereward_jax.tasks import FIXED_PROMPTS, Task
@@ -93,8 +94,7 @@ def write_folder(pictures: Sequence[pathlib.Path], folder: pathlib.Path) -> None
     folder.mkdir(parents=True)
     rows = []
     for number, path in enumerate(pictures):
-        with Image.open(path) as opened:
-            picture = opened.convert("RGB")
+        picture = read_picture(path)
         picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
         picture.save(folder / f"{number}.png")
         width, height = picture.size

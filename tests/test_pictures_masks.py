@@ -43,6 +43,7 @@ MASKS = {
     "32 bits, 0 and 1": Image.fromarray(SHAPE.astype(np.int32)),
     "float, 0 and 1": Image.fromarray(SHAPE.astype(np.float32)),
     "float, 0 and 255": Image.fromarray(WHITE.astype(np.float32)),
+    "nearly black around": Image.fromarray(np.where(SHAPE, 255, NOISE % 3).astype(np.uint8)),
     "8 bits, 0 and 1": Image.fromarray(SHAPE.astype(np.uint8)),
     "colours, 0 and 1": Image.fromarray(np.repeat(SHAPE.astype(np.uint8)[..., None], 3, -1)),
     "palette of greys": Image.fromarray(WHITE).convert("P"),
@@ -93,6 +94,7 @@ INDEXED = {
     "labels of 32 bits": (Image.fromarray(LABELS.astype(np.int32) * 1000), (15000,)),
     "labels as an array": (LABELS.astype(np.uint8), (15,)),
     "several": (Image.fromarray((LABELS + SHAPE * (NOISE % 2)).astype(np.uint8)), (15, 16)),
+    "labels with outlines": (np.where(SHAPE, 1, 255 * (NOISE < 9)).astype(np.uint8), (1,)),
     "inverted": (Image.fromarray(~SHAPE).convert("L"), (0,)),
 }
 
@@ -103,11 +105,14 @@ def test_indices_name_what_marks_the_area(name):
     np.testing.assert_array_equal(np.asarray(read_mask(source, indices=indices)) == 255, SHAPE)
 
 
+OUTLINED = SHAPE.astype(np.uint8)
+OUTLINED[8, 10:30] = 255
 REFUSED = {
     "black": (BLACK, (), "the mask is empty: it has no white pixels"),
     "grey": (BLACK + np.uint8(127), (), "the mask is empty: its greatest value is 127"),
     "labels": (LABELS.astype(np.uint8), (), r"greatest value is 15, .*\(mask_indices\).* 0, 7, 15"),
     "labels of 16 bits": (Image.fromarray(LABELS.astype(np.uint16)), (), "greatest value is 15"),
+    "labels with outlines": (OUTLINED, (), "has labels, with the values 0, 1, 255"),
     "many labels": (NOISE % 100, (), "0, 1, 2, .* and 80 more"),
     "palette of VOC": (VOC, (), r"a palette of colours, with the indices 0, 1: name those"),
     "bright palette": (STREET, (), "a palette of colours, with the indices 1, 2"),

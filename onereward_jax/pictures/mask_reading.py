@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from onereward_jax.common.listing import first_of
 from onereward_jax.pictures.eight_bits import array_of_wide, greys_of_wide, is_wide, rgb_of
@@ -33,6 +33,9 @@ MOSTLY = 0.8
 
 VARIES = 16
 """Levels by which alpha or colours must differ to show a shape: lossy files are not even."""
+
+GREATEST_LABEL, THICKEST_OUTLINE = 40, 9
+"""Of a label map with outlines of 255, as Pascal VOC's; the latter in pixels."""
 
 ALTERNATIVE = "white pixels mark where to edit, or name the values that do (mask_indices)"
 
@@ -118,6 +121,11 @@ def _shape(mask: Image.Image, labels: np.ndarray | None) -> Image.Image:
         found = mask if mask.mode in ("1", "L", "P") else rgb_of(mask)
     greys = found.convert("L")
     greatest = greys.getextrema()[1]
+    if mask.mode in ("L", "LA") and _has_outlined_labels(greys):
+        raise RefusedPictureError(
+            f"has labels, with the values {_listed(labels)}: name those that mark the area "
+            "(mask_indices)"
+        )
     if greatest == 1:
         return _black_and_white(np.asarray(greys) == 1)
     if greatest < EDITED:
@@ -186,6 +194,17 @@ def _has_grey_palette(mask: Image.Image, labels: np.ndarray) -> bool:
     dark, bright = colours[np.argsort(colours.sum(1))][[0, -1]]
     luminance = bright @ (0.299, 0.587, 0.114)
     return len(colours) == 2 and int(dark.max()) <= VARIES and bool(luminance >= EDITED)
+
+
+def _has_outlined_labels(greys: Image.Image) -> bool:
+    """Whether greys are labels with thin outlines of 255, which would be taken for the area."""
+    counts = greys.histogram()
+    labelled = sum(counts[1 : GREATEST_LABEL + 1])
+    between = any(counts[GREATEST_LABEL + 1 : 255])
+    if not (counts[0] > 0 and labelled > counts[255] > 0) or between:
+        return False
+    white = greys.point(lambda value: 255 * (value == 255))
+    return white.filter(ImageFilter.MinFilter(THICKEST_OUTLINE)).getextrema() == (0, 0)
 
 
 def _black_and_white(marked: np.ndarray) -> Image.Image:

@@ -9,7 +9,16 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-FAMILIES = ("weights", "configs", "adapters", "pictures", "rows", "row_files")
+FAMILIES = (
+    "weights",
+    "configs",
+    "adapters",
+    "pictures",
+    "rows",
+    "row_files",
+    "records",
+    "settings",
+)
 
 
 def family(name: str) -> ModuleType:

@@ -18,7 +18,7 @@ JUDGE_LAYERS = r"model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)
 def experiment() -> ConfigDict:
     """The paper's setting; models, data and devices are set by the experiment."""
     config = ConfigDict()
-    config.seed = 0  # of all random streams
+    config.seed = 0  # of all random streams; up to 64 bits
     config.stages = (  # stages to run without --stage
         "data",
         "embed",

@@ -174,7 +174,7 @@ def _card(section: str) -> dict[str, Rule]:
 
 
 RULES: dict[str, Rule] = {
-    "seed": whole(0, 2**32 - 1),
+    "seed": whole(0, 2**64 - 1),
     "stages": each(NAMED),
     "mesh.data": AXIS,
     "mesh.fsdp": AXIS,

@@ -42,6 +42,11 @@ def check_config(
         for leaf, rule in rules.items()
         if leaf not in values and leaf.partition(".")[0] in sections
     ]
+    parents = {leaf.rpartition(".")[0] for leaf in values}
+    complaints += [
+        f"config.{leaf} is a section: {rules[leaf].expected}"
+        for leaf in sorted(parents & rules.keys())
+    ]
     for leaf, value in values.items():
         rule = rules.get(leaf)
         if rule is not None and not rule.holds(value):

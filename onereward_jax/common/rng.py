@@ -24,9 +24,15 @@ def stream(
       name: purpose of the numbers, e.g. "policy_noise". Different names give independent streams.
       step: training step, traced or not; None for draws made once.
     """
-    key = jax.random.key(seed) if isinstance(seed, int) else seed
+    key = key_of(seed) if isinstance(seed, int) else seed
     key = jax.random.fold_in(key, zlib.crc32(name.encode()))
     return key if step is None else jax.random.fold_in(key, step)
+
+
+def key_of(seed: int) -> PRNGKeyArray:
+    """The key of a seed of up to 64 bits; JAX's own takes 32 of them."""
+    key = jax.random.key(seed % 2**32)
+    return jax.random.fold_in(key, seed >> 32) if seed >> 32 else key
 
 
 def generator(seed: int, *names: str | int) -> np.random.Generator:

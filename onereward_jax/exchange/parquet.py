@@ -7,6 +7,7 @@ One row per comparison. Pictures are structs of `bytes` and `path`, the layout o
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pathlib
 import re
@@ -173,8 +174,10 @@ def open_parquet(path: pathlib.Path) -> pq.ParquetFile:
     """Opens a file; raises ValueError if it is not a Parquet file."""
     try:
         return pq.ParquetFile(path)
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{path} is not a Parquet file: {error}") from error
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: names not in UTF-8
+        raise ValueError(f"{path} is not a Parquet file, or damaged: {error}") from error
 
 
 def parquet_rows(files: list[pathlib.Path]) -> Iterator[tuple[str, dict[str, Any] | RowError]]:
@@ -189,7 +192,7 @@ def parquet_rows(files: list[pathlib.Path]) -> Iterator[tuple[str, dict[str, Any
                         for place in range(batch.num_rows):
                             row += 1
                             yield f"{path.name}, row {row}", batch.slice(place, 1).to_pylist()[0]
-            except (pa.ArrowException, OSError) as error:
+            except (pa.ArrowException, OSError, ValueError) as error:
                 yield f"{path.name}, row {row + 1}", RowError(f"the file is damaged: {error}")
 
 
@@ -296,6 +299,9 @@ def _settings(field: str, value: Any) -> dict[str, Any]:
 def _judgement(where: str, found: Any) -> Judgement:
     if not isinstance(found, dict):
         raise RowError(f"{where} is null")
+    for name in (field.name for field in dataclasses.fields(Judgement)):
+        if name not in found:
+            raise RowError(f"{where}.{name} is missing")
     return Judgement(
         dimension=named(Dimension, f"{where}.dimension", found["dimension"]),
         best=found["best"],

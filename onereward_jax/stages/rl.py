@@ -13,7 +13,6 @@ import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
@@ -22,6 +21,7 @@ from onereward_jax.chain.base_models import made_by
 from onereward_jax.chain.plugins import check_plugin
 from onereward_jax.chain.stage import Results, StageContext
 from onereward_jax.common.pixels import to_uint8
+from onereward_jax.common.rng import key_of
 from onereward_jax.convert import FLUX, VAE, load_params, save_adapter, save_params
 from onereward_jax.data.aspect_buckets import Size
 from onereward_jax.data.mixing import Mixing
@@ -118,7 +118,7 @@ def run(context: StageContext) -> Results:
     models = each[sizes[0]]  # the most frequent size: for samples and everything done only once
     steps = {size: make_rl_step(one, settings, mesh) for size, one in each.items()}
     preview = make_preview(models, settings, mesh)
-    key = jax.random.key(context.config.seed)
+    key = key_of(context.config.seed)
 
     def first_state() -> TrainState:
         if adapts:

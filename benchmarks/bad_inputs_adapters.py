@@ -49,7 +49,7 @@ CONFIG = {
 }  # fmt: skip
 NO_MATTER = (
     "r", "bias", "rank_pattern", "target_modules", "modules_to_save", "inference_mode",
-    "base_model_name_or_path", "task_type", "alpha_pattern",
+    "base_model_name_or_path", "task_type", "alpha_pattern", "lora_bias",
 )  # fmt: skip
 VALUES = (
     None, -1, 0, 1.5, 2**70, float("nan"), float("inf"), "word", "8", "", True, False, [], [1], {},
@@ -299,7 +299,7 @@ def _with_setting(field: str, value: Any) -> Callable[[Any], bool]:
         return _is(_truth(value / RANK) if value else {})
     if field == "use_rslora" and isinstance(value, bool):
         return _is(_truth(ALPHA / (RANK**0.5 if value else RANK)))
-    same_meaning = value is None or value is False or (field == "lora_bias" and value is False)
+    same_meaning = not value  # off
     if field in NO_MATTER or (field not in ("lora_alpha", "peft_type") and same_meaning):
         return _is(_truth())
     return lambda found: False

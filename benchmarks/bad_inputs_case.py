@@ -30,14 +30,14 @@ class Case:
       read: writes it into an empty folder and reads it as the commands do.
       truth: returns what reading may give, as a value or as a predicate of the result; None: it
         must be refused.
-      good: whether it must be read.
+      good: returns whether it must be read; or that itself.
     """
 
     kind: str
     name: str
     read: Callable[[Path], Any]
     truth: Callable[[], Any] | None = None
-    good: bool = False
+    good: bool | Callable[[], bool] = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +73,8 @@ def run_case(case: Case, folder: Path) -> Outcome:
         lines = len(words.splitlines())
         if lines > LONGEST or not words.strip():
             return outcome("traceback", f"an error of {lines} lines: {words[:1000]}", lines)
-        return outcome("strict" if case.good else "refused", words, lines)
+        good = case.good() if callable(case.good) else case.good
+        return outcome("strict" if good else "refused", words, lines)
     except BaseException as error:  # noqa: BLE001  panics of Rust libraries are no `Exception`
         return outcome("traceback", _short_traceback(error))
     if case.truth is None:

@@ -380,3 +380,9 @@ def _of_outputs() -> Iterator[Case]:
             )
         )
         yield Case("pictures: outputs", suffix or "no suffix", read, truth, suffix in written)
+
+
+def small_files() -> dict[str, bytes]:
+    """Format -> a file of it, without EPS."""
+    Image.init()
+    return {name: data for name, _, data in _all_files() if name != "EPS"}

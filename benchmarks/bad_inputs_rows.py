@@ -121,8 +121,7 @@ def _row_case(
 ) -> Case:
     # In other files than JSON lines, columns that mean nothing are for other programs.
     known = [_without_others(row) if "JSON" not in kind else row for row in found]
-    means = [meaning(row, source) for row in known]
-    for_edit = [meaning(_for_edit(row), source) for row in known]
+    means = lambda: [meaning(row, source) for row in known]
 
     def read(folder: Path) -> dict[str, Any]:
         """The rows of training and of `edit`, as far as they are read."""
@@ -140,12 +139,13 @@ def _row_case(
         return result
 
     def right(result: dict[str, Any]) -> bool:
-        wanted = {"training": means, "edit": for_edit}
+        for_edit = [meaning(_for_edit(row), source) for row in known]
+        wanted = {"training": means(), "edit": for_edit}
         return all(
             None not in wanted[what] and _agree(result[what], wanted[what]) for what in result
         )
 
-    good = None not in means and not any(_is_odd(row) for row in found)
+    good = lambda: None not in means() and not any(_is_odd(row) for row in found)
     return Case(f"rows: {kind}", name, read, lambda: right, good)
 
 

@@ -71,6 +71,9 @@ GCS = ["gcsfs>=2026.2,<2027", "google-cloud-storage>=3.1,<4"]
 # Photographs of phones (HEIC); Pillow itself reads AVIF.
 HEIC = ["pillow-heif>=1.3,<2"]
 
+# FLUX in GGUF files.
+GGUF = ["gguf>=0.17,<1"]
+
 # A board on the web, for those who have an account.
 WANDB = ["wandb>=0.22,<1"]
 
@@ -124,6 +127,7 @@ setup(
             "onereward = onereward_jax.main:cli",
             "onereward-edit = onereward_jax.edit:cli",
             "onereward-judge = onereward_jax.judge:cli",
+            "onereward-convert = onereward_jax.convert_weights:cli",
             "onereward-compile = onereward_jax.train_compile.__main__:cli",
         ]
     },
@@ -132,11 +136,12 @@ setup(
         "tpu": ["jax[tpu]>=0.10.2,<0.13"],
         "cuda": ["jax[cuda12]>=0.10.2,<0.13"],
         "gcs": GCS,
+        "gguf": GGUF,
         "heic": HEIC,
         "mini": MINI,
         "people": PEOPLE,
         "wandb": WANDB,
-        "test": [*GCS, *HEIC, *PEOPLE, *TEST],
+        "test": [*GCS, *GGUF, *HEIC, *PEOPLE, *TEST],
         "docs": DOCS,
     },
 )

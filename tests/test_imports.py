@@ -22,6 +22,7 @@ LAYERS = (
     "train_compile",
     "edit",
     "judge",
+    "convert_weights",
     "people",
     "preferences",
     "stages",
@@ -154,16 +155,16 @@ def test_private_modules_of_other_packages_are_imported_in_one_file():
 
 
 def test_every_package_imported_is_declared_in_setup_py():
-    """RUNTIME outside functions, WANDB and GCS inside too; MINI and PEOPLE where they belong."""
+    """RUNTIME outside functions, WANDB, GCS, GGUF inside too; MINI and PEOPLE where they belong."""
     distributions = importlib.metadata.packages_distributions()
-    runtime, mini, people, wandb, gcs = (
+    runtime, mini, people, wandb, gcs, gguf = (
         {normalized(re.split(r"[\[<>=]", line)[0]) for line in requirements(name)}
-        for name in ("RUNTIME", "MINI", "PEOPLE", "WANDB", "GCS")
+        for name in ("RUNTIME", "MINI", "PEOPLE", "WANDB", "GCS", "GGUF")
     )
     undeclared = []
     for path in MODULES:
         outside = runtime | (people if dotted_name(path).startswith(PEOPLE) else set())
-        inside = outside | wandb | gcs
+        inside = outside | wandb | gcs | gguf
         inside |= mini if dotted_name(path).startswith(MINI_WORLD) else set()
         everywhere = imported_names(path)
         for name, declared in (

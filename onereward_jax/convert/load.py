@@ -59,6 +59,29 @@ def load_params(
         config, files = component_config(folder, layout), find_tensors(folder, layout.basename)
     abstract_params = unbox(abstract_params)
     leaves = flat_leaves(abstract_params)
+    entries, tensors = fit_tensors(files, leaves, layout, config, str(folder))
+    arrays = [_load_leaf(entry, leaves[entry.path], tensors, dtype) for entry in entries]
+    return jax.tree.unflatten(jax.tree.structure(abstract_params), arrays)
+
+
+def fit_tensors(
+    files: Mapping[str, TensorOnDisk],
+    leaves: Mapping[str, Any],
+    layout: Layout,
+    config: Mapping[str, Any],
+    where: str,
+) -> tuple[list[Entry], dict[str, TensorOnDisk]]:
+    """What each leaf is read from: its entry, and the tensors by published name.
+
+    Args:
+      files: tensor name, in any known spelling -> tensor.
+      leaves: path -> leaf of the model, see `flat_leaves`.
+      layout, config: the architecture's `Layout`, and config.json.
+      where: folder or file of the tensors, for the message.
+
+    Raises:
+      ValueError: names or shapes differ from the model's; at most 20 differences are listed.
+    """
     entries, problems = plan(leaves, layout, config)
     expected = {key for entry in entries for key in entry.keys}
     tensors, ambiguous = _publish(files, layout, expected)
@@ -66,9 +89,8 @@ def load_params(
     unused = sorted(tensors.keys() - expected)
     problems += [f"{key}: in the files, but not in the model" for key in unused]
     if problems:
-        raise ValueError(f"weights in {folder} do not fit the model:" + listed(problems))
-    arrays = [_load_leaf(entry, leaves[entry.path], tensors, dtype) for entry in entries]
-    return jax.tree.unflatten(jax.tree.structure(abstract_params), arrays)
+        raise ValueError(f"weights in {where} do not fit the model:" + listed(problems))
+    return entries, tensors
 
 
 def _publish(

@@ -8,7 +8,8 @@ with scales in ComfyUI's two conventions:
 - `<layer>.weight_scale` and `<layer>.comfy_quant` or `_quantization_metadata`, which name a format.
 
 A weight is its 8-bit values times the scale. Scales of activations (`scale_input`, `input_scale`)
-only serve 8-bit multiplication and are ignored. Sources: ComfyUI, `comfy/ops.py`,
+only serve 8-bit multiplication and are ignored. GGUF files have the original names too
+(`gguf_file`). Sources: ComfyUI, `comfy/ops.py`,
 `comfy/model_detection.py` and `comfy/utils.py`; diffusers, `loaders/single_file_utils.py`.
 
 Nothing is converted: each tensor of a diffusers folder is a view of the file (`tensor_views`).
@@ -33,12 +34,8 @@ from onereward_jax.convert.foreign_files import (
     refused_model,
     refused_quantization,
 )
-from onereward_jax.convert.safetensors_reader import (
-    DTYPES,
-    StoredTensor,
-    TensorOnDisk,
-    read_header,
-)
+from onereward_jax.convert.gguf_file import is_gguf, read_gguf
+from onereward_jax.convert.safetensors_reader import DTYPES, TensorOnDisk, read_header
 from onereward_jax.convert.tensor_views import ScaledTensor, halves_swapped
 
 PREFIXES = ("model.diffusion_model.", "diffusion_model.", "transformer.")
@@ -71,10 +68,11 @@ class SingleFile:
 
 
 def read_single_file(path: str | Path) -> SingleFile:
-    """The transformer of a safetensors file; reads the header and the scales only.
+    """The transformer of a safetensors or GGUF file; reads the header and the scales only.
 
     Raises:
       FileNotFoundError: there is no such file.
+      ModuleNotFoundError: a GGUF file needs the extra `gguf`.
       ValueError: it is broken, holds another model or another kind of quantization, or tensors of
         one layer do not belong together (at most 20 are listed).
     """
@@ -82,7 +80,7 @@ def read_single_file(path: str | Path) -> SingleFile:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     check_weights_file(path)
-    stored, metadata = read_header(path)
+    stored, metadata = (read_gguf(path), {}) if is_gguf(path) else read_header(path)
     prefix = next((one for one in PREFIXES if any(key.startswith(one) for key in stored)), "")
     own = {key.removeprefix(prefix): stored[key] for key in stored if key.startswith(prefix)}
     others = [key for key in stored if not key.startswith(prefix)]
@@ -107,7 +105,7 @@ def read_single_file(path: str | Path) -> SingleFile:
     return SingleFile(path, tensors, metadata, bool(others))
 
 
-def _check_kind(path: Path, own: Mapping[str, StoredTensor]) -> None:
+def _check_kind(path: Path, own: Mapping[str, TensorOnDisk]) -> None:
     """Raises ValueError for a model or a quantization that is not read."""
     if kind := refused_quantization(own):
         raise ValueError(
@@ -131,7 +129,7 @@ def _check_kind(path: Path, own: Mapping[str, StoredTensor]) -> None:
 
 
 def _formats(
-    path: Path, own: Mapping[str, StoredTensor], metadata: Mapping[str, str], prefix: str
+    path: Path, own: Mapping[str, TensorOnDisk], metadata: Mapping[str, str], prefix: str
 ) -> dict[str, str]:
     """Layer -> format of its 8-bit weight, where the file states one."""
     found: dict[str, Any] = {}
@@ -169,7 +167,7 @@ def _json(where: str, text: str) -> dict[str, Any]:
 
 
 def _weights(
-    own: Mapping[str, StoredTensor], formats: Mapping[str, str]
+    own: Mapping[str, TensorOnDisk], formats: Mapping[str, str]
 ) -> tuple[dict[str, TensorOnDisk], list[str]]:
     """The file's weights, scaled where they have a scale; and errors."""
     scales, problems, weights = {}, [], {}
@@ -201,7 +199,7 @@ def _weights(
     return weights, problems
 
 
-def _wrong_scale(key: str, tensor: StoredTensor, scale: StoredTensor) -> str | None:
+def _wrong_scale(key: str, tensor: TensorOnDisk, scale: TensorOnDisk) -> str | None:
     """Why a scale does not belong to a weight; None: it does."""
     if tensor.kind not in FP8:
         return f"{key}: has a scale, but its dtype is {tensor.kind}, not {' or '.join(FP8)}"

@@ -207,10 +207,10 @@ def _write(
         for one in shapes:
             tensor = next(tensors)
             if one in scaled:
-                tensor, scale = _scaled(tensor)
+                tensor, scale = _scaled(one.key, tensor)
                 found.append(scale)
             else:
-                tensor = _cast(one.key, tensor, plain)
+                tensor = cast_weights(one.key, tensor, plain)
             yield tensor
             del tensor  # free it before the next one is made
         yield from itertools.repeat(NOTE, len(notes))
@@ -221,18 +221,21 @@ def _write(
     write_tensors(path, [*written, *notes, *scales], encoded(), metadata)
 
 
-def _cast(key: str, tensor: np.ndarray, dtype: np.dtype) -> np.ndarray:
+def cast_weights(key: str, tensor: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """The tensor in another dtype; raises ValueError where that makes a weight infinite or NaN."""
     with np.errstate(over="ignore"):
         cast = np.ascontiguousarray(tensor.astype(dtype, copy=False))
-    if dtype == np.float16 and not np.all(np.isfinite(cast)):
-        raise ValueError(f"{key}: a weight is beyond float16's 65504: write bfloat16")
+    if not np.isfinite(np.sum(cast, dtype=np.float64)):
+        raise ValueError(f"{key}: a weight is NaN, or beyond the range of {dtype}")
     return cast
 
 
-def _scaled(tensor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _scaled(key: str, tensor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(values in 8 bits, scale): tensor = values * scale, but for the rounding."""
     blocks = [tensor[row : row + ROWS] for row in range(0, len(tensor), ROWS)]
     largest = max(float(np.max(np.abs(block.astype(np.float32)))) for block in blocks)
+    if not np.isfinite(largest):
+        raise ValueError(f"{key}: a weight is NaN or infinite")
     scale = np.float32(largest / LARGEST) if largest else np.float32(1.0)
     values = np.empty(tensor.shape, jnp.float8_e4m3fn)
     for number, block in enumerate(blocks):

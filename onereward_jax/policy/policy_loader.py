@@ -142,7 +142,7 @@ def abstract_params(editor: FillPolicy, mesh: Mesh) -> PolicyParams:
     key, batch = jax.random.key(0), mesh.size
     return PolicyParams(
         transformer=abstract_arrays(
-            jax.eval_shape(lambda: _init_transformer(editor, key, batch)), mesh
+            jax.eval_shape(lambda: init_transformer(editor.transformer, key, batch)), mesh
         ),
         vae=abstract_arrays(jax.eval_shape(lambda: _init_vae(editor, key, batch)), mesh),
     )
@@ -154,7 +154,9 @@ def init_params(editor: FillPolicy, key: PRNGKeyArray, mesh: Mesh) -> PolicyPara
 
     def init() -> PolicyParams:
         return PolicyParams(
-            transformer=nn.meta.unbox(_init_transformer(editor, keys.transformer, mesh.size)),
+            transformer=nn.meta.unbox(
+                init_transformer(editor.transformer, keys.transformer, mesh.size)
+            ),
             vae=nn.meta.unbox(_init_vae(editor, keys.vae, mesh.size)),
         )
 
@@ -209,11 +211,11 @@ def load_text_encoder(
     )
 
 
-def _init_transformer(editor: FillPolicy, key: PRNGKeyArray, batch: int) -> Any:
+def init_transformer(transformer: FluxTransformer, key: PRNGKeyArray, batch: int = 1) -> Any:
     """Boxed parameters of the transformer. The inputs are dummies; only the batch size matters:
     under `jax.set_mesh` it must be a multiple of the number of devices."""
-    config = editor.transformer.config
-    return editor.transformer.init(
+    config = transformer.config
+    return transformer.init(
         key,
         jnp.zeros((batch, 1, config.in_channels)),
         jnp.zeros((batch, 1, config.joint_attention_dim)),
@@ -226,6 +228,6 @@ def _init_transformer(editor: FillPolicy, key: PRNGKeyArray, batch: int) -> Any:
 
 
 def _init_vae(editor: FillPolicy, key: PRNGKeyArray, batch: int) -> Any:
-    """Boxed parameters of the VAE; inputs as in `_init_transformer`."""
+    """Boxed parameters of the VAE; inputs as in `init_transformer`."""
     side, channels = editor.vae.config.scale_factor, editor.vae.config.in_channels
     return editor.vae.init(key, jnp.zeros((batch, side, side, channels)))["params"]

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from onereward_jax.annotation.labelled_pairs import CONSENSUS, UNDECIDED
+from onereward_jax.convert.single_file_writer import SINGLE_FILE_DTYPES
 from onereward_jax.parallel.remat import POLICIES
 from onereward_jax.tasks import PAPER_TASKS, TASKS, Dimension
 
@@ -298,6 +299,7 @@ RULES: dict[str, Rule] = {
     "export.weights": choice("policy", "ema"),
     "export.dtype": DTYPE,
     "export.editor": choice("pipeline", "transformer"),
+    "export.comfyui": choice("", *SINGLE_FILE_DTYPES),
     "export.shard_gb": number(0.0, above=True),
     **_card("export.editor_card"),
     **_card("export.judge_card"),

@@ -2,6 +2,7 @@
 
     editor/        the full pipeline (config.export.editor = "pipeline"), or
     transformer/   only the trained component ("transformer")
+    comfyui/       the transformer as a single file, with config.export.comfyui
     judge/         weights, tokenizer, image processor, query template
     judge_adapter/ what judge/ has merged, if it was trained as a LoRA; for peft
 
@@ -42,6 +43,7 @@ from onereward_jax.reward.judge_loader import (
     write_judge_template,
 )
 from onereward_jax.stages.data import open_triplets
+from onereward_jax.stages.export.comfyui_file import COMFYUI, write_comfyui
 from onereward_jax.stages.export.model_card import DataFacts, Origin, editor_card, judge_card
 from onereward_jax.stages.reward import ADAPTER
 from onereward_jax.stages.settings import DTYPES, plain
@@ -71,10 +73,11 @@ def run(context: StageContext) -> Results:
                 f"config.export.{field} is {config[field]!r}: choose one of {', '.join(choices)}"
             )
     editor, judge = context.folder / EDITORS[config.editor], context.folder / "judge"
-    _write_editor(context, editor)
+    written = [editor, *_write_editor(context, editor)]
     has_judge = (context.output("reward") / "judge").is_dir()  # not with every reward
     if has_judge:
         _write_judge(context, judge)
+        written.append(judge)
     if is_writer():
         data = _data_facts(context)
         settings = {name: plain(context.config[name]) for name in ("reward", "rl", "export")}
@@ -87,7 +90,6 @@ def run(context: StageContext) -> Results:
             accuracy = read_json(context.output("reward") / "accuracy.json")["rows"]
             origin = Origin(**plain(config.judge_card))
             _save_card(judge, judge_card(origin, data, settings, accuracy, judge))
-    written = [editor, judge] if has_judge else [editor]
     if (adapter := context.output("reward") / ADAPTER).is_dir():
         written.append(context.folder / ADAPTER)
         with atomic_folder(written[-1]) as draft:
@@ -96,8 +98,11 @@ def run(context: StageContext) -> Results:
     return {path.name: path.relative_to(context.workdir).as_posix() for path in written}
 
 
-def _write_editor(context: StageContext, folder: Path) -> None:
-    """Writes the trained transformer, for "pipeline" with copies of the other components."""
+def _write_editor(context: StageContext, folder: Path) -> list[Path]:
+    """Writes the trained transformer, for "pipeline" with copies of the other components.
+
+    Returns the folders of other formats, from the same loaded weights.
+    """
     config, base = context.config.export, context.base_model("editor")
     transformer = context.base_transformer()
     static = read_policy(base, transformer=transformer)
@@ -105,9 +110,13 @@ def _write_editor(context: StageContext, folder: Path) -> None:
     params = load_trained(trained, transformer, static, context.mesh)
     architecture = transformer_config(base, transformer)
     written = {"dtype": config.dtype, "max_shard_bytes": _shard_bytes(config)}
+    others = []
+    if config.comfyui:
+        others.append(context.folder / COMFYUI)
+        write_comfyui(context, others[-1], params, architecture)
     if config.editor == "transformer":
         save_params(folder, params, FLUX, config=architecture, **written)
-        return
+        return others
     write_editor_folder(
         folder,
         transformer=Weights(params, architecture, **written),
@@ -119,6 +128,7 @@ def _write_editor(context: StageContext, folder: Path) -> None:
         scheduler=read_json(base / "scheduler" / "scheduler_config.json"),
         editing=read_json(base / EDITING) if (base / EDITING).is_file() else None,
     )
+    return others
 
 
 def _write_judge(context: StageContext, folder: Path) -> None:

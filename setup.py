@@ -127,7 +127,6 @@ setup(
             "onereward = onereward_jax.main:cli",
             "onereward-edit = onereward_jax.edit:cli",
             "onereward-judge = onereward_jax.judge:cli",
-            "onereward-convert = onereward_jax.convert_weights:cli",
             "onereward-compile = onereward_jax.train_compile.__main__:cli",
         ]
     },

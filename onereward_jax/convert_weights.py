@@ -145,10 +145,5 @@ def main(argv: list[str] | None = None) -> None:
     run_command(parser(), run, argv)
 
 
-def cli() -> None:
-    """The command `onereward-convert`."""
-    main()
-
-
 if __name__ == "__main__":
-    cli()
+    main()

@@ -163,14 +163,14 @@ def check_same_tasks() -> None:
             raise ValueError(f"process {index} has other tasks: {VARIABLE} is another file there")
 
 
-COMMANDS = ("people", "preferences")
+COMMANDS = {"people": "people", "preferences": "preferences", "convert": "convert_weights"}
 """`onereward people ...` is `python -m onereward_jax.people ...`."""
 
 
 def cli() -> None:
     """The command `onereward`."""
     if sys.argv[1:2] and sys.argv[1] in COMMANDS:
-        importlib.import_module(f"onereward_jax.{sys.argv[1]}").main(sys.argv[2:])
+        importlib.import_module(f"onereward_jax.{COMMANDS[sys.argv[1]]}").main(sys.argv[2:])
         return
     app.run(main, flags_parser=lambda argv: parse_flags(argv, __doc__, "workdir"))
 

@@ -18,10 +18,16 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 from transformers import AutoImageProcessor, AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
-from onereward_jax import edit
+from onereward_jax import convert_weights, edit
 from onereward_jax.chain import StageContext
 from onereward_jax.common.config_files import check_overrides, load_config
-from onereward_jax.convert import QWEN2_5_VL, abstract_adapter, is_adapter, save_peft_adapter
+from onereward_jax.convert import (
+    QWEN2_5_VL,
+    abstract_adapter,
+    is_adapter,
+    read_single_file,
+    save_peft_adapter,
+)
 from onereward_jax.convert.hub import PACKAGE
 from onereward_jax.data.shard_writer import write_triplets
 from onereward_jax.evaluation.gsb import GoodSameBad
@@ -31,6 +37,7 @@ from onereward_jax.mini.scene_source import MiniWorldSource
 from onereward_jax.models.lora import LoraConfig, uniform_adapter
 from onereward_jax.parallel import make_mesh
 from onereward_jax.policy import embed_prompts, load_policy, load_text_encoder
+from onereward_jax.policy.policy_loader import transformer_config
 from onereward_jax.reward import QueryBatch, packaged_template
 from onereward_jax.reward.judge_loader import (
     abstract_reward_params,
@@ -104,7 +111,10 @@ def root(tmp_path_factory) -> Path:
     (work / "evaluate" / "report" / "summary.json").write_text(text)
     for stage, settings in (
         ("export", config(weights="policy", shard_gb=0.001)),
-        ("alone", config(weights="ema", dtype="bfloat16", editor="transformer")),
+        (
+            "alone",
+            config(dtype="bfloat16", editor="transformer", comfyui="bfloat16"),
+        ),
     ):
         (work / stage).mkdir()
         mesh = make_mesh(data=1, fsdp=4, tensor=2)
@@ -170,6 +180,17 @@ def test_the_transformer_alone_goes_with_any_pipeline(work):
     _, params = load_policy(EDITOR, ONE_DEVICE, transformer=work / "alone" / "transformer")
     ours = np.asarray(params.transformer["proj_out"]["kernel"])
     np.testing.assert_array_equal(ours.T, transformer.proj_out.weight.detach().float().numpy())
+
+
+def test_the_file_for_comfyui_has_the_same_weights_and_says_where_it_goes(work):
+    (path,) = (work / "alone" / "comfyui" / "diffusion_models").iterdir()
+    assert path.name == "onereward_ema_bf16.safetensors"
+    found = {name: tensor[()] for name, tensor in read_single_file(path).tensors.items()}
+    assert_same_bits(found, read_all(work / "alone" / "transformer"))
+    assert transformer_config(EDITOR, path) == transformer_config(EDITOR)
+    card = (work / "alone" / "comfyui" / "README.md").read_text()
+    assert f"Copy `diffusion_models/{path.name}` to `ComfyUI/models/diffusion_models`" in card
+    assert "cfg 4.0" in card or "cfg 2.0" in card
 
 
 def test_diffusers_edits_as_we_do(work):
@@ -292,7 +313,8 @@ def write_adapter(folder: Path) -> None:
 
 
 def test_the_pages_code_runs_and_its_flags_exist(root, monkeypatch):
-    text = (ROOT / "docs" / "lora-and-formats.md").read_text()
+    pages = ("checkpoints", "lora-and-formats")
+    text = "\n".join((ROOT / "docs" / f"{name}.md").read_text() for name in pages)
     monkeypatch.chdir(root)
     write_adapter(root / "runs" / "lora" / "rl" / "ema")
     for name in ("sign", "word"):
@@ -309,6 +331,9 @@ def test_the_pages_code_runs_and_its_flags_exist(root, monkeypatch):
         _, _, module, *flags = command.replace("\\\n", " ").split()
         if module == "onereward_jax.edit":
             edit.parser().parse_args(flags)  # ends the test when there is no such flag
+            continue
+        if module == "onereward_jax.convert_weights":
+            convert_weights.parser().parse_args(flags)
             continue
         assert module == "onereward_jax.main"
         (path,) = (flag.removeprefix("--config=") for flag in flags if "--config=" in flag)

@@ -3,7 +3,9 @@
 import functools
 import json
 import re
+import shutil
 
+import gguf
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +15,7 @@ from diffusers import FluxTransformer2DModel
 from diffusers.loaders.single_file_utils import convert_flux_transformer_checkpoint_to_diffusers
 from safetensors.numpy import save_file
 
+from onereward_jax import convert_weights
 from onereward_jax.convert import FLUX, load_params, read_single_file, single_file_config
 from onereward_jax.convert.bfl_names import BLOCK_MODULES, MODULES, diffusers_modules
 from onereward_jax.convert.safetensors_reader import find_tensors, read_header
@@ -227,6 +230,59 @@ def test_other_spellings(original, folder, params, tmp_path, spelling):
     assert read_single_file(path).others == (spelling == "full checkpoint")
 
 
+@pytest.mark.parametrize("kind", ["Q8_0", "Q4_0"])
+def test_gguf(original, tmp_path, kind):
+    """Matrices in blocks of 32 of a row; each tensor is what the package makes of it."""
+    quantized, path = gguf.GGMLQuantizationType[kind], tmp_path / "flux.gguf"
+    writer, expected = gguf.GGUFWriter(path, "flux"), {}
+    for name, tensor in load_all(original).items():
+        if tensor.ndim < 2 or tensor.shape[1] % 32:
+            writer.add_tensor(name, tensor)
+            expected[name] = tensor
+            continue
+        stored = gguf.quantize(tensor, quantized)
+        writer.add_tensor(name, stored, raw_dtype=quantized)
+        expected[name] = gguf.dequantize(stored, quantized)
+        assert 0 < np.abs(expected[name] - tensor).max() < 0.1
+    for part in ("header", "kv_data", "tensors"):
+        getattr(writer, f"write_{part}_to_file")()
+    writer.close()
+    save_file(expected, tmp_path / "flux.safetensors")
+    found = load_params(path, abstract(), FLUX)
+    assert_equal(found, load_params(tmp_path / "flux.safetensors", abstract(), FLUX))
+    for kept in (10, 200, path.stat().st_size - 64):
+        cut = tmp_path / "cut.gguf"
+        cut.write_bytes(path.read_bytes()[:kept])
+        with pytest.raises(ValueError, match="truncated"):
+            read_single_file(cut)
+
+
+def test_the_command_converts_there_and_back(folder, tmp_path, capsys):
+    for source, out, *flags in (
+        (folder, "a.safetensors", "--dtype=bfloat16"),
+        ("a.safetensors", "b"),
+        ("b", "c.safetensors"),
+        ("a.safetensors", "d.safetensors", f"--dtype={FP8}"),
+        ("d.safetensors", "e"),
+    ):
+        convert_weights.main([str(tmp_path / source), str(tmp_path / out), *flags])
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "c.safetensors").read_bytes()
+    exact = FluxTransformer2DModel.from_pretrained(folder).state_dict()
+    read = functools.partial(FluxTransformer2DModel.from_pretrained, torch_dtype=torch.bfloat16)
+    for name, tensor in read(tmp_path / "b").state_dict().items():
+        assert torch.equal(exact[name].bfloat16(), tensor)
+    name = "transformer_blocks.0.ff.net.2.weight"
+    rounded = read(tmp_path / "e").state_dict()[name].float()
+    assert 0.01 < (rounded - exact[name]).norm() / exact[name].norm() < 0.04
+    for source, out, message in (
+        (folder, f"f --dtype={FP8}", "OUT must be a file"),
+        ("none", "f", "SOURCE"),
+    ):
+        with pytest.raises(SystemExit):
+            convert_weights.main([str(tmp_path / source), *f"{tmp_path}/{out}".split()])
+        assert message in capsys.readouterr().err
+
+
 def test_every_device_reads_its_part_of_a_scaled_file(params, tmp_path, monkeypatch):
     """On 8 devices, in small blocks; fused, halved and scaled tensors; saved from there too."""
     path, again = tmp_path / "fp8.safetensors", tmp_path / "again.safetensors"
@@ -313,6 +369,32 @@ def test_what_is_no_transformer_of_this_editor_is_one_sentence(original, tmp_pat
         load_params(path, abstract(), FLUX)
     assert str(path) in str(error.value)
     assert len(str(error.value).splitlines()) <= 22
+
+
+def test_folders_with_variants_and_with_quantized_weights(folder, params, tmp_path):
+    """The files of one variant are taken; of several, or beside other bits, none."""
+    copy = tmp_path / "transformer"
+    shutil.copytree(folder, copy)
+    weights = copy / f"{FLUX.basename}.safetensors"
+    fp16 = weights.rename(copy / f"{FLUX.basename}.fp16.safetensors")
+    assert_equal(load_params(copy, abstract(), FLUX), params)
+    shutil.copy(fp16, copy / f"{FLUX.basename}.bf16.safetensors")
+    with pytest.raises(ValueError, match="several variants .*bf16.safetensors, .*fp16"):
+        load_params(copy, abstract(), FLUX)
+    config = {**CONFIG, "quantization_config": {"quant_method": "bitsandbytes"}}
+    (copy / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="weights are quantized .'bitsandbytes'."):
+        load_params(copy, abstract(), FLUX)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_named(original, tmp_path, value):
+    def change(tensors):
+        tensors["single_blocks.2.linear1.weight"][40, 3] = value
+
+    path = rewritten(original, tmp_path / "nan.safetensors", change)
+    with pytest.raises(ValueError, match=r"blocks.2.attn.to_k.weight .* 1 weights"):
+        load_params(path, abstract(), FLUX)
 
 
 def test_other_files_are_named(original, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from onereward_jax.common.listing import shown
 from onereward_jax.convert.layouts import Layout, check_architecture, stated_architecture
 from onereward_jax.convert.safetensors_reader import read_config, read_json
 
@@ -17,7 +18,7 @@ def component_config(folder: str | Path, layout: Layout) -> dict[str, Any]:
 
     Raises:
       FileNotFoundError: no folder, or no config.json in it.
-      ValueError: it describes another architecture.
+      ValueError: it describes another architecture, or quantized weights.
     """
     folder = Path(folder)
     if not (folder / "config.json").is_file() and (folder / "model_index.json").is_file():
@@ -26,6 +27,12 @@ def component_config(folder: str | Path, layout: Layout) -> dict[str, Any]:
         )
     config = read_config(folder)
     check_architecture(config, layout, f"{folder}/config.json")
+    if settings := config.get("quantization_config"):
+        method = settings.get("quant_method") if isinstance(settings, dict) else None
+        raise ValueError(
+            f"{folder}/config.json: its weights are quantized ({shown(method or 'unknown')}), "
+            "which is not read: take the model in bfloat16 or float16, or a single file in 8 bits"
+        )
     return config
 
 

@@ -59,7 +59,7 @@ def single_file_config(file: SingleFile, replaced: Mapping[str, Any] | None) -> 
     if different:
         raise ValueError(
             f"{file.path} is not of the editor's sizes: {', '.join(different)}; if that is meant, "
-            "make it a folder with onereward-convert, which has a config.json of its own"
+            "make it a folder with `onereward convert`, which writes a config.json of its own"
         )
     return {**replaced, **found}
 

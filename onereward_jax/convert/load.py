@@ -26,6 +26,10 @@ BLOCK_BYTES = 32 << 20
 """Approximate size of the blocks in which a tensor is read."""
 
 
+class NotFinite(ValueError):
+    """A weight is NaN or infinite."""
+
+
 def load_params(
     folder: str | Path, abstract_params: Any, layout: Layout, *, dtype: Any = None
 ) -> Any:
@@ -60,7 +64,10 @@ def load_params(
     abstract_params = unbox(abstract_params)
     leaves = flat_leaves(abstract_params)
     entries, tensors = fit_tensors(files, leaves, layout, config, str(folder))
-    arrays = [_load_leaf(entry, leaves[entry.path], tensors, dtype) for entry in entries]
+    try:
+        arrays = [_load_leaf(entry, leaves[entry.path], tensors, dtype) for entry in entries]
+    except NotFinite as error:
+        raise ValueError(f"weights in {folder}: {error}") from error
     return jax.tree.unflatten(jax.tree.structure(abstract_params), arrays)
 
 
@@ -218,11 +225,11 @@ def _read_layer(
 
 
 def _check_finite(key: str, tensor: TensorOnDisk, block: np.ndarray) -> None:
-    """Raises ValueError if a block, as it was read and cast, has NaN or infinity."""
+    """Raises NotFinite if a block, as it was read and cast, has NaN or infinity."""
     # The sum is: float64 cannot overflow here, and nothing is copied.
     if not np.isfinite(np.sum(block, dtype=np.float64)):
         count = np.sum(~np.isfinite(block.astype(np.float64)))
-        raise ValueError(
+        raise NotFinite(
             f"{key} ({tensor.kind} in the file) has {count} weights that are NaN or infinite as "
             f"{block.dtype}: the file is damaged, or the training diverged"
         )

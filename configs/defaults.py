@@ -243,7 +243,7 @@ def card(
 ) -> ConfigDict:
     """Metadata of a model card."""
     section = ConfigDict()
-    section.base_model = base_model  # hub id of the base model; "": none
+    section.base_model = base_model  # hub id of a base in a local folder; "": what the run knows
     section.license = license  # the hub's license id
     section.license_name = license_name  # if license is "other"
     section.license_link = license_link  # if license is "other"

@@ -30,6 +30,5 @@ def get_config() -> ConfigDict:
     config.models.editor = "black-forest-labs/FLUX.1-Fill-dev"
     config.models.judge = "Qwen/Qwen2.5-VL-7B-Instruct"
     config.data.path = "triplets"
-    config.export.editor_card = card("black-forest-labs/FLUX.1-Fill-dev", *FLUX_LICENSE)
-    config.export.judge_card = card("Qwen/Qwen2.5-VL-7B-Instruct", "apache-2.0")
+    config.export.editor_card = card("", *FLUX_LICENSE)
     return config

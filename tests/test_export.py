@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import FluxFillPipeline, FluxTransformer2DModel
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, constants
 from ml_collections import FrozenConfigDict
 from PIL import Image
 from safetensors.numpy import load_file, save_file
@@ -46,6 +46,7 @@ from onereward_jax.reward.judge_loader import (
     write_judge_template,
 )
 from onereward_jax.stages.export import run
+from onereward_jax.stages.export.card_origin import origin_of
 from onereward_jax.stages.reward import ADAPTER
 from onereward_jax.tasks import DIMENSIONS, Dimension, Task
 
@@ -341,13 +342,20 @@ def test_the_pages_code_runs_and_its_flags_exist(root, monkeypatch):
         check_overrides(["main", *flags], settings)
 
 
-def test_a_card_of_another_base_names_it_and_its_licence(work, tmp_path):
+def test_a_card_names_the_base_that_the_run_started_from_and_its_licence(
+    work, tmp_path, monkeypatch
+):
     shutil.copytree(work, tmp_path / "run", ignore=shutil.ignore_patterns("export", "alone"))
     shutil.rmtree(tmp_path / "run" / "evaluate")
     (tmp_path / "run" / "export").mkdir()
+    hub, commit = tmp_path / "hub", "0123456789abcdef" + 24 * "0"
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(hub))
+    fetched = hub / "models--black-forest-labs--FLUX.1-Fill-dev" / "snapshots" / commit
+    shutil.copytree(EDITOR, fetched)
     large = load_config(str(ROOT / "configs" / "flux_fill_dev.py"))
     settings = config(editor="transformer", editor_card=large.export.editor_card).as_configdict()
     settings.stages = ("data", "reward", "rl", "export")
+    settings.models.editor = str(fetched)
     context = functools.partial(StageContext, "export", workdir=tmp_path / "run", mesh=ONE_DEVICE)
     run(context(config=FrozenConfigDict(settings)))
     card = ModelCard.load(tmp_path / "run" / "export" / "transformer" / "README.md")
@@ -355,7 +363,18 @@ def test_a_card_of_another_base_names_it_and_its_licence(work, tmp_path):
     assert card.data.license == "other"
     assert card.data.license_name == "flux-1-dev-non-commercial-license"
     assert "This run was not evaluated." in card.text
-    assert 'from_pretrained("black-forest-labs/FLUX.1-Fill-dev", transformer=tr' in card.text
+    assert "(commit 0123456789ab)" in card.text
+
+    def named(editor: str | Path, stated: str) -> str:
+        settings.models.editor, settings.export.editor_card.base_model = str(editor), stated
+        return origin_of(context(config=FrozenConfigDict(settings)), "editor").base_model
+
+    local = shutil.copytree(EDITOR, tmp_path / "local")
+    assert named(local, "") == "" and named("mini/models/editor", "") == ""
+    assert named(local, "some/base") == "some/base"  # the config says so
+    for editor in (fetched, "mini/models/editor"):
+        with pytest.raises(ValueError, match="base_model is some/base, but config.models.editor"):
+            named(editor, "some/base")
 
     for field, message in (
         ({"weights": "best"}, "config.export.weights is 'best': choose one of policy, ema"),

@@ -128,6 +128,8 @@ def another(name, value):
         return not value
     if isinstance(value, int | float):
         return value + type(value)(1)
+    if isinstance(value, tuple):
+        return (*value, *(value[:1] or (1,)))
     return value + (value[:1] or "x")
 
 

@@ -158,11 +158,23 @@ def resolve_adapter(name: str | Path, what: str) -> Path:
 
 def hub_commit(folder: Path) -> str | None:
     """The commit of a folder in the hub's cache; None for any other folder."""
+    inside = _in_cache(folder)
+    return inside[2] if inside else None
+
+
+def hub_repository(folder: Path) -> str:
+    """The repository (owner/name) of a folder in the hub's cache; "" for any other folder."""
+    inside = _in_cache(folder)
+    return inside[0].removeprefix("models--").replace("--", "/", 1) if inside else ""
+
+
+def _in_cache(folder: Path) -> tuple[str, ...]:
+    """("models--owner--name", "snapshots", commit, ...) of a folder in the hub's cache, or ()."""
     try:
         inside = folder.resolve().relative_to(Path(constants.HF_HUB_CACHE).resolve()).parts
     except ValueError:
-        return None
-    return inside[2] if len(inside) > 2 and inside[1] == "snapshots" else None
+        return ()
+    return inside if len(inside) > 2 and inside[1] == "snapshots" else ()
 
 
 def download_patterns(inside: str = "") -> list[str]:

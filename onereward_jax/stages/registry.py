@@ -338,7 +338,27 @@ STAGES: tuple[Stage, ...] = (
         summary="write both models for diffusers and transformers",
         run=_run_module,
         check=_check_module,
-        fields=(updates("export"), *EDITOR),
+        fields=(
+            updates("export", "evaluate.num_steps", "models.paste_back"),
+            *EDITOR,
+            content("models.judge", fingerprints.model("models.judge"), effect=UPDATES),
+            how("guidance"),
+            comes_to(
+                "evaluate.guidance_scale",
+                lambda c: evaluate_guidance(c).guidance_scale,
+                effect=UPDATES,
+            ),
+            comes_to(
+                "evaluate.true_cfg_scale",
+                lambda c: evaluate_guidance(c).true_cfg_scale,
+                effect=UPDATES,
+            ),
+            comes_to(
+                "evaluate.negative_prompt",
+                lambda c: evaluate_guidance(c).negative_prompt,
+                effect=UPDATES,
+            ),
+        ),
         reads={
             "data": OUTPUT,
             "reward": OUTPUT,

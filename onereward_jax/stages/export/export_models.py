@@ -20,10 +20,8 @@ from ml_collections import FrozenConfigDict
 from onereward_jax.chain.plugins import described
 from onereward_jax.chain.stage import Results, StageContext
 from onereward_jax.convert import (
-    EDITING,
     FLUX,
     Weights,
-    read_config,
     read_preprocessor,
     save_params,
     write_editor_folder,
@@ -36,6 +34,7 @@ from onereward_jax.parallel import is_writer
 from onereward_jax.policy import read_policy
 from onereward_jax.policy.lora_adapters import load_trained
 from onereward_jax.policy.policy_loader import transformer_config
+from onereward_jax.reward.judge_folder import written_config
 from onereward_jax.reward.judge_loader import (
     judge_template,
     load_reward_params,
@@ -43,8 +42,10 @@ from onereward_jax.reward.judge_loader import (
     write_judge_template,
 )
 from onereward_jax.stages.data import open_triplets
+from onereward_jax.stages.export.card_origin import origin_of
 from onereward_jax.stages.export.comfyui_file import COMFYUI, write_comfyui
-from onereward_jax.stages.export.model_card import DataFacts, Origin, editor_card, judge_card
+from onereward_jax.stages.export.diffusers_call import call_of, editing_of
+from onereward_jax.stages.export.model_card import DataFacts, editor_card, judge_card
 from onereward_jax.stages.reward import ADAPTER
 from onereward_jax.stages.settings import DTYPES, plain
 from onereward_jax.tasks import TASKS
@@ -83,12 +84,12 @@ def run(context: StageContext) -> Results:
         settings = {name: plain(context.config[name]) for name in ("reward", "rl", "export")}
         summary = _summary(context)
         alone = config.editor == "transformer"
-        origin, weights = Origin(**plain(config.editor_card)), config.weights
-        card = editor_card(origin, data, settings, summary, weights=weights, alone=alone)
-        _save_card(editor, card)
+        origin, call = origin_of(context, "editor"), call_of(context)
+        shown = {"weights": config.weights, "alone": alone}
+        _save_card(editor, editor_card(origin, call, data, settings, summary, **shown))
         if has_judge:
             accuracy = read_json(context.output("reward") / "accuracy.json")["rows"]
-            origin = Origin(**plain(config.judge_card))
+            origin = origin_of(context, "judge")
             _save_card(judge, judge_card(origin, data, settings, accuracy, judge))
     if (adapter := context.output("reward") / ADAPTER).is_dir():
         written.append(context.folder / ADAPTER)
@@ -126,7 +127,7 @@ def _write_editor(context: StageContext, folder: Path) -> list[Path]:
         tokenizer=base / "tokenizer",
         tokenizer_2=base / "tokenizer_2",
         scheduler=read_json(base / "scheduler" / "scheduler_config.json"),
-        editing=read_json(base / EDITING) if (base / EDITING).is_file() else None,
+        editing=editing_of(context) or None,
     )
     return others
 
@@ -137,7 +138,7 @@ def _write_judge(context: StageContext, folder: Path) -> None:
     params = load_reward_params(trained, read_reward_model(trained, size).scorer, context.mesh)
     write_judge_folder(
         folder,
-        model=Weights(params, read_config(trained), config.dtype, _shard_bytes(config)),
+        model=Weights(params, written_config(trained), config.dtype, _shard_bytes(config)),
         tokenizer=trained,
         preprocessor=read_preprocessor(trained),
     )

@@ -11,36 +11,11 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData
 
 from onereward_jax.reward.judge_loader import judge_template
+from onereward_jax.stages.export.card_origin import Origin
+from onereward_jax.stages.export.diffusers_call import Call
 from onereward_jax.tasks import Dimension, Task
 
 TEMPLATES = Path(__file__).parent / "card_templates"
-
-
-@dataclasses.dataclass(frozen=True)
-class Origin:
-    """Base model and licence.
-
-    Attributes:
-      base_model: hub id of the base model; "": none.
-      license: the hub's licence id; "other" needs a name.
-      license_name, license_link: for the licence "other"; "" otherwise.
-    """
-
-    base_model: str
-    license: str
-    license_name: str
-    license_link: str
-
-    def card_data(self, **fields: Any) -> ModelCardData:
-        """The card's header, without empty fields.
-
-        Raises:
-          ValueError: the licence is "other", but has no name.
-        """
-        if self.license == "other" and not self.license_name:
-            raise ValueError('a model card with the license "other" needs a license_name')
-        known = {name: value for name, value in dataclasses.asdict(self).items() if value}
-        return ModelCardData(**known, **fields)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +37,7 @@ class DataFacts:
 
 def editor_card(
     origin: Origin,
+    call: Call,
     data: DataFacts,
     settings: Mapping[str, Any],
     summary: Mapping[str, Any] | None,
@@ -73,6 +49,7 @@ def editor_card(
 
     Args:
       origin: base editor and licence.
+      call: how to use it with diffusers.
       data: training data.
       settings: config sections to show.
       summary: the report's summary.json; None if the run was not evaluated.
@@ -91,7 +68,8 @@ def editor_card(
     return _fill(
         "editor.md",
         header,
-        origin=origin,
+        start=origin.start,
+        call=call,
         data=data,
         settings=settings,
         gsb=gsb,
@@ -128,7 +106,8 @@ def judge_card(
     return _fill(
         "judge.md",
         header,
-        origin=origin,
+        start=origin.start,
+        dtype=settings["export"]["dtype"],
         data=data,
         settings={"reward": settings["reward"]},
         adapter=settings["reward"]["lora"]["rank"] > 0,

@@ -62,6 +62,8 @@ def parser() -> CommandParser:
     add("--mask", type=user_path, help="image whose white pixels are edited")
     add("--mask_indices", type=indices, default=(), metavar="N[,N]",
         help="palette indices or labels that mark the area in masks, instead of white")  # fmt: skip
+    add("--paths", choices=("inside", "anywhere"), default="inside",
+        help="of pictures in rows: inside their folder only (default), or anywhere")  # fmt: skip
     add("--invert_mask", action="store_true", help="edit where the masks are black")
     add("--prompt", default="", help="prompt; optional for remove and extend")
     add("--task", help=f"one of {', '.join(COMMAND_TASKS)} (default fill)")
@@ -185,7 +187,9 @@ def edit_rows(options: argparse.Namespace) -> None:
     if options.out.is_file():
         raise ValueError(f"--out: {options.out} is a file; the results of a folder need a folder")
     folder, plan = model_and_plan(options)
-    rows, errors = read_edit_rows(options.image, mask_indices=options.mask_indices)
+    rows, errors = read_edit_rows(
+        options.image, anywhere=options.paths == "anywhere", mask_indices=options.mask_indices
+    )
     todo = rows_to_edit(
         rows, made_with(options, folder, plan), options.seed, invert=options.invert_mask
     )

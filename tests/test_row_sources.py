@@ -161,6 +161,8 @@ def test_every_kind_of_file_gives_the_same_triplets_to_training_and_to_edit(fold
     rows, errors = read_edit_rows(path)
     assert not errors and len(rows) == COUNT
     assert [one.size for one in rows] == [(24, 16)] * COUNT
+    names = {as_tars: "sub/39", as_parquet_of_pictures: "train-00001-of-00002-20"}
+    assert rows[-1].name == names.get(write, "39")
     request = rows[17].open()
     assert request.image.getpixel((0, 0)) == (85, 99, 20) and request.prompt == 'a "red", 17'
     assert np.asarray(request.mask).sum() == 100 * 255

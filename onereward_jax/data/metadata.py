@@ -159,7 +159,7 @@ def _parse(
     fields, others = named_fields(record.fields, has_others=record.has_others, pads=editing)
     for name in PICTURES:
         if name in fields and not pictures.is_archived(fields[name]):
-            allow = "" if editing else "config.data.paths=anywhere"
+            allow = "--paths=anywhere" if editing else "config.data.paths=anywhere"
             check_inside(name, fields[name], anywhere=anywhere, allow=allow)
     if "image" not in fields:
         raise RowError("image is missing")

@@ -73,10 +73,14 @@ class EditRow:
 
     @property
     def name(self) -> str:
-        """Path of the image in the folder, without suffix; of a sample in a tar its key."""
+        """Path of the image in the folder, without suffix.
+
+        Of a sample in a tar its key; of a picture in a Parquet file the file's name and the row.
+        """
         path = pathlib.PurePosixPath(self.row.image)
         if self.row.pictures.is_archived(self.row.image):
-            return path.parent.as_posix()
+            _, tar, key = path.parent.as_posix().partition(".tar/")
+            return key if tar else f"{path.parents[1].stem}-{path.parent.name}"
         parts = [part for part in path.with_suffix("").parts if part != ".."]
         return "/".join(parts).lstrip("/")
 

@@ -13,15 +13,13 @@ from typing import Any
 from huggingface_hub import ModelCard
 
 from onereward_jax.chain.stage import StageContext
-from onereward_jax.convert import EDITING
 from onereward_jax.convert.atomic_folder import atomic_folder
 from onereward_jax.convert.single_file_writer import write_single_file
-from onereward_jax.inference.edit_defaults import read_edit_defaults
 from onereward_jax.models.flux import FluxConfig
 from onereward_jax.parallel import is_writer
-from onereward_jax.stages.export.model_card import TEMPLATES, Origin
-from onereward_jax.stages.guidance_settings import evaluate_guidance
-from onereward_jax.stages.settings import plain
+from onereward_jax.stages.export.card_origin import origin_of
+from onereward_jax.stages.export.diffusers_call import call_of
+from onereward_jax.stages.export.model_card import TEMPLATES
 
 COMFYUI = "comfyui"
 TEMPLATE = "comfyui.md"
@@ -69,18 +67,14 @@ def comfyui_card(context: StageContext, name: str, architecture: Mapping[str, An
       name: name of the file.
       architecture: config.json of the transformer.
     """
-    base = context.base_model("editor")
-    steps = read_edit_defaults(base).num_inference_steps if (base / EDITING).is_file() else 50
-    origin = Origin(**plain(context.config.export.editor_card))
+    origin = origin_of(context, "editor")
     card = ModelCard.from_template(
         origin.card_data(pipeline_tag="image-to-image", tags=["comfyui", "flux", "inpainting"]),
         template_str=(TEMPLATES / TEMPLATE).read_text(encoding="utf-8"),
         file=name,
         folder=MODELS,
         in_8_bits=context.config.export.comfyui == "float8_e4m3fn",
-        guidance=evaluate_guidance(context.config),
-        steps=steps,
-        side=context.config.data.image_size,
+        call=call_of(context),
         is_flux=FluxConfig.from_dict(architecture).inner_dim == FLUX_WIDTH,
     )
     return str(card)

@@ -70,6 +70,7 @@ def editor_card(
         header,
         start=origin.start,
         call=call,
+        comfyui=settings["export"].get("comfyui"),
         data=data,
         settings=settings,
         gsb=gsb,

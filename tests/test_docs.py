@@ -1,5 +1,6 @@
 """What README, scripts and packaging say about each other and about the code is true."""
 
+import ast
 import os
 import pathlib
 import re
@@ -114,3 +115,34 @@ def test_the_notice_names_every_photograph_and_its_licence():
     for photo in PHOTOS:
         licence = photo.credit.split(", ")[-1]
         assert re.search(rf"\b{photo.name}\b.{{1,99}}?{re.escape(licence)}", notice), photo
+
+
+MESSAGES = (ROOT / "docs/formats.md").read_text().partition("## Messages")[2]
+
+
+def _texts_of_the_source() -> list[str]:
+    """All string literals of the package, with a gap where a value is put in."""
+    texts = []
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                parts = [getattr(part, "value", None) for part in node.values]
+                texts.append("".join(one if isinstance(one, str) else "\0" for one in parts))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                texts.append(node.value)
+    return texts
+
+
+def test_the_messages_of_the_page_of_formats_are_those_of_the_source():
+    quoted = [
+        re.findall("`(.+?)`", row)[0] for row in re.findall(r"^\| (.*`.*?) \|", MESSAGES, re.M)
+    ]
+    assert len(quoted) > 40
+    texts = _texts_of_the_source()
+    unknown = [
+        f"{message}: {part!r}"
+        for message in quoted
+        for part in re.split(r"\s*…\s*", message)
+        if len(part) > 7 and not any(part in text for text in texts)
+    ]
+    assert not unknown, "\n".join(unknown)

@@ -172,7 +172,7 @@ REFUSED = {
     "planar 48 bits": (tiff(WIDE, 2, planar=2), "interleaved channels"),
     "TIFF of float colours": (tiff((RGB / 255).astype(np.float32), 2), "Pillow does not know"),
     "nothing": (b"", "the file is empty"),
-    "text file": (b"a,b\n1,2\n", "its format is unknown"),
+    "text file": (b"a,b\n1,2\n", "cannot identify image file"),
     "HEIC without plug-in": (b"\0\0\0\x18ftypheic" + bytes(40), "is not a readable image"),
 }  # fmt: skip
 

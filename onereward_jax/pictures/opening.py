@@ -197,7 +197,7 @@ def _open_file(file: File, shown: str) -> Image.Image:
         return Image.open(file)
     if start[:2] in (b"II", b"MM"):
         raise OSError("a TIFF of a kind that Pillow does not know: save it with 8 bits per channel")
-    raise UnidentifiedImageError("its format is unknown, or its start is damaged")
+    raise UnidentifiedImageError("cannot identify image file: unknown, or damaged at its start")
 
 
 PLUG_INS = {"HEIC": "pillow-heif", "AVIF": "pillow-avif-plugin"}

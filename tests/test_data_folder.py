@@ -251,3 +251,25 @@ def test_metadata_that_is_not_utf_8_is_named_with_its_line(folder):
     rows = "\n".join(json.dumps({**FILL, "image": image}) for image in ("a.png", "b.png"))
     (folder / "metadata.jsonl").write_bytes(b"\xef\xbb\xbf" + rows.encode())
     assert len(FolderSource(folder, 16).rows) == 2
+
+
+def test_masks_that_may_be_inverted_are_told_while_examples_are_read(tmp_path, caplog):
+    shape = np.zeros((64, 64), bool)
+    shape[20:44, 20:44] = True
+    for name, pixels in (("right", shape), ("inverted", ~shape)):
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "a.png")
+    masks = (("right", "fill"), ("inverted", "fill"), ("inverted", "extend"))
+    rows = [
+        {"image": "a.png", "mask": f"{name}.png", "prompt": "x", "task": task}
+        for name, task in masks
+    ]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    source = FolderSource(tmp_path, 64)
+    told = []
+    for place in range(3):
+        caplog.clear()
+        source.example(place)
+        told.append([one.getMessage() for one in caplog.records])
+    assert told[0] == told[2] == [] and len(told[1]) == 1
+    assert told[1][0].startswith("inverted.png: 86% of the mask is white")

@@ -12,7 +12,7 @@ from absl import logging
 from jaxtyping import Bool
 from PIL import Image
 
-from onereward_jax.common.listing import first_of
+from onereward_jax.common.listing import LISTED, first_of
 from onereward_jax.data.aspect_buckets import Size, bucket_sizes, nearest_bucket
 from onereward_jax.data.boxes import bounding_box
 from onereward_jax.data.example import Example, RowError, Split
@@ -20,7 +20,7 @@ from onereward_jax.data.jpeg import encode_jpeg, is_jpeg, tables_of, without_met
 from onereward_jax.data.metadata import Place, Row, Scanned, by, refuse_rows, scan_rows
 from onereward_jax.data.row_sources import open_rows
 from onereward_jax.data.splits import split_rows
-from onereward_jax.pictures import Photograph, read_mask, read_photograph
+from onereward_jax.pictures import Photograph, mask_warning, read_mask, read_photograph
 from onereward_jax.tasks import Task
 
 _EXTENSIONS = (Task.EXTEND_WITH_PROMPT, Task.EXTEND_WITHOUT_PROMPT)
@@ -120,6 +120,8 @@ class FolderSource:
             field: _photograph(row, name) for field, name in row.names().items() if field != "mask"
         }
         image, mask = photographs["image"].srgb(), _mask(row, self.mask_indices)
+        if row.task not in _EXTENSIONS and (warning := mask_warning(mask)):
+            logging.log_first_n(logging.WARNING, "%s: %s", LISTED, row.mask, warning)
         pictures = {"image": image, "mask": mask}
         if row.target is not None:
             pictures["target"] = photographs["target"].srgb()

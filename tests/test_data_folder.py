@@ -258,11 +258,13 @@ def test_masks_that_may_be_inverted_are_told_while_examples_are_read(tmp_path, c
     shape[20:44, 20:44] = True
     for name, pixels in (("right", shape), ("inverted", ~shape)):
         Image.fromarray(pixels).save(tmp_path / f"{name}.png")
-    Image.new("RGB", (64, 64), "red").save(tmp_path / "a.png")
+    for number, colour in enumerate(("red", "green", "blue")):
+        Image.new("RGB", (64, 64), colour).save(tmp_path / f"{number}.png")
     masks = (("right", "fill"), ("inverted", "fill"), ("inverted", "extend"))
     rows = [
-        {"image": "a.png", "mask": f"{name}.png", "prompt": "x", "task": task}
-        for name, task in masks
+        {"image": f"{number}.png", "mask": f"{name}.png", "prompt": "x", "task": task}
+        | {"split": "test" if number == 2 else "train"}
+        for number, (name, task) in enumerate(masks)
     ]
     (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
     source = FolderSource(tmp_path, 64)

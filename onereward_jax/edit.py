@@ -21,7 +21,7 @@ from typing import Any
 from PIL import ImageOps
 
 from onereward_jax.chain import fingerprints
-from onereward_jax.common.user_errors import CommandParser, run_command
+from onereward_jax.common.user_errors import CommandParser, full_disk_message, run_command
 from onereward_jax.common.user_path import user_path
 from onereward_jax.convert import EDITING, resolve_adapter, resolve_folder, resolve_weights
 from onereward_jax.inference import Editor
@@ -141,10 +141,12 @@ def run(options: argparse.Namespace) -> None:
       FileNotFoundError, ValueError: an input is missing or damaged, options contradict each other
         or are out of range, or some rows of a folder could not be edited.
     """
-    if is_rows(options.image):
-        edit_rows(options)
-    else:
-        edit_one(options)
+    try:
+        edit_rows(options) if is_rows(options.image) else edit_one(options)
+    except OSError as error:
+        if message := full_disk_message(error):
+            raise ValueError(f"--out: {options.out}: {message}") from error
+        raise
 
 
 def edit_one(options: argparse.Namespace) -> None:
@@ -168,7 +170,7 @@ def edit_one(options: argparse.Namespace) -> None:
         mask_indices=options.mask_indices,
     )
     mask = request.mask if options.pad or not options.invert_mask else ImageOps.invert(request.mask)
-    edit = PhotographEdit(request.photograph, mask, request.prompt, options.seed)
+    edit = PhotographEdit(request.photograph, mask, request.prompt, options.seed, options.image)
     folder, plan = model_and_plan(options)
     editor = load(options, folder)
     ready = prepare(edit, plan, editor)

@@ -81,7 +81,9 @@ def test_a_folder_is_edited_as_its_rows_are_one_by_one(tmp_path: Path, capsys, m
 
 def test_a_folder_may_state_how_its_editor_is_best_used(tmp_path: Path) -> None:
     assert read_edit_defaults(tmp_path) == EditDefaults(50, 4.0, 1.0, False)
-    assert read_edit_defaults(PACKAGE / "mini/models/editor") == EditDefaults(8, 2.0, 1.0, True, 64)
+    assert read_edit_defaults(PACKAGE / "mini/models/editor") == EditDefaults(
+        8, 2.0, 1.0, True, 64, (1.0,)
+    )
     for content, message in (
         ({"steps": 8}, "unknown field 'steps'; there are num_inference_steps, "),
         ({"num_inference_steps": 8.5}, "num_inference_steps is 8.5, int expected"),
@@ -89,6 +91,9 @@ def test_a_folder_may_state_how_its_editor_is_best_used(tmp_path: Path) -> None:
         ({"num_inference_steps": 10**400}, "num_inference_steps is "),
         ({"true_cfg_scale": float("nan")}, "true_cfg_scale is nan: a finite number"),
         ({"guidance_scale": 10**400}, "guidance_scale is .*: a finite number"),
+        ({"aspect_ratios": [1, 0]}, "aspect_ratios: 0.0 is not a positive number"),
+        ({"aspect_ratios": ["1"]}, "aspect_ratios is '1': a finite number"),
+        ({"aspect_ratios": 1.5}, "aspect_ratios is 1.5, list expected"),
         ({"resolution": 100}, "resolution is 100, a multiple of 16"),
         ([8], "holds a list"),
     ):

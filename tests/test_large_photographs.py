@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 import torch_pipeline
+from made_pictures import encoded, rgb_profile
 from PIL import Image, ImageDraw
 from scipy import ndimage
 from skimage import data
@@ -24,7 +25,7 @@ from onereward_jax.inference.photograph_edit import (
 )
 from onereward_jax.inference.stitch import colour_offset, seam, stitched
 from onereward_jax.parallel import make_mesh
-from onereward_jax.pictures import Photograph
+from onereward_jax.pictures import Photograph, read_picture, write_picture
 
 FEATHER = 3
 SAMPLING = {"num_inference_steps": 2, "true_cfg_scale": 1.0}
@@ -61,7 +62,12 @@ def test_windows_hold_the_mask_with_its_context_in_the_shape_of_a_bucket() -> No
         context, margin = rng.uniform(1, 4), int(rng.integers(0, 20))
         resolution = 16 * int(rng.integers(4, 65))
         found = crop_window(
-            (y0, x0, y1, x1), picture, resolution=resolution, context=context, margin=margin
+            (y0, x0, y1, x1),
+            picture,
+            resolution=resolution,
+            context=context,
+            margin=margin,
+            aspect_ratios=(0.5, 0.75, 1.0, 1.5, 2.0),
         )
         height, width = picture
         assert 0 <= found.left <= max(x0 - margin, 0) and 0 <= found.top <= max(y0 - margin, 0)
@@ -114,6 +120,26 @@ def test_beyond_the_seam_a_photograph_stays_and_inside_it_is_the_edit(editor, ph
     expected = stitched(part, edit, area.within(*window.box), FEATHER, offset)
     np.testing.assert_array_equal(np.asarray(result.crop(window.box)), np.asarray(expected))
     assert np.abs(after[where].astype(int) - before[where]).mean() > 5
+
+
+def test_a_photograph_keeps_its_colour_space(editor, photograph, tmp_path) -> None:
+    """Display P3: the model sees sRGB, and what is kept is the same bytes with the same profile."""
+    profile = rgb_profile("Display P3")
+    file = encoded(photograph, "PNG", icc_profile=profile)
+    mask = masked(photograph.size, (300, 40, 380, 120))
+    arguments = dict(prompt="remove", feather=FEATHER, seed=3, **SAMPLING)
+    found = edit_photograph(editor, file, mask, **arguments)
+    write_picture(tmp_path / "out.png", found.pixels, found.profile)
+    with Image.open(tmp_path / "out.png") as written:
+        assert written.info["icc_profile"] == profile
+        after = np.asarray(written)
+    kept = seam(np.asarray(mask) > 0, FEATHER) == 0
+    np.testing.assert_array_equal(after[kept], np.asarray(photograph)[kept])
+    # The same light in sRGB gives the same edit, but for rounding.
+    in_srgb = edit_photograph(editor, read_picture(file), mask, **arguments)
+    difference = np.asarray(found.srgb(), int) - np.asarray(in_srgb.pixels, int)
+    assert np.abs(difference).mean() < 1
+    assert np.abs(np.asarray(found.pixels, int) - np.asarray(in_srgb.pixels)).mean() > 1
 
 
 def test_a_window_that_is_the_whole_picture_is_the_plain_edit(editor, photograph) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool
@@ -18,9 +19,6 @@ from PIL import Image
 
 from onereward_jax.data.aspect_buckets import MULTIPLE, Size, bucket_sizes, nearest_bucket
 from onereward_jax.data.boxes import Box
-
-ASPECT_RATIOS = (1 / 2, 2 / 3, 1.0, 3 / 2, 2.0)
-"""Width over height of the windows: few, because every size compiles anew."""
 
 MAGNIFIED = 2.0
 """A window is scaled up by no more than this where the photograph has pixels enough: magnified
@@ -49,7 +47,13 @@ class CropWindow:
 
 
 def crop_window(
-    box: Box, picture: Size, *, resolution: int, context: float, margin: int
+    box: Box,
+    picture: Size,
+    *,
+    resolution: int,
+    aspect_ratios: Sequence[float],
+    context: float,
+    margin: int,
 ) -> CropWindow:
     """The window around a masked area.
 
@@ -62,6 +66,7 @@ def crop_window(
       box: around the masked pixels, (y0, x0, y1, x1).
       picture: height and width of the photograph.
       resolution: side of a square picture of the model's training, in pixels.
+      aspect_ratios: of the buckets, see `bucket_sizes`.
       context: at least 1.
       margin: pixels beyond the mask that the seam needs.
 
@@ -75,7 +80,7 @@ def crop_window(
                 math.ceil(resolution / MAGNIFIED)), picture[axis])
         for axis in (0, 1)
     ]  # fmt: skip
-    size = nearest_bucket(tuple(wanted), bucket_sizes(resolution, ASPECT_RATIOS))
+    size = nearest_bucket(tuple(wanted), bucket_sizes(resolution, aspect_ratios))
     ratio = size[1] / size[0]
     rows = max(wanted[0], round(wanted[1] / ratio))
     rows = min(rows, picture[0], round(picture[1] / ratio))
@@ -86,7 +91,6 @@ def crop_window(
         min(max((box[axis] + box[axis + 2] - sides[axis]) // 2, 0), picture[axis] - sides[axis])
         for axis in (0, 1)
     )
-    # The middle of an area at the border may leave too little margin on its other side.
     return CropWindow(left, top, left + sides[1], top + sides[0], size)
 
 

@@ -1,6 +1,7 @@
 """`editing.json` of an editor's folder: how this editor is best used, where it is not as FLUX.
 
-{"num_inference_steps": 8, "true_cfg_scale": 2.0, "paste_back": true, "resolution": 64}
+{"num_inference_steps": 8, "true_cfg_scale": 2.0, "paste_back": true, "resolution": 64,
+"aspect_ratios": [1.0]}
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from pathlib import Path
 from onereward_jax.common.listing import shown
 from onereward_jax.convert import EDITING
 from onereward_jax.convert.safetensors_reader import read_json
-from onereward_jax.data.aspect_buckets import MULTIPLE
+from onereward_jax.data.aspect_buckets import MULTIPLE, bucket_sizes
 from onereward_jax.inference.batch_arguments import as_number
 
 
@@ -24,6 +25,8 @@ class EditDefaults:
       paste_back: whether the command `edit` keeps everything outside the mask.
       resolution: side in pixels of a square with the area of the model's training pictures, used
         by `--crop`; a multiple of 16.
+      aspect_ratios: width over height of the windows of `--crop`: few, because every size compiles
+        anew.
 
     Raises:
       ValueError: a number is out of range.
@@ -34,12 +37,14 @@ class EditDefaults:
     guidance_scale: float = 1.0
     paste_back: bool = False
     resolution: int = 1024
+    aspect_ratios: tuple[float, ...] = (1 / 2, 2 / 3, 1.0, 3 / 2, 2.0)
 
     def __post_init__(self) -> None:
         if not 1 <= self.num_inference_steps < 2**31:
             steps = shown(self.num_inference_steps)
             raise ValueError(f"num_inference_steps is {steps}, 1 to {2**31 - 1} expected")
         check_resolution(self.resolution)
+        bucket_sizes(self.resolution, self.aspect_ratios)
 
 
 def read_edit_defaults(folder: Path) -> EditDefaults:
@@ -57,12 +62,17 @@ def read_edit_defaults(folder: Path) -> EditDefaults:
         if name not in fields:
             raise ValueError(f"{path}: unknown field {name!r}; there are {', '.join(fields)}")
         kind = type(fields[name].default)
+        if kind is tuple and isinstance(value, list):
+            continue
         if type(value) is not kind and not (kind is float and type(value) is int):
-            raise ValueError(f"{path}: {name} is {shown(value)}, {kind.__name__} expected")
+            expected = "list" if kind is tuple else kind.__name__
+            raise ValueError(f"{path}: {name} is {shown(value)}, {expected} expected")
     try:
         for name, value in stated.items():
             if type(fields[name].default) is float:
                 stated[name] = as_number(value, name)
+            elif isinstance(value, list):
+                stated[name] = tuple(as_number(one, name) for one in value)
         return EditDefaults(**stated)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error

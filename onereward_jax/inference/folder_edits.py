@@ -222,7 +222,7 @@ def _named(source: str, errors: Mapping[Place, Exception]) -> str:
 def _opened(row: EditRow, seed: int, invert: bool) -> PhotographEdit:
     request = row.open()
     mask = ImageOps.invert(request.mask) if invert else request.mask
-    return PhotographEdit(request.photograph, mask, request.prompt, seed)
+    return PhotographEdit(request.photograph, mask, request.prompt, seed, str(row.place))
 
 
 def _check_outputs(rows: Sequence[RowToEdit], folder: Path) -> None:

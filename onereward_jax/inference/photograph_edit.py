@@ -37,7 +37,8 @@ from onereward_jax.inference.mask_components import MaskArea, separate_areas, wh
 from onereward_jax.inference.picture_io import check_shapes, editing_size, mask_pixels
 from onereward_jax.inference.seeds import check_seeds
 from onereward_jax.inference.stitch import colour_offset, paste_back, stitched, white
-from onereward_jax.pictures import Photograph, read_mask, read_photograph
+from onereward_jax.pictures import Photograph, mask_warning, read_mask, read_photograph
+from onereward_jax.pictures.opening import warn_once
 
 COMPONENTS = ("together", "each")
 
@@ -82,12 +83,14 @@ class PhotographEdit:
       mask: mode L, 128 and more = edit here, of the same aspect ratio.
       prompt: the prompt.
       seed: noise seed; area k of the mask takes `seed` + k.
+      name: of the photograph, in warnings.
     """
 
     photograph: Photograph
     mask: Image.Image
     prompt: str
     seed: int
+    name: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,13 +185,15 @@ def edit_photograph(
 
 
 def prepare(one: PhotographEdit, plan: EditPlan, editor: Editor) -> ReadyEdit:
-    """Checks mask against photograph, and finds the windows.
+    """Checks mask against photograph, finds the windows, and logs what the user should know.
 
     Raises:
       ValueError: the mask is empty, has another aspect ratio than its photograph, or too many
         areas; the photograph is too small, or a seed does not fit into 64 bits.
     """
     check_seeds((one.seed,))
+    for note in one.photograph.notes:
+        warn_once(f"{one.name or 'the photograph'}: {note}")
     pixels = one.photograph.pixels
     check_shapes(pixels.size, one.mask.size)
     if plan.crop is None:
@@ -198,6 +203,8 @@ def prepare(one: PhotographEdit, plan: EditPlan, editor: Editor) -> ReadyEdit:
     edited = white(one.mask, pixels.size)
     if not edited.any():
         raise ValueError("the mask is empty: it has no white pixels, which mark where to edit")
+    if warning := mask_warning(one.mask):
+        warn_once(f"{one.name or 'the photograph'}: {warning}")
     resolution, areas = plan.crop.resolution or editor.defaults.resolution, [whole_area(edited)]
     if plan.crop.components == "each":
         areas = separate_areas(edited, max(round(resolution * NEAR), 2 * (plan.feather + 1)))
@@ -206,6 +213,7 @@ def prepare(one: PhotographEdit, plan: EditPlan, editor: Editor) -> ReadyEdit:
             area.box,
             edited.shape,
             resolution=resolution,
+            aspect_ratios=editor.defaults.aspect_ratios,
             context=plan.crop.context,
             margin=plan.feather + 1,
         ))

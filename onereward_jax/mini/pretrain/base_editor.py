@@ -125,7 +125,7 @@ def train_editor(context: StageContext) -> Results:
         tokenizer=text.tokenizers.clip,
         tokenizer_2=text.tokenizers.t5,
         scheduler=SCHEDULER,
-        editing={**EDITING, "resolution": config.pretrain.image_size},
+        editing={**EDITING, "resolution": config.pretrain.image_size, "aspect_ratios": [1.0]},
     )
     return {"editor_parameters": sum(leaf.size for leaf in jax.tree.leaves(params["transformer"]))}
 

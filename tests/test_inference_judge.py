@@ -67,13 +67,24 @@ def test_pairs_do_not_depend_on_batch_devices_or_the_way_they_are_given(
     wide = Judge.from_pretrained(folder.path, mesh=make_mesh(devices=jax.devices()[:4]))
     alone = wide.score(tmp_path / "a.png", tmp_path / "b.png", **question)
     np.testing.assert_allclose(alone, expected[:1], rtol=1e-4)
+    whole = [np.asarray(one) for one in (a, b)]
+    small = [one.resize((40, 24)) for one in (a, b)]
+    mixed = judge.score(
+        [np.stack(whole)[0], (tmp_path / "a.png").read_bytes(), small[0]],
+        [whole[1].astype(np.float32) / 255, tmp_path / "b.png", small[1]],
+        task=np.array(["Fill", "fill", "FILL"]),
+        dimension="Structure",
+        prompt=np.array(["a red apple"] * 3),
+    )
+    np.testing.assert_allclose(mixed[:2], expected[[0, 0]], rtol=1e-4)
+    np.testing.assert_allclose(mixed[2:], judge.score(*small, **question), rtol=1e-4)
 
 
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
         ({"task": "erase"}, "unknown task 'erase'"),
-        ({"dimension": "beauty"}, "'beauty' is not judged for image fill: structure, consistency"),
+        ({"dimension": "beauty"}, "unknown dimension 'beauty'; there are structure, consistency"),
         ({"task": "remove"}, "'structure' is not judged for object removal: removal_quality"),
         ({"dimension": "text_alignment"}, "needs a prompt"),
         ({"images_b": Image.new("RGB", (32, 48))}, "same size, these have 48x32 and 32x48"),

@@ -111,3 +111,10 @@ def test_a_tokenizer_of_another_model_is_refused(folder: Path) -> None:
     edit(folder / "config.json", lambda config: config["text_config"].update(vocab_size=50))
     with pytest.raises(ValueError, match="a tokenizer of .* tokens, but its config.json says"):
         read_reward_model(folder, (SIDE, SIDE))
+
+
+@pytest.mark.parametrize("length", ["a word", [4096], 0, True])
+def test_a_length_that_is_no_integer_is_named(folder: Path, length: Any) -> None:
+    edit(folder / "tokenizer_config.json", lambda config: config.update(model_max_length=length))
+    with pytest.raises(ValueError, match="judge.*(model_max_length is|no tokenizer can be read)"):
+        read_reward_model(folder, (SIDE, SIDE))

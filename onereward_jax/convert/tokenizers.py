@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from onereward_jax.common.listing import shown
+
 
 @runtime_checkable
 class Tokenizer(Protocol):
@@ -17,6 +19,7 @@ class Tokenizer(Protocol):
     """
 
     model_max_length: int
+    pad_token: str | None
 
     def __call__(self, text: list[str], **options: Any) -> Any:
         """Token ids and attention masks of texts."""
@@ -76,15 +79,23 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
     if not any((folder / name).is_file() for name in VOCABULARIES):
         raise FileNotFoundError(f"{folder} has no vocabulary: none of {', '.join(VOCABULARIES)}")
     try:
-        return transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
     except Exception as error:  # the tokenizers library raises plain Exception
         reason = str(error).partition("\n")[0]
         raise ValueError(f"no tokenizer can be read from {folder}: {reason}") from error
+    length = tokenizer.model_max_length
+    if isinstance(length, bool) or not isinstance(length, int | float) or not length >= 1:
+        raise ValueError(f"{path}: model_max_length is {shown(length)}, an integer from 1 expected")
+    return tokenizer
 
 
 def load_tokenizers(folder: str | Path) -> EditorTokenizers:
     """Both tokenizers of an editor folder; raises as `load_tokenizer`."""
     folder = Path(folder)
-    return EditorTokenizers(
+    found = EditorTokenizers(
         clip=load_tokenizer(folder / "tokenizer"), t5=load_tokenizer(folder / "tokenizer_2")
     )
+    for name, one in (("tokenizer", found.clip), ("tokenizer_2", found.t5)):
+        if one.pad_token is None:
+            raise ValueError(f"{folder / name} states no pad_token, which fills short prompts")
+    return found

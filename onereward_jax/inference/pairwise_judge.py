@@ -17,13 +17,14 @@ from jax.sharding import Mesh
 from jaxtyping import Float32, PyTree
 
 from onereward_jax.convert import resolve_folder
+from onereward_jax.inference.batch_arguments import Pictures, Texts, as_pictures, as_texts
 from onereward_jax.inference.batch_padding import dtype_or_default, pad_batch
 from onereward_jax.inference.picture_io import pixels_of
 from onereward_jax.parallel import MeshFunction, batch_sharding, make_mesh, mesh_jit
-from onereward_jax.pictures import PictureSource, picture_list
+from onereward_jax.pictures import read_picture
 from onereward_jax.reward import QueryTokenizer
 from onereward_jax.reward.judge_loader import load_reward_params, read_reward_model
-from onereward_jax.tasks import DIMENSIONS, Dimension, Task, task_named
+from onereward_jax.tasks import DIMENSIONS, Dimension, Task, dimension_named, task_named
 
 ANY_SIZE = (56, 56)
 """Image size of the scorer used to load the weights, which do not depend on it."""
@@ -79,46 +80,69 @@ class Judge:
 
     def score(
         self,
-        images_a: PictureSource | Sequence[PictureSource],
-        images_b: PictureSource | Sequence[PictureSource],
+        images_a: Pictures,
+        images_b: Pictures,
         *,
-        task: Task | str,
-        dimension: Dimension | str,
-        prompt: str | Sequence[str] = "",
+        task: Texts,
+        dimension: Texts,
+        prompt: Texts = "",
     ) -> Float32[np.ndarray, "b"]:
         """P("Yes") to "is image a better than image b?", for each pair.
 
-        The answer depends on the order; `score(b, a)` asks in the other order.
+        The answer depends on the order; `score(b, a)` asks in the other order. Pairs of several
+        sizes are judged size by size; the images of one pair have one size, as in training.
 
         Args:
-          images_a, images_b: opened images or paths, equally many, all of one size.
-          task: "fill", "extend", "remove", or the value of a `Task`.
-          dimension: a dimension of the task (`tasks.DIMENSIONS`).
-          prompt: prompt of the edit, one for all pairs or one per pair; only text alignment quotes
-            it.
+          images_a, images_b: paths, opened images, bytes or arrays, equally many: see
+            `as_pictures`.
+          task: "fill", "extend", "remove", or the value of a `Task`; one for all pairs or one each.
+          dimension: a dimension of the task (`tasks.DIMENSIONS`); one for all pairs or one each.
+          prompt: prompt of the edit, one for all pairs or one each; only text alignment quotes it.
 
         Raises:
           FileNotFoundError: a path does not exist.
           ValueError: an image is unreadable, sizes or numbers of images differ, the task is
             unknown, or the dimension does not belong to it.
         """
-        first, second = picture_list(images_a), picture_list(images_b)
+        first, second = as_pictures(images_a, "images_a"), as_pictures(images_b, "images_b")
         if len(first) != len(second):
             raise ValueError(f"images_a has {len(first)} images, images_b has {len(second)}")
-        prompts = [prompt] * len(first) if isinstance(prompt, str) else list(prompt)
-        if len(prompts) != len(first):
-            raise ValueError(f"{len(prompts)} prompts for {len(first)} pairs")
-        tasks = [task_named(task, one) for one in prompts]
-        asked = [_dimension(dimension, one, words) for one, words in zip(tasks, prompts)]
-        pixels = pixels_of([*first, *second])
+        texts = {"tasks": task, "dimensions": dimension, "prompts": prompt}
+        words = {name: as_texts(value, name[:-1]) for name, value in texts.items()}
+        for name, found in words.items():
+            if len(found) not in (1, len(first)):
+                raise ValueError(f"{len(found)} {name} for {len(first)} pairs")
+        tasks, asked, prompts = (
+            found * (len(first) if len(found) == 1 else 1) for found in words.values()
+        )
+        tasks = [task_named(name, one) for name, one in zip(tasks, prompts)]
+        asked = [_dimension(*one) for one in zip(asked, tasks, prompts)]
+        opened = [read_picture(one) for one in first]
+        result = np.empty(len(first), np.float32)
+        for size in dict.fromkeys(one.size for one in opened):
+            rows = [row for row, one in enumerate(opened) if one.size == size]
+            pixels = pixels_of([*(opened[row] for row in rows), *(second[row] for row in rows)])
+            result[rows] = self._answers(
+                pixels, *([values[row] for row in rows] for values in (tasks, asked, prompts))
+            )
+        return result
+
+    def _answers(
+        self,
+        pixels: Float32[np.ndarray, "p h w 3"],
+        tasks: Sequence[Task],
+        dimensions: Sequence[Dimension],
+        prompts: Sequence[str],
+    ) -> Float32[np.ndarray, "b"]:
+        """P("Yes") of pairs of one size; all first images come before all second ones."""
         queries, answer = self._for_size(pixels.shape[1:3])
-        question = queries.encode_dimensions(tasks, asked, prompts)
+        question = queries.encode_dimensions(tasks, dimensions, prompts)
         log_yes, _ = answer(
             self.params,
             *(self._place(half) for half in np.split(pixels, 2)),
             jax.tree.map(self._place, question),
         )
-        return np.exp(np.asarray(log_yes, np.float32)[: len(first), 0])
+        return np.exp(np.asarray(log_yes, np.float32)[: len(tasks), 0])
 
     def _compile(self, size: tuple[int, int]) -> tuple[QueryTokenizer, MeshFunction]:
         """Query tokenizer and jitted scorer for images of one size."""
@@ -129,10 +153,11 @@ class Judge:
         return jax.device_put(pad_batch(samples, self.mesh), batch_sharding(self.mesh))
 
 
-def _dimension(name: Dimension | str, task: Task, prompt: str) -> Dimension:
-    if name not in DIMENSIONS[task]:
+def _dimension(name: str, task: Task, prompt: str) -> Dimension:
+    dimension = dimension_named(name)
+    if dimension not in DIMENSIONS[task]:
         known = ", ".join(DIMENSIONS[task])
-        raise ValueError(f"dimension {str(name)!r} is not judged for {task.title}: {known}")
-    if name == Dimension.TEXT_ALIGNMENT and not prompt:
+        raise ValueError(f"dimension {name!r} is not judged for {task.title}: {known}")
+    if dimension is Dimension.TEXT_ALIGNMENT and not prompt:
         raise ValueError("dimension 'text_alignment' needs a prompt")
-    return Dimension(name)
+    return dimension

@@ -112,5 +112,8 @@ def pixels_of(pictures: Sequence[PictureSource]) -> Float32[np.ndarray, "b h w 3
     for other in opened[1:]:
         if other.size != opened[0].size:
             sizes = " and ".join("{}x{}".format(*one.size) for one in (opened[0], other))
-            raise ValueError(f"images to compare must have the same size, these have {sizes}")
+            raise ValueError(
+                f"images to compare must have the same size, these have {sizes}: resize one, as "
+                "training compares equal sizes only"
+            )
     return np.stack([image_pixels(one, one.size[::-1]) for one in opened])

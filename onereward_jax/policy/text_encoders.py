@@ -49,7 +49,8 @@ class TextEncoder:
         *not* masked, because FLUX was trained this way (with 512).
 
     Raises:
-      ValueError: CLIP's tokenizer pads to more tokens than its model has positions.
+      ValueError: CLIP's tokenizer pads to more tokens than its model has positions, or a tokenizer
+        has more tokens than its model has words.
     """
 
     clip: ClipTextModel
@@ -65,6 +66,16 @@ class TextEncoder:
                 f"CLIP tokenizer: model_max_length {found} is more than the model's "
                 f"max_position_embeddings {limit}"
             )
+
+        for name, tokenizer, model in (
+            ("CLIP", self.tokenizers.clip, self.clip),
+            ("T5", self.tokenizers.t5, self.t5),
+        ):
+            if (count := len(tokenizer)) > model.config.vocab_size:
+                raise ValueError(
+                    f"{name} tokenizer: it has {count} tokens, more than the model's vocab_size "
+                    f"{model.config.vocab_size}"
+                )
 
     def tokenize(self, prompts: Sequence[str]) -> TokenIds:
         """Token ids of both tokenizers, int32; logs a warning for truncated prompts."""

@@ -21,6 +21,7 @@ from onereward_jax.convert.model_index import component_config
 from onereward_jax.convert.safetensors_reader import DTYPES, TensorOnDisk, find_tensors
 from onereward_jax.convert.single_file import read_single_file
 from onereward_jax.convert.tensor_names import Entry, flat_leaves, plan, published_name, unbox
+from onereward_jax.convert.tied_copies import same_values
 
 BLOCK_BYTES = 32 << 20
 """Approximate size of the blocks in which a tensor is read."""
@@ -110,11 +111,16 @@ def _publish(
         name = published_name(key, layout)
         if re.search(layout.ignored, name) or name in layout.tied - expected:
             continue
-        if name in tensors and tensors[name].shape != files[key].shape:
-            problems.append(f"{key}: its shape differs from that of its tied copy {name}")
+        if name in tensors and name in expected and _differ(tensors[name], files[key]):
+            problems.append(f"{key}: it differs from its tied copy {name}")
         if name not in tensors or key == name:
             tensors[name] = files[key]
     return tensors, problems
+
+
+def _differ(one: TensorOnDisk, other: TensorOnDisk) -> bool:
+    readable = one.kind in DTYPES and other.kind in DTYPES  # otherwise refused later
+    return one.shape != other.shape or (readable and not same_values(one, other))
 
 
 def _mismatches(entries: Sequence[Entry], tensors: Mapping[str, TensorOnDisk]) -> list[str]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from onereward_jax.convert.safetensors_reader import StoredTensor
+from onereward_jax.convert.safetensors_reader import TensorOnDisk
 
 BLOCK_VALUES = 1 << 23
 
 
-def same_values(one: StoredTensor, other: StoredTensor) -> bool:
+def same_values(one: TensorOnDisk, other: TensorOnDisk) -> bool:
     """Whether both have the same shape and values; read in blocks, up to the first difference.
 
     Values of two dtypes are compared in float32, so a rounded copy differs. NaN differs from NaN,

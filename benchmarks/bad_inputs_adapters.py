@@ -230,14 +230,19 @@ def _of_tensors(name: str, rng: random.Random) -> Iterator[Case]:
             yield _case("resized", name, f"{key}, {what}", changed(change))
         for kind in (np.int32, np.uint8):
             change = lambda t, key=key, kind=kind: t.update({key: t[key].astype(kind)})
-            yield _case("re-typed", name, f"{key}, {kind.__name__}", changed(change))
+            # A scale may be an integer.
+            truth = (lambda: _is(_truth())) if key.endswith("alpha") else None
+            yield _case("re-typed", name, f"{key}, {kind.__name__}", changed(change), truth=truth)
         for value in (np.nan, np.inf):
             change = lambda t, key=key, value=value: t.update({key: _with(t[key], value)})
             yield _case("not finite", name, f"{key}, {value}", changed(change))
         for new in (key.replace("0", "7").replace("1", "9"), key + "_", "x." + key, "é", ""):
             if new != key and not key.endswith("alpha"):
                 change = lambda t, key=key, new=new: t.update({new: t.pop(key)})
-                yield _case("renamed", name, f"{key} to {new}", changed(change))
+                # A name of the adapter may follow.
+                same_update = lambda: _is(_truth())
+                what = f"{key} to {new}"
+                yield _case("renamed", name, what, changed(change), truth=same_update)
         if key.endswith("alpha"):
             for value in (np.zeros(2), np.zeros((0,)), np.array(-1.0), np.array(0.0)):
                 change = lambda t, key=key, value=value: t.update({key: value.astype(np.float32)})
@@ -300,7 +305,7 @@ def _with_setting(field: str, value: Any) -> Callable[[Any], bool]:
     if field == "use_rslora" and isinstance(value, bool):
         return _is(_truth(ALPHA / (RANK**0.5 if value else RANK)))
     same_meaning = not value  # off
-    if field in NO_MATTER or (field not in ("lora_alpha", "peft_type") and same_meaning):
+    if field in NO_MATTER or (field != "lora_alpha" and same_meaning):
         return _is(_truth())
     return lambda found: False
 

@@ -99,6 +99,7 @@ DEFAULTS = (
     "judge.vision_config.fullatt_block_indexes",
     "judge.vision_config.initializer_range",
     "judge.vision_config.window_size",
+    "preprocessor.min_pixels",
     "tokenizer.model_max_length",
     "tokenizer_2.model_max_length",
     "vae.shift_factor",

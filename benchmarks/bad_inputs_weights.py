@@ -178,7 +178,7 @@ def _of_tensors(name: str, rng: random.Random) -> Iterator[Case]:
         if len(set(shapes[key])) > 1:
             change = lambda a, k, key=key: a.update({key: a[key].T})
             yield _case("transposed", name, key, changed(change))
-        for kind in ("I32", "U32", "I64", "U8", "BOOL", "F8_E4M3", "C64"):
+        for kind in ("I32", "U32", "I64", "U8", "BOOL", "C64"):
             change = lambda a, k, key=key, kind=kind: (
                 a.update({key: _labelled(a[key], kind)}), k.update({key: kind})
             )  # fmt: skip

@@ -23,7 +23,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Float32, PyTree
 
 from onereward_jax.common.listing import first_of, listed
-from onereward_jax.convert.layouts import Layout
+from onereward_jax.convert.layouts import FLUX, Layout
 from onereward_jax.convert.lora_kinds import other_kind, other_model, stated_base
 from onereward_jax.convert.lora_layers import LayerUpdate, Stored, layer_updates
 from onereward_jax.convert.lora_names import (
@@ -135,17 +135,19 @@ def read_updates(path: Path, shapes: Shapes, layout: Layout) -> dict[str, LayerU
     if not keys:
         told = f"only tensors for text encoders, such as {beside[0]}" if beside else "no tensors"
         raise ValueError(f"adapter {path} has {told}")
+    if not any(map(parse_key, keys)):
+        raise ValueError(_no_adapter(path, keys, shapes, layout))
     settings = stated_settings(path, metadata, _peft_config(path, keys))
     _warn_of_missing_alpha(path, metadata, keys)
-    found, problems = _modules(path, {key: tensors[key] for key in sorted(keys)}, shapes, layout)
-    unknown = not found or len(problems) > len(found)
-    model = other_model(keys, metadata) if unknown else ""
+    found, absent, problems = _modules(
+        path, {key: tensors[key] for key in sorted(keys)}, shapes, layout
+    )
+    model = other_model(absent, metadata) if layout.architecture == FLUX.architecture else ""
     if model:
         raise ValueError(f"adapter {path} was trained for another model, {model}")
-    if not found and not any(parse_key(key) for key in keys):
-        raise ValueError(_no_adapter(path, keys, shapes, layout))
+    problems += [f"{module}: in the file, but not in the model" for module in absent]
     updates, misfits = _updates(path, found, shapes, settings, layout)
-    if len(found) > 1 and all(_has_other_width(stored, shapes) for stored in found):
+    if misfits and len(found) > 1 and all(_has_other_width(stored, shapes) for stored in found):
         raise ValueError(
             f"adapter {path} was trained for another model{stated_base(metadata)}: none of its "
             f"{len(found)} layers has the model's width, e.g. {misfits[0]}"
@@ -198,8 +200,8 @@ def _without_idle_differences(
 
 def _modules(
     path: Path, tensors: Mapping[str, StoredTensor], shapes: Shapes, layout: Layout
-) -> tuple[list[Stored], list[str]]:
-    """The file's modules that the model has, and an error message for everything else."""
+) -> tuple[list[Stored], list[str], list[str]]:
+    """The file's modules that the model has, those that it has not, and other errors."""
     table = spelled_modules(shapes, layout)
     parts: dict[str, dict[str, np.ndarray]] = {}
     problems = []
@@ -217,14 +219,14 @@ def _modules(
             problems.append(f"{key}: {one.module} has it twice")
         else:
             parts[one.module][one.part] = _value(path, key, tensor)
-    found = []
+    found, absent = [], []
     for module, own in parts.items():
         modules = find_modules(module, table, layout)
         if modules is None or any(name not in shapes for name in modules.names):
-            problems.append(f"{module}: in the file, but not in the model")
+            absent.append(module)
         else:
             found.append(Stored(module, modules, own))
-    return found, problems
+    return found, absent, problems
 
 
 def _updates(

@@ -50,7 +50,8 @@ _MODELS = (
      r"(noise|context)_refiner|(^|[._])layers[._]\d+[._](attention|feed_forward)"),
     ("a language model", r"(^|[._])layers[._]\d+[._](self_attn|mlp)"),
     ("PixArt, LTX-Video or CogVideoX", r"transformer_blocks[._]\d+[._]attn[12]"),
-    ("Wan or another video model", r"(^|[._])blocks[._]\d+[._](self_attn|cross_attn|ffn|attn)"),
+    ("Wan or another video model",
+     r"(?<!transformer_)(?<!double_)(?<!single_)blocks[._]\d+[._](self_attn|cross_attn|ffn|attn)"),
 )  # fmt: skip
 """(model, pattern of its layers), searched in this order."""
 
@@ -68,12 +69,12 @@ def other_kind(keys: Collection[str]) -> str:
     return ""
 
 
-def other_model(keys: Collection[str], metadata: Mapping[str, str]) -> str:
+def other_model(modules: Collection[str], metadata: Mapping[str, str]) -> str:
     """The model that a LoRA with these layers was trained for; "" if nothing tells."""
     for model, pattern in _MODELS:
-        found = [key for key in keys if re.search(pattern, key)]
+        found = [module for module in modules if re.search(pattern, module)]
         if found:
-            return f"{model}{stated_base(metadata)}: it has {_counted(found)}"
+            return f"{model}{stated_base(metadata)}: it has {_counted(found, 'layers')}"
     return ""
 
 
@@ -83,6 +84,6 @@ def stated_base(metadata: Mapping[str, str]) -> str:
     return f" ({stated[0][:60]})" if stated else ""
 
 
-def _counted(keys: Collection[str]) -> str:
-    example = sorted(keys)[0]
-    return example if len(keys) == 1 else f"{len(keys)} tensors such as {example}"
+def _counted(keys: Collection[str], noun: str = "tensors") -> str:
+    example = sorted(keys)[0][:100]
+    return example if len(keys) == 1 else f"{len(keys)} {noun} such as {example}"

@@ -215,7 +215,7 @@ def _write(
 ) -> None:
     """Writes a file. Numbers such as alpha stay float32."""
     kept = {
-        key: np.ascontiguousarray(value, dtype if np.ndim(value) else np.float32)
+        key: np.ascontiguousarray(value, dtype) if np.ndim(value) else np.array(value, np.float32)
         for key, value in tensors.items()
     }
     save_file(kept, path, metadata=metadata)

@@ -14,9 +14,17 @@ from flax.traverse_util import flatten_dict
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from onereward_jax.convert import FLUX, find_targets, load_adapter, load_params, save_adapter
+from onereward_jax.convert import (
+    FLUX,
+    find_targets,
+    load_adapter,
+    load_params,
+    save_adapter,
+    save_adapter_file,
+)
 from onereward_jax.convert.lora_files import ADAPTER_FILE
 from onereward_jax.convert.lora_settings import METADATA
+from onereward_jax.convert.lora_writer import SPELLINGS
 from onereward_jax.models.flux import FluxConfig, FluxTransformer
 from onereward_jax.models.lora import (
     FACTOR_A,
@@ -380,3 +388,17 @@ def test_adapters_of_flux_dev_are_widened_as_in_diffusers(world, tmp_path):
         save_file(odd, tmp_path / "odd.safetensors")
         with pytest.raises(ValueError, match=f"{width} inputs, the model {inputs} .*{words}"):
             load_adapter(tmp_path / "odd.safetensors", params, FLUX)
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_other_spellings_are_written_without_loss(world, spelling, tmp_path):
+    """Fused layers: all with an A of their own, and layers without any."""
+    _, _, params, _, _ = world
+    for adapter in read(world, "all", "some"):
+        path = tmp_path / "new.safetensors"
+        save_adapter_file(path, adapter, FLUX, spelling=spelling)
+        again = load_adapter(path, params, FLUX)
+        assert_same(again.factors, adapter.factors)
+        jax.tree.map(np.testing.assert_array_almost_equal, again.scales, adapter.scales)
+        start = {"diffusers": "transformer.", "kohya": "lora_unet_", "comfyui": "diffusion_model."}
+        assert all(key.startswith(start[spelling]) for key in load_file(path))

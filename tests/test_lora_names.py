@@ -12,6 +12,7 @@ from safetensors.numpy import save_file
 
 from onereward_jax.convert import FLUX
 from onereward_jax.convert.lora_files import read_updates
+from onereward_jax.convert.lora_writer import Pair, in_bfl_names
 
 RANK, LATENTS = 3, test_flux.SMALL["out_channels"]
 BFL = {  # the original release's layers, spelt out independently of the package
@@ -279,3 +280,24 @@ def test_kohya_and_comfyui_equal_diffusers_at_the_width_of_flux(prefix, tmp_path
     found = factors(read(tensors, tmp_path, wide))
     assert_close(applied(found), applied(truth(layers)), 1e-2)
     assert_close(applied(diffusers_factors(tensors)), applied(truth(layers)), 1e-2)
+
+
+@pytest.mark.parametrize("spelling", ["kohya", "comfyui"])
+def test_diffusers_reads_the_files_that_we_write_for_others(spelling):
+    """Layers with an A of their own become blocks on the diagonal of a fused layer."""
+    wide = shapes_of(
+        num_layers=1, num_single_layers=1, num_attention_heads=24, attention_head_dim=128,
+        axes_dims_rope=(16, 56, 56),
+    )  # fmt: skip
+    rng = np.random.default_rng(1)
+    pairs = {
+        name: Pair(draw(rng, 2, inputs), draw(rng, outputs, 2), 1.0)
+        for name, (inputs, outputs) in wide.items()
+        if not name.endswith(".to_k")
+    }
+    named, _ = in_bfl_names(pairs, spelling)
+    tensors = {key: np.asarray(value) for key, value in named.items()}
+    found = applied(diffusers_factors(tensors))
+    for name, value in applied({name: tuple(pair) for name, pair in pairs.items()}).items():
+        np.testing.assert_allclose(found.pop(name), value, rtol=1e-3, atol=1e-2, err_msg=name)
+    assert all(name.endswith(".to_k") and not value.any() for name, value in found.items())

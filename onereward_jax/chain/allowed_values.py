@@ -300,6 +300,7 @@ RULES: dict[str, Rule] = {
     "export.dtype": DTYPE,
     "export.editor": choice("pipeline", "transformer"),
     "export.comfyui": choice("", *SINGLE_FILE_DTYPES),
+    "export.adapter": choice("diffusers", "kohya", "comfyui"),
     "export.shard_gb": number(0.0, above=True),
     **_card("export.editor_card"),
     **_card("export.judge_card"),

@@ -96,7 +96,10 @@ def layer_updates(
     ends = np.cumsum(outputs)
     updates = {}
     for each, start, end in zip(names, ends - outputs, ends):
-        updates[each] = _piece(down, up, scale, bias, magnitude, slice(start, end), len(names) > 1)
+        idle = bias is None and magnitude is None and not up[start:end].any() and up.any()
+        if not idle:  # of a fused layer, e.g. only to_q may be adapted
+            rows = slice(start, end)
+            updates[each] = _piece(down, up, scale, bias, magnitude, rows, len(names) > 1)
     return updates
 
 

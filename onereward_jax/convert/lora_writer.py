@@ -94,7 +94,7 @@ def save_adapter_file(
     if spelling == "diffusers":
         content = _in_diffusers_names(pairs)
     else:
-        content = _in_bfl_names(pairs, spelling)
+        content = in_bfl_names(pairs, spelling)
     with atomic_file(path) as draft:
         _write(draft, *content, dtype)
 
@@ -156,7 +156,7 @@ def _in_diffusers_names(
     return _factors(pairs, PREFIX), metadata
 
 
-def _in_bfl_names(
+def in_bfl_names(
     pairs: Mapping[str, Pair], spelling: str
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Tensors and metadata as of sd-scripts' networks/lora_flux.py, or with ComfyUI's prefix."""

@@ -1,10 +1,11 @@
-"""LoRA adapters of an editor: initializes new ones, and loads and merges trained ones."""
+"""LoRA adapters of an editor: initializes new ones; loads, merges and writes trained ones."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import PRNGKeyArray, PyTree
 
@@ -15,6 +16,7 @@ from onereward_jax.convert import (
     is_adapter,
     load_adapter,
     load_params,
+    save_adapter_file,
 )
 from onereward_jax.models.lora import Adapter, Factors, LoraConfig
 from onereward_jax.models.lora_merge import merge_adapters
@@ -70,3 +72,19 @@ def load_adapters(
     """
     abstract = abstract_params(editor, mesh).transformer
     return [(load_adapter(source, abstract, FLUX), weight) for source, weight in adapters]
+
+
+def write_editor_adapter(
+    path: Path, trained: Path, editor: FillPolicy, mesh: Mesh, *, spelling: str, dtype: str
+) -> None:
+    """Writes a trained adapter of an editor as one file; see `convert.save_adapter_file`.
+
+    Args:
+      path: the file.
+      trained: the adapter's folder.
+      editor: the static part of the editor.
+      mesh: mesh of the factors.
+      spelling, dtype: see `convert.save_adapter_file`.
+    """
+    ((adapter, _),) = load_adapters([(trained, 1.0)], editor, mesh)
+    save_adapter_file(path, adapter, FLUX, spelling=spelling, dtype=jnp.dtype(dtype))

@@ -4,6 +4,8 @@
     transformer/   only the trained component ("transformer")
     comfyui/       the transformer as a single file, with config.export.comfyui
     judge/         weights, tokenizer, image processor, query template
+    editor_adapter/   what editor/ has merged, if it was trained as a LoRA: one file that is named
+                      after the spelling of its tensors, config.export.adapter
     judge_adapter/ what judge/ has merged, if it was trained as a LoRA; for peft
 
 Editor and judge have a model card, README.md.
@@ -22,6 +24,7 @@ from onereward_jax.chain.stage import Results, StageContext
 from onereward_jax.convert import (
     FLUX,
     Weights,
+    is_adapter,
     read_preprocessor,
     save_params,
     write_editor_folder,
@@ -32,7 +35,7 @@ from onereward_jax.convert.safetensors_reader import read_json
 from onereward_jax.data.pipeline import sizes_of
 from onereward_jax.parallel import is_writer
 from onereward_jax.policy import read_policy
-from onereward_jax.policy.lora_adapters import load_trained
+from onereward_jax.policy.lora_adapters import load_trained, write_editor_adapter
 from onereward_jax.policy.policy_loader import transformer_config
 from onereward_jax.reward.judge_folder import written_config
 from onereward_jax.reward.judge_loader import (
@@ -58,6 +61,7 @@ SOURCES = {
 """config.data.source -> description."""
 EDITORS = {"pipeline": "editor", "transformer": "transformer"}
 """config.export.editor -> output folder."""
+EDITOR_ADAPTER = "editor_adapter"
 
 
 def run(context: StageContext) -> Results:
@@ -91,6 +95,9 @@ def run(context: StageContext) -> Results:
             accuracy = read_json(context.output("reward") / "accuracy.json")["rows"]
             origin = origin_of(context, "judge")
             _save_card(judge, judge_card(origin, data, settings, accuracy, judge))
+    if is_adapter(context.output("rl") / config.weights):
+        written.append(context.folder / EDITOR_ADAPTER)
+        _write_adapter(context, written[-1])
     if (adapter := context.output("reward") / ADAPTER).is_dir():
         written.append(context.folder / ADAPTER)
         with atomic_folder(written[-1]) as draft:
@@ -130,6 +137,21 @@ def _write_editor(context: StageContext, folder: Path) -> list[Path]:
         editing=editing_of(context) or None,
     )
     return others
+
+
+def _write_adapter(context: StageContext, folder: Path) -> None:
+    """Writes the trained adapter alone."""
+    config = context.config.export
+    static = read_policy(context.base_model("editor"), transformer=context.base_transformer())
+    with atomic_folder(folder) as draft:
+        write_editor_adapter(
+            draft / f"{config.adapter}.safetensors",
+            context.output("rl") / config.weights,
+            static,
+            context.mesh,
+            spelling=config.adapter,
+            dtype=config.dtype,
+        )
 
 
 def _write_judge(context: StageContext, folder: Path) -> None:

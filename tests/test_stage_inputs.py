@@ -70,8 +70,9 @@ EXPECTED = {
     "......++": """evaluate.triplets.fill evaluate.triplets.extend_with_prompt
         evaluate.triplets.extend_without_prompt evaluate.triplets.removal evaluate.pictures
         mini.same_margin evaluate.judge_same_margin evaluate.questions evaluate.usability""",
-    ".......+": """export.weights export.dtype export.editor export.comfyui export.adapter export.shard_gb
-        export.editor_card.base_model export.editor_card.license export.editor_card.license_name
+    ".......+": """export.weights export.dtype export.editor export.comfyui export.adapter
+        export.shard_gb export.editor_card.base_model export.editor_card.license
+        export.editor_card.license_name
         export.editor_card.license_link export.judge_card.base_model export.judge_card.license
         export.judge_card.license_name export.judge_card.license_link""",
     "........": """data.small_pictures data.paths data.mask_indices mesh.data mesh.fsdp

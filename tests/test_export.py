@@ -198,7 +198,7 @@ def test_the_adapter_of_an_editor_is_exported_as_comfyui_names_it(work, tmp_path
         read_all(folder)[f"{layer}.weight"].astype(np.float32)
         for folder in (tmp_path / "export" / "transformer", EDITOR / "transformer")
     )
-    np.testing.assert_allclose(merged, base + b @ a, atol=0.1)
+    np.testing.assert_allclose(merged, base + b @ a, atol=1e-4)
 
 
 def test_the_transformer_alone_goes_with_any_pipeline(work):

@@ -232,7 +232,7 @@ def experiment() -> ConfigDict:
     export.dtype = "bfloat16"  # of the files
     export.editor = "pipeline"  # export the full "pipeline" or only its "transformer"
     export.comfyui = ""  # also a single file for ComfyUI, in this dtype; "": none
-    export.adapter = "kohya"  # names in the file of a trained LoRA: "diffusers", "kohya", "comfyui"
+    export.adapter = "diffusers"  # names in the file of a LoRA: or "kohya", "comfyui"
     export.shard_gb = 5.0  # maximum size of a weight file in GB
     export.editor_card = card("", "apache-2.0")
     export.judge_card = card("", "apache-2.0")

@@ -10,6 +10,7 @@ memory. `edit --transformer` and `config.models.transformer` read both without a
 from __future__ import annotations
 
 import argparse
+import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from onereward_jax.common.atomic_file import atomic_file
+from onereward_jax.common.listing import first_of
 from onereward_jax.common.user_errors import CommandParser, run_command
 from onereward_jax.convert import (
     FLUX,
@@ -47,6 +49,8 @@ from onereward_jax.parallel.progress import announce
 from onereward_jax.policy.policy_loader import init_transformer
 
 SUFFIX = ".safetensors"
+WRITTEN = re.compile(rf"config\.json|{FLUX.basename}.*\.safetensors(\.index\.json)?")
+"""Files of a transformer's folder."""
 
 
 def parser() -> CommandParser:
@@ -75,6 +79,7 @@ def run(options: argparse.Namespace) -> None:
     if out.is_dir() if single else out.is_file():
         raise ValueError(f"{out} is a {'folder' if single else 'file'}: name another OUT")
     source = resolve_weights(options.source, "SOURCE")
+    check_out(out, source)
     config, tensors = read_transformer(source)
     dtype = options.dtype or usual_dtype(tensors)
     if single:
@@ -86,6 +91,19 @@ def run(options: argparse.Namespace) -> None:
     announce(f"written: {out} ({dtype})")
 
 
+def check_out(out: Path, source: Path) -> None:
+    """Raises ValueError if writing `out` would delete the source or files of another kind."""
+    if source.resolve().is_relative_to(out.resolve()):
+        raise ValueError(f"{out} is SOURCE, or holds it: name another OUT")
+    there = [one.name for one in out.iterdir()] if out.is_dir() else []
+    others = [name for name in there if not WRITTEN.fullmatch(name)]
+    if others:
+        raise ValueError(
+            f"{out} is a folder with other files: {', '.join(first_of(sorted(others)))}; name a "
+            "new OUT, which is replaced as a whole"
+        )
+
+
 def read_transformer(source: Path) -> tuple[dict[str, Any], Mapping[str, TensorOnDisk]]:
     """Config and tensors, by diffusers' names, of a folder, a pipeline's folder or a single file.
 
@@ -95,6 +113,8 @@ def read_transformer(source: Path) -> tuple[dict[str, Any], Mapping[str, TensorO
     if source.is_file():
         file = read_single_file(source)
         config, tensors = single_file_config(file, None), file.tensors
+        for note in file.notes:
+            announce(f"{source}: {note}")
     else:
         if (source / "model_index.json").is_file():
             source = source / "transformer"

@@ -16,6 +16,7 @@ import torch
 from diffusers import FluxFillPipeline
 from ml_collections import FrozenConfigDict
 from PIL import Image
+from safetensors.numpy import save_file
 
 from onereward_jax import Editor, Judge
 from onereward_jax.chain import StageContext
@@ -132,6 +133,36 @@ def test_a_transformers_card_opens_it_in_its_base(
         true_cfg_scale=1.0, num_inference_steps=2,
     )  # fmt: skip
     assert decibels(painted, expected) > 30
+
+
+def test_an_adapters_card_adds_it_to_its_base(
+    context: StageContext, tmp_path: Path, latents: list[torch.Tensor], monkeypatch
+) -> None:
+    rng = np.random.default_rng(0)
+    name = "transformer.single_transformer_blocks.0.proj_mlp"
+    factors = {"A": rng.normal(size=(4, 128)), "B": rng.normal(size=(512, 4)) / 8}
+    tensors = {f"{name}.lora_{key}.weight": np.float32(one) for key, one in factors.items()}
+    save_file(tensors, tmp_path / "mine.safetensors")
+    call = dataclasses.replace(
+        call_of(context), true_cfg_scale=1.0, paste_back=False, num_inference_steps=2
+    )
+    settings = {"export": {"dtype": "float32"}}
+    card = editor_card(
+        origin_of(context, "editor"), call, FACTS, settings, None, weights="ema",
+        adapter="mine.safetensors",
+    )  # fmt: skip
+    photo, mask = write_inputs(tmp_path)
+    run_code(card.text, tmp_path, monkeypatch)
+    painted = Image.open(tmp_path / "edited.png")
+    adapted, base = (
+        Editor.from_pretrained(EDITOR, adapters=adapters, mesh=MESH)(
+            photo, mask, "a red apple", latents=latents[0].numpy(), true_cfg_scale=1.0,
+            num_inference_steps=2,
+        )[0]
+        for adapters in ([(tmp_path / "mine.safetensors", 1.0)], [])
+    )  # fmt: skip
+    assert decibels(painted, adapted) > 30
+    assert decibels(painted, base) < decibels(painted, adapted) - 5
 
 
 def test_the_judges_card_answers_what_the_judge_answers(

@@ -25,13 +25,17 @@ def test_the_adapter_of_an_editor_is_exported_as_comfyui_names_it(work, tmp_path
     settings = config(weights="ema", dtype="float32", editor="transformer", adapter="comfyui")
     results = run(StageContext("export", settings, tmp_path, ONE_DEVICE))
     assert results["editor_adapter"] == "export/editor_adapter"
-    written = load_file(tmp_path / "export" / "editor_adapter" / "comfyui.safetensors")
+    written = load_file(tmp_path / "export" / "editor_adapter" / "onereward_ema_lora.safetensors")
     qkv = "diffusion_model.double_blocks.0.img_attn.qkv"
     rows = np.concatenate([b, np.zeros((256, 4), np.float32)])
     assert_same_bits(written, {
         f"{qkv}.lora_down.weight": a, f"{qkv}.lora_up.weight": rows,
         f"{qkv}.alpha": np.array(4, np.float32),
     })  # fmt: skip
+    assert (
+        'weight_name="onereward_ema_lora.safetensors"'
+        in (tmp_path / "export" / "editor_adapter" / "README.md").read_text()
+    )
     merged, base = (
         read_all(folder)[f"{layer}.weight"].astype(np.float32)
         for folder in (tmp_path / "export" / "transformer", EDITOR / "transformer")

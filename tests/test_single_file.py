@@ -266,9 +266,13 @@ def test_the_command_converts_there_and_back(folder, tmp_path, capsys):
     name = "transformer_blocks.0.ff.net.2.weight"
     rounded = read(tmp_path / "e").state_dict()[name].float()
     assert 0.01 < (rounded - exact[name]).norm() / exact[name].norm() < 0.04
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "mine.txt").touch()
     for source, out, message in (
         (folder, f"f --dtype={FP8}", "OUT must be a file"),
         ("none", "f", "SOURCE"),
+        ("b", "b", "SOURCE, or holds it"),
+        ("b", "own", "other files: mine.txt"),
     ):
         with pytest.raises(SystemExit):
             convert_weights.main([str(tmp_path / source), *f"{tmp_path}/{out}".split()])

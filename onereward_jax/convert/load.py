@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 
 from onereward_jax.common.listing import listed
 from onereward_jax.convert.layouts import Layout
@@ -59,7 +60,10 @@ def load_params(
     """
     folder = Path(folder)
     if folder.is_file():
-        config, files = {}, read_single_file(folder).tensors
+        file = read_single_file(folder)
+        config, files = {}, file.tensors
+        for note in file.notes:
+            logging.warning("%s: %s", folder, note)
     else:
         config, files = component_config(folder, layout), find_tensors(folder, layout.basename)
     abstract_params = unbox(abstract_params)

@@ -66,6 +66,13 @@ class SingleFile:
     metadata: Mapping[str, str]
     others: bool
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know."""
+        if not self.others:
+            return ()
+        return ("only its transformer is read, not its autoencoder and text encoders",)
+
 
 def read_single_file(path: str | Path) -> SingleFile:
     """The transformer of a safetensors or GGUF file; reads the header and the scales only.

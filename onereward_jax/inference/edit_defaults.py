@@ -7,7 +7,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from onereward_jax.common.listing import shown
 from onereward_jax.convert import EDITING
@@ -55,9 +57,12 @@ def read_edit_defaults(folder: Path) -> EditDefaults:
         out of range.
     """
     path = folder / EDITING
-    if not path.is_file():
-        return EditDefaults()
-    stated, fields = read_json(path), {f.name: f for f in dataclasses.fields(EditDefaults)}
+    return stated_defaults(read_json(path), str(path)) if path.is_file() else EditDefaults()
+
+
+def stated_defaults(content: Mapping[str, Any], path: str) -> EditDefaults:
+    """What the content of `EDITING` states; raises as `read_edit_defaults`, naming `path`."""
+    stated, fields = dict(content), {f.name: f for f in dataclasses.fields(EditDefaults)}
     for name, value in stated.items():
         if name not in fields:
             raise ValueError(f"{path}: unknown field {name!r}; there are {', '.join(fields)}")
@@ -68,7 +73,7 @@ def read_edit_defaults(folder: Path) -> EditDefaults:
             expected = "list" if kind is tuple else kind.__name__
             raise ValueError(f"{path}: {name} is {shown(value)}, {expected} expected")
     try:
-        for name, value in stated.items():
+        for name, value in content.items():
             if type(fields[name].default) is float:
                 stated[name] = as_number(value, name)
             elif isinstance(value, list):

@@ -4,11 +4,11 @@
     transformer/   only the trained component ("transformer")
     comfyui/       the transformer as a single file, with config.export.comfyui
     judge/         weights, tokenizer, image processor, query template
-    editor_adapter/   what editor/ has merged, if it was trained as a LoRA: one file that is named
-                      after the spelling of its tensors, config.export.adapter
+    editor_adapter/ what editor/ has merged, if it was trained as a LoRA: one file, with the names
+                    of config.export.adapter
     judge_adapter/ what judge/ has merged, if it was trained as a LoRA; for peft
 
-Editor and judge have a model card, README.md.
+All but the last have a model card, README.md.
 """
 
 from __future__ import annotations
@@ -88,16 +88,20 @@ def run(context: StageContext) -> Results:
         settings = {name: plain(context.config[name]) for name in ("reward", "rl", "export")}
         summary = _summary(context)
         alone = config.editor == "transformer"
-        origin, call = origin_of(context, "editor"), call_of(context)
-        shown = {"weights": config.weights, "alone": alone}
-        _save_card(editor, editor_card(origin, call, data, settings, summary, **shown))
+        facts = (origin_of(context, "editor"), call_of(context), data, settings, summary)
+        _save_card(editor, editor_card(*facts, weights=config.weights, alone=alone))
         if has_judge:
             accuracy = read_json(context.output("reward") / "accuracy.json")["rows"]
             origin = origin_of(context, "judge")
             _save_card(judge, judge_card(origin, data, settings, accuracy, judge))
     if is_adapter(context.output("rl") / config.weights):
         written.append(context.folder / EDITOR_ADAPTER)
-        _write_adapter(context, written[-1])
+        name = f"onereward_{config.weights}_lora.safetensors"
+        _write_adapter(context, written[-1], name)
+        if is_writer():
+            base = context.config.models.transformer
+            card = editor_card(*facts, weights=config.weights, adapter=name, transformer=base)
+            _save_card(written[-1], card)
     if (adapter := context.output("reward") / ADAPTER).is_dir():
         written.append(context.folder / ADAPTER)
         with atomic_folder(written[-1]) as draft:
@@ -139,13 +143,13 @@ def _write_editor(context: StageContext, folder: Path) -> list[Path]:
     return others
 
 
-def _write_adapter(context: StageContext, folder: Path) -> None:
+def _write_adapter(context: StageContext, folder: Path, name: str) -> None:
     """Writes the trained adapter alone."""
     config = context.config.export
     static = read_policy(context.base_model("editor"), transformer=context.base_transformer())
     with atomic_folder(folder) as draft:
         write_editor_adapter(
-            draft / f"{config.adapter}.safetensors",
+            draft / name,
             context.output("rl") / config.weights,
             static,
             context.mesh,

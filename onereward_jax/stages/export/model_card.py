@@ -43,7 +43,9 @@ def editor_card(
     summary: Mapping[str, Any] | None,
     *,
     weights: str,
-    alone: bool,
+    alone: bool = False,
+    adapter: str = "",
+    transformer: str = "",
 ) -> ModelCard:
     """The card of a trained editor.
 
@@ -55,6 +57,8 @@ def editor_card(
       summary: the report's summary.json; None if the run was not evaluated.
       weights: "policy" or "ema".
       alone: the folder has only the transformer.
+      adapter: the folder has only this file, a LoRA.
+      transformer: name of what replaced the base editor's own transformer; "": nothing.
     """
     header = origin.card_data(
         library_name="diffusers",
@@ -76,6 +80,8 @@ def editor_card(
         gsb=gsb,
         weights={"policy": "the policy", "ema": "the policy's moving average"}[weights],
         alone=alone,
+        adapter=adapter,
+        transformer=transformer,
     )
 
 

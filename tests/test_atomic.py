@@ -50,3 +50,11 @@ def test_what_a_killed_process_has_left_gives_way(tmp_path):
         draft.write_text("new")
     assert source.read_text() == "kept" and path.read_text() == "new"
     assert sorted(tmp_path.iterdir()) == [path, source]
+
+
+def test_a_file_may_have_the_longest_name(tmp_path):
+    path = tmp_path / ("漢" * 83 + ".png")
+    with atomic_file(path) as draft:
+        draft.write_text("one")
+        assert draft.suffix == ".png"
+    assert [one.name for one in tmp_path.iterdir()] == [path.name]

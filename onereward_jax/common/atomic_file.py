@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+
+LONGEST_NAME = 255
+"""Bytes of a file's name that file systems take."""
 
 
 @contextlib.contextmanager
@@ -24,6 +28,9 @@ def atomic_file(path: str | os.PathLike[str], *, sync: bool = False) -> Iterator
     path = Path(os.path.realpath(path))  # write through symbolic links
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.stem}.draft{path.suffix}")
+    if len(os.fsencode(draft.name)) > LONGEST_NAME:
+        digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:32]
+        draft = path.with_name(f".{digest}.draft{path.suffix}")
     draft.unlink(missing_ok=True)  # it may be a link to another file
     try:
         yield draft

@@ -61,6 +61,7 @@ def test_pictures_may_be_arrays_opened_bytes_or_paths(
         arrays.astype(np.float32) / 255,
         arrays / 255.0,
         tuple(files),
+        list(map(io.BytesIO, files)),
         ["~/0.png", tmp_path / "1.png"],
         iter(pair),
     ):

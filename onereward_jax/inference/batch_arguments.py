@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import operator
 import os
@@ -32,8 +33,8 @@ def as_pictures(value: Pictures, name: str) -> list[PictureSource]:
     """The pictures of an argument.
 
     Args:
-      value: a path, the bytes of a file, an opened picture or an array [h, w] or [h, w, c]; a list
-        of them; or an array [b, h, w] or [b, h, w, c].
+      value: a path, the bytes of a file, a binary file, an opened picture or an array [h, w] or
+        [h, w, c]; a list of them; or an array [b, h, w] or [b, h, w, c].
       name: of the argument, in errors.
 
     Raises:
@@ -51,21 +52,23 @@ def as_pictures(value: Pictures, name: str) -> list[PictureSource]:
 
 
 def _picture(value: Any, name: str) -> PictureSource:
-    value = _array_or_same(value)
     if not isinstance(value, str | os.PathLike | bytes | Image.Image | np.ndarray):
         raise ValueError(f"{name} holds {_shown(value)}: {KINDS}")
     return value
 
 
 def _array_or_same(value: Any) -> Any:
-    """An array of jax or torch as numpy's, memory as bytes; lists and pictures as they are."""
+    """An array of jax or torch as numpy's, memory and files as bytes; in lists too."""
     if isinstance(value, bytearray | memoryview):
         return bytes(value)
+    if isinstance(value, io.IOBase) and value.seekable() and not isinstance(value, io.TextIOBase):
+        value.seek(0)
+        return value.read()
     if isinstance(value, str | os.PathLike | bytes | Image.Image):
         return value
     if hasattr(value, "__array__"):
         return np.asarray(value)
-    return list(value) if isinstance(value, Iterable) else value
+    return [_array_or_same(one) for one in value] if isinstance(value, Iterable) else value
 
 
 def as_texts(value: Texts, name: str) -> list[str]:

@@ -172,6 +172,8 @@ def edit_one(options: argparse.Namespace) -> None:
     mask = request.mask if options.pad or not options.invert_mask else ImageOps.invert(request.mask)
     edit = PhotographEdit(request.photograph, mask, request.prompt, options.seed, options.image)
     folder, plan = model_and_plan(options)
+    if plan.feather is not None:  # the result has the photograph's size
+        check_output(out, request.photograph.pixels.size)
     editor = load(options, folder)
     ready = prepare(edit, plan, editor)
     steps = sampled_steps(plan)

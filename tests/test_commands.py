@@ -194,6 +194,20 @@ def test_mistakes_end_in_one_sentence(
     assert re.search(message, lines[0])
 
 
+def test_pictures_too_wide_for_their_format_are_refused_before_the_edit(
+    tmp_path: Path, monkeypatch, capsys
+) -> None:
+    monkeypatch.setattr(edit, "load", lambda *_: pytest.fail("the editor was loaded"))
+    for name, grey in (("wide", 0), ("mask", 255)):
+        Image.new("L", (16400, 16), grey).save(tmp_path / f"{name}.png")
+    with pytest.raises(SystemExit):
+        edit.main([
+            "--model=mini/models/editor", f"--image={tmp_path}/wide.png", "--task=remove",
+            f"--mask={tmp_path}/mask.png", f"--out={tmp_path}/edited.webp",
+        ])  # fmt: skip
+    assert "WEBP has at most 16383 pixels per side" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -159,15 +159,19 @@ def edit_photograph(
       context, components, resolution: see `Crop`.
       feather: blending width around the mask in pixels.
       seed: noise seed; area k of the mask takes `seed` + k.
-      **sampling: other arguments of `Editor.__call__`, e.g. `num_inference_steps`.
+      **sampling: `negative_prompt`, scales, `num_inference_steps`, `strength` of
+        `Editor.__call__`.
 
     Returns:
-      The result in the photograph's own size and colour space, with its profile; farther than
-      `feather` pixels from the mask it equals the photograph bit for bit.
+      The result in the photograph's own size and colour space, with its profile.
+      From `feather` + 1 pixels outside the mask on, it equals the photograph bit for bit.
 
     Raises:
       FileNotFoundError, ValueError: as `Editor.__call__`, `Crop` and `prepare`.
     """
+    for name in ("height", "width", "latents", "output_type", "on_step"):
+        if name in sampling:
+            raise ValueError(f"{name} is not for edit_photograph: windows are edited on their own")
     crop = Crop(
         as_number(context, "context"),
         components,

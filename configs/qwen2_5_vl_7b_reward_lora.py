@@ -6,7 +6,7 @@ so a run of flux_fill_dev.py in the same workdir continues with it, and the adap
     python -m onereward_jax.main --config=configs/qwen2_5_vl_7b_reward_lora.py \\
         --workdir=gs://bucket/run --config.data.path=...
 
-Cost: docs/lora-and-formats.md. Result: not run yet.
+Cost: docs/lora.md. Result: not run yet.
 """
 
 from ml_collections import ConfigDict

@@ -314,7 +314,7 @@ def write_adapter(folder: Path) -> None:
 
 
 def test_the_pages_code_runs_and_its_flags_exist(root, monkeypatch):
-    pages = ("checkpoints", "lora-and-formats")
+    pages = ("checkpoints", "lora")
     text = "\n".join((ROOT / "docs" / f"{name}.md").read_text() for name in pages)
     monkeypatch.chdir(root)
     write_adapter(root / "runs" / "lora" / "rl" / "ema")

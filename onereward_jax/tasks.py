@@ -111,7 +111,7 @@ COMMAND_TASKS = ("fill", "extend", "remove", *OWN.tasks)
 
 
 def task_named(name: str, prompt: str = "") -> Task:
-    """The task with a name: one of `COMMAND_TASKS`, or the value of a `Task`.
+    """The task with a name: one of `COMMAND_TASKS`, or the value or the title of a `Task`.
 
     Upper case counts as lower case, and "-" and spaces as "_".
 
@@ -126,7 +126,8 @@ def task_named(name: str, prompt: str = "") -> Task:
         "extend": Task.EXTEND_WITH_PROMPT if prompt else Task.EXTEND_WITHOUT_PROMPT,
         "remove": Task.REMOVAL,
     }
-    known = {plain_name(task): task for task in TASKS} | by_command
+    titles = {plain_name(task.title): task for task in TASKS}
+    known = titles | {plain_name(task): task for task in TASKS} | by_command
     if plain_name(name) not in known:
         names = ", ".join(dict.fromkeys([*COMMAND_TASKS, *TASKS]))
         raise ValueError(f"unknown task {name!r}; there are {names}")

@@ -87,6 +87,8 @@ def test_pictures_may_be_arrays_opened_bytes_or_paths(
         ({"image": [3]}, r"image (holds 3|is \[3\]): a path, bytes, an opened"),
         ({"image": np.full((32, 48, 3), 7.5)}, "array"),
         ({"image": np.zeros((3, 32, 48, 5))}, "array"),
+        ({"image": np.zeros((3, 32, 48))}, "channels come last"),
+        ({"image": "https://a.org/b.png"}, "it is a URL"),
         ({"prompt": b"a hat"}, "prompt is b'a hat': text, or a list of texts, expected"),
         ({"prompt": None}, "prompt is None"),
         ({"negative_prompt": [1]}, "negative_prompt is 1: text"),

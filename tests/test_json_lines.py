@@ -77,7 +77,8 @@ def test_tasks_and_dimensions_are_named_in_any_usual_way():
     for name in ("extend_without_prompt", "Extend without prompt", "EXTEND-WITHOUT-PROMPT "):
         assert task_named(name) is Task.EXTEND_WITHOUT_PROMPT
     assert task_named(" Extend", "a lake") is Task.EXTEND_WITH_PROMPT
-    assert task_named("Remove") is task_named("REMOVAL") is Task.REMOVAL
+    for name in ("Remove", "REMOVAL", Task.REMOVAL.title):
+        assert task_named(name) is Task.REMOVAL
     assert dimension_named("Text alignment") is Dimension.TEXT_ALIGNMENT
     with pytest.raises(ValueError, match="unknown dimension 'beauty'; there are structure,"):
         dimension_named("beauty")

@@ -263,6 +263,8 @@ def test_what_cannot_be_written_is_refused_first(name, reason, tmp_path):
     with pytest.raises(ValueError, match=reason):
         check_output(tmp_path / name)
     check_output(tmp_path / "new" / "x.jpeg")
+    with pytest.raises(ValueError, match="is a URL"):
+        check_output("s3://bucket/x.png")
     with pytest.raises(ValueError, match="WEBP has at most 16383 pixels per side"):
         check_output(tmp_path / "x.webp", (20000, 10))
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
 def user_path(name: str | os.PathLike[str]) -> Path:
@@ -12,3 +15,8 @@ def user_path(name: str | os.PathLike[str]) -> Path:
     A file's name may begin with "~" too: without such a user, the path is unchanged.
     """
     return Path(os.path.expanduser(name))
+
+
+def is_url(path: str | os.PathLike[str]) -> bool:
+    """Whether it is a URL, also as pathlib shortens it ("s3:/bucket/a.png")."""
+    return bool(_URL.match(os.fspath(path))) and not Path(path).parent.exists()

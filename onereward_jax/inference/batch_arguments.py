@@ -48,7 +48,17 @@ def as_pictures(value: Pictures, name: str) -> list[PictureSource]:
         raise ValueError(f"{name} is {_shown(value)}: {KINDS}, or a list of them") from None
     if not pictures:
         raise ValueError(f"{name} is empty")
+    if name != "mask" and len(pictures) == 3 and _is_three_greys(value):
+        raise ValueError(
+            f"{name} has the shape {tuple(value.shape)}: channels come last, as in [h, w, 3]; "
+            "three grey pictures are [3, h, w, 1]"
+        )
     return pictures
+
+
+def _is_three_greys(value: Any) -> bool:
+    """Whether an array may be one picture whose channels come first, as in torch."""
+    return getattr(value, "ndim", 0) == 3 and value.shape[0] == 3
 
 
 def _picture(value: Any, name: str) -> PictureSource:

@@ -26,7 +26,7 @@ def paste_back(
     """Pastes the edit into the source where the mask is white, at the source's original size.
 
     Blending happens outside the mask, so that nothing under the mask shows through: the edit fades
-    out linearly over `feather` pixels. Beyond them the source is unchanged, bit for bit.
+    out linearly over `feather` pixels. From `feather` + 1 on the source is unchanged, bit for bit.
 
     Args:
       source: the source image.

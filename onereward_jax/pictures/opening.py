@@ -19,6 +19,7 @@ import numpy as np
 from absl import logging
 from PIL import Image, UnidentifiedImageError
 
+from onereward_jax.common.user_path import is_url
 from onereward_jax.pictures.array_pictures import AnyArray, picture_of_array
 from onereward_jax.pictures.orientation import header_orientation, is_turned
 from onereward_jax.pictures.png_chunks import File, check_pixels, without_bad_texts
@@ -166,6 +167,8 @@ def _open(source: PictureSource, shown: str, stack: contextlib.ExitStack) -> Ima
     if isinstance(source, Content):
         return stack.enter_context(_open_file(io.BytesIO(source), shown))
     if isinstance(source, (str, os.PathLike)):
+        if is_url(source):
+            raise OSError("it is a URL: save the picture and give its path")
         path = os.path.expanduser(source)
         if os.path.isdir(path):
             raise OSError("it is a folder")

@@ -13,7 +13,7 @@ from typing import Any
 from PIL import Image
 
 from onereward_jax.common.atomic_file import atomic_file
-from onereward_jax.common.user_path import user_path
+from onereward_jax.common.user_path import is_url, user_path
 from onereward_jax.pictures import colour_profiles
 from onereward_jax.pictures.opening import PLUG_INS, register_plug_in
 
@@ -52,6 +52,8 @@ def check_output(path: str | os.PathLike[str], size: tuple[int, int] | None = No
       ValueError: its suffix names no format that is written, it is a folder, its folder cannot be
         written to, or the format has no pictures of this size.
     """
+    if is_url(path):
+        raise ValueError(f"{os.fspath(path)} is a URL: the name of a local file expected")
     path = user_path(path)
     if path.is_dir():
         raise ValueError(f"{path} is a folder: the name of a picture expected")

@@ -73,8 +73,8 @@ class Adapter(NamedTuple):
       factors: A and B.
       scales: s of every adapted module, [l] or [], by the module paths of `factors`.
       biases: c of W + s A B, b + s c (peft's `lora_bias`), [l, o] or [o]; {}: none.
-      magnitudes: m of DoRA, m (W + s A B) / |W + s A B|, [l, 1, o] or [l, i, 1], or without l;
-        zero: not decomposed. {}: none.
+      magnitudes: m of DoRA, m V / norm(V) of V = W + s A B, [l, 1, o] or [l, i, 1], or without
+        l; zero: not decomposed. {}: none.
     """
 
     factors: Factors

@@ -193,7 +193,7 @@ def test_another_transformer_and_adapters_take_part(worlds, tmp_path: Path) -> N
     assert np.abs(found - plain).max() > 0.1
     with pytest.raises(ValueError, match="transformer: .*first is a LoRA"):
         Editor.from_pretrained(tmp_path / "editor", transformer=tmp_path / "first")
-    with pytest.raises(FileNotFoundError, match="lora: there is no folder .*third"):
+    with pytest.raises(FileNotFoundError, match="lora: there is no file or folder .*third"):
         Editor.from_pretrained(tmp_path / "editor", adapters=[(tmp_path / "third", 1.0)])
     # found before weights are read: there are none
     (tmp_path / "other" / "diffusion_pytorch_model.safetensors").unlink()
@@ -212,7 +212,7 @@ def test_another_transformer_and_adapters_take_part(worlds, tmp_path: Path) -> N
         ({"mask": picture(30, 48, 0)}, "mask of 30x48 .* than the image of 48x32"),
         (
             {"mask": Image.new("L", (48, 32), 127)},
-            "mask the opened picture: its greatest value is 127",
+            "the mask is empty: its greatest value is 127",
         ),
         ({"image": picture(15, 10, 0), "mask": picture(15, 10, 0)}, "too small .* at least 16"),
         ({"image": [picture(48, 32, 0), picture(64, 48, 0)]}, "sizes, 48x32 and 64x48 pixels"),

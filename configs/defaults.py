@@ -86,9 +86,7 @@ def experiment() -> ConfigDict:
 
     config.data = data = ConfigDict()
     data.source = "folder"  # "folder": your images; "tfds": a TFDS data set; or your own plug-in
-    # Of the folder, the file of rows, the tars (shards-{000..012}.tar) or the TFDS data set;
-    # "stage:curate": output of that stage
-    data.path = ""
+    data.path = ""  # folder, file of rows or tars, or TFDS set; or "stage:curate": its output
     data.paths = "inside"  # of pictures in rows: "inside" the folder only, or "anywhere"
     data.mask_indices = ()  # values of masks that mark the area, for label maps; (): white does
     data.image_size = 1024  # height and width of a square image in pixels

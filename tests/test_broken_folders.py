@@ -331,7 +331,7 @@ def test_values_of_the_wrong_kind_in_an_editor_are_named(tmp_path, file, content
     [
         ("config.json", {"text_config": 3}, "text_config is 3, not a JSON object"),
         ("preprocessor_config.json", {"merge_size": 0}, "merge_size is 0, an integer from 1"),
-        ("preprocessor_config.json", {"image_mean": None}, "image_mean is None, a list"),
+        ("preprocessor_config.json", {"image_mean": "grey"}, "image_mean is 'grey', a list"),
         ("preprocessor_config.json", {"image_std": [1]}, "image_std is not one number per channel"),
         ("onereward_query.json", {}, "query template None, which is not in the file"),
     ],

@@ -230,7 +230,7 @@ def test_editors_with_weights_are_generated_in_a_folder_of_their_content(world, 
     for editors, told in (
         ((f"base={weights}",), "two editors named 'base'"),
         ((f"a={weights}", f"a={weights}"), "two editors named 'a'"),
-        ((f"a={tmp_path / 'nowhere'}",), "there is no folder"),
+        ((f"a={tmp_path / 'nowhere'}",), "there is no file or folder"),
         ((f"a={base.folder.parent}",), "has neither a transformer"),
     ):
         with pytest.raises((ValueError, FileNotFoundError), match=told):

@@ -20,12 +20,7 @@ def component_config(folder: str | Path, layout: Layout) -> dict[str, Any]:
       FileNotFoundError: no folder, or no config.json in it.
       ValueError: it describes another architecture, or quantized weights.
     """
-    folder = Path(folder)
-    if not (folder / "config.json").is_file() and (folder / "model_index.json").is_file():
-        raise ValueError(
-            f"{folder} holds a {_pipeline(folder)}; expected a {layout.architecture} alone"
-        )
-    config = read_config(folder)
+    config = one_models_config(folder, layout)
     check_architecture(config, layout, f"{folder}/config.json")
     if settings := config.get("quantization_config"):
         method = settings.get("quant_method") if isinstance(settings, dict) else None
@@ -34,6 +29,21 @@ def component_config(folder: str | Path, layout: Layout) -> dict[str, Any]:
             "which is not read: take the model in bfloat16 or float16, or a single file in 8 bits"
         )
     return config
+
+
+def one_models_config(folder: str | Path, layout: Layout) -> dict[str, Any]:
+    """The config.json of one model of any architecture; errors name that of `layout`.
+
+    Raises:
+      FileNotFoundError: no folder, or no config.json in it.
+      ValueError: the folder holds a pipeline.
+    """
+    folder = Path(folder)
+    if not (folder / "config.json").is_file() and (folder / "model_index.json").is_file():
+        raise ValueError(
+            f"{folder} holds a {_pipeline(folder)}; expected a {layout.architecture} alone"
+        )
+    return read_config(folder)
 
 
 def check_fill_pipeline(folder: str | Path) -> None:

@@ -16,9 +16,10 @@ from typing import Any
 from absl import logging
 
 from onereward_jax.common.listing import shown
-from onereward_jax.convert import QWEN2_5_VL, is_adapter, read_config, resolve_folder
+from onereward_jax.convert import QWEN2_5_VL, is_adapter, resolve_folder
 from onereward_jax.convert.layouts import check_architecture
 from onereward_jax.convert.lora_files import PEFT_CONFIG, PEFT_FILE
+from onereward_jax.convert.model_index import one_models_config
 from onereward_jax.convert.safetensors_reader import (
     DTYPES,
     StoredTensor,
@@ -165,7 +166,7 @@ def check_weights(folder: Path) -> None:
 
 def _config(folder: Path) -> dict[str, Any]:
     """config.json of an unquantised Qwen2.5-VL."""
-    config, source = read_config(folder), f"{folder}/config.json"
+    config, source = one_models_config(folder, QWEN2_5_VL), f"{folder}/config.json"
     kind = config.get("model_type")
     if kind != QWEN2_5_VL.model_type:
         found = kind or config.get("_class_name") or "model without model_type"

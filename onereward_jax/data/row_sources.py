@@ -20,7 +20,6 @@ from onereward_jax.data.picture_paths import find_picture
 from onereward_jax.data.row_columns import PICTURES, field_of
 from onereward_jax.data.row_files import RowFiles, row_files
 from onereward_jax.data.tar_shards import tar_samples
-from onereward_jax.pictures import stored_size
 
 
 class Place(NamedTuple):
@@ -95,7 +94,7 @@ class RowPictures:
         if name in self._archived:
             return self._facts(name)[0]
         try:
-            return stored_size(self.open(name), name)
+            return _stored_size(self.open(name), name)
         except (ValueError, OSError) as error:
             raise RowError(str(error)) from error
 
@@ -111,7 +110,7 @@ class RowPictures:
         if name not in self._known:
             content = self.open(name)
             try:
-                size = stored_size(content, name)
+                size = _stored_size(content, name)
             except ValueError as error:
                 raise RowError(str(error)) from error
             self._known[name] = (size, hashlib.sha256(content).hexdigest())
@@ -242,3 +241,10 @@ def _path_in(value: Any, inside: pathlib.PurePath) -> Any:
     if folder == "." or not isinstance(value, str) or not value.strip():
         return value
     return value if value.startswith("/") or "://" in value else f"{folder}/{value}"
+
+
+def _stored_size(source: pathlib.Path | bytes, name: str) -> tuple[int, int]:
+    """`pictures.stored_size`; `train_compile`, which reads no row, does without Pillow."""
+    from onereward_jax.pictures import stored_size
+
+    return stored_size(source, name)

@@ -237,7 +237,7 @@ def test_real_size_traces_at_1024_pixels() -> None:
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 8_292_166_656
 
     tokenizer = qwen_tokenizer(packaged_template().texts())
-    processor = ImageProcessor()
+    processor = ImageProcessor(max_pixels=28 * 28 * 16384)  # as published
     layout = QueryTokenizer(tokenizer, processor.tokens_per_image(1024, 1024)).layout
     assert layout.tokens_per_image == 37 * 37
     image = jax.ShapeDtypeStruct((2, 1024, 1024, 3), jnp.float32)

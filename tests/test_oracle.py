@@ -8,8 +8,15 @@ from PIL import Image
 from scipy import ndimage
 
 from onereward_jax.evaluation.gsb import Verdict
+from onereward_jax.evaluation.picture_features import Picture
 from onereward_jax.evaluation.ssim import ssim_map
-from onereward_jax.mini.oracle import SceneOracle, SceneTruth, WordReader, annotate
+from onereward_jax.mini.oracle import (
+    SceneOracle,
+    SceneTruth,
+    WordReader,
+    annotate,
+    structure_by_truth,
+)
 from onereward_jax.mini.oracle.reading import likeness
 from onereward_jax.mini.world import WORDS, make_scene, named_pictures
 from onereward_jax.stages.evaluate.oracle_verdicts import verdict
@@ -167,10 +174,49 @@ def test_more_damage_scores_lower(oracle, triplets, dimension, damage, strengths
 
 
 def test_the_truth_scores_about_one_in_every_dimension(oracle, triplets):
-    for kept in triplets.values():
+    for (_, kind), kept in triplets.items():
         for dimension, score in _mean_scores(oracle, kept).items():
-            least = 0.85 if dimension is TEXT else 0.999
+            visible = kind == "scene" and dimension is STRUCTURE
+            least = 0.85 if dimension is TEXT or visible else 0.999
             assert score > least, (dimension, score)
+
+
+def _in_mask(content):
+    return lambda rgb, t: np.where(t.mask[..., None], content(t), t.image.rgb)
+
+
+def _streaks(t):
+    nearest = ndimage.distance_transform_edt(t.mask, return_distances=False, return_indices=True)
+    return t.image.rgb[tuple(nearest)]
+
+
+def test_structure_of_extensions_prefers_what_looks_right(oracle):
+    rng = np.random.default_rng(6)
+    scenes = [make_scene(rng, Task.EXTEND_WITH_PROMPT, "test") for _ in range(32)]
+    kept = [SceneTruth.from_example(dataclasses.asdict(scene)) for scene in scenes]
+    other = dict(zip(kept, kept[1:] + kept[:1]))
+    truth, streaks, other_photograph, flat = (
+        _mean_scores(oracle, kept, _in_mask(content))[STRUCTURE]
+        for content in (
+            lambda t: t.target.rgb,
+            _streaks,
+            lambda t: other[t].target.rgb,
+            lambda t: t.image.rgb[~t.mask].mean(0),
+        )
+    )
+    assert truth > 0.93, truth
+    assert flat + 0.1 < other_photograph < truth - 0.15
+    assert streaks < truth - 0.15
+
+
+def test_nothing_hidden_counts_in_the_structure_of_extensions(oracle, triplets):
+    first, second, *_ = triplets[Task.EXTEND_WITH_PROMPT, "scene"]
+    result = _in_mask(lambda t: t.background.rgb[::-1])(None, first) * 2 - 1
+    hidden = Picture(_in_mask(lambda t: second.target.rgb)(None, first))
+    changed = dataclasses.replace(first, target=hidden, background=hidden)
+    assert oracle.parts(result, first)[STRUCTURE] == oracle.parts(result, changed)[STRUCTURE]
+    picture = Picture.read(result)
+    assert structure_by_truth.score(picture, first) != structure_by_truth.score(picture, changed)
 
 
 def test_removal_falls_with_every_trace_of_the_object(oracle, triplets):

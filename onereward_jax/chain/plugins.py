@@ -7,9 +7,10 @@ one function, named after what it makes, and may declare the config fields that 
 
     def make_source(config): ...
 
-The rules are those of `allowed_values`. If such a field or the file changes, the stage is rerun. An
-optional `check(config)` is called before the first stage; an optional `describe(config)` returns
-text for the model card. `docs/extend.md` has an example of each.
+The rules are those of `allowed_values`. If such a field or the file changes, the stage is rerun;
+for an installed module, if its optional `VERSION` (a str) does. An optional `check(config)` is
+called before the first stage; an optional `describe(config)` returns text for the model card.
+`docs/extend.md` has an example of each.
 """
 
 from __future__ import annotations

@@ -12,8 +12,10 @@ from ml_collections import FrozenConfigDict
 from onereward_jax.annotation.annotator_interface import Asked, BestAndWorst
 from onereward_jax.chain.allowed_values import SHARE, number
 from onereward_jax.common.rng import generator
-from onereward_jax.mini.oracle import SceneOracle, SceneTruth, annotate
+from onereward_jax.mini.oracle import VERSION, SceneOracle, SceneTruth, annotate
 from onereward_jax.mini.scene_source import require_scenes
+
+__all__ = ["FIELDS", "VERSION", "check", "describe", "make_annotator"]
 
 FIELDS = {"mini.noise_rate": SHARE, "mini.margin": number(0.0)}
 

@@ -89,7 +89,7 @@ def _template_version(config: FrozenConfigDict, workdir: pathlib.Path) -> str:
 
 
 def _plugin(name: str, *, effect: Effect = OUTPUT, same: Mapping[str, str] | None = None) -> Fields:
-    """A field that may name a plug-in: compared by name, and for a file by content.
+    """A field that may name a plug-in: compared by name and `VERSION`, and for a file by content.
 
     Args:
       name, effect: the field and the effect of a change.
@@ -100,7 +100,8 @@ def _plugin(name: str, *, effect: Effect = OUTPUT, same: Mapping[str, str] | Non
         value = str(leaves(config)[name])
         value = (same or {}).get(value, value)
         if not value.endswith(".py"):
-            return value
+            version = getattr(plugins.plugin(config, name), "VERSION", "")
+            return f"{value} {version}".strip()
         path = local_path(value)
         return fingerprints.of_file(path) if path.is_file() else value
 

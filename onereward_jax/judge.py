@@ -28,6 +28,7 @@ def parser() -> CommandParser:
     add("--b", required=True, type=user_path, help="second image, of the same size")
     add("--task", required=True, help=f"task of the edit: {', '.join(COMMAND_TASKS)}")
     add("--dimension", required=True, help=f"dimension to judge: {', '.join(Dimension)}")
+    add("--mask", type=user_path, help="mask of the edit, white where edited; if the judge asks")
     add("--prompt", default="", help="prompt of the edit; required for text_alignment")
     return options
 
@@ -46,6 +47,7 @@ def run(options: argparse.Namespace) -> None:
         task=options.task,
         dimension=options.dimension,
         prompt=options.prompt,
+        masks=options.mask,
     )
     print(f"P(Yes), a before b: {a_first:.4f}")
     print(f"P(Yes), b before a: {b_first:.4f}")

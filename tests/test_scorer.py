@@ -77,7 +77,7 @@ def shared(judge, images):
     """Answers and gradients to (params, images_a, images_b) of the shared computation, as numpy:
     of the pair as it is, and of the pair in the other order."""
     function = value_and_gradients(judge.scorer.score)
-    queries = QueryBatch(*map(jnp.asarray, judge.queries))
+    queries = jax.tree.map(jnp.asarray, judge.queries)
     pairs = (images, images[::-1])
     return [jax.device_get(function(judge.params, *pair, queries)) for pair in pairs]
 
@@ -188,7 +188,7 @@ def test_padding_and_neighbours_do_not_change_an_answer(judge, images, shared) -
             packed_length=layout.packed_length + 7,
         ),
     )
-    reverse = QueryBatch(*(jnp.asarray(part[::-1]) for part in longer))
+    reverse = jax.tree.map(lambda part: jnp.asarray(part[::-1]), longer)
     padded, _ = jax.jit(wider.score)(judge.params, images[0][::-1], images[1][::-1], reverse)
     mask = queries.dimension_mask
     expected, _ = shared[0][0][1]

@@ -42,7 +42,7 @@ EXPECTED = {
     "..+!!!!!": "candidates.tasks candidates.train candidates.test candidates.chosen_by",
     "...!!!!!": "mini.noise_rate mini.margin",
     "....!!!!": """reward.batch_size reward.lora.rank reward.consensus reward.undecided
-        reward.between reward.mirror reward.tasks reward.vocabulary
+        reward.between reward.mirror reward.tasks reward.vocabulary reward.crop
         reward.unfit_prompts
         reward.jitter.noise reward.jitter.shift reward.jitter.negative
         reward.optimizer.learning_rate reward.optimizer.schedule reward.optimizer.warmup_steps

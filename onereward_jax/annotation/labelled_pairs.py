@@ -47,6 +47,8 @@ class LabelledPair:
       label: probability in [0, 1] that the first one is better.
       votes: number of annotators with an opinion on this pair.
       share: share in [0, 1] of them that prefer the first one; "no difference" counts half.
+      mask: path of the mask of the edit in that folder, as it was given; "" if there is none, or if
+        the pictures are the run's own, whose triplet has it.
 
     Raises:
       ValueError: a field is out of range.
@@ -64,6 +66,7 @@ class LabelledPair:
     label: float
     votes: int
     share: float
+    mask: str = ""
 
     def __post_init__(self) -> None:
         where = f"pair of {self.source}"

@@ -126,6 +126,7 @@ WEB_ADDRESS = Rule(
     'an address such as https://label.example.org expected, or ""',
     lambda v: isinstance(v, str) and re.fullmatch(r"(https?://[^/\s]+/?)?", v) is not None,
 )
+CROP = Rule("0 or a number from 1 expected", lambda v: _is_number(v) and (v == 0 or v >= 1))
 SIDE = Rule("a multiple of 16 expected", lambda v: _is_integer(v) and v > 0 and v % 16 == 0)
 AXIS = Rule("devices, 1 or more, or -1 expected", lambda v: _is_integer(v) and (v > 0 or v == -1))
 
@@ -257,6 +258,7 @@ RULES: dict[str, Rule] = {
     "reward.between": FLAG,
     "reward.mirror": SHARE,
     "reward.tasks": choice("as_found", "evenly"),
+    "reward.crop": CROP,
     "reward.query_template": TEXT,
     "reward.suffix_length": whole(1),
     "reward.unfit_prompts": choice("refuse", "cut"),

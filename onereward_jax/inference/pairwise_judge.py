@@ -14,14 +14,14 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Float32, PyTree
+from jaxtyping import Bool, Float32, Int32, PyTree
 
 from onereward_jax.convert import resolve_folder
 from onereward_jax.inference.batch_arguments import Pictures, Texts, as_pictures, as_texts
 from onereward_jax.inference.batch_padding import dtype_or_default, pad_batch
-from onereward_jax.inference.picture_io import pixels_of
+from onereward_jax.inference.picture_io import check_shapes, mask_pixels, pixels_of
 from onereward_jax.parallel import MeshFunction, batch_sharding, make_mesh, mesh_jit
-from onereward_jax.pictures import read_picture
+from onereward_jax.pictures import PictureSource, read_mask, read_picture
 from onereward_jax.reward import QueryTokenizer
 from onereward_jax.reward.judge_loader import load_reward_params, read_reward_model
 from onereward_jax.tasks import DIMENSIONS, Dimension, Task, dimension_named, task_named
@@ -34,6 +34,7 @@ class Judge:
     """A judge with its weights; the pure functions are in `reward`.
 
     Attributes:
+      view: what it was trained to see.
       params: the weights.
       mesh: mesh of the weights.
     """
@@ -43,7 +44,9 @@ class Judge:
         self.mesh = mesh
         self._read = functools.partial(read_reward_model, folder, **options)
         self._for_size = functools.lru_cache(maxsize=16)(self._compile)
-        self.params: PyTree = load_reward_params(folder, self._read(ANY_SIZE).scorer, mesh)
+        scorer = self._read(ANY_SIZE).scorer
+        self.view = scorer.view
+        self.params: PyTree = load_reward_params(folder, scorer, mesh)
 
     @classmethod
     def from_pretrained(
@@ -86,6 +89,7 @@ class Judge:
         task: Texts,
         dimension: Texts,
         prompt: Texts = "",
+        masks: Pictures | None = None,
     ) -> Float32[np.ndarray, "b"]:
         """P("Yes") to "is image a better than image b?", for each pair.
 
@@ -98,11 +102,14 @@ class Judge:
           task: "fill", "extend", "remove", or the value of a `Task`; one for all pairs or one each.
           dimension: a dimension of the task (`tasks.DIMENSIONS`); one for all pairs or one each.
           prompt: prompt of the edit, one for all pairs or one each; only text alignment quotes it.
+          masks: masks of the edits, white where the picture was edited, one for all pairs or one
+            each; needed by a judge that was trained on crops around the mask (`view`), others do
+            not look at them.
 
         Raises:
           FileNotFoundError: a path does not exist.
           ValueError: an image is unreadable, sizes or numbers of images differ, the task is
-            unknown, or the dimension does not belong to it.
+            unknown, the dimension does not belong to it, or the judge needs masks.
         """
         first, second = as_pictures(images_a, "images_a"), as_pictures(images_b, "images_b")
         if len(first) != len(second):
@@ -117,26 +124,45 @@ class Judge:
         )
         tasks = [task_named(name, one) for name, one in zip(tasks, prompts)]
         asked = [_dimension(*one) for one in zip(asked, tasks, prompts)]
+        edited = self._masks(masks, len(first))
         opened = [read_picture(one) for one in first]
         result = np.empty(len(first), np.float32)
         for size in dict.fromkeys(one.size for one in opened):
             rows = [row for row, one in enumerate(opened) if one.size == size]
             pixels = pixels_of([*(opened[row] for row in rows), *(second[row] for row in rows)])
+            box = None
+            if edited:
+                box = self.view.boxes(_mask(edited[row], size) for row in rows)
             result[rows] = self._answers(
-                pixels, *([values[row] for row in rows] for values in (tasks, asked, prompts))
+                pixels, box, *([values[row] for row in rows] for values in (tasks, asked, prompts))
             )
         return result
+
+    def _masks(self, masks: Pictures | None, count: int) -> list[PictureSource]:
+        """The masks of `count` pairs; [] if the judge does not look at them."""
+        if not self.view.needs_mask:
+            return []
+        if masks is None:
+            raise ValueError(
+                f"this judge was trained on crops around the mask (crop {self.view.crop:g}): give "
+                "the masks of the edits, masks in Python and --mask on the command line"
+            )
+        found = as_pictures(masks, "masks")
+        if len(found) not in (1, count):
+            raise ValueError(f"{len(found)} masks for {count} pairs")
+        return found * (count if len(found) == 1 else 1)
 
     def _answers(
         self,
         pixels: Float32[np.ndarray, "p h w 3"],
+        box: Int32[np.ndarray, "b 4"] | None,
         tasks: Sequence[Task],
         dimensions: Sequence[Dimension],
         prompts: Sequence[str],
     ) -> Float32[np.ndarray, "b"]:
         """P("Yes") of pairs of one size; all first images come before all second ones."""
         queries, answer = self._for_size(pixels.shape[1:3])
-        question = queries.encode_dimensions(tasks, dimensions, prompts)
+        question = queries.encode_dimensions(tasks, dimensions, prompts)._replace(box=box)
         log_yes, _ = answer(
             self.params,
             *(self._place(half) for half in np.split(pixels, 2)),
@@ -151,6 +177,12 @@ class Judge:
 
     def _place(self, samples: np.ndarray) -> jax.Array:
         return jax.device_put(pad_batch(samples, self.mesh), batch_sharding(self.mesh))
+
+
+def _mask(mask: PictureSource, size: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
+    """A mask in the width and height of the pictures; raises as `mask_pixels`, `check_shapes`."""
+    check_shapes(size, read_mask(mask).size)
+    return mask_pixels(mask, size[::-1])[..., 0] > 0
 
 
 def _dimension(name: str, task: Task, prompt: str) -> Dimension:

@@ -2,7 +2,8 @@
 
 from onereward_jax.reward.image_preprocess import ImageProcessor
 from onereward_jax.reward.jitter import Jitter, jitter_pairs
-from onereward_jax.reward.query import QueryBatch, QueryLayout, QueryTokenizer
+from onereward_jax.reward.judge_view import WHOLE, JudgeView
+from onereward_jax.reward.query import QueryBatch, QueryLayout, QueryTokenizer, queries_in
 from onereward_jax.reward.query_template import (
     TEMPLATE_VERSION,
     QueryTemplate,
@@ -14,8 +15,10 @@ from onereward_jax.reward.scorer import Scorer
 
 __all__ = [
     "TEMPLATE_VERSION",
+    "WHOLE",
     "ImageProcessor",
     "Jitter",
+    "JudgeView",
     "PairScorer",
     "QueryBatch",
     "QueryLayout",
@@ -26,5 +29,6 @@ __all__ = [
     "Scorer",
     "jitter_pairs",
     "packaged_template",
+    "queries_in",
     "read_template",
 ]

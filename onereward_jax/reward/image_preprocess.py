@@ -202,12 +202,12 @@ def bicubic_weights(size_in: int, size_out: int) -> Float32[np.ndarray, "o i"]:
     stretch = max(scale, 1.0)
     centres = (np.arange(size_out) + 0.5) * scale
     distance = np.abs(np.arange(size_in) + 0.5 - centres[:, None]) / stretch
-    weights = _cubic(distance)
+    weights = cubic_kernel(distance)
     return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-def _cubic(x: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
-    """Keys' cubic convolution kernel at distances x >= 0."""
+def cubic_kernel(x: Float[Array | np.ndarray, "..."], numpy: Any = np) -> Any:
+    """Keys' cubic convolution kernel at distances x >= 0; `numpy` is numpy or jax.numpy."""
     near = (BICUBIC + 2) * x**3 - (BICUBIC + 3) * x**2 + 1
     far = BICUBIC * (x**3 - 5 * x**2 + 8 * x - 4)
-    return np.where(x < 1, near, np.where(x < 2, far, 0.0))
+    return numpy.where(x < 1, near, numpy.where(x < 2, far, 0.0))

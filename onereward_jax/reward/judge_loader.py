@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 from pathlib import Path
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import PyTree
 
+from onereward_jax.common.dataclass_fields import check_fields
 from onereward_jax.convert import (
     QWEN2_5_VL,
     load_adapter,
@@ -28,13 +30,14 @@ from onereward_jax.models.qwen2_5_vl import Qwen2_5_VL, init_params
 from onereward_jax.parallel import abstract_arrays, mesh_jit
 from onereward_jax.reward.image_preprocess import ImageProcessor
 from onereward_jax.reward.judge_folder import check_weights, find_judge, judge_config
+from onereward_jax.reward.judge_view import WHOLE, JudgeView
 from onereward_jax.reward.query import QueryTokenCounts, QueryTokenizer
 from onereward_jax.reward.query_template import QueryTemplate, packaged_template
 from onereward_jax.reward.scorer import Scorer
 from onereward_jax.tasks import Dimension, Task
 
 QUERY_FILE = "onereward_query.json"
-"""File in the folder of a judge trained here: its query template, see `QueryTemplate`."""
+"""File in the folder of a judge trained here: its `QueryTemplate` and `JudgeView`."""
 
 COUNTS_FILE = "query_tokens.json"
 """File that replaces the tokenizer if only sizes matter: `QueryTokenCounts`, template version."""
@@ -62,6 +65,7 @@ def read_reward_model(
     remat: str = "none",
     answers_only: bool = False,
     template: QueryTemplate | None = None,
+    view: JudgeView | None = None,
     cut_prompts: bool = False,
 ) -> RewardModel:
     """The static part of the judge in `folder`; reads configs and tokenizer, not weights.
@@ -74,6 +78,7 @@ def read_reward_model(
       dtype, param_dtype, remat: see `Qwen2_5_VL`.
       answers_only: see `Scorer`.
       template: query template to train the judge with; None: the judge's own (`judge_template`).
+      view: what the judge is trained to see; None: the judge's own (`judge_view`).
       cut_prompts: see `QueryTokenizer`.
 
     Raises:
@@ -89,14 +94,16 @@ def read_reward_model(
         raise ValueError(
             f"{home} has a tokenizer of {count} tokens, but its config.json says vocab_size {words}"
         )
+    view = judge_view(folder) if view is None else view
     queries = QueryTokenizer(
         tokenizer,
         processor.tokens_per_image(*size),
         suffix_length,
         template=judge_template(folder) if template is None else template,
+        view=view,
         cut_prompts=cut_prompts,
     )
-    return RewardModel(Scorer(model, processor, queries.layout, answers_only), queries)
+    return RewardModel(Scorer(model, processor, queries.layout, answers_only, view), queries)
 
 
 def read_scorer(
@@ -109,6 +116,7 @@ def read_scorer(
     remat: str = "none",
     answers_only: bool = False,
     template: QueryTemplate | None = None,
+    view: JudgeView | None = None,
     cut_prompts: bool = False,
 ) -> Scorer:
     """The scorer of `read_reward_model`, from the tokenizer or the counts in `COUNTS_FILE`.
@@ -121,11 +129,11 @@ def read_scorer(
     kinds = {"dtype": dtype, "param_dtype": param_dtype, "remat": remat}
     if not (folder / COUNTS_FILE).is_file():
         options = {"suffix_length": suffix_length, "answers_only": answers_only, **kinds}
-        options |= {"template": template, "cut_prompts": cut_prompts}
+        options |= {"template": template, "view": view, "cut_prompts": cut_prompts}
         return read_reward_model(folder, size, **options).scorer
     model, processor = _read_model(folder, **kinds)
     layout = read_counts(folder, template).layout(processor.tokens_per_image(*size), suffix_length)
-    return Scorer(model, processor, layout, answers_only)
+    return Scorer(model, processor, layout, answers_only, WHOLE if view is None else view)
 
 
 def read_counts(folder: str | Path, template: QueryTemplate | None = None) -> QueryTokenCounts:
@@ -214,11 +222,8 @@ def judge_template(folder: str | Path) -> QueryTemplate:
     Raises:
       ValueError: the template is missing, or does not match the stated version.
     """
-    parts = find_judge(folder)
-    path = parts.query / QUERY_FILE
-    if not path.is_file():
-        path = parts.model / QUERY_FILE
-    if not path.is_file():
+    path = _query_file(folder)
+    if path is None:
         return packaged_template()
     stored = read_json(path)
     version = stored.get("template_version")
@@ -241,13 +246,37 @@ def judge_template(folder: str | Path) -> QueryTemplate:
     return template
 
 
-def write_judge_template(folder: str | Path, template: QueryTemplate) -> None:
-    """Writes the query template that a judge was trained with to its folder."""
+def judge_view(folder: str | Path) -> JudgeView:
+    """What the judge in `folder` was trained to see; whole pictures if the folder does not say.
+
+    Raises:
+      ValueError: the file has fields that are not read.
+    """
+    path = _query_file(folder)
+    stored = {} if path is None else read_json(path).get("view", {})
+    try:
+        return JudgeView(**check_fields("view", JudgeView, dict(stored)))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _query_file(folder: str | Path) -> Path | None:
+    parts = find_judge(folder)
+    found = (parts.query / QUERY_FILE, parts.model / QUERY_FILE)
+    return next((path for path in found if path.is_file()), None)
+
+
+def write_judge_template(
+    folder: str | Path, template: QueryTemplate, view: JudgeView = WHOLE
+) -> None:
+    """Writes what a judge was trained to be asked and to see to its folder."""
     content = {
         "template_version": template.version,
         "template": template.to_dict(),
         "answers": list(template.answers),
         "queries": template.queries(),
     }
+    if view != WHOLE:
+        content["view"] = dataclasses.asdict(view)
     text = json.dumps(content, indent=1, ensure_ascii=False)
     (Path(folder) / QUERY_FILE).write_text(text + "\n", encoding="utf-8")

@@ -11,12 +11,13 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
 from onereward_jax.convert import Tokenizer
+from onereward_jax.reward.judge_view import WHOLE, JudgeView
 from onereward_jax.reward.query_template import IMAGE, IMAGE_TOKEN, QueryTemplate, packaged_template
 from onereward_jax.tasks import DIMENSIONS, MAX_DIMENSIONS, TASKS, Dimension, Task
 
@@ -40,16 +41,24 @@ class QueryBatch(NamedTuple):
         right.
       suffix: one per dimension, padded on the right.
       suffix_mask: True at real tokens; a dimension without real tokens is not asked.
+      box: (y0, x0, y1, x1) of the part of both images that the judge sees, if its `JudgeView`
+        crops.
     """
 
     prefix: Int[Array | np.ndarray, "b lp"]
     suffix: Int[Array | np.ndarray, "b e ls"]
     suffix_mask: Bool[Array | np.ndarray, "b e ls"]
+    box: Int[Array | np.ndarray, "b 4"] | None = None
 
     @property
     def dimension_mask(self) -> Bool[Array | np.ndarray, "b e"]:
         """True where a question is asked."""
         return self.suffix_mask.any(axis=-1)
+
+
+def queries_in(batch: Mapping[str, Any]) -> QueryBatch:
+    """The queries in a batch of pairs or of RL: its fields `query_<field of QueryBatch>`."""
+    return QueryBatch(*(batch.get(f"query_{name}") for name in QueryBatch._fields))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,6 +132,7 @@ class QueryTokenizer:
     Attributes:
       layout: static sizes of all its batches.
       template: the wording.
+      view: what else the judge sees; its inputs are added to the batches by the caller.
       cut_prompts: whether prompts that do not fit are truncated.
     """
 
@@ -133,6 +143,7 @@ class QueryTokenizer:
         suffix_length: int = 64,
         *,
         template: QueryTemplate | None = None,
+        view: JudgeView = WHOLE,
         cut_prompts: bool = False,
     ) -> None:
         """Looks up the control tokens and the answers.
@@ -142,6 +153,7 @@ class QueryTokenizer:
           tokens_per_image: see `ImageProcessor.tokens_per_image`.
           suffix_length: tokens for a dimension's words including a quoted prompt.
           template: the wording; None: the default template.
+          view: see `JudgeView`.
           cut_prompts: truncate prompts that do not fit with `fitted`, instead of raising.
 
         Raises:
@@ -149,6 +161,7 @@ class QueryTokenizer:
             `suffix_length` is too short even without a prompt.
         """
         self.template = packaged_template() if template is None else template
+        self.view = view
         self._tokenizer = tokenizer
         self._suffix_length = suffix_length
         self.cut_prompts = cut_prompts

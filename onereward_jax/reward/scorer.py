@@ -24,6 +24,7 @@ from onereward_jax.models.qwen2_5_vl import (
 )
 from onereward_jax.models.weights import variables
 from onereward_jax.reward.image_preprocess import ImageProcessor
+from onereward_jax.reward.judge_view import WHOLE, JudgeView, cropped
 from onereward_jax.reward.query import QueryBatch, QueryLayout
 from onereward_jax.reward.suffix_packing import PackedSuffixes, pack
 
@@ -40,12 +41,14 @@ class Scorer:
       processor: its image preprocessing.
       layout: static sizes of its queries, from `QueryTokenizer`.
       answers_only: normalize over {Yes, No} instead of the whole vocabulary.
+      view: what it sees of the images.
     """
 
     model: Qwen2_5_VL
     processor: ImageProcessor
     layout: QueryLayout
     answers_only: bool = False
+    view: JudgeView = WHOLE
 
     def score(
         self,
@@ -62,7 +65,8 @@ class Scorer:
         Args:
           params: weights of the model, see `models.weights`.
           images_a, images_b: in [-1, 1].
-          queries: questions; where `queries.dimension_mask` is False, the answer is undefined.
+          queries: questions; where `queries.dimension_mask` is False, the answer is undefined. With
+            what `view` needs.
 
         Returns:
           Two arrays [b, e].
@@ -70,7 +74,7 @@ class Scorer:
         Raises:
           ValueError: images or queries do not match the layout.
         """
-        self._check(images_a, images_b, queries)
+        images_a, images_b = self._seen(images_a, images_b, queries)
         grid = self.processor.grid(*images_a.shape[1:3])
         patches = self.processor(images_a), self.processor(images_b)
 
@@ -108,7 +112,7 @@ class Scorer:
           log P("Yes") and log P("No") as in `score_both_orders`; mean log-likelihood of a suffix
           token given all before it, without the first token of each suffix.
         """
-        self._check(images_a, images_b, queries)
+        images_a, images_b = self._seen(images_a, images_b, queries)
         grid = self.processor.grid(*images_a.shape[1:3])
         # Images of a pair are adjacent in the batch, so that they stay on one device.
         pairs = jnp.stack([self.processor(images_a), self.processor(images_b)], axis=1)
@@ -137,7 +141,7 @@ class Scorer:
 
         The reference implementation in tests of the shared computation.
         """
-        self._check(images_a, images_b, queries)
+        images_a, images_b = self._seen(images_a, images_b, queries)
         grid = self.processor.grid(*images_a.shape[1:3])
         batch, dimensions, suffix_length = queries.suffix.shape
         prefix = jnp.repeat(jnp.asarray(queries.prefix), dimensions, axis=0)
@@ -158,6 +162,21 @@ class Scorer:
             return log_p[..., 0], log_p[..., 1]
         log_p = jax.nn.log_softmax(answer)
         return log_p[..., self.layout.yes_id], log_p[..., self.layout.no_id]
+
+    def _seen(
+        self,
+        images_a: Float[Array, "b h w 3"],
+        images_b: Float[Array, "b h w 3"],
+        queries: QueryBatch,
+    ) -> tuple[Float[Array, "b h w 3"], Float[Array, "b h w 3"]]:
+        """Both images as the judge sees them; raises as `score`."""
+        self._check(images_a, images_b, queries)
+        if not self.view.crop:
+            return images_a, images_b
+        if queries.box is None:
+            raise ValueError(f"the judge sees a crop ({self.view.crop:g}): the queries have no box")
+        box = jnp.asarray(queries.box)
+        return cropped(images_a, box), cropped(images_b, box)
 
     def _check(
         self,

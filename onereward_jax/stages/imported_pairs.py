@@ -27,6 +27,7 @@ from onereward_jax.common.listing import first_of
 from onereward_jax.data.aspect_buckets import Size, bucket_sizes, nearest_bucket
 from onereward_jax.stages.imported_folders import FIELD, imported_folders
 from onereward_jax.stages.judged_size import crop_box
+from onereward_jax.stages.reward_settings import trained_view
 
 MUCH = 0.1
 """A crop that loses a larger part of a picture is announced."""
@@ -56,8 +57,8 @@ def check_imported(config: FrozenConfigDict) -> None:
     """Checks the folders, before the chain starts.
 
     Raises:
-      FileNotFoundError, ValueError: as `imported_comparisons`; the buckets are invalid; or a source
-        picture is in both splits.
+      FileNotFoundError, ValueError: as `imported_comparisons`; the buckets are invalid; a source
+        picture is in both splits; or a mask is missing that the judge is to see.
     """
     if not imported_folders(config):
         return
@@ -65,7 +66,9 @@ def check_imported(config: FrozenConfigDict) -> None:
         _buckets(config)
     except ValueError as error:
         raise ValueError(f"config.data.{error}") from None
-    _check_splits(imported_comparisons(config), {})
+    found = imported_comparisons(config)
+    _check_splits(found, {})
+    _check_masks(config, found)
 
 
 def imported_pairs(
@@ -101,6 +104,7 @@ def imported_pairs(
                     label=pair.label,
                     votes=pair.votes,
                     share=pair.share,
+                    mask=one.mask.path if one.mask else "",
                 )
 
 
@@ -157,6 +161,19 @@ def _buckets(config: FrozenConfigDict) -> tuple[Size, ...]:
 def _bucket(one: Comparison, buckets: tuple[Size, ...]) -> Size:
     first = one.candidates[0].picture
     return nearest_bucket((first.height, first.width), buckets)
+
+
+def _check_masks(config: FrozenConfigDict, found: Mapping[str, list[Comparison]]) -> None:
+    """Raises ValueError if the judge needs masks, and a folder has comparisons without."""
+    if not trained_view(config).needs_mask:
+        return
+    for name, comparisons in found.items():
+        if without := sum(one.mask is None for one in comparisons):
+            raise ValueError(
+                f"{FIELD}: {imported_folders(config)[name]} has {without} of {len(comparisons)} "
+                f"comparisons without a mask, which the judge needs (config.reward.crop "
+                f"{config.reward.crop:g})"
+            )
 
 
 def _check_splits(found: Mapping[str, list[Comparison]], own: Mapping[str, str]) -> None:

@@ -14,6 +14,8 @@ from onereward_jax.common.pixels import from_uint8
 from onereward_jax.data.aspect_buckets import Size
 from onereward_jax.data.pipeline import same_size_parts
 from onereward_jax.reward import QueryTokenizer
+from onereward_jax.reward.judge_view import mirrored_box
+from onereward_jax.stages.edits_of_pairs import MaskOf
 from onereward_jax.stages.judged_size import judged_pixels
 from onereward_jax.tasks import DIMENSIONS, TASKS, Dimension, Task
 
@@ -32,17 +34,21 @@ class PairSource:
         pairs: Sequence[LabelledPair],
         folders: Mapping[str, Path],
         queries: Mapping[Size, QueryTokenizer],
+        mask_of: MaskOf | None = None,
     ) -> None:
         """Tokenises the queries; images are read on access.
 
         Args:
           pairs: pairs of one split, at least one.
           folders: where the folders that the pairs name are.
-          queries: query tokenizer per image size.
+          queries: query tokenizer per image size; their view says what else the judge sees.
+          mask_of: reads the mask of a pair; needed by a judge that sees masks.
         """
         self.pairs, self._folders = pairs, folders
         self.tasks = np.array([TASKS.index(one.task) for one in pairs], np.int32)
         self.sizes = np.array([one.size for one in pairs], np.int32)
+        self._view, self._mask_of = next(iter(queries.values())).view, mask_of
+        self._boxes: dict[tuple[str, ...], np.ndarray] = {}
         self._asked: dict[int, tuple[np.ndarray, ...]] = {}
         for part in same_size_parts(self.sizes, np.arange(len(self)), len(self)):
             found = [pairs[index] for index in part]
@@ -51,7 +57,7 @@ class PairSource:
                 [one.dimension for one in found],
                 [one.prompt for one in found],
             )
-            self._asked |= zip(part.tolist(), zip(*asked))
+            self._asked |= zip(part.tolist(), zip(*asked[:3]))
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -60,7 +66,7 @@ class PairSource:
         index = int(index)
         one = self.pairs[index]
         prefix, suffix, suffix_mask = self._asked[index]
-        return {
+        return self._seen(one) | {
             "first": self._picture(one, one.first),
             "second": self._picture(one, one.second),
             "label": np.float32(one.label),
@@ -71,6 +77,15 @@ class PairSource:
             "query_suffix_mask": suffix_mask,
             "index": np.int32(index),
         }
+
+    def _seen(self, one: LabelledPair) -> dict[str, np.ndarray]:
+        """What the judge sees of the edit; the box of a source is computed once."""
+        if not self._view.crop:
+            return {}
+        edit = one.folder, one.split, one.source, one.mask
+        if edit not in self._boxes:
+            self._boxes[edit] = self._view.boxes([self._mask_of(one)])[0]
+        return {"query_box": self._boxes[edit]}
 
     def describe(self, index: SupportsIndex) -> dict[str, str]:
         """Describes pair `index` for messages."""
@@ -116,4 +131,7 @@ def maybe_mirrored(
     asked = DIMENSIONS[TASKS[pair["task"]]][pair["dimension"]]
     if asked is Dimension.TEXT_ALIGNMENT or rng.random() >= probability:
         return pair
-    return pair | {name: pair[name][:, ::-1] for name in ("first", "second")}
+    turned = {name: pair[name][:, ::-1] for name in ("first", "second")}
+    if "query_box" in pair:
+        turned["query_box"] = mirrored_box(pair["query_box"], pair["first"].shape[1])
+    return pair | turned

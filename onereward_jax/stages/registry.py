@@ -263,7 +263,7 @@ STAGES: tuple[Stage, ...] = (
             updates("reward.curve_shares"),
             content("reward.preferences", imported_content),
         ),
-        reads={"candidates": OUTPUT, "reward": OUTPUT},
+        reads={"data": OUTPUT, "candidates": OUTPUT, "reward": OUTPUT},
         versions=QUERY,
         resumes=True,
     ),

@@ -88,7 +88,7 @@ def run(context: StageContext) -> Results:
     )
     if not is_writer():
         return {}
-    template = next(iter(judges.values())).queries.template
+    asked = next(iter(judges.values())).queries
     for name in ("judge",) if lora is None else ("judge", ADAPTER):
-        write_judge_template(context.folder / name, template)
+        write_judge_template(context.folder / name, asked.template, asked.view)
     return headline(json.loads((context.folder / ACCURACY).read_text())["rows"])

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from ml_collections import FrozenConfigDict
 
 from onereward_jax.models.lora import LoraConfig
-from onereward_jax.reward import Jitter, QueryTemplate, read_template
+from onereward_jax.reward import Jitter, JudgeView, QueryTemplate, read_template
 from onereward_jax.stages.settings import (
     chosen,
     compute_dtype,
@@ -63,6 +63,15 @@ def query_template(config: FrozenConfigDict) -> QueryTemplate | None:
         raise type(error)(f"config.reward.query_template: {error}") from error
 
 
+def trained_view(config: FrozenConfigDict) -> JudgeView:
+    """What the judge of the stage `reward` is trained to see.
+
+    Raises:
+      ValueError: a field is out of range; named as in the config.
+    """
+    return from_section(JudgeView, config.reward, "config.reward")
+
+
 def reward_options(config: FrozenConfigDict) -> dict[str, Any]:
     """Arguments of `read_reward_model` for the judge of the stage `reward`.
 
@@ -72,6 +81,7 @@ def reward_options(config: FrozenConfigDict) -> dict[str, Any]:
         "param_dtype": compute_dtype(config) if config.reward.lora.rank else jnp.float32,
         **query_options(config),
         "template": query_template(config),
+        "view": trained_view(config),
         "answers_only": answers_only(config, "reward"),
         **model_kinds(config),
     }

@@ -34,7 +34,7 @@ from onereward_jax.parallel.progress import announce
 from onereward_jax.policy import TextCache, open_text_cache, read_policy
 from onereward_jax.policy.lora_adapters import abstract_editor_adapter, init_editor_adapter
 from onereward_jax.policy.policy_loader import abstract_params, transformer_config
-from onereward_jax.reward import Questions
+from onereward_jax.reward import WHOLE, Questions
 from onereward_jax.reward.reward_interface import dimension_mask
 from onereward_jax.stages.data import open_triplets
 from onereward_jax.stages.flow_matching_targets import check_targets, check_targets_ahead
@@ -226,6 +226,8 @@ def make_transform(
         embeds = cache.lookup(prompts)
         tasks = [TASKS[task] for task in batch["task"]]
         asked = queries[size].encode(tasks, prompts)._asdict() if queries else {}
+        if queries and (view := getattr(queries[size], "view", WHOLE)).crop:
+            asked["box"] = view.boxes(batch["mask"][..., 0] > 0)
         rest = {name: array for name, array in batch.items() if name != "prompt"}
         return rest | {
             "prompt_embeds": embeds.prompt_embeds,
@@ -235,7 +237,7 @@ def make_transform(
                 negative.pooled_prompt_embeds, len(prompts), 0
             ),
             "dimension_mask": dimension_mask(tasks),
-            **{f"query_{name}": array for name, array in asked.items()},
+            **{f"query_{name}": array for name, array in asked.items() if array is not None},
         }
 
     return transform

@@ -30,6 +30,7 @@ from onereward_jax.reward.judge_loader import (
     read_reward_model,
 )
 from onereward_jax.stages.collect_pairs import picture_folders
+from onereward_jax.stages.edits_of_pairs import mask_reader
 from onereward_jax.stages.judge_measurement import measure_judge
 from onereward_jax.stages.pair_source import PairSource, maybe_mirrored, task_shares
 from onereward_jax.stages.prompt_checks import settle_prompts
@@ -85,8 +86,12 @@ def read_judges(
     asked = ((f"{one.split}/{one.source}", one.task, one.prompt) for one in everything)
     settle_prompts(context, judges[sizes[0]].queries, dict.fromkeys(asked))
     queries = {size: judge.queries for size, judge in judges.items()}
-    folders = picture_folders(context)
-    return judges, {split: PairSource(found, folders, queries) for split, found in labelled.items()}
+    folders, mask_of = picture_folders(context), None
+    if judges[sizes[0]].scorer.view.needs_mask:
+        mask_of = mask_reader(context, everything)
+    return judges, {
+        split: PairSource(found, folders, queries, mask_of) for split, found in labelled.items()
+    }
 
 
 def train_judge(

@@ -27,9 +27,15 @@ from onereward_jax.parallel import MeshFunction, batch_sharding, mesh_jit
 from onereward_jax.policy import read_policy
 from onereward_jax.policy.generate import make_generate
 from onereward_jax.policy.policy_loader import abstract_params
+from onereward_jax.reward import JudgeView
 from onereward_jax.reward.judge_loader import abstract_reward_params, read_scorer
 from onereward_jax.stages.make_reward import needs_judge
-from onereward_jax.stages.reward_settings import query_template, reward_options, reward_settings
+from onereward_jax.stages.reward_settings import (
+    query_template,
+    reward_options,
+    reward_settings,
+    trained_view,
+)
 from onereward_jax.stages.rl_settings import editor_options, judge_options, rl_settings
 from onereward_jax.stages.settings import check_batch, compute_dtype
 from onereward_jax.training.abstract_batches import (
@@ -171,7 +177,11 @@ def rl_jobs(config: FrozenConfigDict, mesh: Mesh) -> Jobs:
     models = RLModels(
         read_policy(editor_folder(config), **editor_options(config)),
         read_scorer(
-            judge_folder(config), size, template=query_template(config), **judge_options(config)
+            judge_folder(config),
+            size,
+            template=query_template(config),
+            view=trained_view(config),
+            **judge_options(config),
         ),
     )
     settings = rl_settings(config)
@@ -183,6 +193,7 @@ def rl_jobs(config: FrozenConfigDict, mesh: Mesh) -> Jobs:
         config.embed.max_length,
         jnp.dtype(config.models.dtype),
         mesh,
+        models.scorer.view,
     )
     state = abstract_rl_state(models, settings, mesh)
     frozen = Frozen(
@@ -230,7 +241,7 @@ def reward_jobs(config: FrozenConfigDict, mesh: Mesh) -> Jobs:
     size, folder, batch_size = largest_size(config), judge_folder(config), config.reward.batch_size
     scorer = read_scorer(folder, size, **reward_options(config))
     settings = reward_settings(config)
-    pairs = abstract_pairs(scorer.layout, batch_size, size, mesh)
+    pairs = abstract_pairs(scorer.layout, batch_size, size, mesh, scorer.view)
     state = abstract_reward_state(scorer, settings, mesh)
     step = make_reward_step(scorer, settings, mesh)
     assumptions = Assumptions(true_share=full_attention_share(scorer))
@@ -268,7 +279,7 @@ def evaluate_jobs(config: FrozenConfigDict, mesh: Mesh) -> Jobs:
     jobs = {"evaluate, edits": _edits(config, mesh, section.batch_size, (section.num_steps,))}
     if needs_judge(config) or "reward" in config.stages:
         folder, int8 = judge_folder(config), config.rl.judge_int8
-        jobs["evaluate, judge"] = _opinions(config, mesh, folder, int8)
+        jobs["evaluate, judge"] = _opinions(config, mesh, folder, int8, trained_view(config))
     if section.judge:
         folder = model_folder(section.judge, "config.evaluate.judge")
         jobs["evaluate, held-out judge"] = _opinions(config, mesh, folder, int8=False)
@@ -303,12 +314,18 @@ def _edits(config: FrozenConfigDict, mesh: Mesh, batch_size: int, numbers: Seque
     return Job(generate, arguments, batch_size, minimum, assumptions, main)
 
 
-def _opinions(config: FrozenConfigDict, mesh: Mesh, folder: pathlib.Path, int8: bool) -> Job:
-    """A judge's scores of a batch of images."""
+def _opinions(
+    config: FrozenConfigDict,
+    mesh: Mesh,
+    folder: pathlib.Path,
+    int8: bool,
+    view: JudgeView | None = None,
+) -> Job:
+    """A judge's scores of a batch of images; `view` as of `read_scorer`."""
     size, batch_size = largest_size(config), config.evaluate.batch_size
     options = judge_options(config)
-    scorer = read_scorer(folder, size, template=query_template(config), **options)
-    images, queries = abstract_questions(scorer.layout, batch_size, size, mesh)
+    scorer = read_scorer(folder, size, template=query_template(config), view=view, **options)
+    images, queries = abstract_questions(scorer.layout, batch_size, size, mesh, scorer.view)
     arguments = (abstract_reward_params(scorer, mesh, int8=int8), images, images, queries)
     assumptions = Assumptions(true_share=full_attention_share(scorer))
     ask = mesh_jit(scorer.score, mesh, out_shardings=batch_sharding(mesh))

@@ -16,7 +16,7 @@ from onereward_jax.models.flux import FluxConfig
 from onereward_jax.parallel import batch_sharding
 from onereward_jax.policy import PromptEmbeds
 from onereward_jax.policy.generate import EditBatch
-from onereward_jax.reward import QueryBatch, QueryLayout
+from onereward_jax.reward import WHOLE, JudgeView, QueryBatch, QueryLayout, queries_in
 from onereward_jax.tasks import MAX_DIMENSIONS
 
 Abstract = jax.ShapeDtypeStruct
@@ -30,6 +30,7 @@ def abstract_rl_batch(
     text_length: int,
     embed_dtype: Any,
     mesh: Mesh,
+    view: JudgeView = WHOLE,
 ) -> dict[str, Abstract]:
     """An abstract `rl_rollout.Batch`.
 
@@ -41,6 +42,7 @@ def abstract_rl_batch(
       text_length: T5 tokens per prompt.
       embed_dtype: dtype of the prompt embeddings.
       mesh: the mesh.
+      view: what the judge sees.
     """
     prompts = {
         "prompt_embeds": (embed_dtype, (text_length, flux.joint_attention_dim)),
@@ -54,13 +56,13 @@ def abstract_rl_batch(
         "dimension_mask": (jnp.bool_, (MAX_DIMENSIONS,)),
         **prompts,
         **{f"negative_{name}": field for name, field in prompts.items()},
-        **_query_fields(layout, MAX_DIMENSIONS),
+        **_query_fields(layout, MAX_DIMENSIONS, view),
     }
     return _arrays(fields, batch_size, mesh)
 
 
 def abstract_pairs(
-    layout: QueryLayout, batch_size: int, size: Size, mesh: Mesh
+    layout: QueryLayout, batch_size: int, size: Size, mesh: Mesh, view: JudgeView = WHOLE
 ) -> dict[str, Abstract]:
     """An abstract batch of labelled pairs; arguments as in `abstract_rl_batch`."""
     fields = {
@@ -68,20 +70,18 @@ def abstract_pairs(
         "second": (jnp.float32, (*size, 3)),
         "label": (jnp.float32, ()),
         "dimension": (jnp.int32, ()),
-        **_query_fields(layout, 1),
+        **_query_fields(layout, 1, view),
     }
     return _arrays(fields, batch_size, mesh)
 
 
 def abstract_questions(
-    layout: QueryLayout, batch_size: int, size: Size, mesh: Mesh
+    layout: QueryLayout, batch_size: int, size: Size, mesh: Mesh, view: JudgeView = WHOLE
 ) -> tuple[Abstract, QueryBatch]:
     """Abstract images and queries of a judge; arguments as in `abstract_rl_batch`."""
-    fields = {"image": (jnp.float32, (*size, 3)), **_query_fields(layout, MAX_DIMENSIONS)}
+    fields = {"image": (jnp.float32, (*size, 3)), **_query_fields(layout, MAX_DIMENSIONS, view)}
     made = _arrays(fields, batch_size, mesh)
-    return made["image"], QueryBatch(
-        made["query_prefix"], made["query_suffix"], made["query_suffix_mask"]
-    )
+    return made["image"], queries_in(made)
 
 
 def abstract_edits(
@@ -117,8 +117,11 @@ def abstract_edits(
     )
 
 
-def _query_fields(layout: QueryLayout, dimensions: int) -> dict[str, tuple[Any, tuple[int, ...]]]:
-    return {
+def _query_fields(
+    layout: QueryLayout, dimensions: int, view: JudgeView
+) -> dict[str, tuple[Any, tuple[int, ...]]]:
+    seen = {"query_box": (jnp.int32, (4,))} if view.crop else {}
+    return seen | {
         "query_prefix": (jnp.int32, (layout.prefix_length,)),
         "query_suffix": (jnp.int32, (dimensions, layout.suffix_length)),
         "query_suffix_mask": (jnp.bool_, (dimensions, layout.suffix_length)),

@@ -18,7 +18,7 @@ from onereward_jax.data.aspect_buckets import Size
 from onereward_jax.models.lora import LoraConfig
 from onereward_jax.policy.fill_policy import FillPolicy
 from onereward_jax.policy.model_inputs import Condition, PromptEmbeds
-from onereward_jax.reward import QueryBatch, Scorer
+from onereward_jax.reward import QueryBatch, Scorer, queries_in
 from onereward_jax.training.count_jaxpr_flops import Assumptions, function_flops
 from onereward_jax.training.rl_config import RLConfig, RLModels
 
@@ -169,8 +169,7 @@ def _tower(scorer: Scorer, judge: Any, samples: int, size: Size, assumptions: As
 
 
 def _queries(batch: Any) -> QueryBatch:
-    names = ("query_prefix", "query_suffix", "query_suffix_mask")
-    return QueryBatch(*(_bare(batch[name]) for name in names))
+    return _bare(queries_in(batch))
 
 
 def _bare(tree: Any) -> Any:

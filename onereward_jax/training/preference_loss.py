@@ -18,14 +18,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32, PyTree
 
-from onereward_jax.reward import QueryBatch, Scorer
+from onereward_jax.reward import Scorer, queries_in
 from onereward_jax.tasks import MAX_DIMENSIONS
 from onereward_jax.training.metrics import Mean, Metrics, by_task
 
 Pairs = dict[str, Array]
 """first, second [b,h,w,3] in [-1,1]; label [b] in [0,1]; task [b], an index into `tasks.TASKS`;
 dimension [b], an index into `tasks.DIMENSIONS` of that task; query_prefix [b,lp], query_suffix and
-query_suffix_mask [b,1,ls]; index [b]."""
+query_suffix_mask [b,1,ls], query_box [b,4] if the judge sees a crop; index [b]."""
 
 
 class PairAnswers(NamedTuple):
@@ -48,9 +48,8 @@ def answer_both_orders(
     Returns:
       The answers, and the mean log-likelihood of the question's tokens over both orders.
     """
-    queries = QueryBatch(pairs["query_prefix"], pairs["query_suffix"], pairs["query_suffix_mask"])
     yes, no, words = scorer.score_both_orders_and_words(
-        params, pairs["first"], pairs["second"], queries
+        params, pairs["first"], pairs["second"], queries_in(pairs)
     )
     return PairAnswers(yes[..., 0], no[..., 0]), jnp.mean(words, axis=1)
 

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int, PyTree
 
 from onereward_jax.policy import predict_x0
-from onereward_jax.reward import QueryBatch, jitter_pairs
+from onereward_jax.reward import jitter_pairs, queries_in
 from onereward_jax.tasks import DIMENSIONS, MAX_DIMENSIONS, QUOTES_PROMPT, TASKS, Dimension
 from onereward_jax.training.flow_matching import flow_matching_loss
 from onereward_jax.training.rl_config import Frozen, RLConfig, RLModels
@@ -136,13 +136,7 @@ def judge_images(
     batch: Batch,
 ) -> tuple[Float32[Array, "b e"], Float32[Array, "b e"]]:
     """log P("Yes" | image, reference image, q) and log P("No" | ...) for every dimension."""
-    queries = batch
-    if models.asks:
-        queries = QueryBatch(
-            prefix=batch["query_prefix"],
-            suffix=batch["query_suffix"],
-            suffix_mask=batch["query_suffix_mask"],
-        )
+    queries = queries_in(batch) if models.asks else batch
     log_yes, log_no = models.scorer.score(judge, images, reference_images, queries)
     return log_yes.astype(jnp.float32), log_no.astype(jnp.float32)
 

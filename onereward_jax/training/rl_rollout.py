@@ -19,7 +19,7 @@ from onereward_jax.training.rl_config import RLConfig, RLModels
 Batch = dict[str, Array]
 """image, target [b,h,w,3], has_target [b], mask [b,h,w,1], (negative_)prompt_embeds,
 (negative_)pooled_prompt_embeds, task [b], query_prefix, query_suffix, query_suffix_mask (if the
-reward gets questions), dimension_mask [b,e], index [b]."""
+reward gets questions), query_box [b,4] (if it sees a crop), dimension_mask [b,e], index [b]."""
 
 
 class Draws(NamedTuple):

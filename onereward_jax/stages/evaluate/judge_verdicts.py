@@ -26,6 +26,7 @@ from onereward_jax.parallel import (
 )
 from onereward_jax.parallel.distributed import gather_on_writer
 from onereward_jax.parallel.progress import progress_bar
+from onereward_jax.pictures.mask_reading import EDITED
 from onereward_jax.reward.judge_loader import RewardModel, load_reward_params, read_reward_model
 from onereward_jax.stages.evaluate.compared_edits import Pictures
 from onereward_jax.stages.io_pipeline import overlapped
@@ -104,8 +105,13 @@ def judge_preferences(
     ]
     own = [[part[min(row, len(part) - 1)] for row in here.tolist()] for part in parts]
 
+    view = next(iter(judges.values())).scorer.view
+
     def read(row: int) -> list[np.ndarray]:
-        return [from_uint8(made[row]) for made in pictures]
+        found = [from_uint8(made[row]) for made in pictures]
+        if view.crop:
+            found += view.boxes([triplets.read(row, ["mask"])["mask"][..., 0] >= EDITED])
+        return found
 
     def compute(number: int, found: Sequence[list[np.ndarray]]) -> Iterator[Answer]:
         part, size = parts[number], tuple(triplets.sizes[parts[number][0]].tolist())
@@ -115,7 +121,8 @@ def judge_preferences(
         except ValueError as error:
             raise ValueError(f"{what}: {error}") from error
         both = dict(zip(own[number], found))
-        base, policy = (np.stack(one) for one in zip(*(both[row] for row in own[number])))
+        base, policy, *box = (np.stack(one) for one in zip(*(both[row] for row in own[number])))
+        asked = asked._replace(box=box[0] if box else None)
         base, policy, queries = shard_batch((base, policy, asked), mesh)
         forth = ask[size](params, policy, base, queries)
         back = ask[size](params, base, policy, queries)

@@ -40,6 +40,7 @@ from onereward_jax.policy.policy_loader import transformer_config
 from onereward_jax.reward.judge_folder import written_config
 from onereward_jax.reward.judge_loader import (
     judge_template,
+    judge_view,
     load_reward_params,
     read_reward_model,
     write_judge_template,
@@ -169,7 +170,7 @@ def _write_judge(context: StageContext, folder: Path) -> None:
         preprocessor=read_preprocessor(trained),
     )
     if is_writer():
-        write_judge_template(folder, judge_template(trained))
+        write_judge_template(folder, judge_template(trained), judge_view(trained))
 
 
 def _shard_bytes(config: FrozenConfigDict) -> int:

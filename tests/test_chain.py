@@ -93,6 +93,9 @@ def test_the_chain_ends_with_a_report_and_a_table(finished):
         assert {sum(found[kind] for kind in ("good", "same", "bad"))
                 for found in summary["gsb"][rater].values()} == {8}  # fmt: skip
         assert set(summary["gsb"][rater]) == {task.value for task in TASKS}
+    on_policy = summary["on_policy"]["the judge it was trained against, by the oracle"]
+    assert 0 <= on_policy["overall"]["accuracy"] <= 1 and on_policy["overall"]["pairs"]
+    assert "judge_right" in printed
     page = (workdir / "evaluate" / "report" / "index.html").read_text()
     assert page.count("<svg") >= 2 and "data:image/png" in page
 

@@ -20,6 +20,8 @@ class Oracle(Protocol):
 
     Attributes:
       same_margin: maximum difference of mean scores for Same; otherwise Good or Bad.
+      pair_margin: optional; maximum difference in one dimension at which a pair of results has no
+        better one, to measure judges. Default: `same_margin`.
     """
 
     same_margin: float

@@ -19,6 +19,7 @@ from onereward_jax.evaluation.judge_calibration import (
     LabelPoint,
     Share,
 )
+from onereward_jax.evaluation.policy_against_base import RightOnPolicy
 from onereward_jax.evaluation.usability import Usability
 from onereward_jax.tasks import Dimension, Task
 
@@ -118,6 +119,7 @@ class ReportInputs:
       agreement: between annotators, if there are several.
       trust: calibration and more of the judge.
       people: their answers to blinded questions; None if there are none.
+      on_policy: "<judge>, <rater>" -> the judge's accuracy on pairs of policy and base.
     """
 
     title: str
@@ -134,3 +136,6 @@ class ReportInputs:
     agreement: Mapping[tuple[Task, Dimension], Agreed] = dataclasses.field(default_factory=dict)
     trust: JudgeTrust = JudgeTrust()
     people: ByPeople | None = None
+    on_policy: Mapping[str, Mapping[tuple[Task, Dimension], RightOnPolicy]] = dataclasses.field(
+        default_factory=dict
+    )

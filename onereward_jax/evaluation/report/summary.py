@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from onereward_jax.evaluation.judge_accuracy import PAPER_ACCURACY
+from onereward_jax.evaluation.policy_against_base import overall
 from onereward_jax.evaluation.report.report_data import Curve, ReportInputs
 
 END_SHARE = 0.1
@@ -41,6 +42,13 @@ def summarize(inputs: ReportInputs) -> dict[str, Any]:
             for (task, dimension), found in cells.items():
                 of_task = people["gsb"].setdefault(editor, {}).setdefault(str(task), {})
                 of_task[str(dimension)] = found
+    on_policy: dict[str, dict[str, Any]] = {}
+    for name, right in inputs.on_policy.items():
+        of_judge = on_policy.setdefault(name, {"overall": dataclasses.asdict(overall(right))})
+        for (task, dimension), found in right.items():
+            row = dataclasses.asdict(found)
+            row["low"], row["high"] = found.interval
+            of_judge.setdefault(str(task), {})[str(dimension)] = row
     summary = {
         "title": inputs.title,
         "rewards": rewards,
@@ -58,6 +66,7 @@ def summarize(inputs: ReportInputs) -> dict[str, Any]:
         "agreement": agreement,
         "trust": inputs.trust,
         "people": people,
+        "on_policy": on_policy,
     }
     return _json(summary)
 

@@ -17,7 +17,7 @@ from onereward_jax.mini.oracle.triplet import SceneTruth
 from onereward_jax.mini.scene_source import require_scenes
 from onereward_jax.tasks import Dimension
 
-FIELDS = {"mini.same_margin": number(0.0)}
+FIELDS = {"mini.same_margin": number(0.0), "mini.margin": number(0.0)}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -27,6 +27,7 @@ class EvaluationOracle:
     oracle: SceneOracle
     reader: WordReader
     same_margin: float
+    pair_margin: float
 
     def scores(
         self, picture: UInt8[np.ndarray, "h w 3"], example: Mapping[str, Any]
@@ -48,4 +49,5 @@ def check(config: FrozenConfigDict) -> None:
 
 def make_oracle(config: FrozenConfigDict) -> EvaluationOracle:
     """The oracle of `config.mini`."""
-    return EvaluationOracle(SceneOracle.mini_world(), WordReader(), config.mini.same_margin)
+    margins = config.mini.same_margin, config.mini.margin
+    return EvaluationOracle(SceneOracle.mini_world(), WordReader(), *margins)

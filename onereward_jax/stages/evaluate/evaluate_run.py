@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from onereward_jax.annotation.questions import OVERALL
 from onereward_jax.chain.stage import Results, StageContext
 from onereward_jax.evaluation.gains_by_dimension import gains
 from onereward_jax.evaluation.gsb import Comparison, Verdict, good_same_bad
 from onereward_jax.evaluation.intervals import counted
+from onereward_jax.evaluation.policy_against_base import (
+    Decided,
+    decided_by_scores,
+    decided_by_verdicts,
+    overall,
+    right_on_policy,
+)
 from onereward_jax.evaluation.report import JudgeTrust, ReportInputs, remarks, write_report
 from onereward_jax.parallel import is_writer
 from onereward_jax.parallel.progress import announce
@@ -22,9 +30,10 @@ from onereward_jax.stages.evaluate.oracle_verdicts import (
     ask_oracle,
     make_oracle,
     oracle_verdicts,
+    pair_margin,
 )
 from onereward_jax.stages.evaluate.other_pictures import other_pictures
-from onereward_jax.stages.evaluate.people_verdicts import ask_people
+from onereward_jax.stages.evaluate.people_verdicts import PeopleOpinion, ask_people
 from onereward_jax.stages.evaluate.provenance import about, read_agreement
 from onereward_jax.stages.evaluate.report_contents import (
     picture_grids,
@@ -36,7 +45,7 @@ from onereward_jax.stages.evaluate.report_contents import (
 from onereward_jax.stages.label_curve import CURVE
 from onereward_jax.stages.make_reward import needs_judge
 from onereward_jax.stages.settings import plain
-from onereward_jax.tasks import TASKS
+from onereward_jax.tasks import TASKS, Dimension
 
 POLICY = "policy"
 
@@ -53,6 +62,8 @@ REPORT = "evaluate/report/index.html"
 
 def run(context: StageContext) -> Results:
     """Generates, compares, reports; returns Good - Bad in % per task, by the most reliable rater.
+
+    `judge_right` is the judge's accuracy on pairs of policy and base, by the same kind of rater.
 
     Existing images are not generated again. The raters: people, if they have answered; an oracle,
     if there is one; the judges.
@@ -82,10 +93,12 @@ def run(context: StageContext) -> Results:
     people = ask_people(context, triplets, rows, editors)
     verdicts: dict[str, dict[int, Verdict]] = {}
     scores, letters = {}, {"base": {}, "policy": {}}
+    decided = {BY_PEOPLE: _decided_by_people(people)} if people is not None else {}
     oracle = make_oracle(context)
     if oracle is not None:
         scores, letters = ask_oracle(oracle, triplets, rows, base, policy)
         verdicts[BY_ORACLE] = oracle_verdicts(scores, oracle.same_margin)
+        decided[BY_ORACLE] = decided_by_scores(scores, pair_margin(oracle))
     for by, found in preferences.items():
         verdicts[by] = {row: preferred(one, config.judge_same_margin) for row, one in found.items()}
     gsb = {}
@@ -124,6 +137,12 @@ def run(context: StageContext) -> Results:
         else JudgeTrust(),
         agreement=read_agreement(context.output("annotate") / "agreement.json"),
         people=people.counted(seed) if people is not None else None,
+        on_policy={
+            f"{judge.removeprefix('by ')}, {by}": right_on_policy(tasks, found, one)
+            for judge, found in preferences.items()
+            for by, one in decided.items()
+            if one
+        },
     )
     page = write_report(context.folder / "report", inputs)
     if people is not None:
@@ -151,4 +170,16 @@ def _headline(inputs: ReportInputs) -> Results:
             )
         elif asked:
             results[task.value] = "not compared (no test triplets)"
+    for found in list(inputs.on_policy.values())[:1]:
+        right = overall(found)
+        results["judge_right"] = f"{100 * right.accuracy:.1f} % ({counted(right.pairs, 'pair')})"
     return results
+
+
+def _decided_by_people(people: PeopleOpinion) -> Decided:
+    return decided_by_verdicts(
+        (int(one.triplet_id), Dimension(dimension), one.verdict)
+        for (editor, dimension), found in people.comparisons.items()
+        if editor == POLICY and dimension != OVERALL
+        for one in found
+    )

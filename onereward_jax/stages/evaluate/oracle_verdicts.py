@@ -38,6 +38,11 @@ def make_oracle(context: StageContext) -> Oracle | None:
     return oracle
 
 
+def pair_margin(oracle: Oracle) -> float:
+    """The difference in one dimension from which on the oracle prefers a result."""
+    return getattr(oracle, "pair_margin", oracle.same_margin)
+
+
 def ask_oracle(
     oracle: Oracle, triplets: Triplets, rows: Sequence[int], base: Pictures, policy: Pictures
 ) -> tuple[Scores, Letters]:

@@ -37,7 +37,7 @@ from onereward_jax.parallel.distributed import gather_on_writer
 from onereward_jax.parallel.preemption import hearing_signals
 from onereward_jax.parallel.startup_check import PeerLost
 from onereward_jax.stages import STAGES
-from onereward_jax.stages.registry import stages_of
+from onereward_jax.stages.own_stages import stages_of
 from onereward_jax.stages.training_logs import prepare_logging
 from onereward_jax.task_file import VARIABLE
 from onereward_jax.tasks import OWN

@@ -18,7 +18,7 @@ from test_main import ROOT, get_config
 
 from onereward_jax.annotation.annotator_interface import Asked
 from onereward_jax.chain.plugins import load, maker
-from onereward_jax.stages.rl_settings import algorithm_of
+from onereward_jax.stages.rl_settings import method_of
 from onereward_jax.tasks import Task
 
 EXAMPLES = ROOT / "examples"
@@ -89,7 +89,7 @@ def test_the_annotator_prefers_what_is_near_the_target(photos):
 def test_the_algorithm_never_ends_teaching_and_renews_its_reference():
     config = get_config("mini")
     config.rl.algorithm = str(EXAMPLES / "algorithm.py")
-    algorithm = algorithm_of(FrozenConfigDict(config))
+    algorithm = method_of(FrozenConfigDict(config)).algorithm
     yes = jnp.log(jnp.array([[0.2, 0.99]]))
     no = jnp.log1p(-jnp.exp(yes))
     np.testing.assert_allclose(algorithm.loss(yes, no, 0.5), -yes, rtol=1e-4)

@@ -30,7 +30,7 @@ from onereward_jax.models.lora import LoraConfig
 from onereward_jax.parallel import make_mesh
 from onereward_jax.reward import Jitter
 from onereward_jax.stages import STAGES
-from onereward_jax.stages.registry import stages_of
+from onereward_jax.stages.own_stages import stages_of
 from onereward_jax.stages.settings import model_kinds
 from onereward_jax.tasks import Dimension, Task
 from onereward_jax.training.optimizer import OptimizerConfig

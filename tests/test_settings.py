@@ -14,7 +14,7 @@ from onereward_jax.stages.guidance_settings import (
     negative_prompts,
 )
 from onereward_jax.stages.reward_settings import reward_options, reward_settings
-from onereward_jax.stages.rl import available_tasks
+from onereward_jax.stages.rl_batches import available_tasks
 from onereward_jax.stages.rl_settings import judge_options, rl_settings, task_probabilities
 from onereward_jax.tasks import NEGATIVE_PROMPTS, SAMPLING_PROBABILITIES, TASKS, Task
 

@@ -127,6 +127,7 @@ class Stage:
         change of the fields that the plug-in reads.
       reads: earlier stages whose output it reads, with the effect of a change; those that are not
         in `config.stages` are ignored.
+      reads_also: config -> more of them, for those that depend on settings.
       resumes: it can resume from partial output, or from output with fewer steps. Otherwise such
         output is removed before the stage starts.
       before_publishing: writes to `context.folder` what is kept elsewhere while the stage runs,
@@ -144,6 +145,7 @@ class Stage:
     rules: Mapping[str, Rule] = dataclasses.field(default_factory=dict)
     plugins: Mapping[str, Effect] = dataclasses.field(default_factory=dict)
     reads: Mapping[str, Effect] = dataclasses.field(default_factory=dict)
+    reads_also: Callable[[FrozenConfigDict], Mapping[str, Effect]] = lambda config: {}
     resumes: bool = False
     before_publishing: Callable[[StageContext], None] = nothing
     alone: bool = False

@@ -178,7 +178,8 @@ def _plugin_fields(stage: Stage, config: FrozenConfigDict) -> Iterator[Fields]:
 def reads_of(stage: Stage, config: FrozenConfigDict) -> dict[str, Effect]:
     """Earlier stages that `stage` reads, including those that make a model or data for it."""
     makers = (made_by(config, leaf) for leaf in readers(stage, config) if leaf in MADE)
-    return {name: Effect.OUTPUT for name in makers if name} | dict(stage.reads)
+    made = {name: Effect.OUTPUT for name in makers if name}
+    return made | dict(stage.reads) | dict(stage.reads_also(config))
 
 
 def stage_inputs(

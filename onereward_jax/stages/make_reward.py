@@ -13,10 +13,13 @@ from onereward_jax.chain.plugins import maker
 from onereward_jax.chain.stage import StageContext
 from onereward_jax.reward.judge_loader import RewardModel, load_reward_params, read_reward_model
 from onereward_jax.reward.reward_interface import Reward, Size
-from onereward_jax.stages.rl_settings import judge_options
+from onereward_jax.stages.rl_settings import judge_options, method_of
 
 JUDGE = "judge"
 """The name of the trained judge."""
+
+NO_REWARD = Reward(scorer=lambda size: None, params=None)
+"""For methods that ask none."""
 
 
 def trained_judge(config: FrozenConfigDict, mesh: Mesh, workdir: Path) -> Reward:
@@ -36,8 +39,8 @@ def trained_judge(config: FrozenConfigDict, mesh: Mesh, workdir: Path) -> Reward
 
 
 def needs_judge(config: FrozenConfigDict) -> bool:
-    """Whether RL uses the trained judge."""
-    return config.rl.reward == JUDGE
+    """Whether RL asks the trained judge."""
+    return config.rl.reward == JUDGE and method_of(config).asks
 
 
 def reward_of(context: StageContext) -> Reward:

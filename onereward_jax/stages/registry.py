@@ -5,13 +5,12 @@ The fields of each stage determine when it is rerun: see `staleness.Effect`.
 
 from __future__ import annotations
 
-import copy
 import importlib
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from ml_collections import ConfigDict, FrozenConfigDict
+from ml_collections import FrozenConfigDict
 
 from onereward_jax.chain import fingerprints, plugins
 from onereward_jax.chain.stage import Results, Stage, StageContext
@@ -33,7 +32,7 @@ from onereward_jax.stages.guidance_settings import evaluate_guidance, rl_guidanc
 from onereward_jax.stages.imported_folders import imported_content
 from onereward_jax.stages.preference_stores import save_lines
 from onereward_jax.stages.reward_settings import query_template
-from onereward_jax.stages.rl_settings import task_probabilities
+from onereward_jax.stages.rl_settings import read_by_method, task_probabilities
 from onereward_jax.storage import local_path
 from onereward_jax.tasks import OWN
 
@@ -292,7 +291,8 @@ STAGES: tuple[Stage, ...] = (
             how("rl.sample_every", *QUESTIONS),
         ),
         plugins={"rl.reward": OUTPUT, "rl.algorithm": OUTPUT},
-        reads={"data": OUTPUT, "embed": OUTPUT, "reward": OUTPUT},
+        reads={"data": OUTPUT, "embed": OUTPUT},
+        reads_also=read_by_method,
         versions=QUERY | JUDGED,
         resumes=True,
     ),
@@ -368,31 +368,3 @@ STAGES: tuple[Stage, ...] = (
         },
     ),
 )
-
-
-def stages_of(config: ConfigDict) -> tuple[ConfigDict, tuple[Stage, ...]]:
-    """The config with stage names only, and all known stages in order.
-
-    `config.stages` may name your own stage: a module or .py file with `STAGE`. It runs after the
-    stage that is listed before it.
-
-    Raises:
-      ValueError, FileNotFoundError: an entry is neither a stage nor such a module.
-    """
-    stages, names, position = list(STAGES), [], 0
-    for entry in config.stages:
-        known = [stage.name for stage in stages]
-        if entry not in known:
-            if "." not in entry:
-                raise ValueError(f"config.stages: no stage {entry!r}; there are {', '.join(known)}")
-            stage = getattr(plugins.load(entry, "stages"), "STAGE", None)
-            if not isinstance(stage, Stage):
-                raise ValueError(f"config.stages: {entry!r} has no STAGE")
-            stages.insert(position, stage)
-            known.insert(position, stage.name)
-            entry = stage.name
-        position = max(position, known.index(entry) + 1)
-        names.append(entry)
-    config = copy.deepcopy(config)
-    config.stages = tuple(names)
-    return config, tuple(stages)

@@ -8,13 +8,15 @@ import jax.numpy as jnp
 from ml_collections import FrozenConfigDict
 
 from onereward_jax.chain.plugins import maker
+from onereward_jax.chain.staleness import Effect
 from onereward_jax.models.lora import LoraConfig
 from onereward_jax.reward import Jitter
 from onereward_jax.stages.guidance_settings import rl_guidance
 from onereward_jax.stages.reward_settings import answers_only, query_options
 from onereward_jax.stages.settings import compute_dtype, from_section, model_kinds, optimizer_of
 from onereward_jax.tasks import SAMPLING_PROBABILITIES, Dimension, Task
-from onereward_jax.training.algorithm import ALGORITHMS, Algorithm
+from onereward_jax.training.algorithm import Algorithm
+from onereward_jax.training.methods import METHODS, Method, reward_feedback
 from onereward_jax.training.rl_config import RLConfig
 
 
@@ -57,7 +59,7 @@ def rl_settings(config: FrozenConfigDict) -> RLConfig:
         RLConfig,
         section,
         "config.rl",
-        algorithm=algorithm_of(config),
+        algorithm=method_of(config).algorithm,
         dimension_weights=tuple(float(section.dimension_weights[one.value]) for one in Dimension),
         guidance_scale=guidance["policy"].guidance_scale,
         **{f"{name}_true_cfg_scale": one.true_cfg_scale for name, one in guidance.items()},
@@ -67,23 +69,39 @@ def rl_settings(config: FrozenConfigDict) -> RLConfig:
     )
 
 
-def algorithm_of(config: FrozenConfigDict) -> Algorithm:
-    """The algorithm named by `config.rl.algorithm`: one of the paper's, or made by a plug-in.
+def method_of(config: FrozenConfigDict) -> Method:
+    """The method named by `config.rl.algorithm`: one of the package's, or made by a plug-in.
 
     Raises:
-      FileNotFoundError, ValueError: as `plugins.maker`, or the result is not an `Algorithm`.
+      FileNotFoundError, ValueError: as `plugins.maker`, or the result is neither an `Algorithm` nor
+        a `Method`.
     """
     name = config.rl.algorithm
     make = maker(config, "rl.algorithm")
     if make is None:
-        return ALGORITHMS[name]
-    algorithm = make(config)
-    if not isinstance(algorithm, Algorithm):
+        return METHODS[name]
+    made = make(config)
+    if isinstance(made, Algorithm):
+        return reward_feedback(made)
+    if not isinstance(made, Method):
         raise ValueError(
             f"config.rl.algorithm is {name!r}: its make_algorithm(config) returns "
-            f"{type(algorithm).__name__}, not a onereward_jax.training.algorithm.Algorithm"
+            f"{type(made).__name__}, not a onereward_jax.training.algorithm.Algorithm or "
+            "onereward_jax.training.methods.Method"
         )
-    return algorithm
+    return made
+
+
+def read_by_method(config: FrozenConfigDict) -> dict[str, Effect]:
+    """Stages that the stage `rl` reads because of its method, for `Stage.reads_also`."""
+    try:
+        method = method_of(config)
+    except (FileNotFoundError, ValueError):  # a broken plug-in, which `check` of the stage reports
+        return {"reward": Effect.OUTPUT}
+    read = ("reward",) if method.asks else ()
+    if method.batches == "pairs":
+        read += ("candidates", "annotate")
+    return dict.fromkeys(read, Effect.OUTPUT)
 
 
 def task_probabilities(config: FrozenConfigDict) -> dict[Task, float]:

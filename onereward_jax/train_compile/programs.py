@@ -27,7 +27,7 @@ from onereward_jax.parallel import MeshFunction, batch_sharding, mesh_jit
 from onereward_jax.policy import read_policy
 from onereward_jax.policy.generate import make_generate
 from onereward_jax.policy.policy_loader import abstract_params
-from onereward_jax.reward import JudgeView
+from onereward_jax.reward import WHOLE, JudgeView
 from onereward_jax.reward.judge_loader import abstract_reward_params, read_scorer
 from onereward_jax.stages.make_reward import needs_judge
 from onereward_jax.stages.reward_settings import (
@@ -36,7 +36,7 @@ from onereward_jax.stages.reward_settings import (
     reward_settings,
     trained_view,
 )
-from onereward_jax.stages.rl_settings import editor_options, judge_options, rl_settings
+from onereward_jax.stages.rl_settings import editor_options, judge_options, method_of, rl_settings
 from onereward_jax.stages.settings import check_batch, compute_dtype
 from onereward_jax.training.abstract_batches import (
     abstract_edits,
@@ -49,7 +49,6 @@ from onereward_jax.training.model_flops import (
     edit_model_flops,
     full_attention_share,
     reward_model_flops,
-    rl_model_flops,
 )
 from onereward_jax.training.reward_step import (
     abstract_reward_state,
@@ -57,7 +56,7 @@ from onereward_jax.training.reward_step import (
     make_reward_step,
 )
 from onereward_jax.training.rl_config import Frozen, RLModels
-from onereward_jax.training.rl_step import abstract_rl_state, make_preview, make_rl_step
+from onereward_jax.training.rl_step import abstract_rl_state, make_preview
 from onereward_jax.training.rl_weights import abstract_reference
 
 Jobs = dict[str, "Job"]
@@ -169,52 +168,57 @@ def rl_jobs(config: FrozenConfigDict, mesh: Mesh) -> Jobs:
     Raises:
       ValueError: the reward is a plugin instead of the judge: its shapes are not in the config.
     """
-    if not needs_judge(config):
+    method = method_of(config)
+    if method.asks and not needs_judge(config):
         raise ValueError(
             f"config.rl.reward is {config.rl.reward!r}: only the step with the judge is compiled"
         )
     size = largest_size(config)
-    models = RLModels(
-        read_policy(editor_folder(config), **editor_options(config)),
-        read_scorer(
+    editor = read_policy(editor_folder(config), **editor_options(config))
+    scorer = share = None
+    if method.asks:
+        scorer = read_scorer(
             judge_folder(config),
             size,
             template=query_template(config),
             view=trained_view(config),
             **judge_options(config),
-        ),
-    )
+        )
+        share = full_attention_share(scorer)
+    models = RLModels(editor, scorer, method.asks)
     settings = rl_settings(config)
     batch = abstract_rl_batch(
         models.editor.transformer.config,
-        models.scorer.layout,
+        scorer.layout if method.asks else None,
         config.rl.batch_size,
         size,
         config.embed.max_length,
         jnp.dtype(config.models.dtype),
         mesh,
-        models.scorer.view,
+        scorer.view if method.asks else WHOLE,
+        pairs=method.batches == "pairs",
     )
     state = abstract_rl_state(models, settings, mesh)
     frozen = Frozen(
         reference=abstract_reference(models, settings, mesh),
         vae=abstract_params(models.editor, mesh).vae,
-        judge=abstract_reward_params(models.scorer, mesh, int8=config.rl.judge_int8),
+        judge=abstract_reward_params(scorer, mesh, int8=config.rl.judge_int8)
+        if method.asks
+        else None,
         base=abstract_params(models.editor, mesh).transformer if settings.lora else None,
     )
-    step = make_rl_step(models, settings, mesh)
+    step = method.make_step(models, settings, mesh)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    rollout_steps = (settings.t1 + settings.t2) / 2
-    assumptions = Assumptions(rollout_steps, full_attention_share(models.scorer))
+    assumptions = Assumptions(method.loop_trips(settings), 1.0 if share is None else share)
     transformer = frozen.base if settings.lora else state.params
     params = (transformer, frozen.vae, frozen.judge)
-    minimum = rl_model_flops(models, settings, params, batch, assumptions)
+    minimum = method.model_flops(models, settings, params, batch, assumptions)
     arguments = (state, frozen, batch, key)
     main = Main(
         weights=transformer,
         dtype=models.editor.transformer.dtype,
         tokens=models.editor.token_count(size) + config.embed.max_length,
-        passes=settings.num_steps + rollout_steps + (2 if settings.lora else 3),
+        passes=method.passes(settings),
         learns=True,
     )
     architecture = read_config(editor_folder(config) / "transformer")

@@ -24,25 +24,27 @@ Abstract = jax.ShapeDtypeStruct
 
 def abstract_rl_batch(
     flux: FluxConfig,
-    layout: QueryLayout,
+    layout: QueryLayout | None,
     batch_size: int,
     size: Size,
     text_length: int,
     embed_dtype: Any,
     mesh: Mesh,
     view: JudgeView = WHOLE,
+    pairs: bool = False,
 ) -> dict[str, Abstract]:
-    """An abstract `rl_rollout.Batch`.
+    """An abstract `rl_rollout.Batch`, or `methods.pair_batch.PairBatch`.
 
     Args:
       flux: config of the editor's transformer.
-      layout: layout of the judge's queries.
+      layout: layout of the judge's queries; None: the step asks none.
       batch_size: global batch size.
       size: image height and width in pixels.
       text_length: T5 tokens per prompt.
       embed_dtype: dtype of the prompt embeddings.
       mesh: the mesh.
       view: what the judge sees.
+      pairs: whether the batch has the pictures of pairs.
     """
     prompts = {
         "prompt_embeds": (embed_dtype, (text_length, flux.joint_attention_dim)),
@@ -55,8 +57,11 @@ def abstract_rl_batch(
         "mask": (jnp.float32, (*size, 1)),
         "dimension_mask": (jnp.bool_, (MAX_DIMENSIONS,)),
         **prompts,
+        "task": (jnp.int32, ()),
+        "index": (jnp.int32, ()),
         **{f"negative_{name}": field for name, field in prompts.items()},
-        **_query_fields(layout, MAX_DIMENSIONS, view),
+        **(_query_fields(layout, MAX_DIMENSIONS, view) if layout is not None else {}),
+        **(_pair_fields(size) if pairs else {}),
     }
     return _arrays(fields, batch_size, mesh)
 
@@ -115,6 +120,15 @@ def abstract_edits(
         true_cfg_scale=made["scale"],
         noise_seed=made["noise_seed"],
     )
+
+
+def _pair_fields(size: Size) -> dict[str, tuple[Any, tuple[int, ...]]]:
+    return {
+        "winner": (jnp.float32, (*size, 3)),
+        "loser": (jnp.float32, (*size, 3)),
+        "label": (jnp.float32, ()),
+        "dimension": (jnp.int32, ()),
+    }
 
 
 def _query_fields(

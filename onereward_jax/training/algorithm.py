@@ -67,6 +67,3 @@ FROZEN = Algorithm("first")
 
 DYNAMIC = Algorithm("average")
 """Algorithm 2."""
-
-ALGORITHMS = {"frozen": FROZEN, "dynamic": DYNAMIC}
-"""Value of `config.rl.algorithm` -> algorithm of the paper."""

@@ -100,12 +100,12 @@ class RLModels:
 
     Attributes:
       editor: policy and reference.
-      scorer: the reward, see `reward.reward_interface`.
+      scorer: the reward, see `reward.reward_interface`; None if the method asks none.
       asks: whether the reward gets questions; otherwise it gets the batch.
     """
 
     editor: FillPolicy
-    scorer: PairScorer
+    scorer: PairScorer | None
     asks: bool = True
 
 
@@ -116,7 +116,7 @@ class Frozen(NamedTuple):
       reference: the transformer of π_ref if that is the initial policy; None if it is the average,
         or with LoRA.
       vae: weights of the autoencoder.
-      judge: weights of the reward model φ, or of another reward.
+      judge: weights of the reward model φ, or of another reward; None if the method asks none.
       base: the base transformer with LoRA; None without.
     """
 

@@ -13,7 +13,7 @@ from onereward_jax.chain.stage import StageContext
 from onereward_jax.chain.stage_record import read_record
 from onereward_jax.evaluation.judge_calibration import Share
 from onereward_jax.evaluation.report import Agreed
-from onereward_jax.stages.make_reward import needs_judge
+from onereward_jax.stages.make_reward import JUDGE, needs_judge
 from onereward_jax.tasks import Dimension, Task
 
 WEIGHTS = {"policy": "its last weights", "ema": "the moving average of its weights (EMA)"}
@@ -34,7 +34,7 @@ def about(context: StageContext) -> dict[str, str]:
             f"(algorithm {config.rl.algorithm}{lora})"
         ),
         "judge trained against": f"{judge}, after {config.reward.steps} steps of reward",
-        "reward": "" if needs_judge(config) else config.rl.reward,
+        "reward": "" if config.rl.reward == JUDGE else config.rl.reward,
         "held-out judge": config.evaluate.judge,
         "data": data,
         "work folder": str(context.workdir.absolute()),

@@ -1,0 +1,72 @@
+"""The step that methods share: draw, sum gradients over microbatches, update, measure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from jaxtyping import Array, Float32, Int32, PRNGKeyArray, PyTree
+
+from onereward_jax.parallel import MeshFunction, batch_sharding, check_microbatches, replicated
+from onereward_jax.training.apply_gradients import apply_gradients
+from onereward_jax.training.gradient_accumulation import sum_over_microbatches
+from onereward_jax.training.metrics import Metrics, once
+from onereward_jax.training.optimizer import make_optimizer
+from onereward_jax.training.rl_config import Frozen, RLConfig, RLModels
+from onereward_jax.training.rl_rollout import Batch
+from onereward_jax.training.rl_step import abstract_rl_state
+from onereward_jax.training.rl_weights import check_frozen, reference_distance
+from onereward_jax.training.train_state import TrainState, jit_step
+
+Draw = Callable[[PRNGKeyArray, Int32[Array, ""], Batch], PyTree]
+"""(key of the run, step, whole batch) -> random draws, arrays [b, ...]."""
+
+Losses = Callable[[PyTree, TrainState, Frozen, Batch, PyTree], tuple[Float32[Array, "b"], Metrics]]
+"""(trained weights, state, frozen, part of the batch, its draws) -> loss of each sample, metrics.
+
+Differentiated with respect to the first argument. The mean over the batch is minimised. Metrics are
+sums over the samples of the part, see `metrics.Mean`."""
+
+
+def make_policy_step(
+    models: RLModels, config: RLConfig, mesh: Mesh, draw: Draw, losses: Losses
+) -> MeshFunction:
+    """The jitted step (state, frozen, batch, key) -> (state, metrics) of a method.
+
+    `state` is donated. `key` is the key of the run; random draws depend on `key` and `state.step`
+    only, and are made for the whole batch before it is split, so that they depend neither on the
+    mesh nor on the number of microbatches. Gradients and metrics are summed over microbatches.
+
+    Raises (when first called):
+      ValueError: the batch cannot be split as configured, or the transformers in `frozen` do not
+        match `config`.
+    """
+    optimizer = make_optimizer(config.optimizer)
+
+    def step(
+        state: TrainState, frozen: Frozen, batch: Batch, key: PRNGKeyArray
+    ) -> tuple[TrainState, Metrics]:
+        check_frozen(config, frozen)
+        batch_size = batch["image"].shape[0]
+        check_microbatches(batch_size, config.microbatches, mesh)
+
+        def gradients_of(part: tuple[Batch, Any]) -> tuple[PyTree, Float32[Array, ""], Metrics]:
+            def loss_of(params: PyTree) -> tuple[Float32[Array, ""], Metrics]:
+                found, metrics = losses(params, state, frozen, *part)
+                return jnp.sum(found) / batch_size, metrics
+
+            (loss, metrics), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+            return gradients, loss, metrics
+
+        gradients, loss, metrics = sum_over_microbatches(
+            gradients_of, (batch, draw(key, state.step, batch)), config.microbatches
+        )
+        metrics |= {"reference_distance": once(reference_distance(config, state, frozen))}
+        decay = config.algorithm.decay(config.ema_decay, state.step)
+        return apply_gradients(state, loss, gradients, optimizer, metrics, decay)
+
+    others = (None, batch_sharding(mesh), replicated(mesh))
+    return jit_step(step, abstract_rl_state(models, config, mesh), mesh, *others)

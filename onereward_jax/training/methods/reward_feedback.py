@@ -1,0 +1,19 @@
+"""Reward feedback learning, Algorithms 1 and 2 of the paper, as a `Method`; see `rl_step`."""
+
+from __future__ import annotations
+
+from onereward_jax.training.algorithm import Algorithm
+from onereward_jax.training.methods.method import Method, rollout_trips
+from onereward_jax.training.model_flops import rl_model_flops
+from onereward_jax.training.rl_config import RLConfig
+from onereward_jax.training.rl_step import make_rl_step
+
+
+def reward_feedback(algorithm: Algorithm) -> Method:
+    """The method with the reference, loss and decay of `algorithm`."""
+    return Method(algorithm, make_rl_step, rl_model_flops, _passes)
+
+
+def _passes(config: RLConfig) -> float:
+    """Both rollouts, and the prediction with its backward pass."""
+    return config.num_steps + rollout_trips(config) + (2 if config.lora else 3)

@@ -1,0 +1,11 @@
+"""The methods of the package, by their names in `config.rl.algorithm`."""
+
+from onereward_jax.training.algorithm import DYNAMIC, FROZEN
+from onereward_jax.training.methods.method import Method
+from onereward_jax.training.methods.reward_feedback import reward_feedback
+
+METHODS: dict[str, Method] = {
+    "frozen": reward_feedback(FROZEN),
+    "dynamic": reward_feedback(DYNAMIC),
+}
+"""Value of `config.rl.algorithm` -> method. `chain.plugins.BUILT_IN` has the same names."""

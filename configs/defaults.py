@@ -148,6 +148,12 @@ def experiment() -> ConfigDict:
     reward.crop = 0.0  # the judge sees a part: sides in those of the mask's box, from 1; 0.0: whole
     reward.query_template = ""  # file with the judge's questions; "": the package's, ours
     reward.suffix_length = 96  # tokens of a query's suffix, including a quoted prompt
+    reward.judges = 1  # judges trained with other seeds, for config.rl.ensemble (ours)
+    reward.judge_share = 1.0  # share of the photographs that each judge learns from (ours)
+    reward.held_out = 0.0  # share of the photographs for a held-out judge alone; 0: none (ours)
+    reward.validation = 0.0  # share of a judge's photographs kept to validate it (ours)
+    reward.keep_best = False  # keep the judge of the best validation, not the last (ours)
+    reward.label_smoothing = 0.0  # share of the label spread evenly over both answers (ours)
     reward.unfit_prompts = "refuse"  # prompts that do not fit: "refuse" or "cut" them
     reward.vocabulary = "full"  # P("Yes") over the "full" vocabulary or over "yes_no"
     reward.curve_shares = (0.125, 0.25, 0.5)  # of source pictures, for the stage label_curve
@@ -167,6 +173,11 @@ def experiment() -> ConfigDict:
         "judge"  # "judge", or a module or .py file with make_reward(config, mesh) of your own
     )
     rl.reward_upper_bound = 0.9  # lambda of Eq. 5: no gradient above this P("Yes")
+    rl.orders = "one"  # ask (policy, reference) in "one" order, as in the paper, or in "both"
+    rl.ensemble = "mean"  # of several judges: "mean", "least" or "spread", mean - k * deviation
+    rl.ensemble_spread = 1.0  # k of "spread"
+    rl.held_out_every = 10  # ask the held-out judge, if there is one, in one of so many steps
+    rl.stop_at_gap = 0.0  # stop when reward - held-out reward is above this; 0: never (ours)
     rl.dimension_weights = ConfigDict()  # of the mean over E_k; all equal in the paper
     rl.dimension_weights.structure = 1.0
     rl.dimension_weights.consistency = 1.0
@@ -218,7 +229,7 @@ def experiment() -> ConfigDict:
     evaluate.negative_prompt = placeholder(str)  # for true CFG; None: as in guidance
     evaluate.oracle = ""  # plug-in that scores edits by the ground truth; "": none
     evaluate.judge_same_margin = 0.1  # minimum preference of the judge for Good or Bad; else Same
-    evaluate.judge = ""  # folder or hub id of a second, held-out judge (ours); "": none
+    evaluate.judge = ""  # folder or hub id of a held-out judge (ours); "": that of reward, if any
     evaluate.questions = 130  # blinded comparisons by people, per task (ours); 0: none
     evaluate.usability = 0  # per task and editor: results that people call usable or not (Table 2)
     evaluate.editors = ()  # other editors for people to compare with the base: "name=folder"

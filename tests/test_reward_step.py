@@ -16,7 +16,12 @@ from onereward_jax.reward.judge_loader import abstract_reward_params
 from onereward_jax.tasks import DIMENSIONS, TASKS, Dimension, Task
 from onereward_jax.training.metrics import scalars
 from onereward_jax.training.optimizer import OptimizerConfig
-from onereward_jax.training.preference_loss import PairAnswers, preference_loss, preference_metrics
+from onereward_jax.training.preference_loss import (
+    PairAnswers,
+    preference_loss,
+    preference_metrics,
+    smoothed_label,
+)
 from onereward_jax.training.reward_step import (
     RewardConfig,
     first_reward_state,
@@ -118,6 +123,17 @@ def test_the_gradient_leads_to_the_label_from_both_sides(label):
     best = float(jnp.log(label / (1 - label)))
     assert slope(best - 1.0) < -0.1 and slope(best + 1.0) > 0.1
     assert slope(best) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_smoothed_labels_by_hand():
+    """-½ Σ of both answers, (1 - s / 2) of the right one and s / 2 of the wrong one."""
+    answers = PairAnswers(yes=jnp.log(jnp.array([[0.7, 0.4]])), no=jnp.log(jnp.array([[0.2, 0.5]])))
+    expected = -0.5 * (0.9 * np.log(0.7 * 0.5) + 0.1 * np.log(0.2 * 0.4))
+    found = preference_loss(answers, smoothed_label(jnp.ones(1), 0.2))
+    np.testing.assert_allclose(found, [expected], rtol=1e-6)
+    soft = jnp.array([0.0, 0.5, 0.8])
+    np.testing.assert_allclose(smoothed_label(soft, 0.2), [0.1, 0.5, 0.74], rtol=1e-6)
+    np.testing.assert_array_equal(smoothed_label(soft, 0.0), soft)
 
 
 def test_measures_of_answers_that_are_known():

@@ -43,15 +43,16 @@ EXPECTED = {
     "...!!!!!": "mini.noise_rate mini.margin",
     "....!!!!": """reward.batch_size reward.lora.rank reward.consensus reward.undecided
         reward.between reward.mirror reward.tasks reward.vocabulary reward.crop
-        reward.unfit_prompts
+        reward.unfit_prompts reward.judge_share reward.held_out reward.validation
+        reward.keep_best reward.label_smoothing
         reward.jitter.noise reward.jitter.shift reward.jitter.negative
         reward.optimizer.learning_rate reward.optimizer.schedule reward.optimizer.warmup_steps
         reward.optimizer.final_fraction reward.optimizer.b1 reward.optimizer.b2
         reward.optimizer.eps reward.optimizer.weight_decay reward.optimizer.clip_norm
         reward.optimizer.moments""",
-    "....+!!!": "reward.steps",
+    "....+!!!": "reward.steps reward.judges",
     ".....!!!": """rl.batch_size rl.lora.rank rl.reward_upper_bound
-        rl.vocabulary
+        rl.vocabulary rl.orders
         rl.judge_int8 rl.ema_decay rl.num_steps rl.t1 rl.t2 rl.guidance_scale
         rl.policy_true_cfg_scale
         rl.prediction_true_cfg_scale rl.reference_true_cfg_scale rl.task_per rl.flow_matching_weight
@@ -88,7 +89,8 @@ EXPECTED = {
         reward.lora.alpha reward.lora.targets
         reward.checkpoint_every reward.log_every reward.max_refused rl.microbatches
         rl.checkpoint_every rl.sample_every rl.log_every rl.max_refused rl.lora.alpha
-        rl.lora.targets evaluate.batch_size annotate.enough reward.curve_shares
+        rl.lora.targets rl.ensemble rl.ensemble_spread rl.held_out_every rl.stop_at_gap
+        evaluate.batch_size annotate.enough reward.curve_shares
         annotate.web.host annotate.web.port annotate.web.url annotate.web.overlap
         annotate.web.lease_minutes annotate.web.gold_every annotate.web.guidelines""",
 }
@@ -173,6 +175,10 @@ def test_steps_that_fall_start_over(tmp_path):
 
 
 def test_settings_that_are_not_read_make_nothing_stale(tmp_path):
+    several = changed(mini(), reward__judges=2, reward__held_out=0.2)
+    then = inputs(several, tmp_path)
+    for field, value in (("rl__ensemble", "least"), ("rl__stop_at_gap", 0.1)):
+        assert verdicts(then, changed(several, **{field: value}), tmp_path) == ".....!!!"
     lora = changed(mini(), rl__lora__rank=4)
     then = inputs(lora, tmp_path)
     assert verdicts(then, changed(lora, rl__lora__alpha=1.0), tmp_path) == ".....!!!"

@@ -17,7 +17,13 @@ from onereward_jax.training.optimizer import (
     make_optimizer,
     make_schedule,
 )
-from onereward_jax.training.reward_hacking import cheating_signs, edge_density, saturation
+from onereward_jax.training.reward_hacking import (
+    INSIDE,
+    cheating_signs,
+    edge_density,
+    look_inside,
+    saturation,
+)
 from onereward_jax.training.train_state import create_state
 
 PARAMS = {"dense": {"kernel": jnp.full((2, 3, 4), 2.0), "bias": jnp.ones((2, 4))}}
@@ -156,3 +162,41 @@ def test_drift_looks_outside_the_mask_only_and_ratios_compare_with_the_reference
     assert doubled["saturation"] == pytest.approx(2.0, rel=1e-5)
     assert doubled["edge_density"] == pytest.approx(2.0, rel=1e-5)
     assert doubled["outside_drift"] == 0.0
+
+
+def test_what_the_edited_area_looks_like():
+    """Each of four changes inside the mask raises its own measure; none outside is seen."""
+    rng = np.random.default_rng(0)
+    smooth = np.linspace(-0.5, 0.3, 24)[None, :, None, None] * np.ones((2, 24, 24, 3))
+    image = smooth + 0.1 * rng.normal(size=smooth.shape)
+    image[..., 0] += 0.1
+    mask = np.zeros((2, 24, 24, 1))
+    mask[:, 4:20, 4:20] = 1.0
+    inside, before = image * mask, look_inside(jnp.asarray(image), jnp.asarray(mask))
+    middle = inside.sum((1, 2, 3), keepdims=True) / (3 * mask.sum((1, 2, 3), keepdims=True))
+    grey = image.mean(-1, keepdims=True)
+    changes = {
+        "brightness": image + 0.2,
+        "contrast": middle + 1.5 * (image - middle),
+        "colourfulness": grey + 2.0 * (image - grey),
+        "sharpness": image + 0.3 * rng.choice([-1.0, 1.0], size=(2, 24, 24, 1)),
+    }
+    for name, changed in changes.items():
+        assert name in INSIDE
+        after = look_inside(jnp.asarray(np.where(mask, changed, image)), jnp.asarray(mask))
+        assert np.all(after[name] > 1.1 * before[name]), name
+        elsewhere = look_inside(jnp.asarray(np.where(mask, image, 0.5)), jnp.asarray(mask))
+        for other in ("brightness", "contrast", "colourfulness"):
+            np.testing.assert_allclose(elsewhere[other], before[other], rtol=1e-5)
+    np.testing.assert_allclose(
+        before["brightness"],
+        ((image @ [0.299, 0.587, 0.114] + 1) / 2 * mask[..., 0]).sum((1, 2)) / 256,
+        rtol=1e-5,
+    )
+    np.testing.assert_allclose(
+        look_inside(jnp.asarray(np.where(mask, image + 0.2, image)), jnp.asarray(mask))["contrast"],
+        before["contrast"],
+        rtol=1e-5,
+    )
+    empty = look_inside(jnp.asarray(image), jnp.zeros_like(jnp.asarray(mask)))
+    assert not any(np.any(found) for found in empty.values())

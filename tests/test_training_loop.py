@@ -28,7 +28,7 @@ from onereward_jax.training.metrics import mean_of
 from onereward_jax.training.metrics_jsonl import MetricsWriter, read_metrics
 from onereward_jax.training.nonfinite_steps import TooManyRefusedSteps
 from onereward_jax.training.optimizer import OptimizerConfig, make_optimizer
-from onereward_jax.training.train_loop import LoopConfig, Periodic, train
+from onereward_jax.training.train_loop import EarlyEnd, LoopConfig, Periodic, train
 from onereward_jax.training.train_state import abstract_state, place_state, shardings_of
 
 OPTIMIZER = make_optimizer(OptimizerConfig(learning_rate=0.05, warmup_steps=3))
@@ -86,7 +86,10 @@ def data(poisoned=False):
     return iter(samples(poisoned).batch(8).to_iter_dataset())
 
 
-def run(folder, mesh, total, *, batches=None, step=None, state=None, periodic=(), **config):
+def run(
+    folder, mesh, total, *, batches=None, step=None, state=None, periodic=(), early_end=None,
+    **config,
+):  # fmt: skip
     batches = data() if batches is None else batches
     config = LoopConfig(total_steps=total, **{"checkpoint_every": 100, "log_every": 2} | config)
     state = fresh(mesh) if state is None else state
@@ -104,6 +107,7 @@ def run(folder, mesh, total, *, batches=None, step=None, state=None, periodic=()
             writer,
             name="test",
             periodic=periodic,
+            early_end=early_end,
         )
 
 
@@ -141,6 +145,22 @@ def test_stopped_by_sigterm_and_resumed_equals_uninterrupted(mesh, whole_run, tm
     logs = [read_metrics(path / "metrics.jsonl") for path in (tmp_path, whole_run[1].parent)]
     resumed, whole = ({row["step"]: row["loss"] for row in log if row["step"] > 4} for log in logs)
     assert resumed == whole and len(whole) == 2
+
+
+def test_an_early_end_is_the_last_step_and_stays_one(mesh, whole_run, tmp_path):
+    """Looked for at steps 2 and 4: saved, logged, and not passed by a second run."""
+    folder, ran = tmp_path / "checkpoints", []
+    ends = EarlyEnd(2, lambda state: "far enough" if int(state.step) >= 3 else "")
+    side = Periodic(100, lambda state, writer: ran.append(int(state.step)))
+    state = run(folder, mesh, 7, early_end=ends, periodic=[side])
+    with Checkpointer(whole_run[1], ABOUT) as checkpointer:
+        assert same(checkpointer.restore(abstract(mesh), data(), 4), state)
+    assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [2, 4]
+    batches = data()
+    with Checkpointer(folder, ABOUT) as checkpointer:
+        restored = checkpointer.restore(abstract(mesh), batches)
+    again = run(folder, mesh, 7, batches=batches, state=restored, early_end=ends, periodic=[side])
+    assert same(again, state) and ran == [4]
 
 
 def test_what_a_killed_save_has_left_is_removed(whole_run, tmp_path):

@@ -49,6 +49,7 @@ class LabelledPair:
       share: share in [0, 1] of them that prefer the first one; "no difference" counts half.
       mask: path of the mask of the edit in that folder, as it was given; "" if there is none, or if
         the pictures are the run's own, whose triplet has it.
+      photo: name of the photograph, see `stages.photographs`; "" if judges share all of them.
 
     Raises:
       ValueError: a field is out of range.
@@ -67,6 +68,7 @@ class LabelledPair:
     votes: int
     share: float
     mask: str = ""
+    photo: str = ""
 
     def __post_init__(self) -> None:
         where = f"pair of {self.source}"

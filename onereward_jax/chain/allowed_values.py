@@ -15,6 +15,7 @@ from typing import Any
 from onereward_jax.annotation.labelled_pairs import CONSENSUS, UNDECIDED
 from onereward_jax.convert.single_file_writer import SINGLE_FILE_DTYPES
 from onereward_jax.parallel.remat import POLICIES
+from onereward_jax.reward.judge_panel import ENSEMBLES, ORDERS
 from onereward_jax.tasks import PAPER_TASKS, TASKS, Dimension
 
 
@@ -262,6 +263,12 @@ RULES: dict[str, Rule] = {
     "reward.query_template": TEXT,
     "reward.suffix_length": whole(1),
     "reward.unfit_prompts": choice("refuse", "cut"),
+    "reward.judges": whole(1),
+    "reward.judge_share": number(0.0, 1.0, above=True),
+    "reward.held_out": DECAY,
+    "reward.validation": DECAY,
+    "reward.keep_best": FLAG,
+    "reward.label_smoothing": DECAY,
     "reward.curve_shares": each(number(0.0, 1.0, above=True)),
     "reward.evaluate_every": whole(1),
     **_training("rl"),
@@ -269,6 +276,11 @@ RULES: dict[str, Rule] = {
     "rl.reward": NAMED,
     "rl.reward_upper_bound": SHARE,
     "rl.judge_int8": FLAG,
+    "rl.orders": choice(*ORDERS),
+    "rl.ensemble": choice(*ENSEMBLES),
+    "rl.ensemble_spread": number(0.0),
+    "rl.held_out_every": whole(0),
+    "rl.stop_at_gap": SHARE,
     "rl.ema_decay": SHARE,
     "rl.num_steps": whole(1),
     "rl.t1": whole(0),

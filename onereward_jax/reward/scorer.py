@@ -94,10 +94,28 @@ class Scorer:
     ) -> Answers:
         """`score` of (a, b) and of (b, a), with every image encoded once; arguments as in `score`.
 
+        Each image has its own call of the vision tower, as in `score`.
+
         Returns:
           Log-probabilities [b, 2, e]: 0 is image a first, 1 is image b first.
         """
-        return self.score_both_orders_and_words(params, images_a, images_b, queries)[:2]
+        images_a, images_b = self._seen(images_a, images_b, queries)
+        grid = self.processor.grid(*images_a.shape[1:3])
+        patches = self.processor(images_a), self.processor(images_b)
+        twice = jax.tree.map(lambda ids: jnp.repeat(ids, 2, axis=0), queries)
+
+        def answer(model: Qwen2_5_VL) -> Answers:
+            tokens = [model.image_tokens(part, grid) for part in patches]
+            # Both orders of a pair are adjacent in the batch, so that they stay on one device.
+            ordered = [
+                jnp.stack(pair, axis=1).reshape(-1, *pair[0].shape[1:])
+                for pair in (tokens, tokens[::-1])
+            ]
+            hidden, suffixes = self._hidden(model, ordered, twice, grid)
+            return self._log_probabilities(model, _at_the_end(hidden, suffixes))
+
+        yes, no = self.model.apply(variables(params), method=answer)
+        return yes.reshape(-1, 2, yes.shape[-1]), no.reshape(-1, 2, no.shape[-1])
 
     def score_both_orders_and_words(
         self,

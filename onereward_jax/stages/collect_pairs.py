@@ -22,15 +22,14 @@ from onereward_jax.parallel.progress import announce
 from onereward_jax.stages.data import open_triplets
 from onereward_jax.stages.imported_folders import imported_folders
 from onereward_jax.stages.imported_pairs import crop_notes, imported_pairs
+from onereward_jax.stages.judge_parts import divides
+from onereward_jax.stages.photographs import OWN, with_photographs
 from onereward_jax.stages.preference_stores import read_store
 from onereward_jax.stages.settings import from_section
 
 PAIRS = "pairs.jsonl"
 
 SPLITS = ("train", "test")
-
-OWN = "candidates"
-"""`LabelledPair.folder` of pairs of the run's own candidates."""
 
 
 def collect_pairs(context: StageContext) -> dict[str, list[LabelledPair]]:
@@ -40,7 +39,10 @@ def collect_pairs(context: StageContext) -> dict[str, list[LabelledPair]]:
       ValueError: a split has no decided pair.
     """
     if is_writer():
-        write_pairs(context.folder / PAIRS, _all_pairs(context))
+        pairs = _all_pairs(context)
+        if divides(context.config):
+            pairs = with_photographs(context, pairs)
+        write_pairs(context.folder / PAIRS, pairs)
     context.share(PAIRS)
     found = pairs_by_split(context.folder / PAIRS)
     for split, pairs in found.items():

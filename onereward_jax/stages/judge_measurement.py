@@ -23,7 +23,7 @@ from onereward_jax.evaluation.judge_calibration import (
 from onereward_jax.parallel import gather, replicate
 from onereward_jax.stages.pair_source import PairSource
 from onereward_jax.tasks import OWN, Task
-from onereward_jax.training.preference_loss import PairAnswers
+from onereward_jax.training.preference_loss import PairAnswers, preference_loss
 
 
 def measure_judge(
@@ -71,6 +71,18 @@ def measure_judge(
     }
 
 
+def validation_loss(
+    ask: Callable[[Mapping[str, Array]], PairAnswers],
+    pairs: PairSource,
+    batch_size: int,
+    mesh: Mesh,
+) -> float:
+    """Mean of Eq. 3 over the pairs, without label smoothing; arguments as in `measure_judge`."""
+    answers = _answers(ask, pairs, batch_size, mesh)
+    label = np.array([pair.label for pair in pairs.pairs], np.float32)
+    return float(np.mean(preference_loss(answers, label)))
+
+
 def _probabilities(
     ask: Callable[[Mapping[str, Array]], PairAnswers],
     pairs: PairSource,
@@ -78,13 +90,24 @@ def _probabilities(
     mesh: Mesh,
 ) -> Float32[np.ndarray, "n 2"]:
     """P("Yes") against P("No") of every pair, in the order (first, second) and turned."""
-    probabilities = np.empty((len(pairs), 2), np.float32)
+    both = _answers(ask, pairs, batch_size, mesh)
+    return 1.0 / (1.0 + np.exp(both.no - both.yes))
+
+
+def _answers(
+    ask: Callable[[Mapping[str, Array]], PairAnswers],
+    pairs: PairSource,
+    batch_size: int,
+    mesh: Mesh,
+) -> PairAnswers:
+    """The answers to every pair, on the host."""
+    yes, no = (np.empty((len(pairs), 2), np.float32) for _ in range(2))
     for part in same_size_parts(pairs.sizes, np.arange(len(pairs)), batch_size):
         elements = [pairs[index] for index in np.resize(part, batch_size)]
         batch = {name: np.stack([one[name] for one in elements]) for name in elements[0]}
         both = gather(ask(replicate(batch, mesh)))
-        probabilities[part] = (1.0 / (1.0 + np.exp(both.no - both.yes)))[: len(part)]
-    return probabilities
+        yes[part], no[part] = both.yes[: len(part)], both.no[: len(part)]
+    return PairAnswers(yes, no)
 
 
 def headline(rows: Sequence[Mapping[str, Any]]) -> Results:

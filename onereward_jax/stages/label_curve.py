@@ -23,6 +23,7 @@ from onereward_jax.common.rng import generator
 from onereward_jax.evaluation.judge_calibration import LabelPoint
 from onereward_jax.parallel import is_writer
 from onereward_jax.stages.collect_pairs import PAIRS, pairs_by_split
+from onereward_jax.stages.judge_parts import judge_parts
 from onereward_jax.stages.train_judge import ACCURACY, read_judges, train_judge
 
 CURVE = "curve.json"
@@ -35,7 +36,8 @@ def run(context: StageContext) -> Results:
       ValueError: a share of the source pictures has no decided pair.
     """
     labelled = pairs_by_split(context.output("reward") / PAIRS)
-    train, points = labelled["train"], []
+    first = judge_parts(context.config, labelled["train"])[0]
+    train, points = first.train, []
     for share in sorted(context.config.reward.curve_shares):
         part = part_of(train, share, context.config.seed)
         if not any(pair.decided for pair in part):
@@ -43,7 +45,8 @@ def run(context: StageContext) -> Results:
                 f"config.reward.curve_shares: {share} of the source pictures have no decided pair"
             )
         folder = context.folder / f"share-{share:g}"
-        judges, pairs = read_judges(context, labelled | {"train": part})
+        given = {"train": part, "validation": first.validation, "test": labelled["test"]}
+        judges, pairs = read_judges(context, given)
         train_judge(context, judges, pairs, name=f"label_curve, share {share:g}", folder=folder)
         if is_writer():
             points.append(point_of(folder / ACCURACY, part, labelled["test"]))

@@ -241,6 +241,7 @@ STAGES: tuple[Stage, ...] = (
             # Truncation changes prompts; prompts that fit do not depend on the length.
             how("reward.suffix_length", when={"reward.unfit_prompts": ("refuse",)}),
             how("reward.evaluate_every", "reward.curve_shares"),
+            updates("reward.judges"),
             content("reward.preferences", imported_content),
             # Pictures from elsewhere are cropped and resized to the buckets.
             output("data.image_size", "data.aspect_ratios", unless=NOT_IMPORTED),
@@ -258,7 +259,7 @@ STAGES: tuple[Stage, ...] = (
             content("models.judge", fingerprints.model("models.judge")),
             content("reward.query_template", _template_version),
             how("reward.suffix_length", when={"reward.unfit_prompts": ("refuse",)}),
-            how("reward.evaluate_every"),
+            how("reward.evaluate_every", "reward.judges"),
             updates("reward.curve_shares"),
             content("reward.preferences", imported_content),
         ),
@@ -288,7 +289,9 @@ STAGES: tuple[Stage, ...] = (
             comes_to(
                 "rl.reference_true_cfg_scale", lambda c: rl_guidance(c)["reference"].true_cfg_scale
             ),
-            how("rl.sample_every", *QUESTIONS),
+            how("rl.ensemble", "rl.ensemble_spread", when={"reward.judges": (1,)}),
+            how("rl.held_out_every", "rl.stop_at_gap", when={"reward.held_out": (0,)}),
+            how("rl.sample_every", "reward.judges", "reward.held_out", *QUESTIONS),
         ),
         plugins={"rl.reward": OUTPUT, "rl.algorithm": OUTPUT},
         reads={"data": OUTPUT, "embed": OUTPUT},

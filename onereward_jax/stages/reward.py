@@ -2,6 +2,8 @@
 
 judge/           the trained judge, a transformers folder
 judge_adapter/   with config.reward.lora: its adapter, in peft's format; judge/ has it merged
+judge-2/, ...    with config.reward.judges: the others of the ensemble; training-2/ has their logs
+judge-held-out/  with config.reward.held_out: the held-out judge; training-held-out/ has its logs
 pairs.jsonl      the labelled pairs, made of the answers by the rules of config.reward
 accuracy.json    Table 1: accuracy and position bias per task and dimension, on held-out pairs;
                  calibration
@@ -10,7 +12,10 @@ accuracy.json    Table 1: accuracy and position bias per task and dimension, on 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from onereward_jax.annotation.labelled_pairs import LabelledPair
 from onereward_jax.chain.base_models import made_by
 from onereward_jax.chain.stage import Results, StageContext
 from onereward_jax.convert import (
@@ -20,6 +25,7 @@ from onereward_jax.convert import (
     save_peft_adapter,
     write_judge_folder,
 )
+from onereward_jax.evaluation.intervals import counted
 from onereward_jax.models.lora import scale_factors, uniform_adapter
 from onereward_jax.models.lora_merge import merge_into
 from onereward_jax.parallel import is_writer
@@ -28,6 +34,7 @@ from onereward_jax.reward.judge_loader import read_reward_model, write_judge_tem
 from onereward_jax.stages.collect_pairs import collect_pairs, has_own_pairs
 from onereward_jax.stages.imported_pairs import check_imported, imported_folders
 from onereward_jax.stages.judge_measurement import headline
+from onereward_jax.stages.judge_parts import JudgePart, check_parts, judge_parts
 from onereward_jax.stages.prompt_checks import check_prompts
 from onereward_jax.stages.reward_settings import reward_options, reward_settings
 from onereward_jax.stages.settings import check_batch
@@ -49,6 +56,7 @@ def check(context: StageContext) -> None:
     reward_options(config)
     check_batch(config, "reward", mesh)
     check_imported(config)
+    check_parts(config)
     if not has_own_pairs(config) and not imported_folders(config):
         raise ValueError(
             "config.reward.preferences is empty and config.stages has no stage annotate: there are "
@@ -71,24 +79,54 @@ def check(context: StageContext) -> None:
 
 
 def run(context: StageContext) -> Results:
-    """Trains and evaluates the judge; returns its mean accuracy for fill, extend and removal."""
+    """Trains and evaluates the judges; returns the accuracy of the first for fill, extend, removal.
+
+    That of the others is a mean over all held-out pairs.
+    """
+    labelled, results = collect_pairs(context), {}
+    for part in judge_parts(context.config, labelled["train"]):
+        folder = context.folder / part.logs if part.logs else context.folder
+        _train(context, part, labelled["test"])
+        if is_writer():
+            rows = json.loads((folder / ACCURACY).read_text())["rows"]
+            results |= headline(rows) if part.logs is None else {part.name: _overall(rows)}
+    return results
+
+
+def _train(context: StageContext, part: JudgePart, test: Sequence[LabelledPair]) -> None:
+    """Trains one judge and writes its folder."""
     start = find_judge(context.base_model("judge")).model
     lora = reward_settings(context.config).lora
-    judges, pairs = read_judges(context, collect_pairs(context))
-    trained, base = train_judge(context, judges, pairs)
+    given = {"train": part.train, "validation": part.validation, "test": test}
+    judges, pairs = read_judges(context, given)
+    trained, base = train_judge(
+        context,
+        judges,
+        pairs,
+        name="reward" if part.logs is None else f"reward, {part.name}",
+        folder=context.folder / part.logs if part.logs else None,
+        seed=part.seed,
+    )
+    adapter_folder = context.folder / part.name.replace("judge", ADAPTER)
     if lora is not None:
         adapter, named = uniform_adapter(trained, lora.scale), context.config.models.judge
-        save_peft_adapter(context.folder / ADAPTER, adapter, QWEN2_5_VL, base_model=named)
+        save_peft_adapter(adapter_folder, adapter, QWEN2_5_VL, base_model=named)
         trained = merge_into(base, scale_factors(trained, lora.scale), context.mesh)
     write_judge_folder(
-        context.folder / "judge",
+        context.folder / part.name,
         model=Weights(trained, written_config(start)),
         tokenizer=start,
         preprocessor=read_preprocessor(start),
     )
     if not is_writer():
-        return {}
+        return
     asked = next(iter(judges.values())).queries
-    for name in ("judge",) if lora is None else ("judge", ADAPTER):
-        write_judge_template(context.folder / name, asked.template, asked.view)
-    return headline(json.loads((context.folder / ACCURACY).read_text())["rows"])
+    for folder in (context.folder / part.name, *([adapter_folder] if lora is not None else [])):
+        write_judge_template(folder, asked.template, asked.view)
+
+
+def _overall(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Accuracy in % over all held-out pairs."""
+    pairs = sum(row["pairs"] for row in rows)
+    right = sum(row["pairs"] * row["accuracy"] for row in rows)
+    return f"accuracy {100 * right / pairs:.1f} ({counted(pairs, 'pair')})"

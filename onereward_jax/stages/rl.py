@@ -33,7 +33,8 @@ from onereward_jax.policy.policy_loader import abstract_params, transformer_conf
 from onereward_jax.stages.data import open_triplets
 from onereward_jax.stages.flow_matching_targets import check_targets, check_targets_ahead
 from onereward_jax.stages.guidance_settings import guidance_apart
-from onereward_jax.stages.make_reward import NO_REWARD, needs_judge, reward_of
+from onereward_jax.stages.held_out_gap import check_held_out, early_end, why_stopped
+from onereward_jax.stages.make_reward import NO_REWARD, held_out_judge, needs_judge, reward_of
 from onereward_jax.stages.prompt_checks import check_prompts, prompts_of, settle_prompts
 from onereward_jax.stages.rl_batches import make_batches
 from onereward_jax.stages.rl_settings import (
@@ -78,6 +79,7 @@ def check(context: StageContext) -> None:
         check_prompts(context)
     elif method_of(config).asks:
         check_plugin(config, "rl.reward")
+    check_held_out(context)
     if settings.lora is not None and not made_by(config, "models.editor"):
         editor = read_policy(context.base_model("editor"), transformer=context.base_transformer())
         try:
@@ -104,7 +106,16 @@ def run(context: StageContext) -> Results:
     if needs_judge(context.config):
         settle_prompts(context, queries[sizes[0]], prompts_of({"train": triplets}))
     batches = make_batches(context, triplets, queries)
-    each = {size: RLModels(editor, reward.scorer(size), bool(queries)) for size in sizes}
+    held_out = held_out_judge(context.config, mesh, context.output("reward"))
+    each = {
+        size: RLModels(
+            editor,
+            reward.scorer(size),
+            bool(queries),
+            held_out.scorer(size) if held_out else None,
+        )
+        for size in sizes
+    }
     models = each[sizes[0]]  # the most frequent size: for samples and everything done only once
     steps = {size: method.make_step(one, settings, mesh) for size, one in each.items()}
     preview = make_preview(models, settings, mesh)
@@ -130,6 +141,7 @@ def run(context: StageContext) -> Results:
             vae=load_params(base / "vae", shapes.vae, VAE),
             judge=reward.params,
             base=load_params(transformer, shapes.transformer, FLUX) if adapts else None,
+            held_out=held_out.params if held_out else None,
         )
 
         def save_samples(state: TrainState, writer: MetricsWriter) -> None:
@@ -172,9 +184,13 @@ def run(context: StageContext) -> Results:
         loop=loop_of(context.config, "rl"),
         optimizer=settings.optimizer,
         advice=Advice("config.rl.optimizer.learning_rate", batches.describe),
+        early_end=early_end(settings),
     )
     weights_of = {"policy": state.params, "ema": state.ema}
     results = {"steps": int(state.step), "refused": int(state.refused)}
+    if told := why_stopped(settings, state):
+        announce(f"rl: {told}")
+        results["stopped"] = told
     del state  # frees Adam's moments: gathering the weights for saving needs the memory
     for name, trained in weights_of.items():
         if adapts:

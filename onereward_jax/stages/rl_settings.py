@@ -45,6 +45,23 @@ def judge_options(config: FrozenConfigDict) -> dict[str, Any]:
     }
 
 
+def panel_options(config: FrozenConfigDict) -> dict[str, Any]:
+    """Keyword arguments of `panel_of` for the judges of the stage `rl`."""
+    section = config.rl
+    return {
+        "judges": config.reward.judges,
+        "orders": section.orders,
+        "ensemble": section.ensemble,
+        "spread": section.ensemble_spread,
+    }
+
+
+def asks_held_out(config: FrozenConfigDict) -> bool:
+    """Whether RL with the trained judge asks a held-out judge too."""
+    wanted = config.reward.held_out and config.rl.held_out_every
+    return bool(wanted and config.rl.reward == "judge" and method_of(config).asks_held_out)
+
+
 def rl_settings(config: FrozenConfigDict) -> RLConfig:
     """The sections `rl` and `guidance` as an `RLConfig`.
 
@@ -63,6 +80,7 @@ def rl_settings(config: FrozenConfigDict) -> RLConfig:
         dimension_weights=tuple(float(section.dimension_weights[one.value]) for one in Dimension),
         guidance_scale=guidance["policy"].guidance_scale,
         **{f"{name}_true_cfg_scale": one.true_cfg_scale for name, one in guidance.items()},
+        held_out_every=section.held_out_every if asks_held_out(config) else 0,
         jitter=from_section(Jitter, section.jitter, "config.rl.jitter"),
         optimizer=optimizer_of(config, "rl"),
         lora=lora,

@@ -17,7 +17,7 @@ from onereward_jax.stages.training_logs import training_logs
 from onereward_jax.training.checkpoint import About, Checkpointer
 from onereward_jax.training.nonfinite_steps import Advice
 from onereward_jax.training.optimizer import OptimizerConfig, in_words
-from onereward_jax.training.train_loop import LoopConfig, Periodic, StepFn, train
+from onereward_jax.training.train_loop import EarlyEnd, LoopConfig, Periodic, StepFn, train
 from onereward_jax.training.train_state import TrainState
 
 
@@ -55,6 +55,7 @@ def run_training(
     folder: Path | None = None,
     must_match: Mapping[str, Any] | None = None,
     keep: int = 3,
+    early_end: EarlyEnd | None = None,
 ) -> TrainState:
     """Trains from the newest readable checkpoint, or the initial state; announces a resume.
 
@@ -73,6 +74,7 @@ def run_training(
         the stage.
       must_match: what a checkpoint must match; default: `context.must_match`.
       keep: number of checkpoints kept.
+      early_end: see `train_loop.EarlyEnd`.
 
     Returns:
       The state after the last step.
@@ -111,4 +113,5 @@ def run_training(
                 periodic=periodic,
                 throughput=throughput,
                 advice=advice,
+                early_end=early_end,
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import functools
 import json
 from collections.abc import Mapping, Sequence
@@ -23,19 +24,23 @@ from onereward_jax.data.aspect_buckets import Size
 from onereward_jax.data.mixing import Mixing, mixed_rows
 from onereward_jax.data.pipeline import batches_of_rows
 from onereward_jax.parallel import is_writer, local_rows
+from onereward_jax.parallel.progress import announce
 from onereward_jax.reward.judge_loader import (
     RewardModel,
     abstract_reward_params,
     load_reward_params,
     read_reward_model,
 )
+from onereward_jax.stages.best_judge import BestJudge
 from onereward_jax.stages.collect_pairs import picture_folders
 from onereward_jax.stages.edits_of_pairs import mask_reader
-from onereward_jax.stages.judge_measurement import measure_judge
+from onereward_jax.stages.judge_measurement import measure_judge, validation_loss
 from onereward_jax.stages.pair_source import PairSource, maybe_mirrored, task_shares
 from onereward_jax.stages.prompt_checks import settle_prompts
 from onereward_jax.stages.reward_settings import reward_options, reward_settings
 from onereward_jax.stages.run_training import Prepared, loop_of, run_training
+from onereward_jax.stages.settings import plain
+from onereward_jax.training.checkpoint import About
 from onereward_jax.training.count_jaxpr_flops import Assumptions
 from onereward_jax.training.metrics_jsonl import MetricsWriter
 from onereward_jax.training.model_flops import full_attention_share, reward_model_flops
@@ -90,7 +95,9 @@ def read_judges(
     if judges[sizes[0]].scorer.view.needs_mask:
         mask_of = mask_reader(context, everything)
     return judges, {
-        split: PairSource(found, folders, queries, mask_of) for split, found in labelled.items()
+        split: PairSource(found, folders, queries, mask_of)
+        for split, found in labelled.items()
+        if found
     }
 
 
@@ -101,17 +108,23 @@ def train_judge(
     *,
     name: str = "reward",
     folder: Path | None = None,
+    seed: int | None = None,
 ) -> TrainedJudge:
     """Trains from the newest checkpoint or the base judge; writes `ACCURACY` periodically.
+
+    With `config.reward.keep_best`, the result is the judge that fits pairs["validation"] best.
 
     Args:
       context: context of the stage.
       judges, pairs: see `read_judges`.
       name: name of the training run, for messages.
       folder: of logs, checkpoints and `ACCURACY`; None: the stage's.
+      seed: seed of the training; default: that of the config.
     """
-    config, mesh, seed = context.config.reward, context.mesh, context.config.seed
-    start, settings = context.base_model("judge"), reward_settings(context.config)
+    config, mesh = context.config.reward, context.mesh
+    seed = context.config.seed if seed is None else seed
+    start = context.base_model("judge")
+    settings = dataclasses.replace(reward_settings(context.config), seed=seed)
     scorer = next(iter(judges.values())).scorer  # for everything that does not depend on the size
     steps, answers = (
         {size: make(judge.scorer, settings, mesh) for size, judge in judges.items()}
@@ -145,10 +158,22 @@ def train_judge(
         def ask(batch: Mapping[str, Array]) -> PairAnswers:
             return answers[_size(batch)](state.params, batch, *base)
 
-        found = measure_judge(ask, pairs["test"], config.batch_size, mesh)
+        validated = {}
+        if "validation" in pairs:
+            loss = validation_loss(ask, pairs["validation"], config.batch_size, mesh)
+            validated = {"validation_loss": loss}
+            announce(f"{name}, step {int(state.step)}: loss {loss:.4f} on validation pairs")
+            if config.keep_best and not best.consider(state, loss):
+                return  # the accuracy is that of the judge that is kept
+        found = validated | measure_judge(ask, pairs["test"], config.batch_size, mesh)
         if is_writer():
             with atomic_file((folder or context.folder) / ACCURACY) as draft:
                 draft.write_text(json.dumps({"step": int(state.step), **found}, indent=1))
+
+    abstract = abstract_reward_state(scorer, settings, mesh)
+    kept = f"{folder.name}-best" if folder else "checkpoints-best"
+    about = About(context.must_match, plain(context.config))
+    best = BestJudge(context.checkpoints(kept), about, abstract.params)
 
     def model_flops() -> float:
         batch = {
@@ -167,7 +192,7 @@ def train_judge(
             model_flops,
         ),
         name=name,
-        abstract=abstract_reward_state(scorer, settings, mesh),
+        abstract=abstract,
         first=first,
         data=data,
         loop=loop_of(context.config, "reward"),
@@ -175,7 +200,12 @@ def train_judge(
         advice=Advice("config.reward.optimizer.learning_rate", train_pairs.describe),
         folder=folder,
     )
-    return TrainedJudge(state.params, *base or (None,))
+    params = state.params
+    if config.keep_best and (found := best.read()) is not None:
+        del state, params
+        announce(f"{name}: keeps the judge of step {int(found.step)}, best on validation pairs")
+        params = found.params
+    return TrainedJudge(params, *base or (None,))
 
 
 def _size(batch: Mapping[str, Array | jax.ShapeDtypeStruct | np.ndarray]) -> Size:

@@ -29,6 +29,8 @@ from onereward_jax.policy.generate import make_generate
 from onereward_jax.policy.policy_loader import abstract_params
 from onereward_jax.reward import WHOLE, JudgeView
 from onereward_jax.reward.judge_loader import abstract_reward_params, read_scorer
+from onereward_jax.reward.judge_panel import panel_of
+from onereward_jax.reward.stacked_judges import abstract_judges
 from onereward_jax.stages.make_reward import needs_judge
 from onereward_jax.stages.reward_settings import (
     query_template,
@@ -36,7 +38,14 @@ from onereward_jax.stages.reward_settings import (
     reward_settings,
     trained_view,
 )
-from onereward_jax.stages.rl_settings import editor_options, judge_options, method_of, rl_settings
+from onereward_jax.stages.rl_settings import (
+    asks_held_out,
+    editor_options,
+    judge_options,
+    method_of,
+    panel_options,
+    rl_settings,
+)
 from onereward_jax.stages.settings import check_batch, compute_dtype
 from onereward_jax.training.abstract_batches import (
     abstract_edits,
@@ -175,17 +184,19 @@ def rl_jobs(config: FrozenConfigDict, mesh: Mesh) -> Jobs:
         )
     size = largest_size(config)
     editor = read_policy(editor_folder(config), **editor_options(config))
-    scorer = share = None
+    judge = scorer = held_out = share = None
+    panel = panel_options(config)
     if method.asks:
-        scorer = read_scorer(
+        judge = read_scorer(
             judge_folder(config),
             size,
             template=query_template(config),
             view=trained_view(config),
             **judge_options(config),
         )
-        share = full_attention_share(scorer)
-    models = RLModels(editor, scorer, method.asks)
+        scorer, share = panel_of(judge, **panel), full_attention_share(judge)
+        held_out = panel_of(judge, **panel | {"judges": 1}) if asks_held_out(config) else None
+    models = RLModels(editor, scorer, method.asks, held_out)
     settings = rl_settings(config)
     batch = abstract_rl_batch(
         models.editor.transformer.config,
@@ -202,10 +213,13 @@ def rl_jobs(config: FrozenConfigDict, mesh: Mesh) -> Jobs:
     frozen = Frozen(
         reference=abstract_reference(models, settings, mesh),
         vae=abstract_params(models.editor, mesh).vae,
-        judge=abstract_reward_params(scorer, mesh, int8=config.rl.judge_int8)
+        judge=abstract_judges(judge, mesh, panel["judges"], int8=config.rl.judge_int8)
         if method.asks
         else None,
         base=abstract_params(models.editor, mesh).transformer if settings.lora else None,
+        held_out=abstract_reward_params(judge, mesh, int8=config.rl.judge_int8)
+        if held_out
+        else None,
     )
     step = method.make_step(models, settings, mesh)
     key = jax.eval_shape(lambda: jax.random.key(0))
@@ -284,10 +298,13 @@ def evaluate_jobs(config: FrozenConfigDict, mesh: Mesh) -> Jobs:
     if needs_judge(config) or "reward" in config.stages:
         folder, int8 = judge_folder(config), config.rl.judge_int8
         jobs["evaluate, judge"] = _opinions(config, mesh, folder, int8, trained_view(config))
+    held_out = None
     if section.judge:
         folder = model_folder(section.judge, "config.evaluate.judge")
-        jobs["evaluate, held-out judge"] = _opinions(config, mesh, folder, int8=False)
-    return jobs
+        held_out = _opinions(config, mesh, folder, int8=False)
+    elif config.reward.held_out:
+        held_out = _opinions(config, mesh, judge_folder(config), False, trained_view(config))
+    return jobs | ({"evaluate, held-out judge": held_out} if held_out else {})
 
 
 def _edits(config: FrozenConfigDict, mesh: Mesh, batch_size: int, numbers: Sequence[int]) -> Job:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Float32, PyTree
+from jaxtyping import Array, Bool, Float, Float32, PyTree
 
 from onereward_jax.training.ema import moving_average
 from onereward_jax.training.metrics import Metrics, once
@@ -22,6 +22,7 @@ def apply_gradients(
     optimizer: optax.GradientTransformation,
     metrics: Metrics,
     ema_decay: float | Float[Array, ""] | None = None,
+    stopped: Bool[Array, ""] | None = None,
 ) -> tuple[TrainState, Metrics]:
     """Applies one update, or skips it if the loss or any gradient is NaN or infinite.
 
@@ -35,6 +36,7 @@ def apply_gradients(
       optimizer: from `make_optimizer`.
       metrics: metrics of the step; zeroed if the step is skipped.
       ema_decay: τ; required if the state has an EMA.
+      stopped: whether training has ended: then the update is left out, and no step is refused.
 
     Returns:
       The next state, and the metrics with grad_norm (before clipping), update_norm, param_norm
@@ -52,10 +54,12 @@ def apply_gradients(
     params = optax.apply_updates(state.params, updates)
     ema = None if state.ema is None else moving_average(state.ema, params, ema_decay)
 
-    def accept(new: PyTree, old: PyTree) -> PyTree:
-        return jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
+    updated = finite if stopped is None else finite & ~stopped
 
-    following = TrainState(
+    def accept(new: PyTree, old: PyTree) -> PyTree:
+        return jax.tree.map(lambda a, b: jnp.where(updated, a, b), new, old)
+
+    following = state._replace(
         step=state.step + 1,
         params=accept(params, state.params),
         opt_state=accept(opt_state, state.opt_state),

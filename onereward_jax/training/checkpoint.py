@@ -101,7 +101,7 @@ class Checkpointer:
             step,
             args=ocp.args.Composite(
                 **{
-                    STATE: ocp.args.StandardSave(state),
+                    STATE: ocp.args.StandardSave(_present(state)),
                     DATA: ocp.args.JsonSave(data.get_state()),
                     ABOUT: ocp.args.JsonSave(_plain(self._about)),
                 }
@@ -175,13 +175,13 @@ class Checkpointer:
             step,
             args=ocp.args.Composite(
                 **{
-                    STATE: ocp.args.StandardRestore(abstract),
+                    STATE: ocp.args.StandardRestore(_present(abstract)),
                     DATA: ocp.args.JsonRestore(),
                 }
             ),
         )
         data.set_state(restored[DATA])
-        return restored[STATE]
+        return type(abstract)(**restored[STATE])
 
     def wait(self) -> None:
         """Blocks until all saves are on disk."""
@@ -216,6 +216,13 @@ class Checkpointer:
                 raise IncompatibleCheckpoint(
                     f"{where}: {name} has shape {found.get(name)}, expected {shape}"
                 )
+
+
+def _present(state: TrainState) -> dict[str, Any]:
+    """The state's fields by name; optional ones only if there are any, as in older checkpoints."""
+    defaults = type(state)._field_defaults
+    fields = state._asdict()
+    return {k: v for k, v in fields.items() if v is not None or k not in defaults}
 
 
 def _remove_drafts(folder: epath.Path) -> None:

@@ -57,10 +57,19 @@ def rl_model_flops(
     decode = _decode(models.editor, vae, samples, size)
     queries = _queries(batch)
     score = _score(models.scorer, "score", judge, samples, size, queries, assumptions)
-    tower = _tower(models.scorer, judge, samples, size, assumptions)
+    judges = getattr(models.scorer, "judges", 1)
+    one = judge
+    if judges > 1:
+        one = jax.tree.map(lambda leaf: Shape(leaf.shape[1:], leaf.dtype), judge)
+    tower = judges * _tower(models.scorer, one, samples, size, assumptions)
+    held_out = 0.0
+    if config.held_out_every:
+        held_out = _score(models.held_out, "score", one, samples, size, queries, assumptions)
+        held_out /= config.held_out_every
     encodes = 2 if config.flow_matching_weight else 1
     # VAE and judge have no weight gradients; the reference image has no backward pass.
-    return forwards * velocity + encodes * encode + 3 * decode + 2 * score - tower
+    judging = 2 * score - tower + held_out
+    return forwards * velocity + encodes * encode + 3 * decode + judging
 
 
 def reward_model_flops(

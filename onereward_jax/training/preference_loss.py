@@ -61,6 +61,16 @@ def preference_loss(answers: PairAnswers, label: Float[Array, "b"]) -> Float32[A
     return -0.5 * (label * first_better + (1.0 - label) * second_better)
 
 
+def smoothed_label(label: Float[Array, "b"], smoothing: float) -> Float32[Array, "b"]:
+    """(1 - s) y + s / 2 for the smoothing s in [0, 1): no answer is quite certain.
+
+    Label smoothing (Szegedy et al., arXiv 1512.00567, section 7) with two classes. The least loss
+    of a decided pair is then at P = 1 - s / 2 instead of 1. Conservative DPO smooths preferences in
+    the same way, for labels of which a share s / 2 is wrong (Mitchell, 2023).
+    """
+    return (1.0 - smoothing) * label + smoothing / 2.0
+
+
 def preference_metrics(answers: PairAnswers, pairs: Pairs) -> Metrics:
     """Metrics of the judge, as tables of task x dimension.
 

@@ -31,6 +31,7 @@ from onereward_jax.training.preference_loss import (
     answer_both_orders,
     preference_loss,
     preference_metrics,
+    smoothed_label,
 )
 from onereward_jax.training.train_state import (
     TrainState,
@@ -50,6 +51,7 @@ class RewardConfig:
       optimizer: the paper: batch 16, learning rate 1e-6.
       words_weight: weight of the language-modelling loss on the question's tokens, mainly a quoted
         prompt. It teaches a judge trained from scratch what words look like; Qwen2.5-VL knows.
+      label_smoothing: s of `smoothed_label`; 0: labels as they are.
       jitter: augmentation of pairs.
       seed: seed of the jitter.
     """
@@ -58,6 +60,7 @@ class RewardConfig:
     microbatches: int = 1
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-6)
     words_weight: float = 0.0
+    label_smoothing: float = 0.0
     jitter: Jitter = Jitter()
     seed: int = 0
 
@@ -85,7 +88,10 @@ def make_reward_step(scorer: Scorer, config: RewardConfig, mesh: Mesh) -> MeshFu
         def loss_of(params: PyTree, part: Pairs) -> tuple[Float32[Array, ""], Metrics]:
             weights = judge_weights(config, params, base)
             answers, words = answer_both_orders(scorer, weights, part)
-            losses = preference_loss(answers, part["label"])
+            label = part["label"]
+            if config.label_smoothing:
+                label = smoothed_label(label, config.label_smoothing)
+            losses = preference_loss(answers, label)
             metrics = {"loss": mean_of(losses), **preference_metrics(answers, part)}
             if config.words_weight:
                 metrics["words_loss"] = mean_of(-words)

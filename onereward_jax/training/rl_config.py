@@ -42,6 +42,9 @@ class RLConfig:
       flow_matching_weight: weight of the flow-matching loss on `batch["target"]`, averaged over the
         samples that have a target; 0 disables it.
       jitter: augmentation of x_θ and x_ref before the judge.
+      held_out_every: ask the held-out judge in one of so many steps; 0: there is none.
+      stop_at_gap: stop updating once the smoothed gap between the judge's reward and the held-out
+        judge's is above this, see `held_out_judge`; 0: never.
       microbatches: number of microbatches for gradient accumulation.
       optimizer: see `OptimizerConfig`.
       lora: train this adapter instead of the whole transformer. The reference of Algorithm 1 is
@@ -64,6 +67,8 @@ class RLConfig:
     prediction_true_cfg_scale: float = 4.0
     flow_matching_weight: float = 0.0
     jitter: Jitter = Jitter()
+    held_out_every: int = 0
+    stop_at_gap: float = 0.0
     microbatches: int = 1
     optimizer: OptimizerConfig = OptimizerConfig()
     lora: LoraConfig | None = None
@@ -90,6 +95,12 @@ class RLConfig:
             raise ValueError(
                 f"flow_matching_weight is {self.flow_matching_weight}: expected at least 0"
             )
+        if self.stop_at_gap and not self.held_out_every:
+            raise ValueError(
+                f"stop_at_gap is {self.stop_at_gap}, but no held-out judge measures the gap: "
+                "expected reward.held_out and rl.held_out_every above 0, and a method with a "
+                "differentiable reward"
+            )
         if self.microbatches < 1:
             raise ValueError(f"microbatches is {self.microbatches}: expected at least 1")
 
@@ -102,11 +113,13 @@ class RLModels:
       editor: policy and reference.
       scorer: the reward, see `reward.reward_interface`; None if the method asks none.
       asks: whether the reward gets questions; otherwise it gets the batch.
+      held_out: the held-out judge; None without one.
     """
 
     editor: FillPolicy
     scorer: PairScorer | None
     asks: bool = True
+    held_out: PairScorer | None = None
 
 
 class Frozen(NamedTuple):
@@ -118,9 +131,11 @@ class Frozen(NamedTuple):
       vae: weights of the autoencoder.
       judge: weights of the reward model φ, or of another reward; None if the method asks none.
       base: the base transformer with LoRA; None without.
+      held_out: weights of the held-out judge; None without one.
     """
 
     reference: PyTree | None
     vae: PyTree
     judge: PyTree
     base: PyTree | None = None
+    held_out: PyTree | None = None

@@ -32,6 +32,7 @@ class Judged(NamedTuple):
         dimensions.
       loss: pair loss averaged over E_k, plus the sample's share of the weighted flow-matching loss.
       matching: flow-matching loss; 0 without a target, or if it is disabled.
+      seen: the pictures that the judge has seen, x_θ and x_ref with their jitter.
     """
 
     image: Float32[Array, "b h w 3"]
@@ -39,6 +40,7 @@ class Judged(NamedTuple):
     log_no: Float32[Array, "b e"]
     loss: Float32[Array, "b"]
     matching: Float32[Array, "b"]
+    seen: tuple[Float32[Array, "b h w 3"], Float32[Array, "b h w 3"]]
 
 
 def mean_over_dimensions(
@@ -180,4 +182,4 @@ def judge_prediction(
         )
         matching = jnp.where(known, found, 0.0)
         loss = loss + config.flow_matching_weight * shares * matching
-    return Judged(image, log_yes, log_no, loss, matching)
+    return Judged(image, log_yes, log_no, loss, matching, seen)

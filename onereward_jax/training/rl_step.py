@@ -22,6 +22,14 @@ from onereward_jax.parallel import (
 )
 from onereward_jax.training.apply_gradients import apply_gradients
 from onereward_jax.training.gradient_accumulation import sum_over_microbatches
+from onereward_jax.training.held_out_judge import (
+    GAP,
+    SMOOTHED,
+    held_out_rewards,
+    is_open,
+    next_gap,
+    smoothed,
+)
 from onereward_jax.training.metrics import Mean, Metrics, by_task, mean_of, once
 from onereward_jax.training.optimizer import make_optimizer
 from onereward_jax.training.reward_hacking import cheating_signs
@@ -78,7 +86,12 @@ def make_rl_step(models: RLModels, config: RLConfig, mesh: Mesh) -> MeshFunction
         distance = reference_distance(config, state, frozen)
         metrics |= {"reference_distance": once(distance), "prediction_index": once(index)}
         decay = config.algorithm.decay(config.ema_decay, state.step)
-        return apply_gradients(state, loss, gradients, optimizer, metrics, decay)
+        stopped = None
+        if config.stop_at_gap:
+            gap = next_gap(config, state.gap, metrics[GAP])
+            state, stopped = state._replace(gap=gap), is_open(config, gap)
+            metrics[SMOOTHED] = once(smoothed(gap))
+        return apply_gradients(state, loss, gradients, optimizer, metrics, decay, stopped)
 
     others = (None, batch_sharding(mesh), replicated(mesh))
     return jit_step(step, abstract_rl_state(models, config, mesh), mesh, *others)
@@ -108,7 +121,11 @@ def make_preview(models: RLModels, config: RLConfig, mesh: Mesh) -> MeshFunction
 def abstract_rl_state(models: RLModels, config: RLConfig, mesh: Mesh) -> TrainState:
     """Shapes and shardings of the state, for restoring and ahead-of-time compilation."""
     trained = abstract_trained(models, config, mesh)
-    return abstract_state(trained, make_optimizer(config.optimizer), mesh, with_ema=True)
+    state = abstract_state(trained, make_optimizer(config.optimizer), mesh, with_ema=True)
+    if config.stop_at_gap:
+        gap = jax.ShapeDtypeStruct((2,), jnp.float32, sharding=replicated(mesh))
+        state = state._replace(gap=gap)
+    return state
 
 
 def first_rl_state(config: RLConfig, trained: PyTree, mesh: Mesh) -> TrainState:
@@ -116,7 +133,11 @@ def first_rl_state(config: RLConfig, trained: PyTree, mesh: Mesh) -> TrainState:
 
     Inputs are not donated.
     """
-    return place_state(trained, make_optimizer(config.optimizer), mesh, with_ema=True)
+    state = place_state(trained, make_optimizer(config.optimizer), mesh, with_ema=True)
+    if config.stop_at_gap:
+        gap = mesh_jit(lambda: jnp.zeros(2, jnp.float32), mesh, out_shardings=replicated(mesh))()
+        state = state._replace(gap=gap)
+    return state
 
 
 def _gradients(
@@ -141,7 +162,11 @@ def _gradients(
         return jnp.sum(judged.loss) / batch_size, judged
 
     (loss, judged), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
-    return gradients, loss, _metrics(config, batch, rollout, judged)
+    metrics = _metrics(config, batch, rollout, judged)
+    if config.held_out_every:
+        seen = jax.lax.stop_gradient(judged.seen)
+        metrics |= held_out_rewards(models, config, frozen, batch, seen, judged.log_yes, state.step)
+    return gradients, loss, metrics
 
 
 def _metrics(config: RLConfig, batch: Batch, rollout: Rollout, judged: Judged) -> Metrics:

@@ -76,6 +76,10 @@ def check_frozen(config: RLConfig, frozen: Frozen) -> None:
                 f"{'with' if adapts else 'without'} an adapter, "
                 f"but there is {'a' if given else 'no'} frozen.{name}"
             )
+    if config.held_out_every and frozen.held_out is None:
+        raise ValueError(
+            f"held_out_every is {config.held_out_every}, but there is no frozen.held_out"
+        )
 
 
 def abstract_trained(models: RLModels, config: RLConfig, mesh: Mesh) -> PyTree:

@@ -41,6 +41,20 @@ class Periodic:
 
 
 @dataclasses.dataclass(frozen=True)
+class EarlyEnd:
+    """A reason to end training before the last step.
+
+    Attributes:
+      every: interval in steps at which it is looked for; also before the first step. It waits for
+        the device.
+      why: says of the state why training is over; "" if it is not.
+    """
+
+    every: int
+    why: Callable[[TrainState], str]
+
+
+@dataclasses.dataclass(frozen=True)
 class LoopConfig:
     """Duration and intervals of training.
 
@@ -70,8 +84,9 @@ def train(
     periodic: Sequence[Periodic] = (),
     throughput: Throughput | None = None,
     advice: Advice | None = None,
+    early_end: EarlyEnd | None = None,
 ) -> TrainState:
-    """Trains until step `config.total_steps`.
+    """Trains until step `config.total_steps`, or until `early_end`.
 
     The host waits for the device only at log points and to read whether a step was refused. It
     reads that one step late, while the next step already runs.
@@ -89,6 +104,7 @@ def train(
       periodic: side tasks, see `Periodic`.
       throughput: measures speed and utilisation; default: a new one.
       advice: text of the error if too many steps are refused.
+      early_end: ends training like the last step does; see `EarlyEnd`.
 
     Returns:
       The last state.
@@ -103,12 +119,13 @@ def train(
     refusals = RefusedSteps(config.max_refused)
     add = jax.jit(measures.add)
     throughput, first = throughput or Throughput(), number + 1
+    over = bool(early_end and early_end.why(state))
     with (
         progress_bar(name, config.total_steps, initial=number, program=program or name) as bar,
         stop_points(name) as stop,
         throughput.running(number),
     ):
-        while number < config.total_steps:
+        while number < config.total_steps and not over:
             with throughput.waiting():
                 batch = next(data)
                 placed = place(batch)
@@ -124,7 +141,9 @@ def train(
                 checkpointer.save(state, data)
                 raise refusals.report(writer.folder / REFUSED, name, advice or Advice())
 
-            last = number == config.total_steps
+            if early_end and number % early_end.every == 0:
+                over = bool(early_end.why(state))
+            last = over or number == config.total_steps
             if last or number % config.log_every == 0:
                 named = measures.scalars(running) | throughput.read(number)
                 writer.write(number, named)
@@ -144,6 +163,6 @@ def train(
         if refusals.too_many():
             raise refusals.report(writer.folder / REFUSED, name, advice or Advice())
         checkpointer.wait()
-        if number < config.total_steps:
+        if number < config.total_steps and not over:
             raise stop.stopped(f"after step {number} of {config.total_steps}")
     return state

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Int32, PyTree
+from jaxtyping import Array, Float32, Int32, PyTree
 
 from onereward_jax.parallel import MeshFunction, batch_sharding, mesh_jit, replicated
 
@@ -24,6 +24,7 @@ class TrainState(NamedTuple):
       opt_state: moments and counters of the optimizer.
       ema: EMA of `params` (π_ema); None if the stage has none.
       refused: number of steps skipped because loss or gradients were not finite.
+      gap: smoothed gap to the held-out judge, see `held_out_judge`; None if nothing stops at it.
     """
 
     step: Int32[Array, ""]
@@ -31,6 +32,7 @@ class TrainState(NamedTuple):
     opt_state: PyTree
     ema: PyTree | None
     refused: Int32[Array, ""]
+    gap: Float32[Array, "2"] | None = None
 
 
 def create_state(

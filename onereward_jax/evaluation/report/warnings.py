@@ -16,6 +16,16 @@ from onereward_jax.tasks import TASKS, Task
 REWARD_FELL = 0.01
 """Minimum drop of the mean reward over a run that gives a warning."""
 
+LOOKS = ("brightness", "contrast", "colourfulness", "sharpness")
+"""Monitors, see `training.reward_hacking.look_inside`."""
+
+BAND = 1.25
+"""Largest factor by which such a monitor changes without a warning."""
+
+GAP = "held_out_gap"
+GAP_OPEN = 0.1
+"""Gap to the held-out judge at the end of a run above which there is a warning."""
+
 
 def remarks(inputs: ReportInputs) -> list[str]:
     """The warnings, most important first."""
@@ -24,6 +34,8 @@ def remarks(inputs: ReportInputs) -> list[str]:
         *few_pairs(inputs),
         *contradictions(inputs.gsb),
         *falling_rewards(inputs),
+        *opened_gap(inputs),
+        *changed_looks(inputs),
     ]
 
 
@@ -93,6 +105,39 @@ def falling_rewards(inputs: ReportInputs) -> Iterator[str]:
                 f"{_name(task)}: the reward fell from {start:.2f} to {end:.2f} during training, "
                 f"although Good − Bad is {', '.join(better)}."
             )
+
+
+def changed_looks(inputs: ReportInputs) -> Iterator[str]:
+    """Brightness, contrast, colourfulness or sharpness that left its band during training.
+
+    Each is a ratio of the policy's images to the reference's inside the mask. The band is relative
+    to the start of the run, where x'_0 may be less sharp than the reference's finished image.
+    """
+    for name in LOOKS:
+        if name not in inputs.monitors:
+            continue
+        ends = summarize_curve(inputs.monitors[name])
+        if not ends["start"] or ends["end"] is None:
+            continue
+        change = ends["end"] / ends["start"]
+        if not 1.0 / BAND <= change <= BAND:
+            yield (
+                f"The {name} of the policy's images inside the mask, relative to the reference's, "
+                f"went from {ends['start']:.2f} to {ends['end']:.2f} during training: look at the "
+                "images, this may be reward hacking."
+            )
+
+
+def opened_gap(inputs: ReportInputs) -> Iterator[str]:
+    """A gap between the judge's reward and the held-out judge's."""
+    if GAP not in inputs.monitors:
+        return
+    end = summarize_curve(inputs.monitors[GAP])["end"]
+    if end is not None and end > GAP_OPEN:
+        yield (
+            f"The judge's reward is {end:.2f} above the held-out judge's at the end of training: "
+            "the policy has learnt what only its own judge likes."
+        )
 
 
 def _name(task: Task) -> str:

@@ -28,6 +28,7 @@ from onereward_jax.parallel.distributed import gather_on_writer
 from onereward_jax.parallel.progress import progress_bar
 from onereward_jax.pictures.mask_reading import EDITED
 from onereward_jax.reward.judge_loader import RewardModel, load_reward_params, read_reward_model
+from onereward_jax.stages import judge_parts
 from onereward_jax.stages.evaluate.compared_edits import Pictures
 from onereward_jax.stages.io_pipeline import overlapped
 from onereward_jax.stages.rl_settings import judge_options
@@ -37,13 +38,15 @@ HELD_OUT = "config.evaluate.judge"
 
 
 def held_out_folder(context: StageContext) -> Path | None:
-    """The folder of the held-out judge; None without one.
+    """The folder of the held-out judge: the named one, or that of the stage `reward`, if any.
 
     Raises:
       FileNotFoundError: there is no such folder.
     """
-    name = context.config.evaluate.judge
-    return resolve_folder(name, HELD_OUT) if name else None
+    if name := context.config.evaluate.judge:
+        return resolve_folder(name, HELD_OUT)
+    own = context.output("reward") / judge_parts.HELD_OUT
+    return own if own.is_dir() else None
 
 
 def open_judge(

@@ -22,15 +22,18 @@ from onereward_jax.evaluation.judge_calibration import (
 from onereward_jax.evaluation.report import Curve, GridRow, JudgeTrust
 from onereward_jax.stages.evaluate.compared_edits import Pictures
 from onereward_jax.tasks import DIMENSIONS, TASKS, Dimension, Task
+from onereward_jax.training.reward_hacking import INSIDE
 
 MONITORS = (
     "saturation",
     "edge_density",
+    *INSIDE,
     "outside_drift",
     "reference_outside_drift",
     "zero_gradient",
     "reference_distance",
     "grad_norm",
+    *(f"held_out_{name}" for name in ("reward", "gap", "gap_smoothed")),
 )
 """Curves other than the reward, by name in metrics.jsonl."""
 
@@ -48,7 +51,13 @@ def read_curves(path: Path) -> tuple[dict[tuple[Task, Dimension], Curve], dict[s
         for task in TASKS
         for dimension in DIMENSIONS[task]
     }
-    return rewards, {name: curve(name) for name in MONITORS}
+    measured = {name: curve(name) for name in MONITORS}
+    optional = {name for name in MONITORS if name.startswith("held_out")}
+    return rewards, {
+        name: found
+        for name, found in measured.items()
+        if name not in optional or np.isfinite(found.values).any()
+    }
 
 
 def read_judge_table(path: Path) -> dict[tuple[Task, Dimension], JudgeAccuracy]:

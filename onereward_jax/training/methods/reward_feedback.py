@@ -11,7 +11,7 @@ from onereward_jax.training.rl_step import make_rl_step
 
 def reward_feedback(algorithm: Algorithm) -> Method:
     """The method with the reference, loss and decay of `algorithm`."""
-    return Method(algorithm, make_rl_step, rl_model_flops, _passes)
+    return Method(algorithm, make_rl_step, rl_model_flops, _passes, asks_held_out=True)
 
 
 def _passes(config: RLConfig) -> float:

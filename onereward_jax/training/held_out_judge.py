@@ -1,0 +1,95 @@
+"""A held-out judge beside RL: its reward, and the gap to the judge that the policy learns from.
+
+Both judges see the same pictures; the held-out one gives no gradient. As long as the policy
+improves, both rewards rise. When only the trained-on judge's rises, the policy has found what
+only that judge likes: the reward model is over-optimised (Gao et al., arXiv 2210.10760). The gap
+is the mean of reward - held-out reward over pairs.
+
+The gap is smoothed over measurements: with d = 1 - 1 / `WINDOW`, total ← d total + gap and
+weight ← d weight + 1; the smoothed gap is total / weight. Both numbers are part of the train state,
+so that a resumed run stops at the same step.
+
+Shapes: b batch, e dimensions (padded), h, w image height and width.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Float32, Int32
+
+from onereward_jax.training.metrics import Mean, Metrics, by_task
+from onereward_jax.training.rl_config import Frozen, RLConfig, RLModels
+from onereward_jax.training.rl_loss import judge_images
+from onereward_jax.training.rl_rollout import Batch
+
+WINDOW = 20
+"""Measurements over which the gap is smoothed: the time constant of its moving average."""
+
+ENOUGH = 10
+"""Measurements before the run may stop: earlier, the gap is mostly noise."""
+
+REWARD, GAP, SMOOTHED = "held_out_reward", "held_out_gap", "held_out_gap_smoothed"
+"""Names of the metrics."""
+
+Gap = Float32[Array, "2"]
+"""The smoothed gap: total and weight."""
+
+
+def is_measured(config: RLConfig, step: Int32[Array, ""]) -> Bool[Array, ""]:
+    """Whether the held-out judge is asked in the update that follows `step` updates."""
+    return (step + 1) % config.held_out_every == 0
+
+
+def held_out_rewards(
+    models: RLModels,
+    config: RLConfig,
+    frozen: Frozen,
+    batch: Batch,
+    seen: tuple[Float[Array, "b h w 3"], Float[Array, "b h w 3"]],
+    log_yes: Float32[Array, "b e"],
+    step: Int32[Array, ""],
+) -> Metrics:
+    """The held-out judge's rewards, and the gap, as tables; empty in steps that do not measure.
+
+    Args:
+      models, config, frozen, batch: as in `rl_loss`.
+      seen: the pictures that the trained-on judge has seen, x_θ and x_ref with their jitter.
+      log_yes: its answers about them.
+      step: number of updates before this one.
+    """
+    held_out = dataclasses.replace(models, scorer=models.held_out)
+
+    def ask() -> Float32[Array, "b e"]:
+        return jnp.exp(judge_images(held_out, frozen.held_out, *seen, batch)[0])
+
+    measured = is_measured(config, step)
+    found = jax.lax.cond(measured, ask, lambda: jnp.zeros(log_yes.shape, jnp.float32))
+    cells = (batch["task"], batch["dimension_mask"] & measured)
+    return {
+        REWARD: by_task(found, *cells),
+        GAP: by_task(jnp.exp(log_yes) - found, *cells),
+    }
+
+
+def next_gap(config: RLConfig, gap: Gap, measured: Mean) -> Gap:
+    """The smoothed gap after a step with this metric `GAP`; once it has opened, it stays."""
+    count = jnp.sum(measured.count)
+    found = jnp.sum(measured.total) / jnp.where(count > 0, count, 1.0)
+    following = gap * (1.0 - 1.0 / WINDOW) + jnp.stack([found, jnp.float32(1.0)])
+    counts = (count > 0) & jnp.isfinite(found) & ~is_open(config, gap)
+    return jnp.where(counts, following, gap)
+
+
+def smoothed(gap: Gap) -> Float32[Array, ""]:
+    """The smoothed gap; 0 before the first measurement."""
+    return gap[0] / jnp.where(gap[1] > 0, gap[1], 1.0)
+
+
+def is_open(config: RLConfig, gap: Gap) -> Bool[Array, ""]:
+    """Whether the gap has opened: enough measurements, and their mean is above `stop_at_gap`."""
+    decay = 1.0 - 1.0 / WINDOW
+    enough = (1.0 - decay**ENOUGH) / (1.0 - decay) - 1e-3  # the weight of so many measurements
+    return (gap[1] >= enough) & (smoothed(gap) > config.stop_at_gap)

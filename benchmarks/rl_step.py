@@ -1,28 +1,41 @@
 """Wall-clock time of the RL step at the mini world's sizes, in total and per part.
 
     python benchmarks/rl_step.py [--devices 2] [--repeats 10] [--dimensions 4 1] [--no-parts]
+    python benchmarks/rl_step.py --no-parts --rollout 8 6 --dimensions 4 --variants floors both
 
 A policy of 2.4 M parameters, a judge of 1.0 M, 8 pictures of 64x64, 20 reference and 15 policy
 steps with classifier-free guidance, judged in 4 dimensions and in 1. Weights are random; the time
 does not depend on them.
 
 Each part is timed as a separate jitted function, so the parts may not add up to the step.
+`--variants` also times the step with other balances of the dimensions (`training.rl_balance`), and
+the monitor of their conflicts. The processor time of all threads does not depend on other programs.
 `--devices` splits the CPU into that many virtual devices, which shard the batch.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--devices", type=int, default=1, help="virtual CPU devices")
 parser.add_argument("--repeats", type=int, default=10, help="timed repetitions; the median counts")
 parser.add_argument("--dimensions", type=int, nargs="+", default=(4, 1), help="4, 1 or both")
 parser.add_argument("--parts", action=argparse.BooleanOptionalAction, default=True)
+parser.add_argument(
+    "--rollout", type=int, nargs=2, default=(20, 15), help="steps of the reference and the policy"
+)
+parser.add_argument(
+    "--variants",
+    nargs="*",
+    default=(),
+    choices=("worst", "floors", "spread", "dimensions", "tasks", "both", "conflicts"),
+)
 ARGUMENTS = parser.parse_args()
 os.environ["XLA_FLAGS"] = (
     f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={ARGUMENTS.devices}"
@@ -49,12 +62,20 @@ from onereward_jax.reward import ImageProcessor, QueryTokenizer, Scorer, package
 from onereward_jax.tasks import MAX_DIMENSIONS, TASKS, Task
 from onereward_jax.training.apply_gradients import apply_gradients
 from onereward_jax.training.optimizer import OptimizerConfig, make_optimizer
+from onereward_jax.training.rl_balance import Balance
 from onereward_jax.training.rl_config import Frozen, RLConfig, RLModels
-from onereward_jax.training.rl_loss import judge_images, judge_prediction, predict_image
+from onereward_jax.training.rl_conflicts import make_conflicts
+from onereward_jax.training.rl_loss import (
+    judge_images,
+    judge_prediction,
+    matching_shares,
+    predict_image,
+)
 from onereward_jax.training.rl_rollout import draw, embeds_of, roll_out
 from onereward_jax.training.rl_step import first_rl_state, make_rl_step
 
-SIDE, BATCH, REFERENCE_STEPS, POLICY_STEPS = 64, 8, 20, 15
+SIDE, BATCH = 64, 8
+REFERENCE_STEPS, POLICY_STEPS = ARGUMENTS.rollout
 SEED = 0
 
 
@@ -108,24 +129,56 @@ def seconds(function: Callable[[], Any]) -> float:
     return float(np.median(times))
 
 
+class StepTimes(NamedTuple):
+    """Seconds: to compile, of a step, and of all threads in a step."""
+
+    compiling: float
+    step: float
+    processor: float
+
+
 def step_times(
     models: RLModels, config: RLConfig, frozen: Frozen, transformer: Any, batch: Any, mesh: Any
-) -> tuple[float, float]:
-    """(compile, step) in seconds, for the step that training runs."""
+) -> StepTimes:
+    """Times of the step that training runs."""
     key, state = jax.random.key(SEED), first_rl_state(config, transformer, mesh)
     step = make_rl_step(models, config, mesh)
     start = time.perf_counter()
     state, metrics = step(state, frozen, batch, key)
     jax.block_until_ready(metrics)
     first = time.perf_counter() - start
-    times = []
+    times, used = [], []
     for _ in range(ARGUMENTS.repeats):
-        start = time.perf_counter()
+        start, busy = time.perf_counter(), time.process_time()
         state, metrics = step(state, frozen, batch, key)
         jax.block_until_ready(metrics)
         times.append(time.perf_counter() - start)
+        used.append(time.process_time() - busy)
     median = float(np.median(times))
-    return first - median, median
+    return StepTimes(first - median, median, float(np.median(used)))
+
+
+def conflict_times(
+    models: RLModels, config: RLConfig, frozen: Frozen, transformer: Any, batch: Any, mesh: Any
+) -> StepTimes:
+    """Times of the monitor of conflicts."""
+    key, state = jax.random.key(SEED), first_rl_state(config, transformer, mesh)
+    conflicts = make_conflicts(models, config, mesh)
+    start = time.perf_counter()
+    jax.block_until_ready(conflicts(state, frozen, batch, key))
+    first, busy = time.perf_counter(), time.process_time()
+    for _ in range(ARGUMENTS.repeats):
+        jax.block_until_ready(conflicts(state, frozen, batch, key))
+    mean = (time.perf_counter() - first) / ARGUMENTS.repeats
+    used = (time.process_time() - busy) / ARGUMENTS.repeats
+    return StepTimes(first - start - mean, mean, used)
+
+
+def balance_of(variant: str) -> Balance:
+    """The balance that a variant names."""
+    if variant in ("worst", "floors", "spread"):
+        return Balance(weights=variant)
+    return Balance(project=variant)
 
 
 def part_times(
@@ -176,7 +229,8 @@ def part_times(
     yield "judge", judge
 
     def loss(weights: Any) -> Any:
-        judged = judge_prediction(models, config, weights, frozen, batch, draws, rollout)
+        shares = matching_shares(batch["has_target"])
+        judged = judge_prediction(models, config, weights, frozen, batch, draws, rollout, shares)
         return jnp.mean(judged.loss)
 
     yield "backward", timed(jax.value_and_grad(loss), transformer) - predict - judge
@@ -219,10 +273,28 @@ def main() -> None:
     for dimensions in ARGUMENTS.dimensions:
         batch = shard_batch(make_batch(queries, dimensions), mesh)
         arguments = (models, config, frozen, params.transformer, batch, mesh)
-        compiling, step = step_times(*arguments)
-        print(f"\n{dimensions} dimension(s): {step:.3f} s a step, compiled in {compiling:.1f} s")
+        found = step_times(*arguments)
+        print(f"\n{dimensions} dimension(s): {in_words(found)}", flush=True)
         for name, part in part_times(*arguments) if ARGUMENTS.parts else ():
-            print(f"  {name:28}{part:8.3f} s  {part / step:6.1%}", flush=True)
+            print(f"  {name:28}{part:8.3f} s  {part / found.step:6.1%}", flush=True)
+        for variant in ARGUMENTS.variants:
+            measure, changed = conflict_times, config
+            if variant != "conflicts":
+                measure, changed = (
+                    step_times,
+                    dataclasses.replace(config, balance=balance_of(variant)),
+                )
+            other = measure(models, changed, *arguments[2:])
+            share = other.processor / found.processor
+            print(f"  {variant:12}{in_words(other)}; {share:.2f} of the processor time", flush=True)
+
+
+def in_words(times: StepTimes) -> str:
+    """One line."""
+    return (
+        f"{times.step:.3f} s a step ({times.processor:.3f} s of all threads), "
+        f"compiled in {times.compiling:.1f} s"
+    )
 
 
 if __name__ == "__main__":

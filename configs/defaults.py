@@ -185,6 +185,14 @@ def experiment() -> ConfigDict:
     rl.dimension_weights.aesthetics = 1.0
     rl.dimension_weights.removal_quality = 1.0
     rl.dimension_weights.update(dict.fromkeys(OWN.dimensions, 1.0))
+    # Weights of the dimensions beside those: "mean" (the paper), "worst" (the largest loss most),
+    # "floors" (more if judged below the floor), "spread" (by 1 / deviation of the reward).
+    rl.balance = "mean"
+    rl.balance_temperature = 0.1  # of "worst": softmax of the losses / temperature
+    rl.floor = 0.5  # of "floors": P("Yes"); 0.5 is as good as the reference
+    rl.floor_gain = 10.0  # of "floors": weight 1 + gain * max(0, floor - mean reward) / floor
+    rl.balance_window = 64  # of "floors", "spread": samples of a task in the running means
+    rl.project_conflicts = "none"  # PCGrad: between "dimensions" at the image, "tasks", or "both"
     rl.vocabulary = "full"  # as in reward
     rl.judge_int8 = False  # weight-only int8 for the judge's linear layers
     rl.ema_decay = 0.999  # tau: EMA of the policy, the reference of Algorithm 2
@@ -212,6 +220,7 @@ def experiment() -> ConfigDict:
     rl.jitter = jitter()
     rl.checkpoint_every = 250  # steps between checkpoints
     rl.sample_every = 250  # steps between grids of sample images
+    rl.conflicts_every = 0  # steps between cosines of gradients of dimensions, tasks; 0: never
     rl.log_every = 10  # steps between log entries
     rl.max_refused = 10  # NaN or Inf steps after which the run stops
 

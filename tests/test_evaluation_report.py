@@ -78,6 +78,7 @@ def synthetic_inputs(title: str = "Policy <mini> & base") -> ReportInputs:
             "drift outside the mask (ΔE)": curve(8, 5, 0.4),
             "share at zero gradient": curve(0.01, 0.3, 0.02),
         },
+        conflicts={task.title: {"structure, consistency": curve(0.2, -0.3, 0.1)} for task in TASKS},
         metrics={
             editor: {
                 task: ImageMetrics(5.2, 22.0, 0.2, psnr, 0.6, 1.3, -0.02, truths=1)
@@ -169,7 +170,7 @@ def test_the_page_is_whole_and_loads_nothing(report):
     assert "@import" not in text
     assert "url(http" not in text
     assert parsed.images == 5 * 2 * len(TASKS)
-    assert len(parsed.headings) == 9
+    assert len(parsed.headings) == 10
     assert "Policy &lt;mini&gt; &amp; base" in text
     assert text.count("<svg") == 4
 

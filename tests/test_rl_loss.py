@@ -1,14 +1,11 @@
-"""The loss of the RL step by hand, and its settings."""
+"""The shares of the flow-matching loss, and the settings of the RL step."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from onereward_jax.tasks import TASKS, Task
-from onereward_jax.training.algorithm import FROZEN
 from onereward_jax.training.rl_config import RLConfig
-from onereward_jax.training.rl_loss import dimension_weights, matching_shares, mean_over_dimensions
+from onereward_jax.training.rl_loss import matching_shares
 
 
 @pytest.mark.parametrize(
@@ -16,46 +13,6 @@ from onereward_jax.training.rl_loss import dimension_weights, matching_shares, m
 )
 def test_the_flow_matching_loss_is_averaged_over_samples_with_a_target(known, shares):
     np.testing.assert_allclose(matching_shares(jnp.array(known, bool)), shares, rtol=1e-6)
-
-
-def hinge_loss(probability, mask, upper_bound, weights=None):
-    known = ~jnp.isnan(probability)  # the logarithm of the others has no slope
-    log_yes = jnp.where(known, jnp.log(jnp.where(known, probability, 1.0)), jnp.nan)
-    losses = FROZEN.loss(log_yes, jnp.zeros_like(log_yes), upper_bound)
-    return mean_over_dimensions(losses, mask, weights)
-
-
-def test_eq_5_by_hand():
-    probability = jnp.array([[0.2, 0.9, 0.5, 0.4], [0.3, jnp.nan, jnp.nan, jnp.nan]])
-    mask = jnp.array([[True] * 4, [True, False, False, False]])
-    np.testing.assert_allclose(
-        hinge_loss(probability, mask, 0.5), [(0.3 + 0.0 + 0.0 + 0.1) / 4, 0.2], rtol=1e-6
-    )
-    slope = jax.grad(lambda p: hinge_loss(p, mask, 0.5).sum())(probability)
-    np.testing.assert_allclose(slope, [[-0.25, 0, 0, -0.25], [-1, 0, 0, 0]], rtol=1e-6)
-
-
-def test_weights_of_dimensions_weigh_the_mean():
-    """By hand; equal ones are the plain mean bit for bit, one of 0 stands for no question."""
-    probability = jnp.array([[0.2, 0.9, 0.5, 0.4], [0.3, jnp.nan, jnp.nan, jnp.nan]])
-    mask = jnp.array([[True] * 4, [True, False, False, False]])
-    task = jnp.array([TASKS.index(Task.FILL), TASKS.index(Task.REMOVAL)])
-
-    def losses(*weights):
-        chosen = dimension_weights(weights, task)
-        return hinge_loss(probability, mask, 0.5, chosen)
-
-    # structure, consistency, text alignment, aesthetics, removal quality
-    found = losses(3.0, 1.0, 0.0, 2.0, 0.5)
-    np.testing.assert_allclose(found, [(3 * 0.3 + 2 * 0.1) / 6, 0.2], rtol=1e-6)
-    plain = hinge_loss(probability, mask, 0.5)
-    for last in (7.0, 1.0):
-        np.testing.assert_array_equal(losses(7.0, 7.0, 7.0, 7.0, last), plain)
-    weights = (1.0, 1.0, 0.0, 3.0, 1.0)
-    slope = jax.grad(lambda p: hinge_loss(p, mask, 0.5, dimension_weights(weights, task)).sum())(
-        probability.at[0, 2].set(jnp.nan)
-    )
-    np.testing.assert_allclose(slope, [[-0.2, 0, 0, -0.6], [-1, 0, 0, 0]], rtol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,7 @@ EXPECTED = {
         rl.task_probabilities.removal rl.dimension_weights.structure
         rl.dimension_weights.consistency rl.dimension_weights.text_alignment
         rl.dimension_weights.aesthetics rl.dimension_weights.removal_quality
+        rl.balance rl.project_conflicts
         rl.jitter.noise rl.jitter.shift rl.jitter.negative rl.optimizer.learning_rate
         rl.optimizer.schedule rl.optimizer.warmup_steps rl.optimizer.final_fraction
         rl.optimizer.b1 rl.optimizer.b2 rl.optimizer.eps rl.optimizer.weight_decay
@@ -89,6 +90,7 @@ EXPECTED = {
         reward.lora.alpha reward.lora.targets
         reward.checkpoint_every reward.log_every reward.max_refused rl.microbatches
         rl.checkpoint_every rl.sample_every rl.log_every rl.max_refused rl.lora.alpha
+        rl.conflicts_every rl.balance_temperature rl.floor rl.floor_gain rl.balance_window
         rl.lora.targets rl.ensemble rl.ensemble_spread rl.held_out_every rl.stop_at_gap
         evaluate.batch_size annotate.enough reward.curve_shares
         annotate.web.host annotate.web.port annotate.web.url annotate.web.overlap

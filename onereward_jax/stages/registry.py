@@ -289,9 +289,18 @@ STAGES: tuple[Stage, ...] = (
             comes_to(
                 "rl.reference_true_cfg_scale", lambda c: rl_guidance(c)["reference"].true_cfg_scale
             ),
+            how("rl.balance_temperature", when={"rl.balance": ("mean", "floors", "spread")}),
+            how("rl.floor", "rl.floor_gain", when={"rl.balance": ("mean", "worst", "spread")}),
+            how("rl.balance_window", when={"rl.balance": ("mean", "worst")}),
             how("rl.ensemble", "rl.ensemble_spread", when={"reward.judges": (1,)}),
             how("rl.held_out_every", "rl.stop_at_gap", when={"reward.held_out": (0,)}),
-            how("rl.sample_every", "reward.judges", "reward.held_out", *QUESTIONS),
+            how(
+                "rl.sample_every",
+                "rl.conflicts_every",
+                "reward.judges",
+                "reward.held_out",
+                *QUESTIONS,
+            ),
         ),
         plugins={"rl.reward": OUTPUT, "rl.algorithm": OUTPUT},
         reads={"data": OUTPUT, "embed": OUTPUT},

@@ -38,6 +38,7 @@ from onereward_jax.stages.make_reward import NO_REWARD, held_out_judge, needs_ju
 from onereward_jax.stages.prompt_checks import check_prompts, prompts_of, settle_prompts
 from onereward_jax.stages.rl_batches import make_batches
 from onereward_jax.stages.rl_settings import (
+    check_balance,
     editor_options,
     judge_options,
     method_of,
@@ -51,6 +52,7 @@ from onereward_jax.training.metrics_jsonl import MetricsWriter
 from onereward_jax.training.model_flops import full_attention_share
 from onereward_jax.training.nonfinite_steps import Advice
 from onereward_jax.training.rl_config import Frozen, RLModels
+from onereward_jax.training.rl_conflicts import conflict_scalars, make_conflicts
 from onereward_jax.training.rl_step import abstract_rl_state, first_rl_state, make_preview
 from onereward_jax.training.rl_weights import abstract_reference, first_reference
 from onereward_jax.training.train_loop import Periodic
@@ -67,6 +69,7 @@ def check(context: StageContext) -> None:
     check_plugin(config, "rl.algorithm")
     settings = rl_settings(config)
     task_probabilities(config)
+    check_balance(config)
     check_batch(config, "rl", context.mesh)
     check_targets_ahead(context)
     if needs_judge(config):
@@ -119,6 +122,7 @@ def run(context: StageContext) -> Results:
     models = each[sizes[0]]  # the most frequent size: for samples and everything done only once
     steps = {size: method.make_step(one, settings, mesh) for size, one in each.items()}
     preview = make_preview(models, settings, mesh)
+    conflicts = make_conflicts(models, settings, mesh) if config.conflicts_every else None
     key = key_of(context.config.seed)
 
     def first_state() -> TrainState:
@@ -162,6 +166,15 @@ def run(context: StageContext) -> Results:
             Image.fromarray(pixels).save(path)
             writer.picture(int(state.step), "samples", pixels)
 
+        def measure_conflicts(state: TrainState, writer: MetricsWriter) -> None:
+            step = int(state.step)
+            batch = replicate(batches.measured(step), mesh)
+            writer.write(step, conflict_scalars(conflicts(state, frozen, batch, key)))
+
+        periodic = [Periodic(config.sample_every, save_samples)]
+        if conflicts is not None:
+            periodic.append(Periodic(config.conflicts_every, measure_conflicts))
+
         def model_flops() -> float:
             parts = (shapes.transformer, frozen.vae, frozen.judge)
             share = full_attention_share(models.scorer) if method.asks else 1.0
@@ -170,7 +183,7 @@ def run(context: StageContext) -> Results:
 
         return Prepared(
             lambda state, batch: steps[batch["image"].shape[1:3]](state, frozen, batch, key),
-            [Periodic(config.sample_every, save_samples)],
+            periodic,
             model_flops if needs_judge(context.config) or not method.asks else None,
         )
 

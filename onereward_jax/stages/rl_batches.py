@@ -13,6 +13,7 @@ import grain
 import numpy as np
 
 from onereward_jax.chain.stage import StageContext
+from onereward_jax.common.rng import generator
 from onereward_jax.data.aspect_buckets import Size
 from onereward_jax.data.mixing import Mixing
 from onereward_jax.data.pipeline import TripletSequence, eval_batches, sizes_of, train_batches
@@ -40,12 +41,14 @@ class RLBatches(NamedTuple):
       describe: index of a sample, `batch["index"]`, -> what it is.
       shown: the batch of the sample images; triplets of the most frequent size.
       captions: a caption for each of its first samples.
+      measured: step -> a batch to measure with: triplets of all tasks in turn, others at each step.
     """
 
     data: grain.DatasetIterator
     describe: Describe
     shown: dict[str, np.ndarray]
     captions: list[str]
+    measured: Callable[[int], dict[str, np.ndarray]]
 
 
 def make_batches(
@@ -80,7 +83,14 @@ def make_batches(
     describe = functools.partial(describe_triplet, triplets)
     captions = [": ".join((about["task"], about["prompt"])) for about in map(describe, rows)]
     shown = next(eval_batches(triplets, config.batch_size, indices=rows, transform=transform))
-    return RLBatches(data, describe, shown, captions)
+
+    def measured(step: int) -> dict[str, np.ndarray]:
+        drawn = generator(context.config.seed, "measured", step)
+        rows = _one_of_each(triplets, chances, config.batch_size, drawn)
+        batch = next(eval_batches(triplets, config.batch_size, indices=rows, transform=transform))
+        return {name: array for name, array in batch.items() if name != "valid"}
+
+    return RLBatches(data, describe, shown, captions, measured)
 
 
 def make_transform(
@@ -139,10 +149,21 @@ def available_tasks(
     return {task: p / sum(found.values()) for task, p in found.items()}
 
 
-def _one_of_each(triplets: Triplets, tasks: Iterable[Task], count: int) -> Sequence[int]:
-    """Rows of up to `count` triplets with images of the most frequent size, cycling over tasks."""
+def _one_of_each(
+    triplets: Triplets,
+    tasks: Iterable[Task],
+    count: int,
+    drawn: np.random.Generator | None = None,
+) -> Sequence[int]:
+    """Rows of up to `count` triplets with images of the most frequent size, cycling over tasks.
+
+    The first ones of each task, or those drawn.
+    """
     usual = (triplets.sizes == sizes_of(triplets)[0]).all(axis=1)
     found = [triplets.with_task(task) for task in tasks]
-    by_task = [kept.tolist() for rows in found if len(kept := rows[usual[rows]])]
+    kept = [rows[usual[rows]] for rows in found]
+    if drawn is not None:
+        kept = [drawn.permutation(rows) for rows in kept]
+    by_task = [rows.tolist() for rows in kept if len(rows)]
     turns = [row for rows in zip(*by_task) for row in rows]
     return turns[:count]

@@ -17,7 +17,9 @@ from onereward_jax.stages.settings import compute_dtype, from_section, model_kin
 from onereward_jax.tasks import SAMPLING_PROBABILITIES, Dimension, Task
 from onereward_jax.training.algorithm import Algorithm
 from onereward_jax.training.methods import METHODS, Method, reward_feedback
+from onereward_jax.training.rl_balance import Balance
 from onereward_jax.training.rl_config import RLConfig
+from onereward_jax.training.rl_step import make_rl_step
 
 
 def editor_options(config: FrozenConfigDict) -> dict[str, Any]:
@@ -77,6 +79,7 @@ def rl_settings(config: FrozenConfigDict) -> RLConfig:
         section,
         "config.rl",
         algorithm=method_of(config).algorithm,
+        balance=balance_of(config),
         dimension_weights=tuple(float(section.dimension_weights[one.value]) for one in Dimension),
         guidance_scale=guidance["policy"].guidance_scale,
         **{f"{name}_true_cfg_scale": one.true_cfg_scale for name, one in guidance.items()},
@@ -85,6 +88,42 @@ def rl_settings(config: FrozenConfigDict) -> RLConfig:
         optimizer=optimizer_of(config, "rl"),
         lora=lora,
     )
+
+
+def balance_of(config: FrozenConfigDict) -> Balance:
+    """The fields of `config.rl` on how dimensions share an update.
+
+    Raises:
+      ValueError: a field is out of range; named as in the config.
+    """
+    section = config.rl
+    return from_section(
+        Balance,
+        section,
+        "config.rl",
+        weights=section.balance,
+        temperature=section.balance_temperature,
+        floor=section.floor,
+        gain=section.floor_gain,
+        window=section.balance_window,
+        project=section.project_conflicts,
+    )
+
+
+def check_balance(config: FrozenConfigDict) -> None:
+    """Checks that the method has a loss per dimension to balance.
+
+    Raises:
+      ValueError: it has none, but a field about them is set.
+    """
+    off = {"balance": "mean", "project_conflicts": "none", "conflicts_every": 0}
+    changed = [name for name, value in off.items() if config.rl[name] != value]
+    if changed and method_of(config).make_step is not make_rl_step:
+        raise ValueError(
+            f"config.rl.{changed[0]} is {config.rl[changed[0]]!r}, but the method "
+            f"config.rl.algorithm={config.rl.algorithm!r} has no loss per dimension: expected "
+            f'"frozen", "dynamic" or a plug-in\'s Algorithm, or {changed[0]}={off[changed[0]]!r}'
+        )
 
 
 def method_of(config: FrozenConfigDict) -> Method:

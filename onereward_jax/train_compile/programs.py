@@ -65,6 +65,7 @@ from onereward_jax.training.reward_step import (
     make_reward_step,
 )
 from onereward_jax.training.rl_config import Frozen, RLModels
+from onereward_jax.training.rl_conflicts import make_conflicts
 from onereward_jax.training.rl_step import abstract_rl_state, make_preview
 from onereward_jax.training.rl_weights import abstract_reference
 
@@ -239,7 +240,7 @@ def rl_jobs(config: FrozenConfigDict, mesh: Mesh) -> Jobs:
     written = Written(state.params, FLUX, architecture, stays=(state.ema, frozen))
     batch_size = config.rl.batch_size
     preview = make_preview(models, settings, mesh)
-    return {
+    jobs = {
         # A LoRA adapter is small and saved by other code.
         "rl": Job(
             step,
@@ -252,6 +253,10 @@ def rl_jobs(config: FrozenConfigDict, mesh: Mesh) -> Jobs:
         ),
         "rl, samples": Job(preview, arguments, batch_size, 0.0, assumptions),
     }
+    if config.rl.conflicts_every:
+        conflicts = make_conflicts(models, settings, mesh)
+        jobs["rl, conflicts"] = Job(conflicts, arguments, batch_size, 0.0, assumptions)
+    return jobs
 
 
 def reward_jobs(config: FrozenConfigDict, mesh: Mesh) -> Jobs:

@@ -18,6 +18,7 @@ from onereward_jax.reward import Jitter, PairScorer
 from onereward_jax.tasks import DIMENSIONS, Dimension
 from onereward_jax.training.algorithm import FROZEN, Algorithm
 from onereward_jax.training.optimizer import OptimizerConfig
+from onereward_jax.training.rl_balance import Balance
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +31,7 @@ class RLConfig:
       reward_upper_bound: λ of Eq. 5; a pair with P("Yes") above it has zero gradient.
       dimension_weights: weights of the mean over E_k in Eq. 5, in the order of `tasks.Dimension`;
         only their ratios within a task matter.
+      balance: how the dimensions of a sample share its update.
       ema_decay: τ.
       num_steps: Euler steps of the sampling grid, for policy and reference.
       t1, t2: the policy takes t steps without gradient, t uniform in [t1, t2] (both included), and
@@ -57,6 +59,7 @@ class RLConfig:
     algorithm: Algorithm = FROZEN
     reward_upper_bound: float = 0.9
     dimension_weights: tuple[float, ...] = (1.0,) * len(Dimension)
+    balance: Balance = Balance()
     ema_decay: float = 0.999
     num_steps: int = 40
     t1: int = 30

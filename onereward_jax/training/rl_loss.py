@@ -8,19 +8,26 @@ Shapes: b batch, e dimensions (padded), h, w image height and width.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Bool, Float, Float32, Int, PyTree
+from jaxtyping import Array, Bool, Float, Float32, PyTree
 
 from onereward_jax.policy import predict_x0
 from onereward_jax.reward import jitter_pairs, queries_in
-from onereward_jax.tasks import DIMENSIONS, MAX_DIMENSIONS, QUOTES_PROMPT, TASKS, Dimension
+from onereward_jax.tasks import QUOTES_PROMPT
 from onereward_jax.training.flow_matching import flow_matching_loss
+from onereward_jax.training.rl_balance import RunningRewards, balanced_loss, dimension_weights
 from onereward_jax.training.rl_config import Frozen, RLConfig, RLModels
 from onereward_jax.training.rl_rollout import Batch, Draws, Rollout, embeds_of
+
+Answers = tuple[Float32[Array, "b e"], Float32[Array, "b e"]]
+"""log P("Yes") and log P("No") for every dimension."""
+
+
+Seen = tuple[Float32[Array, "b h w 3"], Float32[Array, "b h w 3"]]
+"""The pictures that the judge sees, x_θ and x_ref with their jitter."""
 
 
 class Judged(NamedTuple):
@@ -30,7 +37,8 @@ class Judged(NamedTuple):
       image: x_θ, in [-1, 1].
       log_yes, log_no: log P("Yes" | x_θ, x_ref, q) and log P("No" | ...); arbitrary at padded
         dimensions.
-      loss: pair loss averaged over E_k, plus the sample's share of the weighted flow-matching loss.
+      loss: pair loss averaged over E_k (`rl_balance`), plus the sample's share of the weighted
+        flow-matching loss.
       matching: flow-matching loss; 0 without a target, or if it is disabled.
       seen: the pictures that the judge has seen, x_θ and x_ref with their jitter.
     """
@@ -40,30 +48,7 @@ class Judged(NamedTuple):
     log_no: Float32[Array, "b e"]
     loss: Float32[Array, "b"]
     matching: Float32[Array, "b"]
-    seen: tuple[Float32[Array, "b h w 3"], Float32[Array, "b h w 3"]]
-
-
-def mean_over_dimensions(
-    losses: Float32[Array, "b e"],
-    dimension_mask: Bool[Array, "b e"],
-    weights: Float32[Array, "b e"] | None = None,
-) -> Float32[Array, "b"]:
-    """The mean over E_k, the dimensions of each sample's task.
-
-    Args:
-      losses: losses of the pairs.
-      dimension_mask: False at padded dimensions.
-      weights: weights of the mean; None for the unweighted mean of the paper. Weight 0 excludes a
-        dimension.
-    """
-    kept = dimension_mask.astype(jnp.float32)
-    if weights is not None:
-        dimension_mask = dimension_mask & (weights > 0)
-        losses, kept = weights * losses, weights * kept
-    # `where`, not a product: a padded query can give infinity.
-    total = jnp.sum(jnp.where(dimension_mask, losses, 0.0), axis=-1)
-    count = jnp.sum(kept, axis=-1)
-    return total / jnp.where(count > 0, count, 1.0)
+    seen: Seen
 
 
 def without_gradient(
@@ -76,23 +61,6 @@ def without_gradient(
 
     slopes = jax.grad(total, argnums=(0, 1))(log_yes, log_no)
     return (slopes[0] == 0.0) & (slopes[1] == 0.0)
-
-
-def dimension_weights(
-    weights: tuple[float, ...], task: Int[Array, "b"]
-) -> Float32[Array, "b e"] | None:
-    """`RLConfig.dimension_weights` for the dimensions of each sample's task; None if all are equal.
-
-    Normalised to a maximum of 1 per task, so that equal weights do not change the result.
-    """
-    if len(set(weights)) == 1:
-        return None
-    of_dimension = dict(zip(Dimension, weights, strict=True))
-    table = np.zeros((len(TASKS), MAX_DIMENSIONS), np.float32)
-    for row, name in enumerate(TASKS):
-        found = [of_dimension[dimension] for dimension in DIMENSIONS[name]]
-        table[row, : len(found)] = np.divide(found, max(found))
-    return jnp.asarray(table)[task]
 
 
 def matching_shares(has_target: Bool[Array, "b"]) -> Float32[Array, "b"]:
@@ -136,11 +104,39 @@ def judge_images(
     images: Float[Array, "b h w 3"],
     reference_images: Float[Array, "b h w 3"],
     batch: Batch,
-) -> tuple[Float32[Array, "b e"], Float32[Array, "b e"]]:
+) -> Answers:
     """log P("Yes" | image, reference image, q) and log P("No" | ...) for every dimension."""
     queries = queries_in(batch) if models.asks else batch
     log_yes, log_no = models.scorer.score(judge, images, reference_images, queries)
     return log_yes.astype(jnp.float32), log_no.astype(jnp.float32)
+
+
+def constant_where_blocked(
+    models: RLModels, batch: Batch, image: Float32[Array, "b h w 3"]
+) -> Float32[Array, "b h w 3"]:
+    """x_θ without gradient in pixels from which none reaches the policy: clipped, or the source's.
+
+    For inner products of gradients with respect to the image.
+    """
+    free = jnp.abs(image) < 1.0
+    if models.editor.paste_back:
+        free &= batch["mask"] > 0.5
+    return jnp.where(free, image, jax.lax.stop_gradient(image))
+
+
+def judge_pairs(
+    models: RLModels,
+    config: RLConfig,
+    judge: PyTree,
+    image: Float32[Array, "b h w 3"],
+    batch: Batch,
+    draws: Draws,
+    rollout: Rollout,
+) -> tuple[Answers, Seen]:
+    """The judge's answers to x_θ against x_ref, and what it sees of them: with jitter."""
+    prompted = jnp.asarray(QUOTES_PROMPT).any(axis=1)[batch["task"]]
+    seen = jitter_pairs(draws.jitter_keys, image, rollout.reference_image, prompted, config.jitter)
+    return judge_images(models, judge, *seen, batch), seen
 
 
 def judge_prediction(
@@ -152,18 +148,28 @@ def judge_prediction(
     draws: Draws,
     rollout: Rollout,
     shares: Float32[Array, "b"],
+    running: RunningRewards | None = None,
 ) -> Judged:
     """Computes the loss of each sample from the policy's weights.
 
-    `shares` are the `matching_shares` of these samples.
+    `shares` are the `matching_shares` of these samples; `running` is that of the state.
     """
     image = predict_image(models, config, policy, frozen.vae, batch, rollout)
-    prompted = jnp.asarray(QUOTES_PROMPT).any(axis=1)[batch["task"]]
-    seen = jitter_pairs(draws.jitter_keys, image, rollout.reference_image, prompted, config.jitter)
-    log_yes, log_no = judge_images(models, frozen.judge, *seen, batch)
-    losses = config.algorithm.loss(log_yes, log_no, config.reward_upper_bound)
-    weights = dimension_weights(config.dimension_weights, batch["task"])
-    loss = mean_over_dimensions(losses, batch["dimension_mask"], weights)
+
+    def losses_of(image: Float32[Array, "b h w 3"]) -> tuple[Float32[Array, "b e"], Any]:
+        if config.balance.project != "none":
+            image = constant_where_blocked(models, batch, image)
+        answers, seen = judge_pairs(models, config, frozen.judge, image, batch, draws, rollout)
+        return config.algorithm.loss(*answers, config.reward_upper_bound), (answers, seen)
+
+    loss, ((log_yes, log_no), seen) = balanced_loss(
+        config.balance,
+        losses_of,
+        image,
+        batch["dimension_mask"],
+        dimension_weights(config.dimension_weights, batch["task"], config.balance, running),
+        draws.jitter_keys,
+    )
     matching = jnp.zeros_like(loss)
     if config.flow_matching_weight:
         prompts, _ = embeds_of(batch)

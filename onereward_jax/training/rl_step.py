@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array, Float32, Int32, PRNGKeyArray, PyTree
 
+from onereward_jax.common.rng import stream
 from onereward_jax.parallel import (
     MeshFunction,
     batch_sharding,
@@ -33,6 +34,7 @@ from onereward_jax.training.held_out_judge import (
 from onereward_jax.training.metrics import Mean, Metrics, by_task, mean_of, once
 from onereward_jax.training.optimizer import make_optimizer
 from onereward_jax.training.reward_hacking import cheating_signs
+from onereward_jax.training.rl_balance import first_rewards, follow_rewards
 from onereward_jax.training.rl_config import Frozen, RLConfig, RLModels
 from onereward_jax.training.rl_loss import (
     Judged,
@@ -49,6 +51,7 @@ from onereward_jax.training.rl_weights import (
     reference_distance,
     reference_weights,
 )
+from onereward_jax.training.task_gradients import gradients_by_task, sum_without_conflicts
 from onereward_jax.training.train_state import (
     TrainState,
     abstract_state,
@@ -69,6 +72,7 @@ def make_rl_step(models: RLModels, config: RLConfig, mesh: Mesh) -> MeshFunction
         match `config`.
     """
     optimizer = make_optimizer(config.optimizer)
+    abstract = abstract_rl_state(models, config, mesh)
 
     def step(
         state: TrainState, frozen: Frozen, batch: Batch, key: PRNGKeyArray
@@ -79,10 +83,15 @@ def make_rl_step(models: RLModels, config: RLConfig, mesh: Mesh) -> MeshFunction
         index = draw_index(config, key, state.step)
         batch_size = batch["image"].shape[0]
         gradients, loss, metrics = sum_over_microbatches(
-            lambda part: _gradients(models, config, state, frozen, *part, index, batch_size),
+            lambda part: _gradients(
+                models, config, state, frozen, *part, index, batch_size, abstract.params
+            ),
             (batch, draws, matching_shares(batch["has_target"])),
             config.microbatches,
         )
+        if config.balance.projects_tasks:
+            order = stream(key, "order_of_tasks", state.step)
+            gradients = sum_without_conflicts(gradients, order)
         distance = reference_distance(config, state, frozen)
         metrics |= {"reference_distance": once(distance), "prediction_index": once(index)}
         decay = config.algorithm.decay(config.ema_decay, state.step)
@@ -91,10 +100,19 @@ def make_rl_step(models: RLModels, config: RLConfig, mesh: Mesh) -> MeshFunction
             gap = next_gap(config, state.gap, metrics[GAP])
             state, stopped = state._replace(gap=gap), is_open(config, gap)
             metrics[SMOOTHED] = once(smoothed(gap))
-        return apply_gradients(state, loss, gradients, optimizer, metrics, decay, stopped)
+        following, measured = apply_gradients(
+            state, loss, gradients, optimizer, metrics, decay, stopped
+        )
+        if config.balance.follows_rewards:
+            squares = measured.pop("squared_reward")
+            running = follow_rewards(
+                state.running_rewards, measured["reward"], squares, config.balance.window
+            )
+            following = following._replace(running_rewards=running)
+        return following, measured
 
     others = (None, batch_sharding(mesh), replicated(mesh))
-    return jit_step(step, abstract_rl_state(models, config, mesh), mesh, *others)
+    return jit_step(step, abstract, mesh, *others)
 
 
 def make_preview(models: RLModels, config: RLConfig, mesh: Mesh) -> MeshFunction:
@@ -125,6 +143,13 @@ def abstract_rl_state(models: RLModels, config: RLConfig, mesh: Mesh) -> TrainSt
     if config.stop_at_gap:
         gap = jax.ShapeDtypeStruct((2,), jnp.float32, sharding=replicated(mesh))
         state = state._replace(gap=gap)
+    if config.balance.follows_rewards:
+        everywhere = replicated(mesh)
+        running = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere),
+            jax.eval_shape(first_rewards),
+        )
+        state = state._replace(running_rewards=running)
     return state
 
 
@@ -137,6 +162,9 @@ def first_rl_state(config: RLConfig, trained: PyTree, mesh: Mesh) -> TrainState:
     if config.stop_at_gap:
         gap = mesh_jit(lambda: jnp.zeros(2, jnp.float32), mesh, out_shardings=replicated(mesh))()
         state = state._replace(gap=gap)
+    if config.balance.follows_rewards:
+        running = mesh_jit(first_rewards, mesh, out_shardings=replicated(mesh))()
+        state = state._replace(running_rewards=running)
     return state
 
 
@@ -150,16 +178,35 @@ def _gradients(
     shares: Float32[Array, "b"],
     index: Int32[Array, ""],
     batch_size: int,
+    weights: PyTree,
 ) -> tuple[PyTree, Float32[Array, ""], Metrics]:
-    """Gradient and loss, summed over these samples and divided by `batch_size`; metrics."""
+    """Gradient and loss, summed over these samples and divided by `batch_size`; metrics.
+
+    With `balance.projects_tasks`, the gradients of the tasks, [t, ...]. `weights` has the shardings
+    of the trained weights.
+    """
     policy = policy_weights(models, config, state.params, frozen)
     reference = reference_weights(models, config, state, frozen)
     rollout = roll_out(models, config, policy, reference, frozen.vae, batch, draws, index)
 
-    def loss_of(params: PyTree) -> tuple[Float32[Array, ""], Judged]:
+    def judge(params: PyTree) -> tuple[Float32[Array, "b"], Judged]:
         policy = policy_weights(models, config, params, frozen)
-        judged = judge_prediction(models, config, policy, frozen, batch, draws, rollout, shares)
-        return jnp.sum(judged.loss) / batch_size, judged
+        judged = judge_prediction(
+            models, config, policy, frozen, batch, draws, rollout, shares, state.running_rewards
+        )
+        return judged.loss, judged
+
+    if config.balance.projects_tasks:
+        losses, pull_back, judged = jax.vjp(judge, state.params, has_aux=True)
+        loss = jnp.sum(losses) / batch_size
+        gradients = gradients_by_task(
+            lambda ones: pull_back(ones / batch_size)[0], batch["task"], weights
+        )
+        return gradients, loss, _metrics(config, batch, rollout, judged)
+
+    def loss_of(params: PyTree) -> tuple[Float32[Array, ""], Judged]:
+        losses, judged = judge(params)
+        return jnp.sum(losses) / batch_size, judged
 
     (loss, judged), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
     metrics = _metrics(config, batch, rollout, judged)
@@ -178,6 +225,8 @@ def _metrics(config: RLConfig, batch: Batch, rollout: Rollout, judged: Judged) -
         "zero_gradient": by_task(idle.astype(jnp.float32), *cells),
         **cheating_signs(judged.image, rollout.reference_image, batch["image"], batch["mask"]),
     }
+    if config.balance.follows_rewards:
+        metrics["squared_reward"] = by_task(jnp.exp(2.0 * judged.log_yes), *cells)
     if config.flow_matching_weight:
         known = jnp.sum(batch["has_target"], dtype=jnp.float32)
         metrics["flow_matching_loss"] = Mean(jnp.sum(judged.matching), known)

@@ -25,6 +25,7 @@ class TrainState(NamedTuple):
       ema: EMA of `params` (π_ema); None if the stage has none.
       refused: number of steps skipped because loss or gradients were not finite.
       gap: smoothed gap to the held-out judge, see `held_out_judge`; None if nothing stops at it.
+      running_rewards: see `rl_balance.RunningRewards`; None if nothing uses them.
     """
 
     step: Int32[Array, ""]
@@ -33,6 +34,7 @@ class TrainState(NamedTuple):
     ema: PyTree | None
     refused: Int32[Array, ""]
     gap: Float32[Array, "2"] | None = None
+    running_rewards: PyTree | None = None
 
 
 def create_state(

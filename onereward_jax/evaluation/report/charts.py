@@ -30,6 +30,7 @@ DIMENSION_COLOURS: dict[Dimension, str] = {
 }
 """Readable on light and dark backgrounds."""
 
+PAIR_COLOURS = ("#3b7dd8", "#1f9e89", "#d9822b", "#b0529b", "#c8443c", "#8a6d3b")
 GSB_COLOURS = {"good": "#2e9e6b", "same": "#9aa3ad", "bad": "#cf5c4a"}
 SLIVER = 0.05
 """Bars with a smaller share get their number outside, because it does not fit in."""
@@ -83,6 +84,18 @@ def monitor_curves(monitors: Mapping[str, Curve]) -> str:
             _line(axes, curve, DIMENSION_COLOURS[Dimension.STRUCTURE], name)
             axes.set(title=name, xlabel="step")
             axes.margins(y=0.15)
+        return _svg(figure)
+
+
+def conflict_curves(conflicts: Mapping[str, Mapping[str, Curve]]) -> str:
+    """Cosines between gradients over training steps, one panel per title, one line per pair."""
+    with _drawing("conflict", len(conflicts)) as (figure, panels):
+        for (title, pairs), axes in zip(conflicts.items(), panels):
+            for (pair, curve), colour in zip(pairs.items(), itertools.cycle(PAIR_COLOURS)):
+                _line(axes, curve, colour, pair)
+            axes.axhline(0.0, color=INK, linewidth=0.6, linestyle=(0, (4, 4)), alpha=0.5)
+            axes.set(title=title, ylim=(-1, 1), xlabel="step")
+            axes.legend(fontsize=5.5, handlelength=1, loc="lower right")
         return _svg(figure)
 
 

@@ -22,6 +22,7 @@ from onereward_jax.evaluation.image_metrics import ImageMetrics
 from onereward_jax.evaluation.intervals import FEW
 from onereward_jax.evaluation.judge_accuracy import PAPER_ACCURACY
 from onereward_jax.evaluation.report.charts import (
+    conflict_curves,
     gsb_bars,
     monitor_curves,
     reward_curves,
@@ -96,6 +97,7 @@ def render(inputs: ReportInputs) -> str:
         reward_ends={key: summarize_curve(curve) for key, curve in inputs.rewards.items()},
         trust_chart=trust_curves(inputs.trust),
         monitor_chart=monitor_curves(inputs.monitors) if inputs.monitors else "",
+        conflict_chart=conflict_curves(inputs.conflicts) if inputs.conflicts else "",
         gsb_charts={name: gsb_bars(results, name) for name, results in inputs.gsb.items()},
         metric_titles=[METRIC_COLUMNS[name][0] for name in metrics],
         metric_rows=list(_metric_rows(inputs.metrics, metrics)),

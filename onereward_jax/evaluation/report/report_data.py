@@ -120,6 +120,7 @@ class ReportInputs:
       trust: calibration and more of the judge.
       people: their answers to blinded questions; None if there are none.
       on_policy: "<judge>, <rater>" -> the judge's accuracy on pairs of policy and base.
+      conflicts: title of a panel -> pair -> cosine of its gradients over RL steps.
     """
 
     title: str
@@ -139,3 +140,4 @@ class ReportInputs:
     on_policy: Mapping[str, Mapping[tuple[Task, Dimension], RightOnPolicy]] = dataclasses.field(
         default_factory=dict
     )
+    conflicts: Mapping[str, Mapping[str, Curve]] = dataclasses.field(default_factory=dict)

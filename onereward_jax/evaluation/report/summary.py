@@ -56,6 +56,10 @@ def summarize(inputs: ReportInputs) -> dict[str, Any]:
         "gains": gains,
         "judge": judge,
         "monitors": {name: summarize_curve(curve) for name, curve in inputs.monitors.items()},
+        "conflicts": {
+            title: {pair: summarize_curve(curve) for pair, curve in pairs.items()}
+            for title, pairs in inputs.conflicts.items()
+        },
         "metrics": inputs.metrics,
         "settings": inputs.settings,
         "about": inputs.about,

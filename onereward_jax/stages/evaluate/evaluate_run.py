@@ -37,6 +37,7 @@ from onereward_jax.stages.evaluate.people_verdicts import PeopleOpinion, ask_peo
 from onereward_jax.stages.evaluate.provenance import about, read_agreement
 from onereward_jax.stages.evaluate.report_contents import (
     picture_grids,
+    read_conflicts,
     read_curves,
     read_judge_table,
     read_trust,
@@ -119,6 +120,7 @@ def run(context: StageContext) -> Results:
         else {},
         judge=read_judge_table(context.output("reward") / "accuracy.json") if own.is_dir() else {},
         monitors=monitors,
+        conflicts=read_conflicts(context.output("rl") / "metrics.jsonl"),
         metrics={
             name: task_metrics(triplets, rows, made, letters[name])
             for name, made in (("base", base), ("policy", policy))

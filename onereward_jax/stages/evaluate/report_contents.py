@@ -23,6 +23,7 @@ from onereward_jax.evaluation.report import Curve, GridRow, JudgeTrust
 from onereward_jax.stages.evaluate.compared_edits import Pictures
 from onereward_jax.tasks import DIMENSIONS, TASKS, Dimension, Task
 from onereward_jax.training.reward_hacking import INSIDE
+from onereward_jax.training.rl_conflicts import conflict_titles
 
 MONITORS = (
     "saturation",
@@ -58,6 +59,18 @@ def read_curves(path: Path) -> tuple[dict[tuple[Task, Dimension], Curve], dict[s
         for name, found in measured.items()
         if name not in optional or np.isfinite(found.values).any()
     }
+
+
+def read_conflicts(path: Path) -> dict[str, dict[str, Curve]]:
+    """Cosines of gradients from metrics.jsonl, as `ReportInputs.conflicts`; {} if not measured."""
+    lines = [json.loads(line) for line in path.read_text().split("\n") if line]
+    found: dict[str, dict[str, Curve]] = {}
+    for name, (title, pair) in conflict_titles().items():
+        if measured := [line for line in lines if name in line]:
+            steps = np.array([line["step"] for line in measured])
+            values = np.array([line[name] for line in measured], np.float64)
+            found.setdefault(title, {})[pair] = Curve(steps, values)
+    return found
 
 
 def read_judge_table(path: Path) -> dict[tuple[Task, Dimension], JudgeAccuracy]:

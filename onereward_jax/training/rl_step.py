@@ -196,19 +196,18 @@ def _gradients(
         )
         return judged.loss, judged
 
+    def loss_of(params: PyTree) -> tuple[Float32[Array, ""], Judged]:
+        losses, judged = judge(params)
+        return jnp.sum(losses) / batch_size, judged
+
     if config.balance.projects_tasks:
         losses, pull_back, judged = jax.vjp(judge, state.params, has_aux=True)
         loss = jnp.sum(losses) / batch_size
         gradients = gradients_by_task(
             lambda ones: pull_back(ones / batch_size)[0], batch["task"], weights
         )
-        return gradients, loss, _metrics(config, batch, rollout, judged)
-
-    def loss_of(params: PyTree) -> tuple[Float32[Array, ""], Judged]:
-        losses, judged = judge(params)
-        return jnp.sum(losses) / batch_size, judged
-
-    (loss, judged), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+    else:
+        (loss, judged), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
     metrics = _metrics(config, batch, rollout, judged)
     if config.held_out_every:
         seen = jax.lax.stop_gradient(judged.seen)

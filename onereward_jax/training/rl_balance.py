@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,8 +22,8 @@ from onereward_jax.common.rng import stream
 from onereward_jax.tasks import DIMENSIONS, MAX_DIMENSIONS, TASKS, Dimension
 from onereward_jax.training.metrics import Mean
 
-Weights = Literal["mean", "worst", "floors", "spread"]
-Projection = Literal["none", "dimensions", "tasks", "both"]
+WEIGHTS = ("mean", "worst", "floors", "spread")
+PROJECTIONS = ("none", "dimensions", "tasks", "both")
 
 LossesOf = Callable[[PyTree], tuple[Float32[Array, "b e"], Any]]
 """Images -> (pair losses, other results)."""
@@ -61,17 +61,17 @@ class Balance:
       ValueError: a field is out of range; names it as the config does.
     """
 
-    weights: Weights = "mean"
+    weights: str = "mean"
     temperature: float = 0.1
     floor: float = AT_PAR
     gain: float = 10.0
     window: int = 64
-    project: Projection = "none"
+    project: str = "none"
 
     def __post_init__(self) -> None:
         for name, value, known in (
-            ("balance", self.weights, get_args(Weights)),
-            ("project_conflicts", self.project, get_args(Projection)),
+            ("balance", self.weights, WEIGHTS),
+            ("project_conflicts", self.project, PROJECTIONS),
         ):
             if value not in known:
                 raise ValueError(f"{name} is {value!r}: choose one of {', '.join(known)}")
@@ -118,7 +118,7 @@ def first_rewards() -> RunningRewards:
     """The table before the first step: the weights of a sample are equal."""
     shape = (len(TASKS), MAX_DIMENSIONS)
     square = AT_PAR**2 + FIRST_SPREAD**2
-    return RunningRewards(jnp.full(shape, AT_PAR), jnp.full(shape, square))
+    return RunningRewards(*(jnp.full(shape, value, jnp.float32) for value in (AT_PAR, square)))
 
 
 def follow_rewards(

@@ -163,7 +163,9 @@ def experiment() -> ConfigDict:
     reward.max_refused = 10  # NaN or Inf steps after which the run stops
 
     config.rl = rl = ConfigDict()
-    rl.algorithm = "frozen"  # reference (Algorithm 1), "dynamic" (2), or a plug-in of your own
+    rl.algorithm = (
+        "frozen"  # Algorithm 1; "dynamic" (2), "nft", "grpo" (docs/online.md), or a plug-in
+    )
     rl.steps = 8000  # updates of the policy
     rl.batch_size = 8  # triplets per update; a multiple of mesh data * fsdp
     rl.microbatches = 1  # gradient accumulation, to save memory
@@ -199,6 +201,16 @@ def experiment() -> ConfigDict:
     rl.num_steps = 40  # points of the sampling grid
     rl.t1 = 30  # first grid index of the differentiable step
     rl.t2 = 39  # last grid index of the differentiable step
+    # Read by "nft" and "grpo" only, which sample groups and take no gradient through the judge:
+    rl.group_size = 4  # samples per triplet; microbatches are of batch_size * group_size samples
+    rl.compare = "reference"  # with a sample of the "reference", or within the "group"
+    rl.opponents = 1  # of each sample within its group, up to group_size - 1
+    rl.trained_levels = 4  # noise levels (nft) or steps (grpo) trained on, of each sample
+    rl.advantage_limit = 5.0  # in standard deviations; advantages are clipped to it
+    rl.nft_beta = 1.0  # beta of "nft": the smaller, the further from the old policy
+    rl.grpo_noise = 0.7  # a of "grpo": noise of the sampling steps
+    rl.clip_range = 1e-4  # of the ratios of probabilities of "grpo"
+    rl.inner_updates = 1  # updates per rollout of "grpo", each on its share of the samples
     # The paper does not state the guidance during training; we train as at inference. True CFG
     # doubles the policy's forward passes, and the memory of the differentiable one. To train
     # without: policy_true_cfg_scale=1, prediction_true_cfg_scale=1 and evaluate.true_cfg_scale=1,
@@ -217,6 +229,7 @@ def experiment() -> ConfigDict:
     rl.task_probabilities.update({name: task.probability for name, task in OWN.tasks.items()})
     rl.task_per = "sample"  # draw the task per "sample" or per "iteration"
     rl.flow_matching_weight = 0.0  # of the flow-matching loss, on triplets with a target; ours
+    rl.error_area = "mask"  # of losses on latents: inside the "mask", or of the "whole" picture
     rl.jitter = jitter()
     rl.checkpoint_every = 250  # steps between checkpoints
     rl.sample_every = 250  # steps between grids of sample images

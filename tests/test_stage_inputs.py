@@ -94,7 +94,9 @@ EXPECTED = {
         rl.lora.targets rl.ensemble rl.ensemble_spread rl.held_out_every rl.stop_at_gap
         evaluate.batch_size annotate.enough reward.curve_shares
         annotate.web.host annotate.web.port annotate.web.url annotate.web.overlap
-        annotate.web.lease_minutes annotate.web.gold_every annotate.web.guidelines""",
+        annotate.web.lease_minutes annotate.web.gold_every annotate.web.guidelines
+        rl.group_size rl.compare rl.opponents rl.trained_levels rl.advantage_limit rl.nft_beta
+        rl.grpo_noise rl.clip_range rl.inner_updates rl.error_area""",
 }
 """Action -> the fields of configs/mini.py whose change leads to it."""
 
@@ -187,6 +189,17 @@ def test_settings_that_are_not_read_make_nothing_stale(tmp_path):
     constant = changed(mini(), rl__optimizer__schedule="constant")
     then = inputs(constant, tmp_path)
     assert verdicts(then, changed(constant, rl__optimizer__final_fraction=1.0), tmp_path) == "." * 8
+
+
+def test_fields_of_the_online_methods_count_for_those_that_read_them(tmp_path):
+    for method, reads in {"nft": "..!!", "grpo": "!!.!"}.items():
+        config = changed(mini(), rl__algorithm=method)
+        then = inputs(config, tmp_path)
+        fields = ("grpo_noise", "clip_range", "nft_beta", "group_size")
+        for field, verdict in zip(fields, reads):
+            other = changed(config, **{f"rl__{field}": config.rl[field] * 2})
+            expected = "." * 8 if verdict == "." else ".....!!!"
+            assert verdicts(then, other, tmp_path) == expected, (method, field)
 
 
 def test_values_count_not_how_they_are_spelled(tmp_path):

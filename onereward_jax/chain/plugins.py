@@ -44,7 +44,7 @@ BUILT_IN = {
     "candidates.transform": ("",),
     "annotate.by": ("people", "web"),
     "rl.reward": ("judge",),
-    "rl.algorithm": ("frozen", "dynamic"),
+    "rl.algorithm": ("frozen", "dynamic", "nft", "grpo"),
     "evaluate.oracle": ("",),
 }
 """Config field -> built-in values, which are not plug-ins."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -160,3 +161,26 @@ def split_microbatches(batch: Any, microbatches: int) -> Any:
         return jax.lax.with_sharding_constraint(parts, PartitionSpec(None, BATCH_AXES))
 
     return jax.tree.map(split, batch)
+
+
+def join_microbatches(parts: Any) -> Any:
+    """The inverse of `split_microbatches`: [microbatches, n, ...] to [b, ...], in the old order."""
+
+    def join(array: jax.Array) -> jax.Array:
+        whole = array.swapaxes(0, 1).reshape(-1, *array.shape[2:])
+        return jax.lax.with_sharding_constraint(whole, PartitionSpec(BATCH_AXES))
+
+    return jax.tree.map(join, parts)
+
+
+def repeat_samples(batch: Any, times: int) -> Any:
+    """Arrays [b, ...] with every sample `times` times, side by side: [b * times, ...].
+
+    A device's copies stay with it.
+    """
+
+    def repeat(array: jax.Array) -> jax.Array:
+        repeated = jnp.repeat(array, times, axis=0)
+        return jax.lax.with_sharding_constraint(repeated, PartitionSpec(BATCH_AXES))
+
+    return jax.tree.map(repeat, batch)

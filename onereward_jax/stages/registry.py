@@ -56,6 +56,14 @@ JUDGED = {"tasks": OWN.digest("dimensions")} if OWN.tasks else {}
 QUESTIONS = ("reward.suffix_length", "reward.unfit_prompts")
 """Fields that stages reading the output of `reward` use too: their effect is that on `reward`."""
 
+GROUP_FIELDS = (
+    *("rl.group_size", "rl.compare", "rl.opponents", "rl.trained_levels", "rl.advantage_limit"),
+    "rl.error_area",
+)
+NFT_FIELDS = ("rl.nft_beta",)
+GRPO_FIELDS = ("rl.grpo_noise", "rl.clip_range", "rl.inner_updates")
+"""Fields that only some methods read."""
+
 EDITOR = (
     content("models.editor", fingerprints.model("models.editor")),
     content("models.transformer", fingerprints.model("models.transformer")),
@@ -301,6 +309,9 @@ STAGES: tuple[Stage, ...] = (
                 "reward.held_out",
                 *QUESTIONS,
             ),
+            Fields(Effect.HOW, GROUP_FIELDS, unless={"rl.algorithm": ("nft", "grpo")}),
+            Fields(Effect.HOW, NFT_FIELDS, unless={"rl.algorithm": ("nft",)}),
+            Fields(Effect.HOW, GRPO_FIELDS, unless={"rl.algorithm": ("grpo",)}),
         ),
         plugins={"rl.reward": OUTPUT, "rl.algorithm": OUTPUT},
         reads={"data": OUTPUT, "embed": OUTPUT},

@@ -17,6 +17,7 @@ from onereward_jax.stages.settings import compute_dtype, from_section, model_kin
 from onereward_jax.tasks import SAMPLING_PROBABILITIES, Dimension, Task
 from onereward_jax.training.algorithm import Algorithm
 from onereward_jax.training.methods import METHODS, Method, reward_feedback
+from onereward_jax.training.online_config import ONLINE, OnlineConfig
 from onereward_jax.training.rl_balance import Balance
 from onereward_jax.training.rl_config import RLConfig
 from onereward_jax.training.rl_step import make_rl_step
@@ -71,6 +72,13 @@ def rl_settings(config: FrozenConfigDict) -> RLConfig:
       ValueError: a field is out of range; named as in the config.
     """
     section, guidance = config.rl, rl_guidance(config)
+    if section.algorithm in ONLINE:
+        most = section.num_steps - (section.algorithm == "grpo")  # its last step is not random
+        if section.trained_levels > most:
+            raise ValueError(
+                f"config.rl.trained_levels is {section.trained_levels}: at most {most} with "
+                f"{section.num_steps} num_steps and the algorithm {section.algorithm!r}"
+            )
     lora = None
     if section.lora.rank:
         lora = from_section(LoraConfig, section.lora, "config.rl.lora")
@@ -87,6 +95,7 @@ def rl_settings(config: FrozenConfigDict) -> RLConfig:
         jitter=from_section(Jitter, section.jitter, "config.rl.jitter"),
         optimizer=optimizer_of(config, "rl"),
         lora=lora,
+        online=from_section(OnlineConfig, section, "config.rl"),
     )
 
 

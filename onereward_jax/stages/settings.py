@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from ml_collections import FrozenConfigDict
 
 from onereward_jax.parallel import check_microbatches
+from onereward_jax.training.online_config import ONLINE, check_groups
 from onereward_jax.training.optimizer import OptimizerConfig
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -86,7 +87,12 @@ def check_batch(config: FrozenConfigDict, stage: str, mesh: Mesh) -> None:
       ValueError: `config.<stage>.batch_size` cannot be split over the mesh.
     """
     section = config[stage]
+    microbatches = section.get("microbatches", 1)
     try:
-        check_microbatches(section.batch_size, section.get("microbatches", 1), mesh)
+        if stage == "rl" and section.algorithm in ONLINE:
+            parts = microbatches * (section.inner_updates if section.algorithm == "grpo" else 1)
+            check_groups(section.batch_size, section.group_size, parts, mesh)
+        else:
+            check_microbatches(section.batch_size, microbatches, mesh)
     except ValueError as error:
         raise ValueError(f"config.{stage}.batch_size, config.mesh: {error}") from error

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,28 @@ from onereward_jax.training.count_jaxpr_flops import Assumptions, function_flops
 from onereward_jax.training.rl_config import RLConfig, RLModels
 
 Shape = jax.ShapeDtypeStruct
+
+
+class PassFlops(NamedTuple):
+    """FLOPs of one forward pass over a batch: of the transformer, the VAE's halves, the judge."""
+
+    velocity: float
+    encode: float
+    decode: float
+    score: float
+
+
+def pass_flops(models: RLModels, params: Any, batch: Any, assumptions: Assumptions) -> PassFlops:
+    """`PassFlops` for the size and the number of pictures of a batch; as `rl_model_flops`."""
+    transformer, vae, judge = params
+    samples, size = batch["image"].shape[0], batch["image"].shape[1:3]
+    length = batch["prompt_embeds"].shape[1]
+    return PassFlops(
+        _velocity(models.editor, transformer, samples, size, length),
+        _encode(models.editor, vae, samples, size),
+        _decode(models.editor, vae, samples, size),
+        _score(models.scorer, "score", judge, samples, size, _queries(batch), assumptions),
+    )
 
 
 def rl_model_flops(

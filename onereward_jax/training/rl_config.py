@@ -17,6 +17,7 @@ from onereward_jax.policy import FillPolicy
 from onereward_jax.reward import Jitter, PairScorer
 from onereward_jax.tasks import DIMENSIONS, Dimension
 from onereward_jax.training.algorithm import FROZEN, Algorithm
+from onereward_jax.training.online_config import OnlineConfig
 from onereward_jax.training.optimizer import OptimizerConfig
 from onereward_jax.training.rl_balance import Balance
 
@@ -51,6 +52,7 @@ class RLConfig:
       optimizer: see `OptimizerConfig`.
       lora: train this adapter instead of the whole transformer. The reference of Algorithm 1 is
         then the base alone, that of Algorithm 2 the base with the average of the adapter.
+      online: settings of the methods "nft" and "grpo"; nothing else reads them.
 
     Raises:
       ValueError: a field is out of range; names it.
@@ -75,6 +77,7 @@ class RLConfig:
     microbatches: int = 1
     optimizer: OptimizerConfig = OptimizerConfig()
     lora: LoraConfig | None = None
+    online: OnlineConfig = OnlineConfig()
 
     def __post_init__(self) -> None:
         if not 0 <= self.t1 <= self.t2 < self.num_steps:

@@ -163,9 +163,7 @@ def experiment() -> ConfigDict:
     reward.max_refused = 10  # NaN or Inf steps after which the run stops
 
     config.rl = rl = ConfigDict()
-    rl.algorithm = (
-        "frozen"  # Algorithm 1; "dynamic" (2), "nft", "grpo" (docs/online.md), or a plug-in
-    )
+    rl.algorithm = "frozen"  # Algorithm 1; "dynamic" (2), a method of docs/methods.md, or a plug-in
     rl.steps = 8000  # updates of the policy
     rl.batch_size = 8  # triplets per update; a multiple of mesh data * fsdp
     rl.microbatches = 1  # gradient accumulation, to save memory
@@ -230,6 +228,7 @@ def experiment() -> ConfigDict:
     rl.task_per = "sample"  # draw the task per "sample" or per "iteration"
     rl.flow_matching_weight = 0.0  # of the flow-matching loss, on triplets with a target; ours
     rl.error_area = "mask"  # of losses on latents: inside the "mask", or of the "whole" picture
+    rl.dpo_beta = 2000.0  # beta of dpo; the one of Diffusion-DPO for Stable Diffusion 1.5
     rl.jitter = jitter()
     rl.checkpoint_every = 250  # steps between checkpoints
     rl.sample_every = 250  # steps between grids of sample images

@@ -310,6 +310,7 @@ RULES: dict[str, Rule] = {
     "rl.project_conflicts": choice("none", "dimensions", "tasks", "both"),
     "rl.task_per": choice("sample", "iteration"),
     "rl.flow_matching_weight": number(0.0),
+    "rl.dpo_beta": number(0.0, above=True),
     "rl.sample_every": whole(1),
     "rl.conflicts_every": whole(0),
     **per_task("evaluate.triplets", whole(0)),

@@ -44,7 +44,7 @@ BUILT_IN = {
     "candidates.transform": ("",),
     "annotate.by": ("people", "web"),
     "rl.reward": ("judge",),
-    "rl.algorithm": ("frozen", "dynamic", "nft", "grpo"),
+    "rl.algorithm": ("frozen", "dynamic", "nft", "grpo", "refl", "winners", "dpo"),
     "evaluate.oracle": ("",),
 }
 """Config field -> built-in values, which are not plug-ins."""

@@ -45,6 +45,7 @@ def train_batches(
     mixing: Mixing = AS_PUBLISHED,
     transform: Transform | None = None,
     rows: Integer[np.ndarray, "n"] | None = None,
+    read: Callable[[Any, int], dict[str, Any]] | None = None,
     num_threads: int = 4,
 ) -> grain.DatasetIterator:
     """Endless host-local batches; see `to_batch` for their fields.
@@ -62,6 +63,7 @@ def train_batches(
       transform: batch -> inputs of the step (adds prompt embeddings, queries, ...). Runs in the
         loader threads.
       rows: indices of this process's samples in a batch, from `parallel.local_rows`; None: all.
+      read: (data set, index) -> a sample; None: `to_sample`.
       num_threads: loader threads.
 
     Raises:
@@ -71,7 +73,7 @@ def train_batches(
         if probability > 0 and not len(triplets.with_task(task)):
             raise ValueError(f"{triplets!r} has no example of {task.value}, which is to be drawn")
     samples = mixed_rows(triplets.tasks, triplets.sizes, batch_size, seed, mixing).map(
-        lambda row: to_sample(triplets, int(row))
+        lambda row: (read or to_sample)(triplets, int(row))
     )
     batches = batches_of_rows(samples, batch_size, rows, batch_fn=to_batch)
     if transform is not None:

@@ -39,7 +39,7 @@ def collect_pairs(context: StageContext) -> dict[str, list[LabelledPair]]:
       ValueError: a split has no decided pair.
     """
     if is_writer():
-        pairs = _all_pairs(context)
+        pairs = all_pairs(context)
         if divides(context.config):
             pairs = with_photographs(context, pairs)
         write_pairs(context.folder / PAIRS, pairs)
@@ -59,7 +59,8 @@ def has_own_pairs(config: FrozenConfigDict) -> bool:
     return "annotate" in config.stages
 
 
-def _all_pairs(context: StageContext) -> Iterator[LabelledPair]:
+def all_pairs(context: StageContext) -> Iterator[LabelledPair]:
+    """The pairs of the run's own answers, and those of the preferences folders; on process 0."""
     config, own = context.config, {}
     if has_own_pairs(config):
         yield from own_pairs(context)

@@ -1,7 +1,8 @@
 """Stage `embed`: embeds all prompts with T5 and CLIP, so that later stages need no text encoder.
 
-Prompts of the data, fixed prompts of the tasks, and all negative prompts of the config. Embedded
-prompts are kept: only new ones are added.
+Prompts of the data, fixed prompts of the tasks, all negative prompts of the config and, for methods
+that learn from pairs, prompts of imported answers. Embedded prompts are kept: only new ones are
+added.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from onereward_jax.policy import (
 from onereward_jax.policy.text_encoders import check_prompt
 from onereward_jax.stages.data import open_triplets
 from onereward_jax.stages.guidance_settings import negative_prompts
+from onereward_jax.stages.rl_pairs import imported_prompts
+from onereward_jax.stages.rl_settings import method_of
 from onereward_jax.stages.settings import compute_dtype
 from onereward_jax.tasks import FIXED_PROMPTS
 
@@ -50,6 +53,8 @@ def run(context: StageContext) -> Results:
     prompts = dict.fromkeys([*negative_prompts(context.config), *FIXED_PROMPTS.values()])
     for split in ("train", "test"):
         prompts |= dict.fromkeys(open_triplets(context, split).column("prompt"))
+    if "rl" in context.config.stages and method_of(context.config).batches == "pairs":
+        prompts |= dict.fromkeys(imported_prompts(context.config))
     known = embedded_prompts(folder)
     missing = [prompt for prompt in prompts if prompt not in known]
     if not missing:

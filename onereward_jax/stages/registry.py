@@ -42,6 +42,8 @@ FOLDER = {"data.source": ("folder",)}
 TFDS = {"data.source": ("tfds",)}
 FOLDER_OR_TFDS = {"data.source": ("folder", "tfds")}
 NOT_IMPORTED = {"reward.preferences": ((), ("",))}
+FROM_PAIRS = {"rl.algorithm": ("winners", "dpo")}
+ON_LATENTS = ("nft", "grpo", "winners", "dpo")
 PEOPLE = {"annotate.by": ("people", "web")}
 
 QUERY = {"query_template": TEMPLATE_VERSION}
@@ -58,7 +60,6 @@ QUESTIONS = ("reward.suffix_length", "reward.unfit_prompts")
 
 GROUP_FIELDS = (
     *("rl.group_size", "rl.compare", "rl.opponents", "rl.trained_levels", "rl.advantage_limit"),
-    "rl.error_area",
 )
 NFT_FIELDS = ("rl.nft_beta",)
 GRPO_FIELDS = ("rl.grpo_noise", "rl.clip_range", "rl.inner_updates")
@@ -187,6 +188,7 @@ STAGES: tuple[Stage, ...] = (
             content("models.editor", fingerprints.model("models.editor")),
             adds("candidates.negative_prompts", "guidance.negative_prompt"),
             adds("rl.negative_prompt", "evaluate.negative_prompt"),
+            content("reward.preferences", imported_content, effect=ADDS, when=FROM_PAIRS),
             how("embed.batch_size"),
         ),
         reads={"data": ADDS},
@@ -312,6 +314,11 @@ STAGES: tuple[Stage, ...] = (
             Fields(Effect.HOW, GROUP_FIELDS, unless={"rl.algorithm": ("nft", "grpo")}),
             Fields(Effect.HOW, NFT_FIELDS, unless={"rl.algorithm": ("nft",)}),
             Fields(Effect.HOW, GRPO_FIELDS, unless={"rl.algorithm": ("grpo",)}),
+            Fields(Effect.HOW, ("rl.error_area",), unless={"rl.algorithm": ON_LATENTS}),
+            Fields(Effect.HOW, ("rl.dpo_beta",), unless={"rl.algorithm": ("dpo",)}),
+            output("reward.consensus", "reward.undecided", "reward.between", when=FROM_PAIRS),
+            content("reward.preferences", imported_content, when=FROM_PAIRS),
+            output("data.image_size", "data.aspect_ratios", when=FROM_PAIRS, unless=NOT_IMPORTED),
         ),
         plugins={"rl.reward": OUTPUT, "rl.algorithm": OUTPUT},
         reads={"data": OUTPUT, "embed": OUTPUT},

@@ -1,7 +1,10 @@
 """Stage `rl`: trains the editor with the judge's gradient (stage 3, Algorithms 1 and 2).
 
+Other methods of `config.rl.algorithm` train on the same data, see `training.methods`.
+
 metrics.jsonl    rewards per task and dimension, monitors, norms, step times
 events/          the same and the sample images for TensorBoard
+pairs.jsonl      for methods that learn from pairs: those of the answers
 samples/         every `sample_every` steps: source, mask, policy, reference
 policy/, ema/    transformers of the trained policy and of its EMA (diffusers layout), or
                  their adapters if `config.rl.lora` is used
@@ -36,7 +39,8 @@ from onereward_jax.stages.guidance_settings import guidance_apart
 from onereward_jax.stages.held_out_gap import check_held_out, early_end, why_stopped
 from onereward_jax.stages.make_reward import NO_REWARD, held_out_judge, needs_judge, reward_of
 from onereward_jax.stages.prompt_checks import check_prompts, prompts_of, settle_prompts
-from onereward_jax.stages.rl_batches import make_batches
+from onereward_jax.stages.rl_batches import make_batches, open_samples
+from onereward_jax.stages.rl_pairs import check_pairs
 from onereward_jax.stages.rl_settings import (
     check_balance,
     editor_options,
@@ -72,6 +76,8 @@ def check(context: StageContext) -> None:
     check_balance(config)
     check_batch(config, "rl", context.mesh)
     check_targets_ahead(context)
+    if method_of(config).batches == "pairs":
+        check_pairs(context)
     if needs_judge(config):
         judge_options(config)
         if "reward" not in config.stages and not (context.output("reward") / "judge").is_dir():
@@ -103,12 +109,13 @@ def run(context: StageContext) -> Results:
     shapes = abstract_params(editor, mesh)
     triplets = open_triplets(context, "train")
     check_targets(context, triplets)
-    sizes = sizes_of(triplets)
+    samples = open_samples(context, triplets)
+    sizes = list(dict.fromkeys([*sizes_of(triplets), *sizes_of(samples)]))
     reward = reward_of(context) if method.asks else NO_REWARD
     queries = {size: reward.queries(size) for size in sizes} if reward.queries else None
     if needs_judge(context.config):
         settle_prompts(context, queries[sizes[0]], prompts_of({"train": triplets}))
-    batches = make_batches(context, triplets, queries)
+    batches = make_batches(context, triplets, samples, queries)
     held_out = held_out_judge(context.config, mesh, context.output("reward"))
     each = {
         size: RLModels(

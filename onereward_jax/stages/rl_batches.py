@@ -6,6 +6,7 @@ What a batch holds is declared by the method, see `training.methods.method.Metho
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -24,7 +25,8 @@ from onereward_jax.policy import TextCache, open_text_cache
 from onereward_jax.reward import WHOLE, Questions
 from onereward_jax.reward.reward_interface import dimension_mask
 from onereward_jax.stages.guidance_settings import rl_guidance
-from onereward_jax.stages.rl_settings import task_probabilities
+from onereward_jax.stages.rl_pairs import PairsWithTriplets, open_pairs
+from onereward_jax.stages.rl_settings import method_of, task_probabilities
 from onereward_jax.tasks import TASKS, Task
 
 Describe = Callable[[int], dict[str, str]]
@@ -51,37 +53,53 @@ class RLBatches(NamedTuple):
     measured: Callable[[int], dict[str, np.ndarray]]
 
 
+def open_samples(context: StageContext, triplets: Triplets) -> Triplets | PairsWithTriplets:
+    """What the method draws its batches from; `triplets` are those of the training split.
+
+    Raises:
+      ValueError: see `open_pairs`.
+    """
+    if method_of(context.config).batches == "pairs":
+        return open_pairs(context, triplets)
+    return triplets
+
+
 def make_batches(
-    context: StageContext, triplets: Triplets, queries: Mapping[Size, Questions] | None
+    context: StageContext,
+    triplets: Triplets,
+    samples: Triplets | PairsWithTriplets,
+    queries: Mapping[Size, Questions] | None,
 ) -> RLBatches:
-    """Batches of triplets, with tasks drawn by `config.rl.task_probabilities`.
+    """Batches with tasks drawn by `config.rl.task_probabilities`.
 
     Args:
       context: of the stage.
-      triplets: those of the training split.
+      triplets: those of the training split, which are shown.
+      samples: see `open_samples`.
       queries: image size -> query tokenizer; None: the step asks no questions.
 
     Raises:
       ValueError: see `available_tasks`.
     """
-    config = context.config.rl
-    chances = available_tasks(task_probabilities(context.config), triplets)
+    config, paired = context.config.rl, isinstance(samples, PairsWithTriplets)
+    chances = task_probabilities(context.config)
     transform = make_transform(
         open_text_cache(context.output("embed") / "prompts"),
         queries,
         rl_guidance(context.config)["policy"].negative_prompt,
     )
     data = train_batches(
-        triplets,
+        samples,
         config.batch_size,
         context.config.seed,
-        mixing=Mixing(chances, config.task_per),
+        mixing=Mixing(available_tasks(chances, samples), config.task_per),
         transform=transform,
         rows=local_rows(config.batch_size, context.mesh),
+        read=operator.getitem if paired else None,
     )
+    about = functools.partial(describe_triplet, triplets)
     rows = _one_of_each(triplets, chances, config.batch_size)
-    describe = functools.partial(describe_triplet, triplets)
-    captions = [": ".join((about["task"], about["prompt"])) for about in map(describe, rows)]
+    captions = [": ".join((one["task"], one["prompt"])) for one in map(about, rows)]
     shown = next(eval_batches(triplets, config.batch_size, indices=rows, transform=transform))
 
     def measured(step: int) -> dict[str, np.ndarray]:
@@ -90,6 +108,7 @@ def make_batches(
         batch = next(eval_batches(triplets, config.batch_size, indices=rows, transform=transform))
         return {name: array for name, array in batch.items() if name != "valid"}
 
+    describe = samples.describe if paired else about
     return RLBatches(data, describe, shown, captions, measured)
 
 
@@ -131,21 +150,22 @@ def describe_triplet(triplets: Triplets, row: int) -> dict[str, str]:
 
 
 def available_tasks(
-    probabilities: Mapping[Task, float], triplets: TripletSequence
+    probabilities: Mapping[Task, float], samples: TripletSequence
 ) -> dict[Task, float]:
-    """p_k of the tasks that occur in the data, normalised to sum to 1; announces the others.
+    """p_k of the tasks that occur in the samples, normalised to sum to 1; announces the others.
 
     Raises:
       ValueError: none of the tasks occurs.
     """
-    found = {task: p for task, p in probabilities.items() if len(triplets.with_task(task))}
+    found = {task: p for task, p in probabilities.items() if len(samples.with_task(task))}
+    kind = "triplet" if isinstance(samples, Triplets) else "pair"
     if not found:
         raise ValueError(
-            "config.rl.task_probabilities: the training split has no triplet of "
+            f"config.rl.task_probabilities: the training split has no {kind} of "
             + ", ".join(probabilities)
         )
     if lacking := [task.value for task in probabilities if task not in found]:
-        announce(f"rl: the training split has no triplet of {', '.join(lacking)}: left out")
+        announce(f"rl: the training split has no {kind} of {', '.join(lacking)}: left out")
     return {task: p / sum(found.values()) for task, p in found.items()}
 
 

@@ -52,8 +52,6 @@ def abstract_rl_batch(
     }
     fields = {
         "image": (jnp.float32, (*size, 3)),
-        "target": (jnp.float32, (*size, 3)),
-        "has_target": (jnp.bool_, ()),
         "mask": (jnp.float32, (*size, 1)),
         "dimension_mask": (jnp.bool_, (MAX_DIMENSIONS,)),
         **prompts,
@@ -61,7 +59,7 @@ def abstract_rl_batch(
         "index": (jnp.int32, ()),
         **{f"negative_{name}": field for name, field in prompts.items()},
         **(_query_fields(layout, MAX_DIMENSIONS, view) if layout is not None else {}),
-        **(_pair_fields(size) if pairs else {}),
+        **(_pair_fields(size) if pairs else _target_fields(size)),
     }
     return _arrays(fields, batch_size, mesh)
 
@@ -120,6 +118,10 @@ def abstract_edits(
         true_cfg_scale=made["scale"],
         noise_seed=made["noise_seed"],
     )
+
+
+def _target_fields(size: Size) -> dict[str, tuple[Any, tuple[int, ...]]]:
+    return {"target": (jnp.float32, (*size, 3)), "has_target": (jnp.bool_, ())}
 
 
 def _pair_fields(size: Size) -> dict[str, tuple[Any, tuple[int, ...]]]:

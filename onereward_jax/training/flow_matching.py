@@ -17,8 +17,9 @@ def flow_matching_loss(
     sigma: Float[Array, "b"],
     noise: Float[Array, "b n c"],
     guidance_scale: float = 1.0,
+    weights: Float[Array, "b n"] | None = None,
 ) -> Float32[Array, "b"]:
-    """‖v(x_σ) - (ε - x_0)‖², averaged over the tokens and channels of each sample.
+    """(v(x_σ) - (ε - x_0))², averaged over the tokens and channels of each sample.
 
     Args:
       editor: the static part of the editor.
@@ -28,6 +29,7 @@ def flow_matching_loss(
       sigma: noise levels in [0, 1].
       noise: ε.
       guidance_scale: embedded (distilled) guidance scale.
+      weights: of the tokens in the mean, with sum 1 per sample; None: all equal.
 
     Returns:
       The loss of each sample, [b].
@@ -35,4 +37,6 @@ def flow_matching_loss(
     noisy = add_noise(clean, noise, sigma)
     velocity = editor.velocity(transformer, noisy, condition, embeds, sigma, guidance_scale)
     error = velocity.astype(jnp.float32) - velocity_target(clean, noise)
-    return jnp.mean(jnp.square(error), axis=(1, 2))
+    if weights is None:
+        return jnp.mean(jnp.square(error), axis=(1, 2))
+    return jnp.sum(weights * jnp.mean(jnp.square(error), axis=2), axis=1)

@@ -94,6 +94,33 @@ def rl_model_flops(
     return forwards * velocity + encodes * encode + 3 * decode + judging
 
 
+def matching_model_flops(
+    models: RLModels,
+    config: RLConfig,
+    params: Any,
+    batch: Any,
+    assumptions: Assumptions,
+    *,
+    pictures: int,
+    reference: bool,
+) -> float:
+    """Model FLOPs of a step of flow matching on given pictures.
+
+    Args:
+      models, config, params, batch, assumptions: as in `rl_model_flops`; nothing is assumed.
+      pictures: pictures per sample that are encoded and predicted.
+      reference: whether the reference predicts them too.
+    """
+    transformer, vae, _ = params
+    size, samples = batch["image"].shape[1:3], batch["image"].shape[0]
+    text_length = batch["prompt_embeds"].shape[1]
+    velocity = _velocity(models.editor, transformer, samples, size, text_length)
+    passes = (2 if config.lora else 3) + (1 if reference else 0)
+    # The condition is encoded once per sample.
+    encodes = (pictures + 1) * _encode(models.editor, vae, samples, size)
+    return pictures * passes * velocity + encodes
+
+
 def reward_model_flops(
     scorer: Scorer, judge: Any, pairs: Any, assumptions: Assumptions, lora: LoraConfig | None = None
 ) -> float:

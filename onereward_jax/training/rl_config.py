@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from jaxtyping import PyTree
 
@@ -20,6 +20,8 @@ from onereward_jax.training.algorithm import FROZEN, Algorithm
 from onereward_jax.training.online_config import OnlineConfig
 from onereward_jax.training.optimizer import OptimizerConfig
 from onereward_jax.training.rl_balance import Balance
+
+ErrorArea = Literal["mask", "whole"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +46,9 @@ class RLConfig:
         the negative branch is differentiated too, which doubles the memory.
       flow_matching_weight: weight of the flow-matching loss on `batch["target"]`, averaged over the
         samples that have a target; 0 disables it.
+      error_area: latent tokens over which methods that learn from pairs average their error: those
+        with an edited pixel ("mask"), or all ("whole").
+      dpo_beta: β of Diffusion-DPO; higher keeps the policy closer to the reference.
       jitter: augmentation of x_θ and x_ref before the judge.
       held_out_every: ask the held-out judge in one of so many steps; 0: there is none.
       stop_at_gap: stop updating once the smoothed gap between the judge's reward and the held-out
@@ -71,6 +76,8 @@ class RLConfig:
     policy_true_cfg_scale: float = 4.0
     prediction_true_cfg_scale: float = 4.0
     flow_matching_weight: float = 0.0
+    error_area: ErrorArea = "mask"
+    dpo_beta: float = 2000.0
     jitter: Jitter = Jitter()
     held_out_every: int = 0
     stop_at_gap: float = 0.0
@@ -107,6 +114,11 @@ class RLConfig:
                 "expected reward.held_out and rl.held_out_every above 0, and a method with a "
                 "differentiable reward"
             )
+        if self.error_area not in get_args(ErrorArea):
+            known = " or ".join(map(repr, get_args(ErrorArea)))
+            raise ValueError(f"error_area is {self.error_area!r}: expected {known}")
+        if not 0.0 < self.dpo_beta < math.inf:
+            raise ValueError(f"dpo_beta is {self.dpo_beta}: expected above 0")
         if self.microbatches < 1:
             raise ValueError(f"microbatches is {self.microbatches}: expected at least 1")
 

@@ -42,6 +42,7 @@ LONG = (
     "test_rl_step.py",
     "test_chain.py",
     "test_rl_lora.py",
+    "test_offline_methods.py",
     "test_hosts.py",
     "test_pretrain_steps.py",
     "test_rewards.py",

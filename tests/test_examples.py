@@ -97,18 +97,25 @@ def test_the_algorithm_never_ends_teaching_and_renews_its_reference():
     assert [float(algorithm.decay(0.9, step)) for step in (0, 48, 49, 50)] == [1, 1, 0, 1]
 
 
-def test_a_run_takes_source_and_annotator_from_files(photos, tmp_path):
+def test_a_run_takes_source_and_annotator_from_files_and_learns_from_the_answers(photos, tmp_path):
+    """The last stage is DPO, without any judge: its loss begins at log 2."""
     outcome = run(
         tmp_path / "run",
         f"--config.data.source={EXAMPLES / 'data_source.py'}",
         f"--config.data.path={photos}",
         f"--config.annotate.by={EXAMPLES / 'annotator.py'}",
-        "--config.stages=('data','embed','candidates','annotate')",
-        *[one for one in SMALL if "candidates" in one],
+        "--config.stages=('data','embed','candidates','annotate','rl')",
+        *[one for one in SMALL if "candidates" in one or ".rl." in one],
+        *("--config.rl.algorithm=dpo", "--config.rl.lora.rank=2"),
     )
     assert outcome.returncode == 0, outcome.stderr
     record = json.loads((tmp_path / "run" / "annotate" / "stage.json").read_text())
     assert record["results"]["pairs"] > 0
+    lines = (tmp_path / "run" / "rl" / "metrics.jsonl").read_text().splitlines()
+    first, last = json.loads(lines[0]), json.loads(lines[-1])
+    assert first["loss"] == pytest.approx(np.log(2), abs=1e-5)
+    assert last["step"] == 2 and last["grad_norm"] > 0
+    assert (tmp_path / "run" / "rl" / "policy").is_dir()
 
 
 @pytest.fixture(scope="module")

@@ -232,6 +232,7 @@ def experiment() -> ConfigDict:
     rl.jitter = jitter()
     rl.checkpoint_every = 250  # steps between checkpoints
     rl.sample_every = 250  # steps between grids of sample images
+    rl.keep_every = 0  # steps between kept weights, the EMA's, for comparisons (ours); 0: none
     rl.conflicts_every = 0  # steps between cosines of gradients of dimensions, tasks; 0: never
     rl.log_every = 10  # steps between log entries
     rl.max_refused = 10  # NaN or Inf steps after which the run stops

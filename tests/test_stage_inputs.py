@@ -90,7 +90,7 @@ EXPECTED = {
         reward.lora.alpha reward.lora.targets
         reward.checkpoint_every reward.log_every reward.max_refused rl.microbatches
         rl.dpo_beta
-        rl.checkpoint_every rl.sample_every rl.log_every rl.max_refused rl.lora.alpha
+        rl.checkpoint_every rl.keep_every rl.sample_every rl.log_every rl.max_refused rl.lora.alpha
         rl.conflicts_every rl.balance_temperature rl.floor rl.floor_gain rl.balance_window
         rl.lora.targets rl.ensemble rl.ensemble_spread rl.held_out_every rl.stop_at_gap
         evaluate.batch_size annotate.enough reward.curve_shares

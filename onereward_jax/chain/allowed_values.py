@@ -312,6 +312,7 @@ RULES: dict[str, Rule] = {
     "rl.flow_matching_weight": number(0.0),
     "rl.dpo_beta": number(0.0, above=True),
     "rl.sample_every": whole(1),
+    "rl.keep_every": whole(0),
     "rl.conflicts_every": whole(0),
     **per_task("evaluate.triplets", whole(0)),
     "evaluate.batch_size": whole(1),

@@ -306,6 +306,7 @@ STAGES: tuple[Stage, ...] = (
             how("rl.held_out_every", "rl.stop_at_gap", when={"reward.held_out": (0,)}),
             how(
                 "rl.sample_every",
+                "rl.keep_every",
                 "rl.conflicts_every",
                 "reward.judges",
                 "reward.held_out",

@@ -6,6 +6,7 @@ metrics.jsonl    rewards per task and dimension, monitors, norms, step times
 events/          the same and the sample images for TensorBoard
 pairs.jsonl      for methods that learn from pairs: those of the answers
 samples/         every `sample_every` steps: source, mask, policy, reference
+kept/            the EMA after every `keep_every` steps, in folders named by the step
 policy/, ema/    transformers of the trained policy and of its EMA (diffusers layout), or
                  their adapters if `config.rl.lora` is used
 """
@@ -145,6 +146,14 @@ def run(context: StageContext) -> Results:
         abstract = abstract_reference(models, settings, mesh)
         return None if abstract is None else load_params(transformer, abstract, FLUX)
 
+    def save_weights(name: str, trained: Any) -> None:
+        if adapts:
+            adapter = uniform_adapter(trained, settings.lora.scale)
+            save_adapter(context.folder / name, adapter, FLUX)
+        else:
+            architecture = transformer_config(base, transformer)
+            save_params(context.folder / name, trained, FLUX, config=architecture)
+
     def prepare(state: TrainState) -> Prepared:
         # Load these only now: during the restore they would add to the peak memory of the state.
         frozen = Frozen(
@@ -178,7 +187,13 @@ def run(context: StageContext) -> Results:
             batch = replicate(batches.measured(step), mesh)
             writer.write(step, conflict_scalars(conflicts(state, frozen, batch, key)))
 
+        def keep_weights(state: TrainState, writer: MetricsWriter) -> None:
+            if int(state.step) < config.steps:  # the last ones are saved below
+                save_weights(f"kept/{int(state.step):06d}", state.ema)
+
         periodic = [Periodic(config.sample_every, save_samples)]
+        if config.keep_every:
+            periodic.append(Periodic(config.keep_every, keep_weights))
         if conflicts is not None:
             periodic.append(Periodic(config.conflicts_every, measure_conflicts))
 
@@ -213,12 +228,7 @@ def run(context: StageContext) -> Results:
         results["stopped"] = told
     del state  # frees Adam's moments: gathering the weights for saving needs the memory
     for name, trained in weights_of.items():
-        if adapts:
-            adapter = uniform_adapter(trained, settings.lora.scale)
-            save_adapter(context.folder / name, adapter, FLUX)
-        else:
-            architecture = transformer_config(base, transformer)
-            save_params(context.folder / name, trained, FLUX, config=architecture)
+        save_weights(name, trained)
     return results
 
 

@@ -1,0 +1,136 @@
+"""The declared runs of benchmarks/evidence.py: one line each, and a section per question.
+
+A run is configs/mini.py with overrides. Add one with a line below; a changed line is run anew.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import runpy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from onereward_jax.common.config_files import flatten_config, load_config
+from onereward_jax.tasks import PAPER_TASKS, Task
+
+CONFIG = "configs/mini.py"
+
+FORMAT = 1
+"""Of a row, and of how it is measured: rows of other formats are measured anew."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run of the grid.
+
+    Attributes:
+      name: its folder, row and line in tables.
+      about: what differs from the config, for tables.
+      overrides: dotted config field -> value.
+      tasks: the tasks to compare in tables; those that it is trained for.
+    """
+
+    name: str
+    about: str
+    overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    tasks: tuple[Task, ...] = PAPER_TASKS
+
+
+KEEP_EVERY = 100
+"""Steps between the weights of a run that are compared, for curves."""
+
+QUICK = {"rl.steps": 200}
+LONG = {"rl.steps": 800, "rl.reward_upper_bound": 0.9}
+"""Four times the quickstart, and a bound that lets the reward rise."""
+
+
+def only(task: Task, steps: int) -> dict[str, Any]:
+    """A single-task run; `steps` of a multi-task run, of which it gets its share."""
+    share = {"fill": 0.5, "removal": 0.25}.get(task.value, 0.125)
+    chances = {f"rl.task_probabilities.{one.value}": float(one is task) for one in PAPER_TASKS}
+    return {**LONG, **chances, "rl.steps": round(steps * share)}
+
+
+GRID: tuple[Run, ...] = (
+    # Does it learn, and does it keep learning?
+    Run("quickstart", "the default config", QUICK),
+    Run("long", "four times longer, λ 0.9", LONG),
+    Run("no-judge", "no gradient from the judge", {**LONG, "rl.reward_upper_bound": 1e-6}),
+    # The paper's two algorithms; many tasks in one run or a run for each
+    Run("dynamic", "Algorithm 2", {**LONG, "rl.algorithm": "dynamic"}),
+    *(
+        Run(f"only-{task.value}", f"trained for {task.value} only", only(task, 800), (task,))
+        for task in PAPER_TASKS
+    ),
+)
+
+
+def fields_of(run: Run, seed: int) -> dict[str, Any]:
+    """What differs from the config: dotted field -> value."""
+    return {"rl.keep_every": KEEP_EVERY, **run.overrides, "seed": seed}
+
+
+def settled(run: Run, config: str, seed: int) -> ConfigDict:
+    """The config of a run.
+
+    Raises:
+      ValueError: an override is not a field of the config, or has another type than its value.
+    """
+    settings = load_config(config)
+    known = flatten_config(settings, "")
+    for name, value in fields_of(run, seed).items():
+        if f".{name}" not in known:
+            raise ValueError(f"{run.name}: {name} is not a field of {config}")
+        *sections, field = name.split(".")
+        section = settings
+        for one in sections:
+            section = section[one]
+        try:
+            section[field] = value
+        except TypeError as error:
+            raise ValueError(f"{run.name}: {name}={value!r}: {error}") from error
+    return settings
+
+
+def read_grid(path: Path) -> tuple[Run, ...]:
+    """`GRID` of a Python file.
+
+    Raises:
+      ValueError: there is no such file, it has no GRID, or two runs have one name.
+    """
+    if not path.is_file():
+        raise ValueError(f"--grid: there is no file {path}")
+    found = GRID if path.samefile(__file__) else runpy.run_path(str(path)).get("GRID")
+    if not found:
+        raise ValueError(f"--grid: {path} has no GRID")
+    names = [run.name for run in found]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"--grid: {path} has two runs named {min(twice)!r}")
+    return tuple(found)
+
+
+def selected(names: str, grid: Sequence[Run]) -> list[Run]:
+    """The runs of these names, separated by commas, in the grid's order; all for "".
+
+    Raises:
+      ValueError: there is no such run.
+    """
+    chosen, known = [name for name in names.split(",") if name], [run.name for run in grid]
+    for name in chosen:
+        if name not in known:
+            raise ValueError(f"--select: no run {name!r}; there are {', '.join(known)}")
+    return [run for run in grid if not chosen or run.name in chosen]
+
+
+def key_of_row(run: Run, config: str, seed: int, scenes: int) -> str:
+    """Identifies what a row was measured on: overrides, seed and number of scenes.
+
+    Not the rest of the config, which each version of the package extends: a row names its commit.
+    """
+    told = json.dumps([FORMAT, config, run.overrides, seed, scenes], sort_keys=True)
+    return hashlib.sha256(told.encode()).hexdigest()[:16]

@@ -1,0 +1,106 @@
+"""Writes the tables of docs/results.md from the rows of benchmarks/evidence.py.
+
+A table replaces what stands between `<!-- evidence: NAME -->` and `<!-- end -->`; the text around
+is written by hand. A cell without a row says so.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import evidence_claims
+from evidence_figures import HIDDEN, JUDGE, ORACLE
+from evidence_grid import Run
+from evidence_plots import write_plots
+from evidence_rows import Row, gain, good_minus_bad, judge_right, letters, of_run
+from evidence_text import NOT_RUN, TITLES, percent, table, thousandths
+
+from onereward_jax.common.atomic_file import atomic_file
+from onereward_jax.tasks import DIMENSIONS, PAPER_TASKS
+
+_BLOCK = re.compile(r"(<!-- evidence: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+
+
+def write_tables(rows: Sequence[Row], docs: Path, grid: Sequence[Run]) -> None:
+    """Rewrites the marked blocks of <docs>/results.md, and the plots in <docs>/images.
+
+    Raises:
+      ValueError: a block's name is unknown, or there is no block.
+      FileNotFoundError: there is no results.md.
+    """
+    page = docs / "results.md"
+    text = page.read_text(encoding="utf-8")
+    plots = write_plots(rows, docs / "images", grid)
+    made = {
+        "runs": runs_table(rows, grid),
+        "dimensions": dimensions_table(rows, grid),
+        "judge": judge_table(rows, grid),
+        "curves": "\n\n".join(plots) or f"*{NOT_RUN}*",
+        "claims": evidence_claims.claims_table(rows),
+    }
+
+    def block(found: re.Match[str]) -> str:
+        if found[2] not in made:
+            raise ValueError(f"{page}: no table {found[2]!r}; there are {', '.join(made)}")
+        return f"{found[1]}\n{made[found[2]]}\n\n{found[4]}"
+
+    text, count = _BLOCK.subn(block, text)
+    if not count:
+        raise ValueError(f"{page} has no block <!-- evidence: NAME --> ... <!-- end -->")
+    with atomic_file(page) as draft:
+        draft.write_text(text, encoding="utf-8")
+
+
+def runs_table(rows: Sequence[Row], grid: Sequence[Run]) -> str:
+    """Good - Bad of the last weights by every rater."""
+    lines = []
+    for run in grid:
+        found = of_run(rows, run.name)
+        if not found:
+            lines.append([run.name, run.about, NOT_RUN, *[""] * (2 + len(PAPER_TASKS))])
+            continue
+        minutes = sum(row["seconds"]["rl"] for row in found) / len(found) / 60
+        for rater in (ORACLE, HIDDEN, JUDGE):
+            cells = [
+                percent(good_minus_bad(found, rater, task)) if task in run.tasks else "–"
+                for task in PAPER_TASKS
+            ]
+            first = rater == ORACLE
+            about = [run.name, run.about] if first else ["", ""]
+            cost = [f"{found[0]['steps']}, {minutes:.0f} min" if first else ""]
+            lines.append([*about, *cost, str(len(found)) if first else "", rater, *cells])
+    return table(
+        ["run", "what differs", "steps, time", "seeds", "rated by", *TITLES.values()], lines
+    )
+
+
+def dimensions_table(rows: Sequence[Row], grid: Sequence[Run]) -> str:
+    """Change of the oracle's mean score per dimension; bold where it fell beyond the interval."""
+    names = [(task, dimension) for task in PAPER_TASKS for dimension in DIMENSIONS[task]]
+    runs = [run for run in grid if of_run(rows, run.name)]
+    lines = []
+    for task, dimension in names:
+        cells = []
+        for run in runs:
+            one = gain(of_run(rows, run.name), ORACLE, task.value, dimension.value)
+            told = thousandths(one)
+            cells.append(f"**{told}**" if one and one.high < 0 else told)
+        lines.append([TITLES[task.value], dimension.title, *(cells or [NOT_RUN])])
+    return table(["task", "dimension", *([run.name for run in runs] or ["any run"])], lines)
+
+
+def judge_table(rows: Sequence[Row], grid: Sequence[Run]) -> str:
+    """How often the judge is right on policy against base, and how well words can be read."""
+    lines = []
+    for run in grid:
+        found = of_run(rows, run.name)
+        if not found:
+            continue
+        right = (judge_right(found, task.value) for task in PAPER_TASKS)
+        cells = [f"{100 * hit / pairs:.0f} of {pairs}" if pairs else "–" for hit, pairs in right]
+        lines.append([run.name, *cells, percent(letters(found))])
+    if not lines:
+        lines.append([NOT_RUN, *[""] * (1 + len(PAPER_TASKS))])
+    return table(["run", *TITLES.values(), "letters read, % more"], lines)

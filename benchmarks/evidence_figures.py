@@ -11,9 +11,10 @@ from ml_collections import ConfigDict
 
 from onereward_jax.evaluation.gains_by_dimension import gains
 from onereward_jax.evaluation.gsb import CONFIDENCE, RESAMPLES, Comparison, Verdict, good_same_bad
+from onereward_jax.evaluation.policy_against_base import decided_by_scores, right_on_policy
 from onereward_jax.stages.evaluate.judge_verdicts import preferred
 from onereward_jax.stages.evaluate.oracle_verdicts import verdict
-from onereward_jax.tasks import DIMENSIONS, PAPER_TASKS, Dimension, Task
+from onereward_jax.tasks import Dimension, Task
 
 ORACLE, HIDDEN, JUDGE = "oracle", "oracle by the hidden truth", "judge"
 """Raters. The second compares the structure of extensions with what was cut off."""
@@ -59,7 +60,7 @@ def figures(compared: Compared, *, same: float, judge_same: float, margin: float
             for rater, found in scores.items()
             if rater == ORACLE or found != scores[ORACLE]
         },
-        "judge_right": _judge_right(compared, margin) if compared.judge else {},
+        "judge_right": _judge_right(compared, scores[ORACLE], margin) if compared.judge else {},
         "letters": _letters(compared),
     }
 
@@ -104,20 +105,16 @@ def _dimensions(
     return found
 
 
-def _judge_right(compared: Compared, margin: float) -> dict[str, dict[str, dict[str, int]]]:
-    """Task -> dimension -> how often judge and oracle prefer the same of policy and base."""
-    found: dict[str, dict[str, dict[str, int]]] = {}
-    for task in PAPER_TASKS:
-        rows = [row for row, one in compared.tasks.items() if one is task]
-        for dimension in DIMENSIONS[task]:
-            pairs = right = 0
-            for row in rows:
-                policy, base = (one.scores[dimension] for one in compared.oracle[row])
-                if abs(policy - base) >= margin:
-                    pairs += 1
-                    right += (policy > base) == (compared.judge[row][dimension] > 0.5)
-            if rows:
-                found.setdefault(task.value, {})[dimension.value] = {"pairs": pairs, "right": right}
+def _judge_right(
+    compared: Compared, scores: Mapping[int, tuple[Mapping[Dimension, float], ...]], margin: float
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Task -> dimension -> how often the judge prefers what the oracle does, of policy and base."""
+    decided = decided_by_scores(scores, margin)
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for (task, dimension), one in right_on_policy(compared.tasks, compared.judge, decided).items():
+        cell = {"pairs": one.pairs, "right": one.accuracy * one.pairs}
+        cell |= {"prefers": one.prefers, "better": one.better}
+        found.setdefault(task.value, {})[dimension.value] = cell
     return found
 
 

@@ -102,7 +102,7 @@ def letters(rows: Sequence[Row], step: int | None = None):
     )
 
 
-def judge_right(rows: Sequence[Row], task: str) -> tuple[int, int]:
+def judge_right(rows: Sequence[Row], task: str) -> tuple[float, int]:
     """(right, pairs) of the judge on the last policy against base, over dimensions and seeds."""
     cells = [
         cell for row in rows for cell in _point(row, None)["judge_right"].get(task, {}).values()

@@ -80,7 +80,7 @@ def tables(rows: list[dict]) -> str:
         for dimension in DIMENSIONS[task]
     ]
     right = [
-        f"{TITLES[task]} {hit} of {pairs}"
+        f"{TITLES[task]} {hit:.0f} of {pairs}"
         for task, (hit, pairs) in ((task, judge_right(rows, task)) for task in PAPER_TASKS)
     ]
     return "\n\n".join(

@@ -147,7 +147,8 @@ def measure(run: grid.Run, seed: int, given: argparse.Namespace, mapped: Mapped)
 
 def _seconds(log: Sequence[Mapping[str, Any]]) -> float:
     """Time of the steps of a training, without start, compilation, samples and checkpoints."""
-    return statistics.median(line["step_seconds"] for line in log) * log[-1]["step"]
+    each = [line["step_seconds"] for line in log if "step_seconds" in line]
+    return statistics.median(each) * log[-1]["step"]
 
 
 def _rewards(logs: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, list[list[float]]]:

@@ -94,20 +94,6 @@ GRID: tuple[Run, ...] = (
     Run(
         "projected", "conflicting gradients are projected", {**LONG, "rl.project_conflicts": "both"}
     ),
-    # Baselines: other methods on the same data
-    Run("refl", "ReFL on the scalar difference", {**LONG, "rl.algorithm": "refl"}),
-    Run("nft", "DiffusionNFT", {**LONG, "rl.algorithm": "nft"}),
-    Run("grpo", "Flow-GRPO", {**LONG, "rl.algorithm": "grpo"}),
-    Run(
-        "winners",
-        "supervised on winners",
-        {**LONG, "rl.algorithm": "winners", "rl.flow_matching_weight": 0.0},
-    ),
-    Run(
-        "dpo",
-        "masked Diffusion-DPO",
-        {**LONG, "rl.algorithm": "dpo", "rl.flow_matching_weight": 0.0},
-    ),
 )
 
 

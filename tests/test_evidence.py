@@ -19,7 +19,7 @@ from evidence_grid import Run
 TINY = {"rl.keep_every": 2, "candidates.train": 8, "candidates.test": 4, "reward.steps": 2}
 GRID = (
     Run("one", "as it is", TINY),
-    Run("two", "Algorithm 2", {**TINY, "rl.algorithm": "dynamic"}),
+    Run("two", "fewer fills", {**TINY, "rl.task_probabilities.fill": 0.1}),
 )
 """
 

@@ -68,7 +68,7 @@ GRID: tuple[Run, ...] = (
         for task in PAPER_TASKS
     ),
     # What the judge sees, and in which order
-    Run("crop", "the judge sees the mask with context", {**LONG, "reward.crop": 1.5}),
+    Run("crop", "the judge sees the mask with context", {**LONG, "reward.crop": 1.25}),
     Run("both-orders", "both orders in the loss", {**LONG, "rl.orders": "both"}),
     # Judges
     Run(

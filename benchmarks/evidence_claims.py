@@ -6,8 +6,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from evidence_figures import JUDGE, ORACLE
-from evidence_rows import Estimate, Row, gain, good_minus_bad, of_run
+from evidence_rows import JUDGE, ORACLE, Estimate, Row, gain, good_minus_bad, of_run
 from evidence_text import NOT_RUN, TITLES, percent, table
 
 from onereward_jax.evaluation.gsb import PAPER_GSB

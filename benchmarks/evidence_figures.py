@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from evidence_compare import Compared
+from evidence_rows import HIDDEN, JUDGE, ORACLE
 from ml_collections import ConfigDict
 
 from onereward_jax.evaluation.gains_by_dimension import gains
@@ -15,9 +16,6 @@ from onereward_jax.evaluation.policy_against_base import decided_by_scores, righ
 from onereward_jax.stages.evaluate.judge_verdicts import preferred
 from onereward_jax.stages.evaluate.oracle_verdicts import verdict
 from onereward_jax.tasks import Dimension, Task
-
-ORACLE, HIDDEN, JUDGE = "oracle", "oracle by the hidden truth", "judge"
-"""Raters. The second compares the structure of extensions with what was cut off."""
 
 
 def margins_of(config: ConfigDict) -> dict[str, float]:

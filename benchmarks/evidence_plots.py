@@ -9,9 +9,8 @@ import matplotlib
 
 matplotlib.use("Agg")
 
-from evidence_figures import JUDGE, ORACLE
 from evidence_grid import Run
-from evidence_rows import Row, gain, good_minus_bad, of_run, steps_of
+from evidence_rows import JUDGE, ORACLE, Row, gain, good_minus_bad, of_run, steps_of
 from evidence_text import TITLES
 from matplotlib import pyplot
 

@@ -15,6 +15,9 @@ from onereward_jax.evaluation.intervals import Z
 
 Row = Mapping[str, Any]
 
+ORACLE, HIDDEN, JUDGE = "oracle", "oracle by the hidden truth", "judge"
+"""Raters. The second compares the structure of extensions with what was cut off."""
+
 
 class Estimate(NamedTuple):
     """A figure over the seeds of a run, with its 95 % interval and the value of each seed."""

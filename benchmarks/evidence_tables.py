@@ -11,10 +11,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import evidence_claims
-from evidence_figures import HIDDEN, JUDGE, ORACLE
 from evidence_grid import Run
 from evidence_plots import write_plots
-from evidence_rows import Row, gain, good_minus_bad, judge_right, letters, of_run
+from evidence_rows import (
+    HIDDEN,
+    JUDGE,
+    ORACLE,
+    Row,
+    gain,
+    good_minus_bad,
+    judge_right,
+    letters,
+    of_run,
+)
 from evidence_text import NOT_RUN, TITLES, percent, table, thousandths
 
 from onereward_jax.common.atomic_file import atomic_file
@@ -84,6 +93,9 @@ def dimensions_table(rows: Sequence[Row], grid: Sequence[Run]) -> str:
     for task, dimension in names:
         cells = []
         for run in runs:
+            if task not in run.tasks:
+                cells.append("–")
+                continue
             one = gain(of_run(rows, run.name), ORACLE, task.value, dimension.value)
             told = thousandths(one)
             cells.append(f"**{told}**" if one and one.high < 0 else told)

@@ -19,9 +19,9 @@ from pathlib import Path
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 from evidence_compare import compare
-from evidence_figures import HIDDEN, JUDGE, ORACLE, figures, margins_of
+from evidence_figures import figures, margins_of
 from evidence_oracle import in_processes
-from evidence_rows import gain, good_minus_bad, judge_right, letters
+from evidence_rows import HIDDEN, JUDGE, ORACLE, gain, good_minus_bad, judge_right, letters
 from evidence_text import TITLES, percent, table, thousandths
 from ml_collections import FrozenConfigDict
 

@@ -76,6 +76,21 @@ GRID: tuple[Run, ...] = (
         "three judges, the least sure counts",
         {**LONG, "reward.judges": 3, "rl.ensemble": "least"},
     ),
+    Run(
+        "best-judge",
+        "the judge of the best validation",
+        {**LONG, "reward.validation": 0.1, "reward.keep_best": True},
+    ),
+    Run(
+        "stop-at-gap",
+        "a held-out judge stops the run",
+        {**LONG, "reward.held_out": 0.2, "rl.stop_at_gap": 0.1},
+    ),
+    Run(
+        "ensemble",
+        "three judges, the least sure counts",
+        {**LONG, "reward.judges": 3, "rl.ensemble": "least"},
+    ),
     Run("smoothing", "label smoothing 0.1", {**LONG, "reward.label_smoothing": 0.1}),
     Run(
         "best-judge",
@@ -88,11 +103,28 @@ GRID: tuple[Run, ...] = (
         {**LONG, "reward.held_out": 0.2, "rl.stop_at_gap": 0.1},
     ),
     # Dimensions that share an update
+    Run(
+        "projected", "conflicting gradients are projected", {**LONG, "rl.project_conflicts": "both"}
+    ),
     Run("worst", "the worst dimension weighs most", {**LONG, "rl.balance": "worst"}),
     Run("floors", "dimensions below 0.5 weigh more", {**LONG, "rl.balance": "floors"}),
     Run("spread", "weights by the spread of rewards", {**LONG, "rl.balance": "spread"}),
     Run(
         "projected", "conflicting gradients are projected", {**LONG, "rl.project_conflicts": "both"}
+    ),
+    # Baselines: other methods on the same data
+    Run("refl", "ReFL on the scalar difference", {**LONG, "rl.algorithm": "refl"}),
+    Run("nft", "DiffusionNFT", {**LONG, "rl.algorithm": "nft"}),
+    Run("grpo", "Flow-GRPO", {**LONG, "rl.algorithm": "grpo"}),
+    Run(
+        "winners",
+        "supervised on winners",
+        {**LONG, "rl.algorithm": "winners", "rl.flow_matching_weight": 0.0},
+    ),
+    Run(
+        "dpo",
+        "masked Diffusion-DPO",
+        {**LONG, "rl.algorithm": "dpo", "rl.flow_matching_weight": 0.0},
     ),
 )
 

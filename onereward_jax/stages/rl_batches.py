@@ -158,7 +158,7 @@ def available_tasks(
       ValueError: none of the tasks occurs.
     """
     found = {task: p for task, p in probabilities.items() if len(samples.with_task(task))}
-    kind = "triplet" if isinstance(samples, Triplets) else "pair"
+    kind = "pair" if isinstance(samples, PairsWithTriplets) else "triplet"
     if not found:
         raise ValueError(
             f"config.rl.task_probabilities: the training split has no {kind} of "

@@ -117,6 +117,18 @@ def experiment() -> ConfigDict:
     candidates.transform = ""  # plug-in applied to finished images; "": none
     candidates.strength = (0.6, 1.0)  # range of the initial noise strength; 1: pure noise
 
+    config.rounds = 1  # of candidates, annotate, reward and rl (ours); 1: the paper's
+    config.later_rounds = later = ConfigDict()  # rounds 2, 3, ...; the rest is as in round 1
+    later.train = placeholder(int)  # triplets with candidates; None: as candidates.train
+    later.test = placeholder(int)  # held-out triplets with candidates; None: as candidates.test
+    later.triplets = "other"  # than in earlier rounds, while there are any; or the "same"
+    later.from_policy = placeholder(int)  # candidates of a triplet by the policy; None: half
+    later.weights = "ema"  # weights of the last round's editor that make them: "policy" or "ema"
+    later.judge = "first"  # the judge starts from models.judge ("first") or from the "last" round's
+    later.reward_steps = placeholder(int)  # None: as reward.steps
+    later.rl = "policy"  # rl goes on from the last round's "policy", or starts from the "base"
+    later.rl_steps = placeholder(int)  # of a later round; None: as rl.steps
+
     config.annotate = annotate = ConfigDict()
     annotate.by = "people"  # "people", "web" (people; the run serves the page), or a plug-in
     annotate.path = ""  # file or folder of people's answers; "": questions/questions.jsonl

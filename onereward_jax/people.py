@@ -23,7 +23,7 @@ import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from onereward_jax.annotation.web_settings import SETS, WebSettings, has_database
+from onereward_jax.annotation.web_settings import SETS, WebSettings, has_database, set_title
 from onereward_jax.chain.saved_command import saved_config
 from onereward_jax.common.periodic_thread import call_periodically
 from onereward_jax.common.user_errors import CommandParser, run_command
@@ -55,7 +55,7 @@ def parser() -> CommandParser:
         made[name].add_argument("--name", required=True, help="name of the annotator")
     made["token"].add_argument("--admin", action="store_true", help="open the admin page to them")
     add = made["export"].add_argument
-    add("--set", choices=list(SETS), default="questions", help="which questions")
+    add("--set", default="questions", help="which questions: questions, questions-2, questions-ab")
     return options
 
 
@@ -124,6 +124,8 @@ def export(options: argparse.Namespace) -> None:
     """Prints all answers as JSON lines."""
     from onereward_jax.annotation.server import answer_lines
 
+    if set_title(options.set) is None:
+        raise ValueError(f"--set is {options.set!r}: questions, questions-2, ... or questions-ab")
     with _database(_settings(options), existing=True) as database:
         for line in answer_lines(database, options.set):
             print(json.dumps(line, ensure_ascii=False))
@@ -161,7 +163,7 @@ def _questions_kept_up(settings: WebSettings) -> contextlib.AbstractContextManag
     copy = _copy_of(settings.run)
 
     def fetch() -> None:
-        for folder in SETS:
+        for folder in {*SETS, *filter(set_title, copy.bucket.folders())}:
             copy.fetch(folder)
 
     fetch()

@@ -33,7 +33,7 @@ from onereward_jax.stages.candidates import plan_candidates
 from onereward_jax.stages.collect_pairs import collect_pairs, picture_folders
 from onereward_jax.stages.pair_source import PairSource, task_shares
 from onereward_jax.stages.preference_stores import STORE
-from onereward_jax.tasks import SAMPLING_PROBABILITIES, TASKS, Task
+from onereward_jax.tasks import TASKS, Task
 
 ROOT = pathlib.Path(onereward_jax.__file__).parents[1]
 JUDGE = ROOT / "onereward_jax" / "mini" / "models" / "judge"
@@ -275,14 +275,15 @@ def test_pairs_that_people_decided_come_in_batches_of_one_size(annotated):
 
 def planned(config, triplets):
     """The candidates of the training split."""
-    return plan_candidates(FrozenConfigDict(config), "train", triplets, 0, SAMPLING_PROBABILITIES)
+    return plan_candidates(FrozenConfigDict(config), "train", triplets)
 
 
 @pytest.mark.parametrize(("tasks", "fills"), [("as_sampled", 4), ("evenly", 2)])
 def test_candidates_are_planned_for_tasks_as_the_config_says(triplets, tasks, fills):
-    config = load_config(f"{ROOT}/configs/mini.py").candidates
+    whole = load_config(f"{ROOT}/configs/mini.py")
+    config = whole.candidates
     config.update(train=8, tasks=tasks)
-    plans = list(planned(config, triplets))
+    plans = list(planned(whole, triplets))
     counts = collections.Counter(TASKS[triplets.tasks[plan.row]] for plan in plans)
     assert counts[Task.FILL] == fills * config.count
     assert counts.total() == 8 * config.count
@@ -300,12 +301,12 @@ def test_a_row_put_in_front_changes_no_other_triplet_and_none_of_its_candidates(
     write_triplets(tmp_path / "data", FolderSource(tmp_path, SIZE, RATIOS))
     longer = Triplets(tmp_path / "data", "train")
     assert longer.column("id")[1:] == triplets.column("id")
-    config = load_config(f"{ROOT}/configs/mini.py").candidates
-    config.update(train=1000)
+    config = load_config(f"{ROOT}/configs/mini.py")
+    config.candidates.update(train=1000, tasks="as_sampled")
     before, after = (
         {plan.candidate for plan in planned(config, these)} for these in (triplets, longer)
     )
-    assert len(after - before) == config.count and before < after
+    assert len(after - before) == config.candidates.count and before < after
 
 
 @pytest.mark.slow

@@ -134,12 +134,7 @@ def batches(context):
         plan.candidate
         for split, source in triplets_of(context).items()
         for plan in candidates.plan_candidates(
-            context.config.candidates,
-            split,
-            source,
-            context.config.seed,
-            candidates.task_probabilities(context.config),
-            make_transform(context.config),
+            context.config, split, source, make_transform(context.config)
         )
     ]
     plans.sort(key=lambda drawn: drawn.num_inference_steps)

@@ -69,9 +69,9 @@ def start(environment, workdir):
     )
 
 
-def wait_for_checkpoint(process, workdir):
+def wait_for_checkpoint(process, workdir, stage="rl"):
     started = time.monotonic()
-    while not (workdir / "rl" / "checkpoints" / str(CHECKPOINT_EVERY)).is_dir():
+    while not (workdir / stage / "checkpoints" / str(CHECKPOINT_EVERY)).is_dir():
         assert process.poll() is None and time.monotonic() - started < PATIENCE
         time.sleep(0.01)
 
@@ -98,6 +98,67 @@ def test_the_chain_ends_with_a_report_and_a_table(finished):
     assert "judge_right" in printed
     page = (workdir / "evaluate" / "report" / "index.html").read_text()
     assert page.count("<svg") >= 2 and "data:image/png" in page
+
+
+TWO = ("--config.rounds=2", "--config.later_rounds.train=8", "--config.later_rounds.rl_steps=6")
+
+
+@pytest.fixture(scope="module")
+def two_rounds(finished, environment, tmp_path_factory):
+    """The same run with a second round, and what it printed."""
+    workdir = tmp_path_factory.mktemp("rounds") / "run"
+    shutil.copytree(finished[0], workdir)
+    return workdir, run(environment, workdir, *TWO)
+
+
+def test_a_second_round_goes_on_from_the_first(finished, two_rounds):
+    """Its candidates are of both editors, its judge learns from all pairs, RL from the policy."""
+    (first, _), (workdir, printed) = finished, two_rounds
+    for stage in ("data", "embed", "candidates", "annotate", "reward", "rl"):
+        assert read_record(workdir / stage) == read_record(first / stage)
+    made = [path.name for path in (workdir / "candidates-2").glob("pictures/*/*.png")]
+    by_policy = sum(name.endswith("-policy.png") for name in made)
+    assert by_policy == len(made) / 2
+    pairs, earlier = (
+        (folder / "pairs.jsonl").read_text().splitlines()
+        for folder in (workdir / "reward-2", first / "reward")
+    )
+    assert pairs[: len(earlier)] == earlier and len(pairs) > len(earlier)
+    found = json.loads((workdir / "reward-2" / "accuracy.json").read_text())["on_policy"]
+    assert found and {row["folder"] for row in found} == {"candidates-2"}
+    rows = read_metrics(workdir / "rl-2" / "metrics.jsonl")
+    assert [row["step"] for row in rows] == [*range(1, 7)]
+    # The reference is the base still: at its first step the policy is as far as it was.
+    last = read_metrics(workdir / "rl" / "metrics.jsonl")[-1]["reference_distance"]
+    assert rows[0]["reference_distance"] == pytest.approx(last, rel=0.2)
+    summary = json.loads((workdir / "evaluate" / "report" / "summary.json").read_text())
+    assert [row["round"] for row in summary["rounds"]] == [1, 2]
+    assert summary["rounds"][1]["on_policy"]["pairs"] == sum(row["pairs"] for row in found)
+    assert "reward-2" in printed and "policy_better" in printed
+
+
+@pytest.mark.slow
+def test_a_second_round_that_is_killed_resumes_exactly(two_rounds, environment, tmp_path):
+    whole, workdir = two_rounds[0], tmp_path / "run"
+    shutil.copytree(whole, workdir)
+    for stage in ("rl-2", "evaluate", "export"):
+        shutil.rmtree(workdir / stage)
+    process = subprocess.Popen(
+        command(workdir, *TWO),
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=(workdir / "errors.txt").open("w"),
+    )
+    wait_for_checkpoint(process, workdir, "rl-2")
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert read_record(workdir / "rl-2").status == STARTED
+    run(environment, workdir, *TWO)
+    for weights in ("policy", "ema"):
+        file = f"rl-2/{weights}/diffusion_pytorch_model.safetensors"
+        ours, theirs = load_file(workdir / file), load_file(whole / file)
+        assert all((ours[name] == theirs[name]).all() for name in theirs)
 
 
 @pytest.mark.slow

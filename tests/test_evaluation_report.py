@@ -18,13 +18,7 @@ from onereward_jax.evaluation.judge_calibration import (
     calibration,
 )
 from onereward_jax.evaluation.picture_table import GAP, HEADER, LABEL
-from onereward_jax.evaluation.policy_against_base import (
-    RightOnPolicy,
-    decided_by_scores,
-    decided_by_verdicts,
-    overall,
-    right_on_policy,
-)
+from onereward_jax.evaluation.policy_against_base import RightOnPolicy
 from onereward_jax.evaluation.report import (
     Agreed,
     ByPeople,
@@ -32,6 +26,7 @@ from onereward_jax.evaluation.report import (
     GridRow,
     JudgeTrust,
     ReportInputs,
+    RoundRow,
     remarks,
     write_report,
 )
@@ -102,6 +97,7 @@ def synthetic_inputs(title: str = "Policy <mini> & base") -> ReportInputs:
             [LabelPoint(200, 0.6 + 0.1 * n, 100 * 2**n, 30 * 2**n, 50) for n in range(3)],
         ),
         people=by_people(comparisons),
+        rounds=[RoundRow(1, 800, 0.8), RoundRow(2, 1600, 0.82, RightOnPolicy(90, 0.7, 0.6, 0.5))],
         on_policy={"the judge, by people": {key: RightOnPolicy(30, 0.8, 0.6, 0.5) for key in keys}},
         settings={"rl": {"steps": 400, "learning_rate": 1e-5}, "tasks": ["fill"], "note": None},
     )
@@ -199,6 +195,10 @@ def test_the_summary_holds_every_figure(report):
     assert trust["calibration"]["pairs"] == 200 and len(trust["calibration"]["bins"]) == 10
     assert [point["labels"] for point in trust["by_labels"]] == [100, 200, 400]
     assert summary["agreement"]["fill"]["structure"]["alone"] == {"pairs": 30, "accuracy": 0.85}
+    assert [row["on_policy"] and row["on_policy"]["pairs"] for row in summary["rounds"]] == [
+        None,
+        90,
+    ]
     found = summary["on_policy"]["the judge, by people"]
     assert found["overall"]["pairs"] == 30 * len(inputs.judge)
     assert found["removal"]["removal_quality"]["low"] < 0.8
@@ -218,34 +218,6 @@ def test_the_same_inputs_give_the_same_bytes(report, tmp_path):
     assert sorted(file.name for file in tmp_path.iterdir()) == files
     for name in files:
         assert (tmp_path / name).read_bytes() == (page.parent / name).read_bytes()
-
-
-def test_the_judge_is_measured_where_the_policy_has_moved():
-    """Undecided pairs and votes are left out, a judge without a preference is half right."""
-    structure, quality = Dimension.STRUCTURE, Dimension.REMOVAL_QUALITY
-    tasks = {0: Task.FILL, 1: Task.FILL, 2: Task.FILL, 3: Task.REMOVAL}
-    scores = {
-        0: ({structure: 0.9}, {structure: 0.2}),
-        1: ({structure: 0.3}, {structure: 0.5}),
-        2: ({structure: 0.52}, {structure: 0.5}),
-        3: ({quality: 0.1}, {quality: 0.6}),
-    }
-    preferences = {
-        0: {structure: 0.8},
-        1: {structure: 0.7},
-        2: {structure: 0.9},
-        3: {quality: 0.5},
-    }
-    decided = decided_by_scores(scores, 0.1)
-    assert decided == {(0, structure): True, (1, structure): False, (3, quality): False}
-    found = right_on_policy(tasks, preferences, decided)
-    assert found[Task.FILL, structure] == RightOnPolicy(2, accuracy=0.5, prefers=1.0, better=0.5)
-    assert found[Task.REMOVAL, quality] == RightOnPolicy(1, accuracy=0.5, prefers=0.5, better=0.0)
-    assert overall(found) == pytest.approx(RightOnPolicy(3, 0.5, 2.5 / 3, 1 / 3))
-    good, same, bad = Verdict
-    votes = [(0, good), (0, bad), (1, bad), (1, same), (2, good), (2, good), (2, bad)]
-    by_people = decided_by_verdicts((row, structure, verdict) for row, verdict in votes)
-    assert by_people == {(1, structure): False, (2, structure): True}
 
 
 def test_gains_are_told_by_task_and_dimension():

@@ -77,7 +77,10 @@ EXPECTED = {
         export.editor_card.license_name
         export.editor_card.license_link export.judge_card.base_model export.judge_card.license
         export.judge_card.license_name export.judge_card.license_link""",
-    "........": """data.small_pictures data.paths data.mask_indices mesh.data mesh.fsdp
+    "........": """rounds later_rounds.train later_rounds.test later_rounds.triplets
+        later_rounds.from_policy later_rounds.weights later_rounds.judge later_rounds.reward_steps
+        later_rounds.rl later_rounds.rl_steps data.small_pictures
+        data.paths data.mask_indices mesh.data mesh.fsdp
         mesh.tensor logging.tensorboard logging.wandb
         logging.profile_steps compilation_cache models.remat embed.batch_size
         curate.pictures curate.clip curate.batch_size curate.duplicates curate.clusters curate.near

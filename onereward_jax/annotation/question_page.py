@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from onereward_jax.annotation.guidelines import Guideline, read_guidelines
 from onereward_jax.annotation.questions import Question
-from onereward_jax.annotation.web_settings import SETS
+from onereward_jax.annotation.web_settings import set_title
 from onereward_jax.common.atomic_file import atomic_file
 
 PAGE = "index.html"
@@ -55,7 +55,7 @@ def write_question_page(
     asked = dict.fromkeys(name for one in shown for name in one["dimensions"])
     guidelines = guidelines or read_guidelines()
     content = {
-        "title": SETS.get(path.parent.name, "Questions"),
+        "title": set_title(path.parent.name) or "Questions",
         "questions": shown,
         "dimensions": {name: guidelines[name].to_json(address) for name in asked},
     }

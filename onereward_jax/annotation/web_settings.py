@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 from onereward_jax.common.user_path import user_path
@@ -12,10 +13,29 @@ DATABASE = "people/people.sqlite"
 
 SETS = {"questions": "Judge the candidates", "questions-ab": "Compare the editors"}
 """Folder of questions in the work folder -> its title. `annotate` writes the first, `evaluate` the
-second."""
+second; those of later rounds are questions-2, questions-3, ...: see `sets_in`."""
+
+_ROUND = re.compile(r"questions-([1-9][0-9]*)")
 
 GOLD = "gold"
 """Annotator of the gold answers."""
+
+
+def set_title(name: str) -> str | None:
+    """The title of a set of questions; None if no set has this name."""
+    found = _ROUND.fullmatch(name)
+    return f"Judge the candidates of round {found[1]}" if found else SETS.get(name)
+
+
+def sets_in(workdir: Path) -> dict[str, str]:
+    """The sets of questions of a run, also those that are not asked yet -> titles."""
+    first, last = SETS
+    found = {}
+    for folder in workdir.glob(f"{first}-*"):
+        if match := _ROUND.fullmatch(folder.name):
+            found[int(match[1])] = folder.name
+    names = (first, *(found[number] for number in sorted(found)), last)
+    return {name: set_title(name) for name in names}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -129,9 +129,15 @@ class _Chain:
 
     def upstream(self, stage: Stage) -> list[Stage]:
         """The stages of this config that `stage` reads."""
-        return [
-            self.table[name] for name in reads_of(stage, self.config) if name in self.config.stages
-        ]
+        return [self.table[name] for name in self.reads(stage) if name in self.config.stages]
+
+    def reads(self, stage: Stage) -> list[str]:
+        """The stages that `stage` reads, also those of other configs."""
+        return list(reads_of(stage, stage.configured(self.config)))
+
+    def identity(self, stage: Stage, inputs: Mapping[str, Any]) -> str:
+        """See `staleness.identity`."""
+        return identity(stage, stage.configured(self.config), inputs)
 
     def record(self, stage: Stage) -> StageRecord | None:
         """The current `stage.json` of a stage."""
@@ -146,10 +152,11 @@ class _Chain:
         """
         if stage.name not in known:
             earlier = {
-                one.name: identity(one, self.config, self.inputs(one, known))
+                one.name: self.identity(one, self.inputs(one, known))
                 for one in self.upstream(stage)
             }
-            known[stage.name] = stage_inputs(stage, self.config, self.workdir, earlier)
+            config = stage.configured(self.config)
+            known[stage.name] = stage_inputs(stage, config, self.workdir, earlier)
         return known[stage.name]
 
     def prepare(self, chosen: Sequence[Stage]) -> str:
@@ -167,7 +174,7 @@ class _Chain:
         running = [stage for stage in chosen if self.has_to_run(stage, known)]
         made = {stage.name for stage in chosen}
         for stage in running:
-            self.folders.fetch_here(one for one in reads_of(stage, self.config) if one not in made)
+            self.folders.fetch_here(one for one in self.reads(stage) if one not in made)
         check_stages((stage, self.context(stage)) for stage in running)
         return ""
 
@@ -183,21 +190,22 @@ class _Chain:
 
     def comparison(self, stage: Stage, record: StageRecord, inputs: Mapping[str, Any]) -> Change:
         """Compares the inputs of a record with the current ones."""
-        return compare(stage, self.config, record.inputs, inputs)
+        return compare(stage, stage.configured(self.config), record.inputs, inputs)
 
     def context(self, stage: Stage, inputs: Mapping[str, Any] | None = None) -> StageContext:
         """The context of a stage."""
-        fixed = {}
+        config, fixed = stage.configured(self.config), {}
         if inputs is not None:
-            effects = input_effects(stage, self.config)
+            effects = input_effects(stage, config)
             fixed = {k: value for k, value in inputs.items() if effects(k) is Effect.OUTPUT}
         return StageContext(
             stage.name,
-            self.config,
+            config,
             self.workdir,
             self.mesh,
             must_match=fixed,
             folders=self.folders,
+            round=stage.round,
         )
 
     def require_upstream(self, stage: Stage, known: dict[str, dict[str, Any]]) -> None:
@@ -240,7 +248,7 @@ class _Chain:
             announce(f"{stage.name}: complete and unchanged; remove {where} to rerun it")
             return Outcome(stage.name, False, record)
         start, results = time.monotonic(), None
-        self.folders.fetch(reads_of(stage, self.config), stage.name, alone=stage.alone)
+        self.folders.fetch(self.reads(stage), stage.name, alone=stage.alone)
         context = self.context(stage, inputs)
         try:
             with self.folders.kept_up(stage.name, lambda: stage.before_publishing(context)):
@@ -254,7 +262,7 @@ class _Chain:
         record = StageRecord(
             status=COMPLETE,
             inputs=inputs,
-            identity=identity(stage, self.config, inputs),
+            identity=self.identity(stage, inputs),
             finished=datetime.datetime.now(datetime.UTC).isoformat(),
             seconds=round(time.monotonic() - start, 1),
             results=dict(results or {}),

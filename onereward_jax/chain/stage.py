@@ -15,6 +15,7 @@ from ml_collections import FrozenConfigDict
 from onereward_jax.chain.allowed_values import Rule
 from onereward_jax.chain.base_models import made_by, made_folder
 from onereward_jax.chain.output_folders import OutputFolders
+from onereward_jax.chain.rounds import in_round, numbered
 from onereward_jax.chain.staleness import Effect, Fields
 from onereward_jax.convert import resolve_folder, resolve_weights
 
@@ -32,13 +33,14 @@ class StageContext:
     """The context of a running stage.
 
     Attributes:
-      stage: name of the stage.
+      stage: name of the stage, with the round if it is a later one ("rl-2").
       config: the full config; a stage may only read fields that it declares.
       workdir: the work folder on this host.
       mesh: the device mesh.
       started: start time of the stage in this process (`time.time()`).
       must_match: inputs that partial output of the stage must have been made from.
       folders: the output folders and their publication to other hosts; None: a local `workdir`.
+      round: the round whose output the stage writes or reads, see `rounds`.
     """
 
     stage: str
@@ -48,6 +50,7 @@ class StageContext:
     started: float = dataclasses.field(default_factory=time.time)
     must_match: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     folders: OutputFolders | None = None
+    round: int = 1
 
     def __post_init__(self) -> None:
         if self.folders is None:
@@ -68,9 +71,23 @@ class StageContext:
         """Makes what some processes wrote below `folder`/name available to all (all call it)."""
         self.folders.share(f"{self.stage}/{name}".rstrip("/"))
 
-    def output(self, stage: str) -> pathlib.Path:
-        """The output folder of an earlier stage, which must be declared in `Stage.reads`."""
-        return self.workdir / stage
+    @property
+    def module(self) -> str:
+        """Name of the stage, without the round."""
+        return self.stage.removesuffix(f"-{self.round}")
+
+    def output(self, stage: str, round: int | None = None) -> pathlib.Path:
+        """The output folder of an earlier stage, which must be declared in `Stage.reads`.
+
+        Args:
+          stage: its name, without a round.
+          round: None: that of the context.
+        """
+        return self.workdir / in_round(stage, self.round if round is None else round)
+
+    def in_round(self, name: str) -> str:
+        """The name of a folder of this round."""
+        return numbered(name, self.round)
 
     def program(self, name: str) -> str:
         """Names what the loop `name` compiles, as of `parallel.progress.progress_bar`."""
@@ -107,6 +124,11 @@ def nothing(context: StageContext) -> None:
     """Default `check` and `before_publishing`: does nothing."""
 
 
+def unchanged(config: FrozenConfigDict) -> FrozenConfigDict:
+    """Default `configured`."""
+    return config
+
+
 @dataclasses.dataclass(frozen=True)
 class Stage:
     """A stage of the chain.
@@ -133,6 +155,8 @@ class Stage:
       before_publishing: writes to `context.folder` what is kept elsewhere while the stage runs,
         such as a database; called on process 0 periodically, in any thread, and at the end.
       alone: only process 0 runs it, without devices of the others, which wait.
+      round: see `StageContext.round`.
+      configured: the config of the run -> as this stage sees it.
     """
 
     name: str
@@ -149,3 +173,5 @@ class Stage:
     resumes: bool = False
     before_publishing: Callable[[StageContext], None] = nothing
     alone: bool = False
+    round: int = 1
+    configured: Callable[[FrozenConfigDict], FrozenConfigDict] = unchanged

@@ -41,7 +41,7 @@ class Effect(enum.Enum):
     """Performance or logging: nothing is rerun."""
 
 
-OF_THE_RUN = ("seed", "stages", "mesh", "logging", "compilation_cache")
+OF_THE_RUN = ("seed", "stages", "rounds", "mesh", "logging", "compilation_cache")
 """Config sections and fields that do not belong to a stage."""
 
 Digest = Callable[[FrozenConfigDict, pathlib.Path], str]

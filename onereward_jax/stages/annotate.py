@@ -3,7 +3,8 @@
 preferences.sqlite   candidates and preferences; those of people are rebuilt from all answers
 agreement.json       annotator agreement, per task and dimension
 
-The questions to people are in the work folder: questions/questions.jsonl and the images it names.
+The questions to people are in the work folder: questions/questions.jsonl and the images it names;
+those of round 2 in questions-2, where places and files do not tell which editor made an image.
 People edit that folder: the stage only adds to it.
 """
 
@@ -37,11 +38,14 @@ from onereward_jax.chain.plugins import check_plugin, maker
 from onereward_jax.chain.stage import InputsChanged, Results, StageContext
 from onereward_jax.common.user_errors import WaitingForPeople
 from onereward_jax.data.triplets import Triplets
+from onereward_jax.evaluation.intervals import counted
 from onereward_jax.parallel.distributed import is_multiprocess
 from onereward_jax.parallel.preemption import stop_points
 from onereward_jax.parallel.progress import announce, progress_bar
 from onereward_jax.stages.ask_people import answers_path, ask, team_guidelines
+from onereward_jax.stages.candidate_editors import POLICY, editor_of
 from onereward_jax.stages.data import open_triplets
+from onereward_jax.stages.later_rounds import QUESTIONS
 from onereward_jax.stages.people_answers import answered_by, read_all_answers
 from onereward_jax.stages.preference_stores import new_store, open_store, read_store
 from onereward_jax.stages.question_pictures import question_paths, save_question_pictures
@@ -51,9 +55,6 @@ from onereward_jax.tasks import DIMENSIONS, TASKS, Dimension
 WEB = "web"
 PEOPLE = ("people", WEB)
 """Values of `config.annotate.by` that are no plug-ins."""
-
-QUESTIONS = "questions"
-"""Folder in the work folder with the questions to people and their images."""
 
 AGREEMENT = "agreement.json"
 
@@ -73,7 +74,8 @@ def check(context: StageContext) -> None:
         check_plugin(context.config, "annotate.by")
         return
     team_guidelines(context.config)
-    if config.path and not _answers(context).exists():
+    # Answers to a later round are given during the run.
+    if config.path and context.round == 1 and not _answers(context).exists():
         raise FileNotFoundError(
             f"config.annotate.path: there is neither a file nor a folder {config.path}"
         )
@@ -82,7 +84,7 @@ def check(context: StageContext) -> None:
 
 
 def _answers(context: StageContext) -> Path:
-    return answers_path(context, context.config.annotate.path, QUESTIONS)
+    return answers_path(context, context.config.annotate.path, context.in_round(QUESTIONS))
 
 
 def run(context: StageContext) -> Results:
@@ -99,18 +101,33 @@ def run(context: StageContext) -> Results:
     if context.config.annotate.by not in PEOPLE:
         with open_store(context) as store:
             _ask_annotator(context, splits, groups, store)
-            return _counts(store.preferences())
+            return _counts(context, groups, store.preferences())
     answers = _ask_people(context, splits, groups)
     preferences = _preferences_of_people(answers, splits, groups)
     with new_store(context) as store:
         store.add_candidates(one for group in groups.values() for one in group.candidates)
         store.add_preferences(preferences)
-    return _counts(preferences) | _tell_agreement(context, preferences)
+    return _counts(context, groups, preferences) | _tell_agreement(context, preferences)
 
 
-def _counts(preferences: Sequence[Preference]) -> Results:
-    pairs = sum(one.winner is not None for one in preferences)
-    return {"pairs": pairs, "undecided": len(preferences) - pairs}
+def _counts(
+    context: StageContext, groups: Mapping[str, _Group], preferences: Sequence[Preference]
+) -> Results:
+    """Numbers of pairs and of ∅; in later rounds also how often the policy beats the base."""
+    decided = [one for one in preferences if one.winner is not None]
+    counts = {"pairs": len(decided), "undecided": len(preferences) - len(decided)}
+    if context.round == 1:
+        return counts
+    wins = []
+    for one in decided:
+        made = {drawn.index: drawn.picture for drawn in groups[one.triplet_id].candidates}
+        winner, loser = editor_of(made[one.winner]), editor_of(made[one.loser])
+        if winner != loser:
+            wins.append(winner == POLICY)
+    if not wins:
+        return counts | {"policy_better": "not measured (no pair of policy and base)"}
+    share = f"{100 * sum(wins) / len(wins):.1f} % ({counted(len(wins), 'pair')} with the base)"
+    return counts | {"policy_better": share}
 
 
 def _groups(context: StageContext, splits: Mapping[str, Triplets]) -> dict[str, _Group]:
@@ -140,12 +157,12 @@ def _ask_people(
       InputsChanged: there were too few, and the page has been served until there were enough.
     """
     config = context.config.annotate
-    questions = _questions(context, splits, groups)
-    ask(context, QUESTIONS, questions)
+    questions, folder = _questions(context, splits, groups), context.in_round(QUESTIONS)
+    ask(context, folder, questions)
     each = config.web.overlap if config.by == WEB else 1
 
     def read() -> Answers:
-        return read_all_answers(context, config.path, QUESTIONS, questions)
+        return read_all_answers(context, config.path, folder, questions)
 
     def count() -> tuple[int, bool]:
         found = read()
@@ -190,7 +207,7 @@ def _missing(
     Raises:
       ValueError: all questions are answered and a split has no decided pair.
     """
-    file = context.folders.place(context.workdir / QUESTIONS / FILE)
+    file = context.folders.place(context.workdir / context.in_round(QUESTIONS) / FILE)
     asked, answered = _asked(questions), answered_by(answers, each)
     needed = max(1, math.ceil(context.config.annotate.enough * asked - 1e-9))
     if answered < needed:
@@ -199,7 +216,8 @@ def _missing(
         where = f" in {named}" if named else ""
         who = f" by {each} annotators" if each > 1 else ""
         told = f"{answered} of {asked} questions are answered{who}{where}"
-        return f"{told}; waiting for {what}: {file}"
+        round = f"round {context.round}: " if context.round > 1 else ""
+        return f"{round}{told}; waiting for {what}: {file}"
     decided = {one.triplet.partition("/")[0] for one in answers.given if one.best is not None}
     if missing := [split for split in splits if split not in decided]:
         sentence = (
@@ -216,7 +234,7 @@ def _questions(
     context: StageContext, splits: Mapping[str, Triplets], groups: Mapping[str, _Group]
 ) -> list[Question]:
     """One question per triplet with candidates; writes missing images."""
-    folder, questions = context.workdir / QUESTIONS, []
+    folder, questions = context.workdir / context.in_round(QUESTIONS), []
     made, prompts = (
         context.output("candidates"),
         {split: triplets.column("prompt") for split, triplets in splits.items()},
@@ -235,6 +253,7 @@ def _questions(
                 source,
                 lambda split=split, row=row: splits[split][row],
                 [made / one.picture for one in candidates],
+                blinded=context.round > 1,
             )
             questions.append(
                 Question(

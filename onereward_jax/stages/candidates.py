@@ -1,18 +1,21 @@
 """Stage `candidates`: N edits of each triplet by the base editor, with random settings (stage 1).
 
+In later rounds (`chain.rounds`) the current policy makes some of them.
+
 preferences.sqlite   candidates with their settings; the stage `annotate` adds preferences
-pictures/<split>/<triplet>-<index>.png
+pictures/<split>/<triplet>-<index>.png, by the policy <triplet>-<index>-policy.png
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jax.experimental import multihost_utils
@@ -24,17 +27,28 @@ from onereward_jax.annotation import Candidate, PreferenceStore
 from onereward_jax.annotation.picture_digests import pixel_digest, source_digest
 from onereward_jax.chain.base_models import made_by
 from onereward_jax.chain.plugins import check_plugin, maker
+from onereward_jax.chain.rounds import rounds_of
 from onereward_jax.chain.stage import Results, StageContext
 from onereward_jax.common.atomic_file import atomic_file
 from onereward_jax.common.pixels import from_uint8, to_uint8
 from onereward_jax.common.rng import generator
+from onereward_jax.convert import VAE, load_params
 from onereward_jax.data.pipeline import TripletSequence
 from onereward_jax.data.triplets import Triplets
 from onereward_jax.parallel import is_writer
 from onereward_jax.parallel.distributed import gather_on_writer, is_multiprocess
 from onereward_jax.parallel.preemption import stop_points
 from onereward_jax.parallel.progress import progress_bar
-from onereward_jax.policy import load_policy, open_text_cache, read_policy
+from onereward_jax.policy import PolicyParams, open_text_cache, read_policy
+from onereward_jax.policy.lora_adapters import load_trained
+from onereward_jax.policy.policy_loader import abstract_params
+from onereward_jax.stages.candidate_editors import (
+    editor_of,
+    editors_of,
+    from_policy,
+    picture_of,
+    weights_of,
+)
 from onereward_jax.stages.data import open_triplets
 from onereward_jax.stages.edit_batches import Edit, PictureMaker, Source
 from onereward_jax.stages.preference_stores import open_store
@@ -77,6 +91,8 @@ def check(context: StageContext) -> None:
     """
     check_batch(context.config, "candidates", context.mesh)
     check_plugin(context.config, "candidates.transform")
+    if context.round > 1:
+        from_policy(context.config)
     task_probabilities(context.config)
     if not made_by(context.config, "models.editor"):
         folder, transformer = context.base_model("editor"), context.base_transformer()
@@ -94,19 +110,12 @@ def run(context: StageContext) -> Results:
     Every process writes the images of its own devices, and reports them to process 0, which writes
     the store.
     """
-    config, transform = context.config.candidates, _transform(context)
+    transform = _transform(context)
     triplets = {split: open_triplets(context, split) for split in ("train", "test")}
     plans = [
         plan
         for split, source in triplets.items()
-        for plan in plan_candidates(
-            config,
-            split,
-            source,
-            context.config.seed,
-            task_probabilities(context.config),
-            transform,
-        )
+        for plan in plan_candidates(context.config, split, source, transform, context.round)
     ]
     for split in triplets:
         if not any(plan.split == split for plan in plans):
@@ -116,8 +125,13 @@ def run(context: StageContext) -> Results:
             )
     with _open_store(context) as store:
         missing = _missing(plans, store, context.folder)
-        # Sort, so that a batch has similar numbers of steps.
-        missing.sort(key=lambda plan: plan.candidate.num_inference_steps)
+        # Sort, so that one editor at a time is loaded, and a batch has similar numbers of steps.
+        missing.sort(
+            key=lambda plan: (
+                editor_of(plan.candidate.picture),
+                plan.candidate.num_inference_steps,
+            )
+        )
         done = len(plans) - len(missing)
         with (
             progress_bar(
@@ -150,17 +164,21 @@ def _transform(context: StageContext) -> CandidateTransform | None:
 def _made(
     context: StageContext, plans: Sequence[Plan], triplets: Mapping[str, Triplets]
 ) -> Iterator[tuple[int, list[tuple[int, dict[str, str]]]]]:
-    """Generates the candidates of `plans`: see `PictureMaker.make`; yields their digests."""
+    """Generates the candidates of `plans`, sorted by editor: see `PictureMaker.make`.
+
+    Yields their digests. Only one editor at a time is loaded.
+    """
     config, dtype = context.config.candidates, compute_dtype(context.config)
-    transform = _transform(context)
-    editor, params = load_policy(
-        context.base_model("editor"),
-        context.mesh,
-        transformer=context.base_transformer(),
+    transform, mesh = _transform(context), context.mesh
+    folder, transformer = context.base_model("editor"), context.base_transformer()
+    editor = read_policy(
+        folder,
+        transformer=transformer,
         dtype=dtype,
         param_dtype=dtype,  # inference only: no float32 master weights
         paste_back=context.config.models.paste_back,
     )
+    vae = load_params(folder / "vae", abstract_params(editor, mesh).vae, VAE)
     edits = [
         Edit(
             triplets[plan.split],
@@ -180,39 +198,57 @@ def _made(
         return save_candidate(context.folder, drawn, source, pixels, transform)
 
     cache = open_text_cache(context.output("embed") / "prompts")
-    maker = PictureMaker(editor, context.mesh, cache, config.batch_size, max(config.num_steps))
-    return maker.make(params, edits, save)
+    maker = PictureMaker(editor, mesh, cache, config.batch_size, max(config.num_steps))
+    made_by = [editor_of(plan.candidate.picture) for plan in plans]
+    for name in dict.fromkeys(made_by):
+        first, count = made_by.index(name), made_by.count(name)
+        trained = load_trained(weights_of(context, name), transformer, editor, mesh)
+        params = PolicyParams(transformer=trained, vae=vae)
+        del trained
+        shifted = functools.partial(_shifted, save, first)
+        for done, saved in maker.make(params, edits[first : first + count], shifted):
+            yield done, [(first + number, digests) for number, digests in saved]
+        del params  # free them before the next editor is loaded
+
+
+def _shifted(
+    save: Callable[..., dict[str, str]], first: int, number: int, *rest: Any
+) -> dict[str, str]:
+    """`save` for numbers that start at `first`."""
+    return save(first + number, *rest)
 
 
 def plan_candidates(
     config: FrozenConfigDict,
     split: str,
     triplets: Triplets,
-    seed: int,
-    probabilities: Mapping[Task, float],
     transform: CandidateTransform | None = None,
+    round: int = 1,
 ) -> Iterator[Plan]:
     """The candidates of a split, with random settings as in the paper.
 
     Args:
-      config: the section `candidates`; its field named like the split is the number of triplets,
-        `tasks` their distribution over tasks.
+      config: the full config. The settings of a candidate depend only on (seed, round, split, name
+        of the triplet, index).
       split, triplets: name and triplets of the split.
-      seed: settings depend only on (seed, split, name of the triplet, index).
-      probabilities: p_k.
       transform: transform of finished images; None: none.
+      round: see `chain.rounds`.
     """
+    seed, probabilities, counts = config.seed, task_probabilities(config), _counts(config, split)
+    later = (f"round {round}",) if round > 1 else ()
+    before = counts[: round - 1] if round > 1 and config.later_rounds.triplets == "other" else ()
+    count, config, whole = counts[round - 1], config.candidates, config
     ids = triplets.column("id")
     groups = _folders(triplets.column("photo")) if config.chosen_by == "clusters" else None
     for row in choose_rows(
-        triplets, ids, config[split], config.tasks, probabilities, seed, groups=groups
+        triplets, ids, count, config.tasks, probabilities, seed, groups=groups, before=before
     ):
-        for index in range(config.count):
-            rng = generator(seed, "candidate", split, ids[row], index)
+        for index, editor in enumerate(editors_of(whole, split, ids[row], round)):
+            rng = generator(seed, "candidate", *later, split, ids[row], index)
             candidate = Candidate(
                 triplet_id=f"{split}/{ids[row]}",
                 index=index,
-                picture=f"pictures/{split}/{ids[row]}-{index}.png",
+                picture=picture_of(split, ids[row], index, editor),
                 num_inference_steps=int(rng.choice(config.num_steps)),
                 guidance_scale=float(rng.uniform(*config.guidance_scale)),
                 true_cfg_scale=float(rng.uniform(*config.true_cfg_scale)),
@@ -236,6 +272,7 @@ def choose_rows(
     seed: int,
     *,
     groups: Sequence[str] | None = None,
+    before: Sequence[int] = (),
 ) -> list[int]:
     """Draws about `count` triplets, distributed over tasks.
 
@@ -253,6 +290,7 @@ def choose_rows(
       probabilities: p_k of the tasks; sum to 1.
       seed: seed of the draw.
       groups: group of each triplet; None: all are one group.
+      before: `count` of earlier draws; their triplets are drawn again only after all others.
 
     Raises:
       ValueError: another value of `tasks`.
@@ -265,12 +303,19 @@ def choose_rows(
     rows = []
     for task, found in of_task.items():
         drawn = {row: generator(seed, "chosen", names[row]).random() for row in found}
-        number = round(count * shares[tasks][task] / total) if found else 0
+        share = shares[tasks][task] / total if found else 0.0
         order = sorted(found, key=drawn.get)
         if groups is not None:
             order = _in_turns(order, groups)
-        rows += order[: max(number, 1)]
+        start = sum(max(round(one * share), 1) for one in before) % max(len(order), 1)
+        rows += [*order[start:], *order[:start]][: max(round(count * share), 1)]
     return rows
+
+
+def _counts(config: FrozenConfigDict, split: str) -> list[int]:
+    """Number of triplets in each round."""
+    first, later = config.candidates[split], config.get("later_rounds", {}).get(split)
+    return [first, *[first if later is None else later] * (rounds_of(config) - 1)]
 
 
 def _folders(photos: Sequence[str]) -> list[str]:

@@ -15,6 +15,7 @@ from onereward_jax.annotation.labelled_pairs import (
     read_pairs,
     write_pairs,
 )
+from onereward_jax.chain.rounds import in_round
 from onereward_jax.chain.stage import StageContext
 from onereward_jax.data.triplets import Triplets
 from onereward_jax.parallel import is_writer
@@ -23,7 +24,8 @@ from onereward_jax.stages.data import open_triplets
 from onereward_jax.stages.imported_folders import imported_folders
 from onereward_jax.stages.imported_pairs import crop_notes, imported_pairs
 from onereward_jax.stages.judge_parts import divides
-from onereward_jax.stages.photographs import OWN, with_photographs
+from onereward_jax.stages.own_candidates import OWN, rounds_so_far
+from onereward_jax.stages.photographs import with_photographs
 from onereward_jax.stages.preference_stores import read_store
 from onereward_jax.stages.settings import from_section
 
@@ -63,9 +65,10 @@ def all_pairs(context: StageContext) -> Iterator[LabelledPair]:
     """The pairs of the run's own answers, and those of the preferences folders; on process 0."""
     config, own = context.config, {}
     if has_own_pairs(config):
-        yield from own_pairs(context)
-        with read_store(context, "annotate") as store:
-            own = {one.digest: one.triplet_id.partition("/")[0] for one in store.candidates()}
+        for number in rounds_so_far(context):
+            yield from own_pairs(context, number)
+            with read_store(context, "annotate", number) as store:
+                own |= {one.digest: one.triplet_id.partition("/")[0] for one in store.candidates()}
     for line in crop_notes(config):
         announce(line)
     yield from imported_pairs(config, {split: pair_rules(config, split) for split in SPLITS}, own)
@@ -81,7 +84,8 @@ def pairs_by_split(path: Path) -> dict[str, list[LabelledPair]]:
 
 def picture_folders(context: StageContext) -> Mapping[str, Path]:
     """Where the folders that pairs name are on this host."""
-    return {OWN: context.output("candidates"), **imported_folders(context.config)}
+    own = {in_round(OWN, number): context.output(OWN, number) for number in rounds_so_far(context)}
+    return own | imported_folders(context.config)
 
 
 def pair_rules(config: FrozenConfigDict, split: str) -> PairRules:
@@ -92,9 +96,9 @@ def pair_rules(config: FrozenConfigDict, split: str) -> PairRules:
     )
 
 
-def own_pairs(context: StageContext) -> Iterator[LabelledPair]:
-    """Pairs of the answers in the store of `annotate`, with pictures of `candidates`."""
-    with read_store(context, "annotate") as store:
+def own_pairs(context: StageContext, number: int = 1) -> Iterator[LabelledPair]:
+    """Pairs of the answers in the store of `annotate` in a round, with pictures of `candidates`."""
+    with read_store(context, "annotate", number) as store:
         preferences = store.preferences()
         pictures = {(one.triplet_id, one.index): one.picture for one in store.candidates()}
     candidates = collections.defaultdict(list)
@@ -113,7 +117,7 @@ def own_pairs(context: StageContext) -> Iterator[LabelledPair]:
                 task=found.task,
                 dimension=found.dimension,
                 prompt=prompts[row],
-                folder=OWN,
+                folder=in_round(OWN, number),
                 first=pictures[found.triplet_id, found.first],
                 second=pictures[found.triplet_id, found.second],
                 size=tuple(sizes[row]),

@@ -16,9 +16,10 @@ from onereward_jax.annotation.labelled_pairs import LabelledPair
 from onereward_jax.chain.stage import StageContext
 from onereward_jax.data.aspect_buckets import Size
 from onereward_jax.pictures.mask_reading import EDITED, read_mask
-from onereward_jax.stages.collect_pairs import OWN, picture_folders
+from onereward_jax.stages.collect_pairs import picture_folders
 from onereward_jax.stages.data import open_triplets
 from onereward_jax.stages.judged_size import crop_box
+from onereward_jax.stages.own_candidates import is_own
 
 MaskOf = Callable[[LabelledPair], Bool[np.ndarray, "h w"]]
 """The mask of a pair, at the pair's size: True where the source is edited."""
@@ -27,7 +28,7 @@ MaskOf = Callable[[LabelledPair], Bool[np.ndarray, "h w"]]
 def mask_reader(context: StageContext, pairs: Sequence[LabelledPair]) -> MaskOf:
     """A function that reads the masks of pairs; opens what it reads from, but reads none yet."""
     folders = picture_folders(context)
-    splits = {pair.split for pair in pairs if pair.folder == OWN}
+    splits = {pair.split for pair in pairs if is_own(pair)}
     triplets = {split: open_triplets(context, split) for split in splits}
     rows = {
         split: {name: row for row, name in enumerate(found.column("id"))}
@@ -35,7 +36,7 @@ def mask_reader(context: StageContext, pairs: Sequence[LabelledPair]) -> MaskOf:
     }
 
     def mask_of(pair: LabelledPair) -> Bool[np.ndarray, "h w"]:
-        if pair.folder != OWN:
+        if not is_own(pair):
             return mask_at(folders[pair.folder] / pair.mask, pair.size)
         row = rows[pair.split][pair.source]
         return triplets[pair.split].read(row, ["mask"])["mask"][..., 0] >= EDITED

@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float32
 
-from onereward_jax.annotation.labelled_pairs import UNDECIDED_LABEL
+from onereward_jax.annotation.labelled_pairs import UNDECIDED_LABEL, LabelledPair
 from onereward_jax.chain.stage import Results
 from onereward_jax.data.pipeline import same_size_parts
 from onereward_jax.evaluation.intervals import counted
@@ -20,9 +20,11 @@ from onereward_jax.evaluation.judge_calibration import (
     calibration,
     symmetrized,
 )
+from onereward_jax.evaluation.policy_against_base import RightOnPolicy, overall, right_on_policy
 from onereward_jax.parallel import gather, replicate
+from onereward_jax.stages.candidate_editors import POLICY, editor_of
 from onereward_jax.stages.pair_source import PairSource
-from onereward_jax.tasks import OWN, Task
+from onereward_jax.tasks import OWN, Dimension, Task
 from onereward_jax.training.preference_loss import PairAnswers, preference_loss
 
 
@@ -44,6 +46,7 @@ def measure_judge(
     Returns:
       rows: one per task and dimension, with the fields of `JudgeAccuracy`. calibration: a
       `Calibration` over all pairs. by_agreement: `AgreedShare`s, if pairs have several annotators.
+      on_policy: `RightOnPolicy`s on pairs of policy and base, per round, task and dimension.
     """
     first, second = _probabilities(ask, pairs, batch_size, mesh).T
     label, share, votes = (
@@ -68,6 +71,7 @@ def measure_judge(
         ],
         "calibration": dataclasses.asdict(calibration(better, label)),
         "by_agreement": [dataclasses.asdict(one) for one in agreed],
+        "on_policy": _on_policy(pairs.pairs, better),
     }
 
 
@@ -81,6 +85,53 @@ def validation_loss(
     answers = _answers(ask, pairs, batch_size, mesh)
     label = np.array([pair.label for pair in pairs.pairs], np.float32)
     return float(np.mean(preference_loss(answers, label)))
+
+
+def _on_policy(
+    pairs: Sequence[LabelledPair], better: Float32[np.ndarray, " n"]
+) -> list[dict[str, Any]]:
+    """The judge on decided pairs of policy and base; `folder` names the round's candidates.
+
+    `better`: the judge's probability that the first picture is better.
+    """
+    found: dict[str, dict[tuple[int, Dimension], tuple[Task, float, bool]]] = {}
+    for number, pair in enumerate(pairs):
+        first, second = editor_of(pair.first), editor_of(pair.second)
+        if pair.decided and first != second:
+            of_first = float(better[number]), pair.label > UNDECIDED_LABEL
+            of_policy = of_first if first == POLICY else (1 - of_first[0], not of_first[1])
+            found.setdefault(pair.folder, {})[number, pair.dimension] = (pair.task, *of_policy)
+    rows = []
+    for folder, cells in found.items():
+        table = right_on_policy(
+            {number: task for (number, _), (task, _, _) in cells.items()},
+            {number: {asked: judged} for (number, asked), (_, judged, _) in cells.items()},
+            {pair: policy_better for pair, (_, _, policy_better) in cells.items()},
+        )
+        rows += [
+            {"folder": folder, "task": task.value, "dimension": asked.value, **vars(one)}
+            for (task, asked), one in table.items()
+        ]
+    return rows
+
+
+def read_on_policy(found: Mapping[str, Any]) -> RightOnPolicy | None:
+    """The judge on pairs of policy and base of the last round in accuracy.json; None without."""
+    cells = {}
+    for row in found.get("on_policy", ()):
+        row = dict(row)
+        folder, *cell = (row.pop(name) for name in ("folder", "task", "dimension"))
+        cells.setdefault(folder, {})[Task(cell[0]), Dimension(cell[1])] = RightOnPolicy(**row)
+    return overall(cells[list(cells)[-1]]) if cells else None
+
+
+def on_policy_headline(found: Mapping[str, Any]) -> Results:
+    """`read_on_policy` for the closing table."""
+    right = read_on_policy(found)
+    if right is None:
+        return {}
+    told = f"{100 * right.accuracy:.1f} % ({counted(right.pairs, 'pair')} of policy and base)"
+    return {"judge_right": told}
 
 
 def _probabilities(

@@ -8,17 +8,19 @@ from ml_collections import ConfigDict
 
 from onereward_jax.chain import plugins
 from onereward_jax.chain.stage import Stage
+from onereward_jax.stages.later_rounds import with_rounds
 from onereward_jax.stages.registry import STAGES
 
 
 def stages_of(config: ConfigDict) -> tuple[ConfigDict, tuple[Stage, ...]]:
-    """The config with stage names only, and all known stages in order.
+    """The config with stage names only, and all known stages in order, those of later rounds too.
 
     `config.stages` may name your own stage: a module or .py file with `STAGE`. It runs after the
     stage that is listed before it.
 
     Raises:
-      ValueError, FileNotFoundError: an entry is neither a stage nor such a module.
+      ValueError, FileNotFoundError: an entry is neither a stage nor such a module, or
+        `config.rounds` needs stages that are not listed.
     """
     stages, names, position = list(STAGES), [], 0
     for entry in config.stages:
@@ -36,4 +38,4 @@ def stages_of(config: ConfigDict) -> tuple[ConfigDict, tuple[Stage, ...]]:
         names.append(entry)
     config = copy.deepcopy(config)
     config.stages = tuple(names)
-    return config, tuple(stages)
+    return with_rounds(config, tuple(stages))

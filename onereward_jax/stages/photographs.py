@@ -13,19 +13,20 @@ import concurrent.futures
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 
+from onereward_jax.annotation import Candidate
 from onereward_jax.annotation.labelled_pairs import LabelledPair
 from onereward_jax.annotation.picture_digests import pixel_digest
+from onereward_jax.chain.rounds import in_round
 from onereward_jax.chain.stage import StageContext
 from onereward_jax.common.rng import generator
+from onereward_jax.data.triplets import Triplets
 from onereward_jax.stages.data import open_triplets
 from onereward_jax.stages.imported_pairs import imported_comparisons
+from onereward_jax.stages.own_candidates import OWN, is_own, rounds_so_far
 from onereward_jax.stages.preference_stores import read_store
 
 Source = tuple[str, str]
 """`LabelledPair.folder` and `.source`."""
-
-OWN = "candidates"
-"""`LabelledPair.folder` of pairs of the run's own candidates."""
 
 
 def with_photographs(
@@ -34,7 +35,7 @@ def with_photographs(
     """The pairs, those of the training split with their `photo`; on process 0."""
     pairs = list(pairs)
     links: dict[Source, list[str]] = collections.defaultdict(list)
-    if any(pair.folder == OWN for pair in pairs):
+    if any(map(is_own, pairs)):
         _link_own(context, links)
     for folder, comparisons in imported_comparisons(context.config).items():
         for one in comparisons:
@@ -53,23 +54,33 @@ def with_photographs(
 def _link_own(context: StageContext, links: dict[Source, list[str]]) -> None:
     """Adds what the run's own training triplets are linked by."""
     triplets = open_triplets(context, "train")
+    for number in rounds_so_far(context):
+        with read_store(context, "annotate", number) as store:
+            _link_round(triplets, store.candidates(), in_round(OWN, number), links)
+
+
+def _link_round(
+    triplets: Triplets,
+    candidates: Sequence[Candidate],
+    folder: str,
+    links: dict[Source, list[str]],
+) -> None:
+    """`_link_own` for the candidates of a round, which are in `folder`."""
     ids, photos = triplets.column("id"), triplets.column("photo")
 
     def pixels(row: int) -> list[str]:
         names = ("image", "target") if triplets.has_target[row] else ("image",)
         return [f"pixels {pixel_digest(one)}" for one in triplets.read(row, names).values()]
 
-    with read_store(context, "annotate") as store:
-        candidates = store.candidates()
     judged = {one.triplet_id for one in candidates}
     rows = [row for row, name in enumerate(ids) if f"train/{name}" in judged]
     with concurrent.futures.ThreadPoolExecutor() as threads:
         for row, found in zip(rows, threads.map(pixels, rows)):
-            links[OWN, ids[row]] += [f"photo {photos[row]}", *found]
+            links[folder, ids[row]] += [f"photo {photos[row]}", *found]
     for one in candidates:
         split, _, name = one.triplet_id.partition("/")
         if split == "train" and one.digest:
-            links[OWN, name].append(f"pixels {one.digest}")
+            links[folder, name].append(f"pixels {one.digest}")
 
 
 def grouped(links: dict[Source, Sequence[str]]) -> dict[Source, str]:

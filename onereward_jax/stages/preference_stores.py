@@ -37,12 +37,16 @@ def new_store(context: StageContext) -> PreferenceStore:
     return open_store(context)
 
 
-def read_store(context: StageContext, stage: str) -> PreferenceStore:
-    """The store of an earlier stage; from JSON lines, a copy in memory."""
+def read_store(context: StageContext, stage: str, round: int | None = None) -> PreferenceStore:
+    """The store of an earlier stage; from JSON lines, a copy in memory.
+
+    `round`: see `StageContext.output`.
+    """
+    folder = context.output(stage, round)
     if not context.folders.keeps_lines:
-        return PreferenceStore(context.output(stage) / STORE)
+        return PreferenceStore(folder / STORE)
     store = PreferenceStore(":memory:")
-    store.import_jsonl(context.output(stage) / LINES)
+    store.import_jsonl(folder / LINES)
     return store
 
 

@@ -74,12 +74,12 @@ EDITOR = (
 
 def _run_module(context: StageContext) -> Results | None:
     """Runs `onereward_jax.stages.<stage>`, imported late: its extras may not be installed."""
-    return importlib.import_module(f"onereward_jax.stages.{context.stage}").run(context)
+    return importlib.import_module(f"onereward_jax.stages.{context.module}").run(context)
 
 
 def _check_module(context: StageContext) -> None:
     """Calls `check` of `onereward_jax.stages.<stage>`, if any; the import finds missing extras."""
-    module = importlib.import_module(f"onereward_jax.stages.{context.stage}")
+    module = importlib.import_module(f"onereward_jax.stages.{context.module}")
     if hasattr(module, "check"):
         module.check(context)
 

@@ -33,7 +33,7 @@ from onereward_jax.reward.judge_folder import find_judge, written_config
 from onereward_jax.reward.judge_loader import read_reward_model, write_judge_template
 from onereward_jax.stages.collect_pairs import collect_pairs, has_own_pairs
 from onereward_jax.stages.imported_pairs import check_imported, imported_folders
-from onereward_jax.stages.judge_measurement import headline
+from onereward_jax.stages.judge_measurement import headline, on_policy_headline
 from onereward_jax.stages.judge_parts import JudgePart, check_parts, judge_parts
 from onereward_jax.stages.prompt_checks import check_prompts
 from onereward_jax.stages.reward_settings import reward_options, reward_settings
@@ -88,8 +88,11 @@ def run(context: StageContext) -> Results:
         folder = context.folder / part.logs if part.logs else context.folder
         _train(context, part, labelled["test"])
         if is_writer():
-            rows = json.loads((folder / ACCURACY).read_text())["rows"]
-            results |= headline(rows) if part.logs is None else {part.name: _overall(rows)}
+            found = json.loads((folder / ACCURACY).read_text())
+            if part.logs is None:
+                results |= headline(found["rows"]) | on_policy_headline(found)
+            else:
+                results[part.name] = _overall(found["rows"])
     return results
 
 

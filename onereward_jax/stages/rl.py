@@ -13,6 +13,7 @@ policy/, ema/    transformers of the trained policy and of its EMA (diffusers la
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -50,6 +51,7 @@ from onereward_jax.stages.rl_settings import (
     rl_settings,
     task_probabilities,
 )
+from onereward_jax.stages.rl_start import goes_on, last_weights
 from onereward_jax.stages.run_training import Prepared, loop_of, run_training
 from onereward_jax.stages.settings import check_batch
 from onereward_jax.training.count_jaxpr_flops import Assumptions
@@ -134,14 +136,18 @@ def run(context: StageContext) -> Results:
     key = key_of(context.config.seed)
 
     def first_state() -> TrainState:
+        if goes_on(context):
+            last = functools.partial(last_weights, context, lora=settings.lora, mesh=mesh)
+            state = first_rl_state(settings, last("policy", editor), mesh)
+            return state._replace(ema=last("ema", editor))
         if adapts:
             adapter = init_editor_adapter(editor, settings.lora, key, mesh)
             return first_rl_state(settings, adapter, mesh)
         return first_rl_state(settings, load_params(transformer, shapes.transformer, FLUX), mesh)
 
     def reference_of(state: TrainState) -> Any:
-        """Reference weights: at step 0 from the policy, on resume loaded from the base model."""
-        if int(state.step) == 0:
+        """Reference weights: at step 0 from the policy, otherwise loaded from the base model."""
+        if int(state.step) == 0 and not goes_on(context):
             return first_reference(models, settings, state.params, mesh)
         abstract = abstract_reference(models, settings, mesh)
         return None if abstract is None else load_params(transformer, abstract, FLUX)

@@ -24,7 +24,6 @@ from onereward_jax.parallel import is_writer
 from onereward_jax.parallel.progress import announce
 from onereward_jax.pictures.mask_reading import EDITED
 from onereward_jax.stages.collect_pairs import (
-    OWN,
     PAIRS,
     all_pairs,
     has_own_pairs,
@@ -33,6 +32,7 @@ from onereward_jax.stages.collect_pairs import (
 from onereward_jax.stages.imported_folders import FIELD, imported_folders
 from onereward_jax.stages.imported_pairs import check_imported, imported_comparisons
 from onereward_jax.stages.judged_size import judged_pixels
+from onereward_jax.stages.own_candidates import is_own
 from onereward_jax.tasks import DIMENSIONS, FIXED_PROMPTS, TASKS, Dimension, Task
 
 
@@ -199,7 +199,7 @@ def _joined(
         for candidate in one.candidates
     }
     for one in pairs:
-        if one.folder == OWN:
+        if is_own(one):
             yield one, Edit(rows[one.source])
         elif (edit := edits.get((one.folder, one.task, one.prompt, one.first))) is not None:
             yield one, edit

@@ -15,7 +15,7 @@ from onereward_jax.annotation.server.annotators import Session
 from onereward_jax.annotation.server.database import AnswerDatabase
 from onereward_jax.annotation.server.question_files import QuestionFiles
 from onereward_jax.annotation.server.stored_answers import answer_lines
-from onereward_jax.annotation.web_settings import SETS, WebSettings
+from onereward_jax.annotation.web_settings import WebSettings, set_title
 
 KEPT_SECONDS = 2.0
 """How long a summary is shown before it is computed again, at least; a large one ten times as long
@@ -43,7 +43,7 @@ def admin_routes(
 
     @routes.get("/export")
     def export(set: str, _: Admin) -> Response:
-        if set not in SETS:
+        if set_title(set) is None:
             raise HTTPException(404, "there is no such set of questions")
         name = f"answers-{set}.jsonl"
         return StreamingResponse(

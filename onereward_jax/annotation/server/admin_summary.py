@@ -19,7 +19,7 @@ from onereward_jax.annotation.agreement import agreement_of
 from onereward_jax.annotation.answers import Answer
 from onereward_jax.annotation.server.database import AnswerDatabase
 from onereward_jax.annotation.server.tables import ANNOTATORS, ITEMS, JUDGEMENTS, LEASES, SERVED
-from onereward_jax.annotation.web_settings import SETS, WebSettings
+from onereward_jax.annotation.web_settings import WebSettings, set_title, sets_in
 
 HOUR = 3600
 
@@ -64,7 +64,7 @@ def summary(
     with database.reading() as connection:
         rows = list(_answers(connection, settings.run))
         people = connection.execute(sa.select(ANNOTATORS).order_by(ANNOTATORS.c.name)).all()
-        sets = {name: _progress(connection, settings, name) for name in SETS}
+        sets = {name: _progress(connection, settings, name) for name in sets_in(settings.workdir)}
     names = {one.annotator: one.name for one in people}
     by_annotator: dict[int, list[_Row]] = collections.defaultdict(list)
     cells: dict[tuple[str, str, str], list[_Row]] = collections.defaultdict(list)
@@ -133,7 +133,7 @@ def _progress(connection: sa.Connection, settings: WebSettings, name: str) -> di
     enough = sa.case((SERVED.c.gold, 1), else_=settings.overlap)
     full = sa.select(sa.func.count()).where(of_set, finished >= enough)
     return {
-        "title": SETS[name],
+        "title": set_title(name),
         "total": total,
         "finished": connection.execute(full).scalar_one(),
         "overlap": settings.overlap,

@@ -16,7 +16,7 @@ from onereward_jax.annotation.server.leases import Leases
 from onereward_jax.annotation.server.question_files import Item, QuestionFiles
 from onereward_jax.annotation.server.shown_guidelines import guidelines
 from onereward_jax.annotation.server.tables import LEASES, SERVED
-from onereward_jax.annotation.web_settings import SETS, WebSettings
+from onereward_jax.annotation.web_settings import WebSettings, set_title, sets_in
 
 KINDS = {1: "usable", 2: "better"}
 """Number of candidates -> kind of a question; more: "best_worst"."""
@@ -95,7 +95,7 @@ def annotator_routes(
         files.refresh()
         me = session.annotator
         sets = []
-        for name, title in SETS.items():
+        for name, title in sets_in(settings.workdir).items():
             _, finished, total = _progress(settings, database, name, me.number)
             left = leases.left(name, me.number)
             counts = {"total": total, "answered_by_me": finished, "left_for_me": left}
@@ -110,7 +110,7 @@ def annotator_routes(
 
     @routes.post("/sets/{set_name}/next")
     def next_item(set_name: str, body: After, session: Writer) -> dict[str, Any]:
-        if set_name not in SETS:
+        if set_title(set_name) is None:
             raise HTTPException(404, "there is no such set of questions")
         files.refresh()
         who = session.annotator

@@ -22,7 +22,7 @@ from onereward_jax.annotation.answers import Answer, answer_files, read_answers
 from onereward_jax.annotation.questions import FILE, Question
 from onereward_jax.annotation.server.database import AnswerDatabase
 from onereward_jax.annotation.server.tables import ITEMS, JUDGEMENTS, LEASES, SERVED
-from onereward_jax.annotation.web_settings import SETS, WebSettings
+from onereward_jax.annotation.web_settings import WebSettings, sets_in
 from onereward_jax.common.json_lines import json_lines, json_object
 from onereward_jax.tasks import task_named
 
@@ -39,7 +39,7 @@ class Item:
 
     Attributes:
       name: its primary key.
-      set: the folder it is in, one of `SETS`.
+      set: the folder it is in, see `web_settings.sets_in`.
       question: the question.
     """
 
@@ -90,7 +90,7 @@ class QuestionFiles:
         path = self._content.pictures.get(name)
         if path is None or not path.is_file():
             return None
-        inside = (self._settings.workdir / one for one in SETS)
+        inside = (self._settings.workdir / one for one in sets_in(self._settings.workdir))
         real = path.resolve()  # a link may lead anywhere
         return path if any(real.is_relative_to(one.resolve()) for one in inside) else None
 
@@ -111,14 +111,14 @@ class QuestionFiles:
             self._looked = now
 
     def _paths(self) -> Iterator[Path]:
-        for name in SETS:
+        for name in sets_in(self._settings.workdir):
             yield self._settings.workdir / name / FILE
         if self._settings.gold is not None:
             yield from answer_files(self._settings.gold)
 
     def _read(self, state: tuple) -> _Content:
         items, pictures, gold = {}, {}, {}
-        for name in SETS:
+        for name in sets_in(self._settings.workdir):
             folder = self._settings.workdir / name
             found = read_questions(folder / FILE)
             for question in found:

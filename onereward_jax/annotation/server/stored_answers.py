@@ -25,7 +25,7 @@ def stored_answers(
 
     Args:
       database: the database.
-      set_name: folder of the questions, see `web_settings.SETS`.
+      set_name: folder of the questions, see `web_settings.sets_in`.
       questions: the questions of the run; answers to others are returned as `elsewhere`.
     """
     asked = {question.digest: question for question in questions}

@@ -8,6 +8,7 @@ from onereward_jax.evaluation.report.report_data import (
     GridRow,
     JudgeTrust,
     ReportInputs,
+    RoundRow,
 )
 from onereward_jax.evaluation.report.warnings import remarks
 
@@ -18,6 +19,7 @@ __all__ = [
     "GridRow",
     "JudgeTrust",
     "ReportInputs",
+    "RoundRow",
     "remarks",
     "write_report",
 ]

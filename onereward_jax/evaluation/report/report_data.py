@@ -101,6 +101,23 @@ class ByPeople:
 
 
 @dataclasses.dataclass(frozen=True)
+class RoundRow:
+    """A round's judge on held-out pairs.
+
+    Attributes:
+      round: its number.
+      pairs: number of held-out pairs, of this round and those before.
+      accuracy: the judge's on them, in [0, 1], the mean over tasks and dimensions.
+      on_policy: on pairs of the base and the policy of the round before; None in round 1.
+    """
+
+    round: int
+    pairs: int
+    accuracy: float
+    on_policy: RightOnPolicy | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class ReportInputs:
     """Inputs of a report. An empty mapping omits its section.
 
@@ -121,6 +138,7 @@ class ReportInputs:
       people: their answers to blinded questions; None if there are none.
       on_policy: "<judge>, <rater>" -> the judge's accuracy on pairs of policy and base.
       conflicts: title of a panel -> pair -> cosine of its gradients over RL steps.
+      rounds: the judges of all rounds; () for a run of one.
     """
 
     title: str
@@ -141,3 +159,4 @@ class ReportInputs:
         default_factory=dict
     )
     conflicts: Mapping[str, Mapping[str, Curve]] = dataclasses.field(default_factory=dict)
+    rounds: Sequence[RoundRow] = ()

@@ -71,6 +71,7 @@ def summarize(inputs: ReportInputs) -> dict[str, Any]:
         "trust": inputs.trust,
         "people": people,
         "on_policy": on_policy,
+        "rounds": inputs.rounds,
     }
     return _json(summary)
 

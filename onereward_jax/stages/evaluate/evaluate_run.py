@@ -41,6 +41,7 @@ from onereward_jax.stages.evaluate.report_contents import (
     read_curves,
     read_judge_table,
     read_trust,
+    round_rows,
     task_metrics,
 )
 from onereward_jax.stages.label_curve import CURVE
@@ -145,6 +146,7 @@ def run(context: StageContext) -> Results:
             for by, one in decided.items()
             if one
         },
+        rounds=round_rows(context),
     )
     page = write_report(context.folder / "report", inputs)
     if people is not None:

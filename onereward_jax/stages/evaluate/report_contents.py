@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from onereward_jax.chain.stage import StageContext
 from onereward_jax.data.triplets import Triplets
 from onereward_jax.evaluation.image_metrics import ImageMetrics, mean_metrics, measure
 from onereward_jax.evaluation.judge_accuracy import JudgeAccuracy
@@ -19,8 +20,9 @@ from onereward_jax.evaluation.judge_calibration import (
     Calibration,
     LabelPoint,
 )
-from onereward_jax.evaluation.report import Curve, GridRow, JudgeTrust
+from onereward_jax.evaluation.report import Curve, GridRow, JudgeTrust, RoundRow
 from onereward_jax.stages.evaluate.compared_edits import Pictures
+from onereward_jax.stages.judge_measurement import read_on_policy
 from onereward_jax.tasks import DIMENSIONS, TASKS, Dimension, Task
 from onereward_jax.training.reward_hacking import INSIDE
 from onereward_jax.training.rl_conflicts import conflict_titles
@@ -93,6 +95,25 @@ def read_trust(accuracy: Path, label_curve: Path) -> JudgeTrust:
     by_agreement = [AgreedShare(**one) for one in found.get("by_agreement", ())]
     points = json.loads(label_curve.read_text())["points"] if label_curve.is_file() else ()
     return JudgeTrust(calibration, by_agreement, [LabelPoint(**one) for one in points])
+
+
+def round_rows(context: StageContext) -> list[RoundRow]:
+    """The judges of all rounds; [] if there is one."""
+    if context.round == 1:
+        return []
+    rows = []
+    for number in range(1, context.round + 1):
+        found = json.loads((context.output("reward", number) / "accuracy.json").read_text())
+        cells = found["rows"]
+        rows.append(
+            RoundRow(
+                number,
+                sum(cell["pairs"] for cell in cells),
+                float(np.mean([cell["accuracy"] for cell in cells])),
+                read_on_policy(found),
+            )
+        )
+    return rows
 
 
 def task_metrics(

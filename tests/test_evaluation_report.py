@@ -168,7 +168,7 @@ def test_the_page_is_whole_and_loads_nothing(report):
     assert parsed.images == 5 * 2 * len(TASKS)
     assert len(parsed.headings) == 10
     assert "Policy &lt;mini&gt; &amp; base" in text
-    assert text.count("<svg") == 4
+    assert text.count("<svg") == 5
 
 
 def test_charts_take_the_colour_of_the_page(report):

@@ -158,6 +158,7 @@ def _evaluated(config: ConfigDict, count: int) -> ConfigDict:
     """The config of the comparison: the run's, on its new scenes."""
     config = copy.deepcopy(config)
     config.seed += OTHER_SEED
+    config.rounds = 1  # what is compared is linked to the last round
     for task in PAPER_TASKS:
         config.mini.train[task.value] = 1  # unused
         config.mini.test[task.value] = config.evaluate.triplets[task.value] = count

@@ -48,6 +48,18 @@ QUICK = {"rl.steps": 200}
 LONG = {"rl.steps": 800, "rl.reward_upper_bound": 0.9}
 """Four times the quickstart, and a bound that lets the reward rise."""
 
+TWO_ROUNDS = {
+    "rounds": 2,
+    "rl.steps": 400,
+    "candidates.train": 800,
+    "later_rounds.train": 800,
+    "candidates.test": 400,
+    "later_rounds.test": 400,
+}
+
+FROM_ANSWERS = {"rl.flow_matching_weight": 0.0}
+"""These methods have a loss of that kind already."""
+
 
 def only(task: Task, steps: int) -> dict[str, Any]:
     """A single-task run; `steps` of a multi-task run, of which it gets its share."""
@@ -71,61 +83,23 @@ GRID: tuple[Run, ...] = (
     Run("crop", "the judge sees the mask with context", {**LONG, "reward.crop": 1.25}),
     Run("both-orders", "both orders in the loss", {**LONG, "rl.orders": "both"}),
     # Judges
-    Run(
-        "ensemble",
-        "three judges, the least sure counts",
-        {**LONG, "reward.judges": 3, "rl.ensemble": "least"},
-    ),
-    Run(
-        "best-judge",
-        "the judge of the best validation",
-        {**LONG, "reward.validation": 0.1, "reward.keep_best": True},
-    ),
-    Run(
-        "stop-at-gap",
-        "a held-out judge stops the run",
-        {**LONG, "reward.held_out": 0.2, "rl.stop_at_gap": 0.1},
-    ),
-    Run(
-        "ensemble",
-        "three judges, the least sure counts",
-        {**LONG, "reward.judges": 3, "rl.ensemble": "least"},
-    ),
+    Run("ensemble", "the least of three", {**LONG, "reward.judges": 3, "rl.ensemble": "least"}),
     Run("smoothing", "label smoothing 0.1", {**LONG, "reward.label_smoothing": 0.1}),
-    Run(
-        "best-judge",
-        "the judge of the best validation",
-        {**LONG, "reward.validation": 0.1, "reward.keep_best": True},
-    ),
-    Run(
-        "stop-at-gap",
-        "a held-out judge stops the run",
-        {**LONG, "reward.held_out": 0.2, "rl.stop_at_gap": 0.1},
-    ),
+    Run("best", "the best judge", {**LONG, "reward.validation": 0.1, "reward.keep_best": True}),
+    Run("gap", "a held-out judge ends it", {**LONG, "reward.held_out": 0.2, "rl.stop_at_gap": 0.1}),
+    # Rounds, with the answers and steps of one
+    Run("rounds", "two rounds, half of the answers and steps each", {**LONG, **TWO_ROUNDS}),
     # Dimensions that share an update
-    Run(
-        "projected", "conflicting gradients are projected", {**LONG, "rl.project_conflicts": "both"}
-    ),
     Run("worst", "the worst dimension weighs most", {**LONG, "rl.balance": "worst"}),
     Run("floors", "dimensions below 0.5 weigh more", {**LONG, "rl.balance": "floors"}),
     Run("spread", "weights by the spread of rewards", {**LONG, "rl.balance": "spread"}),
-    Run(
-        "projected", "conflicting gradients are projected", {**LONG, "rl.project_conflicts": "both"}
-    ),
-    # Baselines: other methods on the same data
-    Run("refl", "ReFL on the scalar difference", {**LONG, "rl.algorithm": "refl"}),
+    Run("projected", "conflicts are projected", {**LONG, "rl.project_conflicts": "both"}),
+    # Other methods on the same data
+    Run("refl", "ReFL on the difference of rewards", {**LONG, "rl.algorithm": "refl"}),
     Run("nft", "DiffusionNFT", {**LONG, "rl.algorithm": "nft"}),
     Run("grpo", "Flow-GRPO", {**LONG, "rl.algorithm": "grpo"}),
-    Run(
-        "winners",
-        "supervised on winners",
-        {**LONG, "rl.algorithm": "winners", "rl.flow_matching_weight": 0.0},
-    ),
-    Run(
-        "dpo",
-        "masked Diffusion-DPO",
-        {**LONG, "rl.algorithm": "dpo", "rl.flow_matching_weight": 0.0},
-    ),
+    Run("winners", "supervised on winners", {**LONG, **FROM_ANSWERS, "rl.algorithm": "winners"}),
+    Run("dpo", "masked Diffusion-DPO", {**LONG, **FROM_ANSWERS, "rl.algorithm": "dpo"}),
 )
 
 

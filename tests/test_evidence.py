@@ -25,7 +25,9 @@ GRID = (
 
 
 def test_every_declared_run_has_fields_of_the_config():
-    for run in evidence_grid.GRID:
+    grid = evidence_grid.read_grid(ROOT / "benchmarks/evidence_grid.py")
+    assert len({run.name for run in grid}) == len(grid)
+    for run in grid:
         config = evidence_grid.settled(run, str(ROOT / evidence_grid.CONFIG), seed=3)
         assert config.seed == 3
         assert config.rl.steps >= 50

@@ -13,74 +13,67 @@ import concurrent.futures
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 
-from onereward_jax.annotation import Candidate
 from onereward_jax.annotation.labelled_pairs import LabelledPair
 from onereward_jax.annotation.picture_digests import pixel_digest
-from onereward_jax.chain.rounds import in_round
 from onereward_jax.chain.stage import StageContext
 from onereward_jax.common.rng import generator
-from onereward_jax.data.triplets import Triplets
 from onereward_jax.stages.data import open_triplets
 from onereward_jax.stages.imported_pairs import imported_comparisons
-from onereward_jax.stages.own_candidates import OWN, is_own, rounds_so_far
+from onereward_jax.stages.own_candidates import rounds_so_far
 from onereward_jax.stages.preference_stores import read_store
 
 Source = tuple[str, str]
-"""`LabelledPair.folder` and `.source`."""
+"""Folder of `config.reward.preferences`, or "" for the run's own triplets; and their source."""
 
 
 def with_photographs(
     context: StageContext, pairs: Iterable[LabelledPair]
 ) -> Iterator[LabelledPair]:
     """The pairs, those of the training split with their `photo`; on process 0."""
-    pairs = list(pairs)
-    links: dict[Source, list[str]] = collections.defaultdict(list)
-    if any(map(is_own, pairs)):
-        _link_own(context, links)
-    for folder, comparisons in imported_comparisons(context.config).items():
+    pairs, imported = list(pairs), imported_comparisons(context.config)
+
+    def source(pair: LabelledPair) -> Source:
+        return (pair.folder if pair.folder in imported else "", pair.source)
+
+    train = [pair for pair in pairs if pair.split == "train"]
+    links: dict[Source, list[str]] = {source(pair): [] for pair in train}
+    _link_own(context, links, with_candidates=bool(imported))
+    for folder, comparisons in imported.items():
         for one in comparisons:
-            source = one.source or one.id.removeprefix(f"{one.split}/")
-            found = [f"source {source}", *(f"pixels {each.pixels}" for each in one.pictures())]
-            if one.mask is not None:  # many pictures may have the same mask
-                found.remove(f"pixels {one.mask.pixels}")
-            links[folder, source] += found
-    sources = dict.fromkeys((pair.folder, pair.source) for pair in pairs)
-    photos = grouped({source: links[source] for source in sources})
+            name = one.source or one.id.removeprefix(f"{one.split}/")
+            if (folder, name) in links:
+                seen = [one.image, *(each.picture for each in one.candidates)]
+                found = [f"pixels {each.pixels}" for each in seen if each is not None]
+                links[folder, name] += [f"source {name}", *found]
+    photos = grouped(links)
     for pair in pairs:
-        photo = photos[pair.folder, pair.source] if pair.split == "train" else ""
+        photo = photos[source(pair)] if pair.split == "train" else ""
         yield dataclasses.replace(pair, photo=photo)
 
 
-def _link_own(context: StageContext, links: dict[Source, list[str]]) -> None:
-    """Adds what the run's own training triplets are linked by."""
-    triplets = open_triplets(context, "train")
-    for number in rounds_so_far(context):
-        with read_store(context, "annotate", number) as store:
-            _link_round(triplets, store.candidates(), in_round(OWN, number), links)
-
-
-def _link_round(
-    triplets: Triplets,
-    candidates: Sequence[Candidate],
-    folder: str,
-    links: dict[Source, list[str]],
+def _link_own(
+    context: StageContext, links: dict[Source, list[str]], *, with_candidates: bool
 ) -> None:
-    """`_link_own` for the candidates of a round, which are in `folder`."""
-    ids, photos = triplets.column("id"), triplets.column("photo")
+    """Adds what the run's own training triplets are linked by."""
+    if not any(folder == "" for folder, _ in links):
+        return
+    triplets = open_triplets(context, "train")
+    photos, has_target = triplets.column("photo"), triplets.has_target
+    rows = {name: row for row, name in enumerate(triplets.column("id")) if ("", name) in links}
 
     def pixels(row: int) -> list[str]:
-        names = ("image", "target") if triplets.has_target[row] else ("image",)
+        names = ("image", "target") if has_target[row] else ("image",)
         return [f"pixels {pixel_digest(one)}" for one in triplets.read(row, names).values()]
 
-    judged = {one.triplet_id for one in candidates}
-    rows = [row for row, name in enumerate(ids) if f"train/{name}" in judged]
     with concurrent.futures.ThreadPoolExecutor() as threads:
-        for row, found in zip(rows, threads.map(pixels, rows)):
-            links[folder, ids[row]] += [f"photo {photos[row]}", *found]
-    for one in candidates:
-        split, _, name = one.triplet_id.partition("/")
-        if split == "train" and one.digest:
-            links[folder, name].append(f"pixels {one.digest}")
+        for (name, row), found in zip(rows.items(), threads.map(pixels, rows.values())):
+            links["", name] += [f"photo {photos[row]}", *found]
+    for number in rounds_so_far(context) if with_candidates else ():
+        with read_store(context, "annotate", number) as store:
+            for one in store.candidates():
+                split, _, name = one.triplet_id.partition("/")
+                if split == "train" and name in rows and one.digest:
+                    links["", name].append(f"pixels {one.digest}")
 
 
 def grouped(links: dict[Source, Sequence[str]]) -> dict[Source, str]:
@@ -95,8 +88,10 @@ def grouped(links: dict[Source, Sequence[str]]) -> dict[Source, str]:
     first = {source: f"{source[0]}/{source[1]}" for source in links}
     for source, found in links.items():
         for one in found:
-            low, high = sorted((root(first[source]), root(one)))
-            parents[high] = low
+            pair = (root(first[source]), root(one))
+            # Named by a photograph if possible: the names of triplets come and go.
+            kept, other = sorted(pair, key=lambda name: (not name.startswith("photo "), name))
+            parents[other] = kept
     return {source: root(first[source]) for source in links}
 
 
@@ -105,14 +100,13 @@ def divided(
 ) -> tuple[list[LabelledPair], list[LabelledPair]]:
     """Pairs of about `share` of the training data, and the rest; no photograph is in both.
 
-    Photographs are drawn until they have this share of the pairs; at least one is.
+    Photographs are drawn until they have this share of the pairs; at least one is. Their order
+    depends on the seed and their names alone, so that new photographs move few others.
     """
     counts = collections.Counter(pair.photo for pair in pairs)
-    photos = sorted(counts)
     drawn: set[str] = set()
     total = 0
-    for place in generator(seed, name).permutation(len(photos)):
-        photo = photos[place]
+    for photo in sorted(counts, key=lambda photo: generator(seed, name, photo).random()):
         if drawn and total + counts[photo] / 2 > share * len(pairs):
             continue
         drawn.add(photo)

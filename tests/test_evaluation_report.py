@@ -289,6 +289,22 @@ def test_opinions_that_contradict_each_other_are_told():
     assert remarks(task_report({"by people": worse}, falls)) == []
 
 
+def test_signs_of_reward_hacking_are_told():
+    """A look that leaves its band from where it began, and a gap that is open at the end."""
+
+    def told(name, start, end):
+        curve = Curve(np.arange(20), np.linspace(start, end, 20))
+        return remarks(dataclasses.replace(task_report({}), monitors={name: curve}))
+
+    (warning,) = told("sharpness", 0.7, 1.0)
+    assert "The sharpness of the policy's images" in warning and "from 0.71 to 0.99" in warning
+    assert len(told("brightness", 1.0, 0.7)) == 1
+    assert told("contrast", 0.6, 0.65) == [] == told("saturation", 0.5, 2.0)
+    (warning,) = told("held_out_gap", 0.0, 0.2)
+    assert "0.19 above the held-out judge's" in warning
+    assert told("held_out_gap", 0.0, 0.08) == []
+
+
 def test_small_data_is_told_and_grey(tmp_path):
     judge = {
         (Task.FILL, Dimension.STRUCTURE): JudgeAccuracy(1, 1.0, 1.0, 0.0, 0.0),

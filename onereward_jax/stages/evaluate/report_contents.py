@@ -42,7 +42,7 @@ MONITORS = (
 
 
 def read_curves(path: Path) -> tuple[dict[tuple[Task, Dimension], Curve], dict[str, Curve]]:
-    """Rewards per task and dimension, and monitors, from metrics.jsonl."""
+    """Rewards per task and dimension, and the monitors that were measured, from metrics.jsonl."""
     lines = [json.loads(line) for line in path.read_text().split("\n") if line]
     steps = np.array([line["step"] for line in lines])
 
@@ -54,13 +54,9 @@ def read_curves(path: Path) -> tuple[dict[tuple[Task, Dimension], Curve], dict[s
         for task in TASKS
         for dimension in DIMENSIONS[task]
     }
-    measured = {name: curve(name) for name in MONITORS}
-    optional = {name for name in MONITORS if name.startswith("held_out")}
-    return rewards, {
-        name: found
-        for name, found in measured.items()
-        if name not in optional or np.isfinite(found.values).any()
-    }
+    monitors = {name: curve(name) for name in MONITORS}
+    measured = {name: one for name, one in monitors.items() if np.isfinite(one.values).any()}
+    return rewards, measured
 
 
 def read_conflicts(path: Path) -> dict[str, dict[str, Curve]]:

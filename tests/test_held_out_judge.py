@@ -75,13 +75,19 @@ def test_step_with_a_panel_and_a_held_out_judge():
     assert metrics["held_out_gap"] == pytest.approx(gap, abs=1e-5)
     assert gap <= 1e-6  # one of the two judges is the held-out one, and the least counts
     np.testing.assert_allclose(second.gap, [gap, 1.0], rtol=1e-5, atol=1e-7)
-    assert not why_stopped(CONFIG, second)
+
+    def told(state):
+        return why_stopped(CONFIG, state._replace(gap=jnp.asarray(state.gap)))
+
+    assert not told(second)
 
     # Enough measurements of a wide gap: the next one ends it, from a state read from the disk too.
     wide = first._replace(gap=np.array([9.0, 9.0], np.float32))
     ended, metrics = taken(placed(wide))
-    assert why_stopped(CONFIG, ended).startswith("stopped at step 2: the judge's reward is 0.")
-    assert metrics["held_out_gap_smoothed"] == pytest.approx(float(smoothed(ended.gap)))
+    assert told(ended).startswith("stopped at step 2: the judge's reward is 0.")
+    assert metrics["held_out_gap_smoothed"] == pytest.approx(
+        float(smoothed(jnp.asarray(ended.gap)))
+    )
     for field in ("params", "opt_state", "ema", "refused"):
         kept, before = getattr(ended, field), getattr(first, field)
         for ours, theirs in zip(jax.tree.leaves(kept), jax.tree.leaves(before), strict=True):

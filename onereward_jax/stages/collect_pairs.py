@@ -33,9 +33,6 @@ PAIRS = "pairs.jsonl"
 
 SPLITS = ("train", "test")
 
-OWN = "candidates"
-"""`LabelledPair.folder` of pairs of the run's own candidates."""
-
 
 def collect_pairs(context: StageContext) -> dict[str, list[LabelledPair]]:
     """Writes `PAIRS` on process 0, shares it, and returns the pairs by split.

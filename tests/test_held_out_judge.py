@@ -14,7 +14,7 @@ from onereward_jax.parallel import make_mesh, shard_batch
 from onereward_jax.policy.policy_loader import abstract_params
 from onereward_jax.reward.judge_panel import JudgePanel
 from onereward_jax.stages.held_out_gap import why_stopped
-from onereward_jax.stages.judge_parts import HELD_OUT, judge_parts
+from onereward_jax.stages.judge_parts import HELD_OUT, check_parts, judge_parts
 from onereward_jax.stages.photographs import divided, grouped
 from onereward_jax.tasks import Dimension, Task
 from onereward_jax.training.held_out_judge import ENOUGH, WINDOW, is_open, next_gap, smoothed
@@ -164,6 +164,14 @@ def test_the_held_out_judge_shares_no_photograph_with_the_others():
     assert [(part.name, part.seed, len(part.train)) for part in alone] == [("judge", 3, 48)]
     with pytest.raises(ValueError, match="config.reward.held_out is 0.25: with so few photographs"):
         judge_parts(config_of(), pairs(photos=1))
+
+
+def test_settings_that_contradict_each_other_are_refused():
+    models = {"models": {"judge": "stage:reward/judge"}}
+    with pytest.raises(ValueError, match='expected config.later_rounds.judge "first"'):
+        check_parts(ConfigDict(config_of(keep_best=False).to_dict() | models))
+    with pytest.raises(ValueError, match="config.reward.validation is 0"):
+        check_parts(config_of(keep_best=True, validation=0.0))
 
 
 def test_triplets_of_one_photograph_stay_together():

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from ml_collections import FrozenConfigDict
 
 from onereward_jax.annotation.labelled_pairs import LabelledPair
+from onereward_jax.chain.base_models import made_by
 from onereward_jax.common.rng import generator
 from onereward_jax.stages.photographs import divided
 
@@ -61,6 +62,12 @@ def check_parts(config: FrozenConfigDict) -> None:
         raise ValueError(
             "config.reward.keep_best is True and config.reward.validation is 0: expected a share "
             "of the photographs to choose the best judge by, such as 0.1"
+        )
+    if section.held_out and made_by(config, "models.judge").startswith("reward"):
+        raise ValueError(
+            f"config.reward.held_out is {section.held_out:g} and later rounds train the judge of "
+            "the round before, which has seen the photographs of the held-out judge: expected "
+            'config.later_rounds.judge "first"'
         )
 
 

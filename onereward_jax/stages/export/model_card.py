@@ -10,7 +10,8 @@ from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
-from onereward_jax.reward.judge_loader import judge_template
+from onereward_jax.reward.judge_loader import judge_template, judge_view
+from onereward_jax.reward.judge_view import LEAST
 from onereward_jax.stages.export.card_origin import Origin
 from onereward_jax.stages.export.diffusers_call import Call
 from onereward_jax.tasks import Dimension, Task
@@ -120,6 +121,8 @@ def judge_card(
         adapter=settings["reward"]["lora"]["rank"] > 0,
         rows=rows,
         template_version=judge_template(folder).version,
+        view=judge_view(folder),
+        least=LEAST,
         files=sorted(path.name for path in folder.iterdir()),
     )
 

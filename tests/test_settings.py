@@ -15,7 +15,12 @@ from onereward_jax.stages.guidance_settings import (
 )
 from onereward_jax.stages.reward_settings import reward_options, reward_settings
 from onereward_jax.stages.rl_batches import available_tasks
-from onereward_jax.stages.rl_settings import judge_options, rl_settings, task_probabilities
+from onereward_jax.stages.rl_settings import (
+    check_balance,
+    judge_options,
+    rl_settings,
+    task_probabilities,
+)
 from onereward_jax.tasks import NEGATIVE_PROMPTS, SAMPLING_PROBABILITIES, TASKS, Task
 
 
@@ -104,6 +109,12 @@ ALL_DIMENSIONS_OF_REMOVAL = {"rl.dimension_weights.removal_quality": 0.0}
             "config.rl.optimizer.warmup_steps is 20: fewer are expected for a cosine schedule that "
             "ends at step 2",
         ),
+        ({"rl.balance": "median"}, "config.rl.balance is 'median': choose one of mean, worst, "),
+        ({"rl.balance": "floors", "rl.floor": 0.0}, "config.rl.floor is 0.0: expected above 0"),
+        (
+            {"rl.algorithm": "nft", "rl.balance": "worst"},
+            "config.rl.balance is 'worst', but the method config.rl.algorithm='nft' has no loss",
+        ),
         ({"rl.vocabulary": "yesno"}, "config.rl.vocabulary is 'yesno': choose one of full, yes_no"),
         ({"reward.vocabulary": ""}, "config.reward.vocabulary is '': choose one of full, yes_no"),
         ({"reward.optimizer.learning_rate": 0.0}, "config.reward.optimizer.learning_rate is 0.0"),
@@ -119,4 +130,5 @@ def test_a_wrong_value_is_named_as_the_config_names_it(fields, message):
         for read in (rl_settings, reward_settings, judge_options, reward_options):
             read(config)
         task_probabilities(config)
+        check_balance(config)
     assert "\n" not in str(found.value)

@@ -26,6 +26,7 @@ from onereward_jax.training.rl_balance import (
     projection_orders,
     table_weights,
 )
+from onereward_jax.training.task_gradients import gradients_by_task, sum_without_conflicts
 from onereward_jax.training.train_state import shardings_of
 
 EQUAL = (1.0,) * len(Dimension)
@@ -183,6 +184,42 @@ def test_projection_is_pcgrad():
     np.testing.assert_array_equal(project_conflicts(jnp.array(agreeing), jnp.array(orders)), 1.0)
 
 
+def test_tasks_are_projected_by_all_their_weights():
+    """Gradients of tasks from masked cotangents, and PCGrad over all leaves together."""
+    rng = np.random.default_rng(2)
+    task = jnp.array([0, 2, 0, 3, 2, 0])
+    inputs = rng.normal(size=(6, 5)).astype(np.float32)
+    inputs[1] = -inputs[0]  # a conflict between tasks 0 and 2
+    mesh = test_rl_step.mesh_of((1, 1, 1))
+    params = jax.device_put({"a": jnp.ones((2, 1)), "b": jnp.ones(3)}, replicated(mesh))
+
+    params_like = shapes_of(params)
+
+    def losses(params):
+        return jnp.array(inputs) @ jnp.concatenate([params["a"].ravel(), params["b"]])
+
+    @jax.jit
+    def projected(params):
+        _, pull_back = jax.vjp(losses, params)
+        gradients = gradients_by_task(lambda ones: pull_back(ones)[0], task, params_like)
+        return gradients, sum_without_conflicts(gradients, KEYS[0])
+
+    gradients, total = projected(params)
+    expected = np.stack([inputs[np.asarray(task) == row].sum(axis=0) for row in range(len(TASKS))])
+    found = np.concatenate([gradients["a"][..., 0], gradients["b"]], axis=1)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    (order,) = np.asarray(projection_orders(KEYS[:1], len(TASKS)))
+    total = np.concatenate([total["a"].ravel(), total["b"]])
+    np.testing.assert_allclose(total, pcgrad(expected, order), rtol=1e-4, atol=1e-5)
+    assert np.abs(total - expected.sum(axis=0)).max() > 0.1
+
+
+def shapes_of(tree):
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), tree
+    )
+
+
 @pytest.mark.parametrize("kind", ["mean", "worst"])
 def test_dimensions_are_projected_at_the_image_and_the_value_stays(kind):
     """Against vectors in numpy; padded and excluded dimensions take no part."""
@@ -222,13 +259,13 @@ def test_dimensions_are_projected_at_the_image_and_the_value_stays(kind):
 
 
 CONFIG = dataclasses.replace(
-    test_rl_step.CONFIG, balance=Balance("floors", floor=0.9, window=4, project="dimensions")
+    test_rl_step.CONFIG, balance=Balance("floors", floor=0.9, window=4, project="both")
 )
 
 
 @pytest.fixture(scope="module")
 def history():
-    """Two steps with floors and projection on one device; every reward is below the floor."""
+    """Two steps with floors and both projections on one device; all rewards are below the floor."""
     return test_rl_step.run(CONFIG)[1]
 
 
@@ -246,7 +283,7 @@ def test_the_table_is_that_of_the_measured_rewards(history):
     assert not test_rl_step.same(history[0][0].running_rewards, history[1][0].running_rewards)
 
 
-def test_floors_and_projection_are_the_same_on_every_mesh_and_in_parts(history):
+def test_floors_and_projections_are_the_same_on_every_mesh_and_in_parts(history):
     parts = dataclasses.replace(CONFIG, microbatches=2)
     _, found = test_rl_step.run(parts, (2, 2, 2))
     for (ours, our_metrics), (single, single_metrics) in zip(found, history, strict=True):
@@ -272,9 +309,7 @@ def test_the_table_is_saved_and_a_checkpoint_without_it_is_refused(tmp_path):
     table = jax.device_put(jax.tree.map(lambda leaf: leaf + 0.1, first_rewards()), replicated(mesh))
     plain = test_training_loop.fresh(mesh)
     following = plain._replace(running_rewards=table)
-    abstract = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), following
-    )
+    abstract = shapes_of(following)
     data, about = test_training_loop.data(), test_training_loop.ABOUT
     for name, state in (("plain", plain), ("following", following)):
         with Checkpointer(tmp_path / name, about) as checkpointer:

@@ -1,4 +1,4 @@
-"""The cosines of gradients equal those of gradients taken one by one, on a mesh and in parts."""
+"""The cosines of gradients equal those of gradients taken one by one, also in microbatches."""
 
 import dataclasses
 import itertools
@@ -7,16 +7,12 @@ import json
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
-import test_rl_balance
 import test_rl_step
 import tiny_models
 
-from onereward_jax.common.rng import stream
 from onereward_jax.stages.evaluate.report_contents import read_conflicts
 from onereward_jax.tasks import DIMENSIONS, TASKS
-from onereward_jax.training.rl_balance import Balance, projection_orders
 from onereward_jax.training.rl_conflicts import conflict_scalars, conflict_titles, make_conflicts
 from onereward_jax.training.rl_loss import judge_pairs, predict_image
 from onereward_jax.training.rl_rollout import draw, draw_index, roll_out
@@ -31,9 +27,9 @@ def cosine(first, second):
 
 @pytest.fixture(scope="module")
 def measured():
-    sizes = (2, 2, 2)
-    function = make_conflicts(tiny_models.models(), CONFIG, test_rl_step.mesh_of(sizes))
-    state, batch = test_rl_step.first_state(CONFIG, sizes), test_rl_step.batch_on(sizes)
+    mesh = test_rl_step.mesh_of(test_rl_step.SINGLE)
+    function = make_conflicts(tiny_models.models(), CONFIG, mesh)
+    state, batch = test_rl_step.first_state(CONFIG), test_rl_step.batch_on()
     return conflict_scalars(function(state, tiny_models.frozen(), batch, test_rl_step.KEY))
 
 
@@ -91,22 +87,6 @@ def test_cosines_are_those_of_gradients_taken_one_by_one(measured, by_hand):
     assert measured.keys() == expected.keys() == conflict_titles().keys()
     assert measured == pytest.approx(expected, rel=2e-3, abs=2e-4)
     assert min(expected.values()) < 0.9
-
-
-def test_tasks_are_projected_at_the_weights(by_hand):
-    """The step's gradient is that of PCGrad on the tasks' gradients, on a mesh and in parts."""
-    _, at_weights = by_hand
-    balance = Balance(project="tasks")
-    config = dataclasses.replace(CONFIG, flow_matching_weight=0.0, balance=balance)
-    state = test_rl_step.run(config, (2, 2, 2), steps=1)[1][0][0]
-    moment = [leaf.ravel() for leaf in jax.tree.leaves(optax.tree.get(state.opt_state, "mu"))]
-    found = np.concatenate(moment) / (1.0 - test_rl_step.OPTIMIZER.b1)
-    key = stream(test_rl_step.KEY, "order_of_tasks", jnp.int32(0))
-    (order,) = np.asarray(projection_orders(key[None], len(TASKS)))
-    expected = test_rl_balance.pcgrad(at_weights / 8, order)
-    plain = at_weights.sum(axis=0) / 8
-    assert np.linalg.norm(found - expected) < 1e-3 * np.linalg.norm(expected)
-    assert np.linalg.norm(found - plain) > 1e-2 * np.linalg.norm(plain)  # there is a conflict
 
 
 def test_the_report_reads_what_the_stage_writes(measured, tmp_path):

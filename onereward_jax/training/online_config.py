@@ -28,8 +28,6 @@ class OnlineConfig:
         or steps of its path, at most `num_steps` - 1 ("grpo", whose last step is not random).
       advantage_limit: advantages are clipped to [-it, it]; for "nft", one of this size makes a
         sample certainly good or bad.
-      error_area: tokens over which losses and probabilities are averaged, see
-        `methods.loss_area.token_weights`.
       nft_beta: β of DiffusionNFT; the smaller, the further from the old policy.
       grpo_noise: a of Flow-GRPO, the noise of the sampling steps.
       clip_range: of Flow-GRPO; a ratio of probabilities that has left [1 - it, 1 + it] in the
@@ -45,7 +43,6 @@ class OnlineConfig:
     opponents: int = 1
     trained_levels: int = 4
     advantage_limit: float = 5.0
-    error_area: Literal["mask", "whole"] = "mask"
     nft_beta: float = 1.0
     grpo_noise: float = 0.7
     clip_range: float = 1e-4
@@ -56,8 +53,6 @@ class OnlineConfig:
             raise ValueError(
                 f"compare is {self.compare!r}: choose one of {', '.join(get_args(Compare))}"
             )
-        if self.error_area not in ("mask", "whole"):
-            raise ValueError(f"error_area is {self.error_area!r}: choose one of mask, whole")
         least = {"group_size": 2, "trained_levels": 1, "inner_updates": 1}
         for name, bound in least.items():
             if getattr(self, name) < bound:

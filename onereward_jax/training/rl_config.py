@@ -46,7 +46,7 @@ class RLConfig:
         the negative branch is differentiated too, which doubles the memory.
       flow_matching_weight: weight of the flow-matching loss on `batch["target"]`, averaged over the
         samples that have a target; 0 disables it.
-      error_area: latent tokens over which methods that learn from pairs average their error: those
+      error_area: latent tokens over which methods with a loss on latents average their error: those
         with an edited pixel ("mask"), or all ("whole").
       dpo_beta: β of Diffusion-DPO; higher keeps the policy closer to the reference.
       jitter: augmentation of x_θ and x_ref before the judge.

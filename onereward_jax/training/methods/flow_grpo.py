@@ -36,7 +36,7 @@ from onereward_jax.training.methods.group_rollout import (
     group_metrics,
     roll_out_groups,
 )
-from onereward_jax.training.methods.loss_area import token_weights
+from onereward_jax.training.methods.pair_batch import area_weights
 from onereward_jax.training.methods.target_gradients import add_target_gradients
 from onereward_jax.training.metrics import Metrics, mean_of, once
 from onereward_jax.training.online_config import check_groups
@@ -173,9 +173,7 @@ def sample_path(
     """
     editor, noise = models.editor, config.online.grpo_noise
     sigmas = jnp.asarray(editor.sigmas(config.num_steps, size))
-    weights = token_weights(
-        condition.tokens[..., -editor.mask_channels :], config.online.error_area
-    )
+    weights = area_weights(editor, batch["mask"], config.error_area)
     velocity = editor.guided_velocity(
         policy,
         condition,

@@ -25,7 +25,7 @@ from onereward_jax.reward import jitter_pairs
 from onereward_jax.tasks import QUOTES_PROMPT
 from onereward_jax.training.gradient_accumulation import map_microbatches
 from onereward_jax.training.methods.group_advantages import neighbour, ring_win_rates, spread
-from onereward_jax.training.methods.loss_area import token_weights
+from onereward_jax.training.methods.pair_batch import area_weights
 from onereward_jax.training.metrics import Metrics, by_task, mean_of
 from onereward_jax.training.reward_hacking import cheating_signs
 from onereward_jax.training.rl_balance import dimension_weights, mean_over_dimensions
@@ -43,7 +43,7 @@ class Groups(NamedTuple):
     Attributes:
       prompts: the fields of the batch with embeddings, for each sample.
       condition: tokens of its fill condition.
-      token_weights: weights of the tokens in a loss, see `loss_area.token_weights`.
+      token_weights: weights of the tokens in a loss, see `area_weights`.
       paths: what the method needs of how it was sampled.
       images: the finished samples, in [-1, 1].
       reference_images: samples of the reference, one per triplet; None if there is none.
@@ -103,9 +103,7 @@ def roll_out_groups(
         models, config, frozen.judge, batch, images, reference_images, draws.jitter_keys
     )
     prompts = {name: needed[name] for name in needed if "embeds" in name}
-    weights = token_weights(
-        condition[..., -models.editor.mask_channels :], config.online.error_area
-    )
+    weights = area_weights(models.editor, needed["mask"], config.error_area)
     groups = Groups(
         prompts, condition, weights, paths, images, reference_images, win_rates, rewards
     )

@@ -124,7 +124,7 @@ def make_nft_step(models: RLModels, config: RLConfig, mesh: Mesh) -> MeshFunctio
         found = _gradients(models, config, state, frozen, samples, size)
         found = add_target_gradients(models, config, mesh, state, frozen, batch, draws, found)
         gradients, loss, metrics = found
-        metrics |= group_metrics(config, batch, groups)
+        metrics |= group_metrics(config, batch, groups) | {"loss": once(loss)}
         metrics |= {"reference_distance": once(reference_distance(config, state, frozen))}
         decay = config.algorithm.decay(config.ema_decay, state.step)
         return apply_gradients(state, loss, gradients, optimizer, metrics, decay)
@@ -193,9 +193,7 @@ def _gradients(
                 config.online.advantage_limit,
             )
             moved = weighted_mean(jnp.square(predicted - old_velocity), part.token_weights)
-            metrics = {"old_distance": mean_of(moved)}
-            metrics["loss"] = mean_of(loss)
-            return jnp.sum(loss) / samples.sigmas.size, metrics
+            return jnp.sum(loss) / samples.sigmas.size, {"old_distance": mean_of(moved)}
 
         (loss, metrics), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
         return gradients, loss, metrics

@@ -140,6 +140,7 @@ def make_grpo_step(models: RLModels, config: RLConfig, mesh: Mesh) -> MeshFuncti
             found = _gradients(models, config, state, frozen, share, size)
             found = add_target_gradients(models, config, mesh, state, frozen, batch, draws, found)
             gradients, loss, metrics = found
+            metrics |= {"loss": once(loss)}
             decay = config.algorithm.decay(config.ema_decay, state.step)
             return apply_gradients(state, loss, gradients, optimizer, metrics, decay)
 
@@ -251,7 +252,6 @@ def _gradients(
                 "clip_fraction": mean_of(clipped.astype(jnp.float32)),
                 "log_ratio": mean_of(jnp.abs(log_ratio)),
             }
-            metrics["loss"] = mean_of(loss)
             return jnp.sum(loss) / samples.steps.size, metrics
 
         (loss, metrics), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)

@@ -59,7 +59,11 @@ QUESTIONS = ("reward.suffix_length", "reward.unfit_prompts")
 """Fields that stages reading the output of `reward` use too: their effect is that on `reward`."""
 
 GROUP_FIELDS = (
-    *("rl.group_size", "rl.compare", "rl.opponents", "rl.trained_levels", "rl.advantage_limit"),
+    "rl.group_size",
+    "rl.compare",
+    "rl.opponents",
+    "rl.trained_levels",
+    "rl.advantage_limit",
 )
 NFT_FIELDS = ("rl.nft_beta",)
 GRPO_FIELDS = ("rl.grpo_noise", "rl.clip_range", "rl.inner_updates")

@@ -211,6 +211,12 @@ def experiment() -> ConfigDict:
     rl.num_steps = 40  # points of the sampling grid
     rl.t1 = 30  # first grid index of the differentiable step
     rl.t2 = 39  # last grid index of the differentiable step
+    rl.surrogate = "single"  # as the paper; or "endpoint", "several", "sparse", "leap" (ours)
+    rl.active_steps = 3  # steps with gradient of "several" and "sparse"
+    rl.leap_discount = 0.3  # of the gradient from the second to the first leap of "leap"
+    rl.shared_noise = "none"  # of policy and reference: "none", "outside" the mask, or "all"
+    rl.gradient_in_mask = False  # no gradient through pixels outside the mask
+    rl.anchor_weight = 0.0  # of the distance to the initial weights' velocities; ours
     # Read by "nft" and "grpo" only, which sample groups and take no gradient through the judge:
     rl.group_size = 4  # samples per triplet; microbatches are of batch_size * group_size samples
     rl.compare = "reference"  # with a sample of the "reference", or within the "group"

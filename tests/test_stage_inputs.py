@@ -54,6 +54,7 @@ EXPECTED = {
     ".....!!!": """rl.batch_size rl.lora.rank rl.reward_upper_bound
         rl.vocabulary rl.orders
         rl.judge_int8 rl.ema_decay rl.num_steps rl.t1 rl.t2 rl.guidance_scale
+        rl.surrogate rl.shared_noise rl.gradient_in_mask rl.anchor_weight
         rl.policy_true_cfg_scale
         rl.prediction_true_cfg_scale rl.reference_true_cfg_scale rl.task_per rl.flow_matching_weight
         guidance.guidance_scale guidance.true_cfg_scale rl.task_probabilities.fill
@@ -95,6 +96,7 @@ EXPECTED = {
         rl.dpo_beta
         rl.checkpoint_every rl.keep_every rl.sample_every rl.log_every rl.max_refused rl.lora.alpha
         rl.conflicts_every rl.balance_temperature rl.floor rl.floor_gain rl.balance_window
+        rl.active_steps rl.leap_discount
         rl.lora.targets rl.ensemble rl.ensemble_spread rl.held_out_every rl.stop_at_gap
         evaluate.batch_size annotate.enough reward.curve_shares
         annotate.web.host annotate.web.port annotate.web.url annotate.web.overlap
@@ -190,6 +192,10 @@ def test_settings_that_are_not_read_make_nothing_stale(tmp_path):
     lora = changed(mini(), rl__lora__rank=4)
     then = inputs(lora, tmp_path)
     assert verdicts(then, changed(lora, rl__lora__alpha=1.0), tmp_path) == ".....!!!"
+    for surrogate, read in (("several", "active_steps"), ("leap", "leap_discount")):
+        config = changed(mini(), rl__surrogate=surrogate)
+        other = changed(config, **{f"rl__{read}": 0.9 if surrogate == "leap" else 2})
+        assert verdicts(inputs(config, tmp_path), other, tmp_path) == ".....!!!"
     constant = changed(mini(), rl__optimizer__schedule="constant")
     then = inputs(constant, tmp_path)
     assert verdicts(then, changed(constant, rl__optimizer__final_fraction=1.0), tmp_path) == "." * 8

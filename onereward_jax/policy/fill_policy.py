@@ -235,6 +235,29 @@ class FillPolicy:
         )
         return jax.lax.stop_gradient(sampler.denoise(velocity, latents, sigmas, start, stop))
 
+    def trajectory(
+        self,
+        transformer: Any,
+        latents: Float[Array, "b n c"],
+        condition: Condition,
+        embeds: PromptEmbeds,
+        negative_embeds: PromptEmbeds | None,
+        sigmas: Float32[Array, "points"],
+        *,
+        guidance_scale: Scale = 1.0,
+        true_cfg_scale: Scale = 1.0,
+    ) -> tuple[Float32[Array, "b n c"], Float32[Array, "steps b n c"]]:
+        """`denoise` over the whole grid: (x_0, the latents before each step)."""
+        velocity = self.guided_velocity(
+            jax.lax.stop_gradient(transformer),
+            condition,
+            embeds,
+            negative_embeds,
+            guidance_scale=guidance_scale,
+            true_cfg_scale=true_cfg_scale,
+        )
+        return jax.lax.stop_gradient(sampler.trajectory(velocity, latents, sigmas))
+
 
 def _per_sample(value: Scale, batch: int) -> Float32[Array, "b"]:
     return jnp.broadcast_to(jnp.asarray(value, jnp.float32), (batch,))

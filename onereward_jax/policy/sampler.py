@@ -128,6 +128,18 @@ def denoise(
     return jax.lax.fori_loop(start, stop, step, latents.astype(jnp.float32))
 
 
+def trajectory(
+    velocity: VelocityFn, latents: Float[Array, "b n c"], sigmas: Float32[Array, "points"]
+) -> tuple[Float32[Array, "b n c"], Float32[Array, "steps b n c"]]:
+    """All Euler steps of the grid: (x_0, the latents before each step)."""
+
+    def step(current: Array, index: Int[Array, ""]) -> tuple[Array, Array]:
+        return _step(velocity, current, sigmas, index), current
+
+    indices = jnp.arange(sigmas.shape[-1] - 1)
+    return jax.lax.scan(step, latents.astype(jnp.float32), indices)
+
+
 def _step(
     velocity: VelocityFn, latents: Float32[Array, "b n c"], sigmas: Grid, index: Int[Array, ""]
 ) -> Float32[Array, "b n c"]:

@@ -17,7 +17,7 @@ from onereward_jax.tasks import DIMENSIONS, MAX_DIMENSIONS, TASKS
 
 
 class Mean(NamedTuple):
-    """total / count: one number, or a table of task x dimension.
+    """total / count: one number, one per task, or a table of task x dimension.
 
     Attributes:
       total: numerator.
@@ -62,6 +62,13 @@ def by_task(values: Float[Array, "b e"], task: Int[Array, "b"], mask: Bool[Array
     return Mean(table(kept), table(mask.astype(jnp.float32)))
 
 
+def of_task(values: Float[Array, "b"], task: Int[Array, "b"]) -> Mean:
+    """Means per task: [task]. Arguments as in `by_task`."""
+    membership = jax.nn.one_hot(task, len(TASKS), dtype=jnp.float32)
+    total = jnp.einsum("bt,b->t", membership, values.astype(jnp.float32), precision="highest")
+    return Mean(total, jnp.sum(membership, axis=0))
+
+
 def add(first: Metrics, second: Metrics) -> Metrics:
     """The combined metrics of both parts."""
     return jax.tree.map(jnp.add, first, second)
@@ -70,13 +77,16 @@ def add(first: Metrics, second: Metrics) -> Metrics:
 def scalars(metrics: Metrics) -> dict[str, float]:
     """Metrics as numbers by name, on the host; blocks until the device is done.
 
-    A table is flattened to "reward/fill/structure", with the mean over all as "reward". Values that
-    were not measured are omitted.
+    A table is flattened to "reward/fill/structure", with the mean over all as "reward"; values per
+    task to "anchor/fill". Values that were not measured are omitted.
     """
     named = {}
     for name, (total, count) in jax.device_get(metrics).items():
         if np.sum(count) > 0:
             named[name] = float(np.sum(total) / np.sum(count))
+        if np.ndim(total) == 1:
+            rows = zip(TASKS, total, count, strict=True)
+            named |= {f"{name}/{task.value}": float(x / n) for task, x, n in rows if n > 0}
         if np.ndim(total) == 2:
             named |= {
                 f"{name}/{cell}": float(total[place] / count[place])

@@ -21,6 +21,7 @@ from onereward_jax.policy.model_inputs import Condition, PromptEmbeds
 from onereward_jax.reward import QueryBatch, Scorer, queries_in
 from onereward_jax.training.count_jaxpr_flops import Assumptions, function_flops
 from onereward_jax.training.rl_config import RLConfig, RLModels
+from onereward_jax.training.rl_surrogate import active_steps
 
 Shape = jax.ShapeDtypeStruct
 
@@ -72,7 +73,8 @@ def rl_model_flops(
     forwards = (
         config.num_steps * branches(config.reference_true_cfg_scale)
         + assumptions.loop_trips * branches(config.policy_true_cfg_scale)
-        + differentiated * branches(config.prediction_true_cfg_scale)
+        + differentiated * active_steps(config) * branches(config.prediction_true_cfg_scale)
+        + _anchor_passes(config) * branches(config.prediction_true_cfg_scale)
         + (differentiated if config.flow_matching_weight else 0)
     )
     encode = _encode(models.editor, vae, samples, size)
@@ -92,6 +94,13 @@ def rl_model_flops(
     # VAE and judge have no weight gradients; the reference image has no backward pass.
     judging = 2 * score - tower + held_out
     return forwards * velocity + encodes * encode + 3 * decode + judging
+
+
+def _anchor_passes(config: RLConfig) -> int:
+    """Forward passes of the initial weights."""
+    if not config.anchor_weight:
+        return 0
+    return 1 if config.surrogate == "leap" else active_steps(config)
 
 
 def matching_model_flops(

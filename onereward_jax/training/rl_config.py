@@ -21,6 +21,10 @@ from onereward_jax.training.online_config import OnlineConfig
 from onereward_jax.training.optimizer import OptimizerConfig
 from onereward_jax.training.rl_balance import Balance
 
+Surrogate = Literal["single", "endpoint", "several", "sparse", "leap"]
+"""See `rl_surrogate`."""
+
+SharedNoise = Literal["none", "outside", "all"]
 ErrorArea = Literal["mask", "whole"]
 
 
@@ -39,6 +43,12 @@ class RLConfig:
       num_steps: Euler steps of the sampling grid, for policy and reference.
       t1, t2: the policy takes t steps without gradient, t uniform in [t1, t2] (both included), and
         predicts x'_0 from noise level sigmas[t].
+      surrogate: what of the trajectory gets the judge's gradient, see `rl_surrogate`.
+      active_steps: K of the surrogates "several" and "sparse", at most t2 - t1 + 1.
+      leap_discount: α of "leap", the factor of the gradient through the network's input.
+      shared_noise: "all": ε2 = ε1; "outside": only of tokens that the mask does not touch.
+      gradient_in_mask: no gradient through pixels outside the mask.
+      anchor_weight: weight of `rl_anchor.velocity_anchor`; 0 disables it.
       guidance_scale: embedded guidance, for all forward passes.
       reference_true_cfg_scale: true CFG scale of the reference rollout; 1.0 disables CFG.
       policy_true_cfg_scale: true CFG scale of the policy rollout.
@@ -71,6 +81,12 @@ class RLConfig:
     num_steps: int = 40
     t1: int = 30
     t2: int = 39
+    surrogate: Surrogate = "single"
+    active_steps: int = 3
+    leap_discount: float = 0.3
+    shared_noise: SharedNoise = "none"
+    gradient_in_mask: bool = False
+    anchor_weight: float = 0.0
     guidance_scale: float = 1.0
     reference_true_cfg_scale: float = 4.0
     policy_true_cfg_scale: float = 4.0
@@ -92,6 +108,7 @@ class RLConfig:
                 f"t1 is {self.t1} and t2 is {self.t2}: expected indices of the sampling grid, "
                 f"0 <= t1 <= t2 < num_steps, {self.num_steps}"
             )
+        self._check_surrogate()
         weights = dict(zip(Dimension, self.dimension_weights, strict=True))
         for dimension, weight in weights.items():
             if not 0.0 <= weight < math.inf:
@@ -121,6 +138,28 @@ class RLConfig:
             raise ValueError(f"dpo_beta is {self.dpo_beta}: expected above 0")
         if self.microbatches < 1:
             raise ValueError(f"microbatches is {self.microbatches}: expected at least 1")
+
+    def _check_surrogate(self) -> None:
+        for name, known in (("surrogate", Surrogate), ("shared_noise", SharedNoise)):
+            if (value := getattr(self, name)) not in get_args(known):
+                raise ValueError(f"{name} is {value!r}: choose one of {', '.join(get_args(known))}")
+        wanted = {"leap": 2, "several": self.active_steps, "sparse": self.active_steps}
+        count, window = wanted.get(self.surrogate, 1), self.t2 - self.t1 + 1
+        if not 1 <= count <= window:
+            raise ValueError(
+                f"surrogate is {self.surrogate!r} with {count} active steps, but t1 {self.t1} to "
+                f"t2 {self.t2} are {window}"
+            )
+        if not 0.0 <= self.leap_discount <= 1.0:
+            raise ValueError(f"leap_discount is {self.leap_discount}: expected in [0, 1]")
+        if not 0.0 <= self.anchor_weight < math.inf:
+            raise ValueError(f"anchor_weight is {self.anchor_weight}: expected at least 0")
+        if self.anchor_weight and self.algorithm.reference == "average" and self.lora is None:
+            raise ValueError(
+                f"anchor_weight is {self.anchor_weight}, but the initial weights are not in memory "
+                "where the reference is the average: set it to 0, train an adapter (lora.rank), or "
+                'use the algorithm "frozen"'
+            )
 
 
 @dataclasses.dataclass(frozen=True)

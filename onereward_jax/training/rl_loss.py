@@ -14,13 +14,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32, PyTree
 
-from onereward_jax.policy import predict_x0
+from onereward_jax.policy.sampler import VelocityFn
 from onereward_jax.reward import jitter_pairs, queries_in
 from onereward_jax.tasks import QUOTES_PROMPT
 from onereward_jax.training.flow_matching import flow_matching_loss
+from onereward_jax.training.rl_anchor import anchor_weights, velocity_anchor
 from onereward_jax.training.rl_balance import RunningRewards, balanced_loss, dimension_weights
 from onereward_jax.training.rl_config import Frozen, RLConfig, RLModels
 from onereward_jax.training.rl_rollout import Batch, Draws, Rollout, embeds_of
+from onereward_jax.training.rl_surrogate import Prediction, predict_clean
 
 Answers = tuple[Float32[Array, "b e"], Float32[Array, "b e"]]
 """log P("Yes") and log P("No") for every dimension."""
@@ -38,9 +40,10 @@ class Judged(NamedTuple):
       log_yes, log_no: log P("Yes" | x_θ, x_ref, q) and log P("No" | ...); arbitrary at padded
         dimensions.
       loss: pair loss averaged over E_k (`rl_balance`), plus the sample's share of the weighted
-        flow-matching loss.
+        flow-matching loss, plus the weighted anchor.
       matching: flow-matching loss; 0 without a target, or if it is disabled.
       seen: the pictures that the judge has seen, x_θ and x_ref with their jitter.
+      anchor: see `rl_anchor`; None if it is disabled.
     """
 
     image: Float32[Array, "b h w 3"]
@@ -49,6 +52,7 @@ class Judged(NamedTuple):
     loss: Float32[Array, "b"]
     matching: Float32[Array, "b"]
     seen: Seen
+    anchor: Float32[Array, "b"] | None = None
 
 
 def without_gradient(
@@ -81,21 +85,44 @@ def predict_image(
     batch: Batch,
     rollout: Rollout,
 ) -> Float32[Array, "b h w 3"]:
-    """x_θ: one prediction from x_t directly to x'_0, decoded.
+    """x_θ, as the judge sees it."""
+    prediction = predict(models, config, policy, batch, rollout)
+    return decode_prediction(models, config, vae, batch, prediction.clean)
 
-    Clipped to [-1, 1]: the judge is trained on image files; values outside that range would only
-    make reward hacking easier.
-    """
-    velocity = models.editor.guided_velocity(
-        policy,
+
+def predict(
+    models: RLModels, config: RLConfig, policy: PyTree, batch: Batch, rollout: Rollout
+) -> Prediction:
+    """One prediction from x_t directly to x'_0, or another surrogate (`rl_surrogate`)."""
+    velocity = prediction_velocity(models, config, policy, batch, rollout)
+    return predict_clean(config, velocity, rollout.latents, rollout.sigma, rollout.trajectory)
+
+
+def prediction_velocity(
+    models: RLModels, config: RLConfig, weights: PyTree, batch: Batch, rollout: Rollout
+) -> VelocityFn:
+    """The guided velocity of the differentiable forward pass."""
+    return models.editor.guided_velocity(
+        weights,
         rollout.condition,
         *embeds_of(batch),
         guidance_scale=config.guidance_scale,
         true_cfg_scale=config.prediction_true_cfg_scale,
     )
-    sigma = jnp.broadcast_to(rollout.sigma, rollout.latents.shape[:1])
-    clean = predict_x0(rollout.latents, velocity(rollout.latents, sigma), sigma)
-    return models.editor.finish(vae, clean, batch["image"], batch["mask"])
+
+
+def decode_prediction(
+    models: RLModels, config: RLConfig, vae: PyTree, batch: Batch, clean: Float32[Array, "b n c"]
+) -> Float32[Array, "b h w 3"]:
+    """x_θ from clean latents.
+
+    Clipped to [-1, 1]: the judge is trained on image files; values outside that range would only
+    make reward hacking easier.
+    """
+    image = models.editor.finish(vae, clean, batch["image"], batch["mask"])
+    if config.gradient_in_mask:
+        image = jnp.where(batch["mask"] > 0.5, image, jax.lax.stop_gradient(image))
+    return image
 
 
 def judge_images(
@@ -112,14 +139,14 @@ def judge_images(
 
 
 def constant_where_blocked(
-    models: RLModels, batch: Batch, image: Float32[Array, "b h w 3"]
+    models: RLModels, config: RLConfig, batch: Batch, image: Float32[Array, "b h w 3"]
 ) -> Float32[Array, "b h w 3"]:
     """x_θ without gradient in pixels from which none reaches the policy: clipped, or the source's.
 
     For inner products of gradients with respect to the image.
     """
     free = jnp.abs(image) < 1.0
-    if models.editor.paste_back:
+    if models.editor.paste_back or config.gradient_in_mask:
         free &= batch["mask"] > 0.5
     return jnp.where(free, image, jax.lax.stop_gradient(image))
 
@@ -154,11 +181,12 @@ def judge_prediction(
 
     `shares` are the `matching_shares` of these samples; `running` is that of the state.
     """
-    image = predict_image(models, config, policy, frozen.vae, batch, rollout)
+    prediction = predict(models, config, policy, batch, rollout)
+    image = decode_prediction(models, config, frozen.vae, batch, prediction.clean)
 
     def losses_of(image: Float32[Array, "b h w 3"]) -> tuple[Float32[Array, "b e"], Any]:
         if config.balance.project != "none":
-            image = constant_where_blocked(models, batch, image)
+            image = constant_where_blocked(models, config, batch, image)
         answers, seen = judge_pairs(models, config, frozen.judge, image, batch, draws, rollout)
         return config.algorithm.loss(*answers, config.reward_upper_bound), (answers, seen)
 
@@ -170,6 +198,12 @@ def judge_prediction(
         dimension_weights(config.dimension_weights, batch["task"], config.balance, running),
         draws.jitter_keys,
     )
+    if prediction.weight is not None:
+        loss = loss * prediction.weight
+    anchor = None
+    if config.anchor_weight:
+        anchor = _anchor(models, config, frozen, batch, rollout, prediction)
+        loss = loss + config.anchor_weight * anchor
     matching = jnp.zeros_like(loss)
     if config.flow_matching_weight:
         prompts, _ = embeds_of(batch)
@@ -188,4 +222,21 @@ def judge_prediction(
         )
         matching = jnp.where(known, found, 0.0)
         loss = loss + config.flow_matching_weight * shares * matching
-    return Judged(image, log_yes, log_no, loss, matching, seen)
+    return Judged(image, log_yes, log_no, loss, matching, seen, anchor)
+
+
+def _anchor(
+    models: RLModels,
+    config: RLConfig,
+    frozen: Frozen,
+    batch: Batch,
+    rollout: Rollout,
+    prediction: Prediction,
+) -> Float32[Array, "b"]:
+    first = anchor_weights(models, config, frozen)
+    velocity = prediction_velocity(models, config, first, batch, rollout)
+    latents, sigmas = rollout.latents[None], rollout.sigma[None]
+    if rollout.trajectory is not None:
+        count = prediction.velocities.shape[0]
+        latents, sigmas = rollout.trajectory.latents[:count], rollout.trajectory.sigmas[:count]
+    return velocity_anchor(velocity, prediction.velocities, latents, sigmas)

@@ -10,11 +10,12 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Float32, Int32, Key, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, Float32, Int, Int32, Key, PRNGKeyArray, PyTree
 
 from onereward_jax.common.rng import stream
 from onereward_jax.policy import Condition, PromptEmbeds
 from onereward_jax.training.rl_config import RLConfig, RLModels
+from onereward_jax.training.rl_surrogate import Trajectory, draw_active, step_weights
 
 Batch = dict[str, Array]
 """image, target [b,h,w,3], has_target [b], mask [b,h,w,1], (negative_)prompt_embeds,
@@ -44,15 +45,17 @@ class Rollout(NamedTuple):
 
     Attributes:
       reference_image: x_ref, in [-1, 1].
-      latents: x_t of the policy, at noise level `sigma`.
+      latents: x_t of the policy, at noise level `sigma`; the first of several active steps.
       sigma: σ_t.
       condition: the fill condition, encoded once per step.
+      trajectory: the policy's whole rollout; None for the surrogate "single".
     """
 
     reference_image: Float32[Array, "b h w 3"]
     latents: Float32[Array, "b n c"]
     sigma: Float32[Array, ""]
     condition: Condition
+    trajectory: Trajectory | None = None
 
 
 def draw(
@@ -77,9 +80,16 @@ def draw(
     )
 
 
-def draw_index(config: RLConfig, key: PRNGKeyArray, step: Int32[Array, ""]) -> Int32[Array, ""]:
-    """t, uniform in [t1, t2]; one draw per batch, so that all samples take equally many steps."""
-    return jax.random.randint(stream(key, "prediction_index", step), (), config.t1, config.t2 + 1)
+def draw_index(
+    config: RLConfig, key: PRNGKeyArray, step: Int32[Array, ""]
+) -> Int32[Array, ""] | Int32[Array, "k"]:
+    """t, uniform in [t1, t2]; one draw per batch, so that all samples take equally many steps.
+
+    Of other surrogates than "single" all active steps, see `rl_surrogate.draw_active`.
+    """
+    drawn = stream(key, "prediction_index", step)
+    index = jax.random.randint(drawn, (), config.t1, config.t2 + 1)
+    return index if config.surrogate == "single" else draw_active(config, key, step, index)
 
 
 def roll_out(
@@ -90,9 +100,9 @@ def roll_out(
     vae: PyTree,
     batch: Batch,
     draws: Draws,
-    index: Int32[Array, ""],
+    index: Int[Array, ""] | Int[Array, "k"],
 ) -> Rollout:
-    """The reference denoises ε1 fully; the policy denoises ε2 down to sigmas[t].
+    """The reference denoises ε1 fully; the policy denoises ε2 down to sigmas[t], or to the end.
 
     Args:
       models, config: static.
@@ -100,7 +110,7 @@ def roll_out(
       vae: parameters of the autoencoder.
       batch: see `Batch`.
       draws: random draws for the samples of `batch`.
-      index: t; traced, so that the step is compiled only once.
+      index: t, or the active steps; traced, so that the step is compiled only once.
 
     Returns:
       The rollout, with `stop_gradient` applied.
@@ -120,22 +130,40 @@ def roll_out(
         guidance_scale=config.guidance_scale,
         true_cfg_scale=config.reference_true_cfg_scale,
     )
-    latents = editor.denoise(
-        policy,
-        draws.policy_noise,
-        *prompts,
-        0,
-        index,
-        guidance_scale=config.guidance_scale,
-        true_cfg_scale=config.policy_true_cfg_scale,
-    )
+    noise = policy_noise(models, config, draws, condition)
+    guidance = {
+        "guidance_scale": config.guidance_scale,
+        "true_cfg_scale": config.policy_true_cfg_scale,
+    }
+    if config.surrogate == "single":
+        trajectory = None
+        latents = editor.denoise(policy, noise, *prompts, 0, index, **guidance)
+    else:
+        finished, found = editor.trajectory(policy, noise, *prompts, **guidance)
+        weights = step_weights(config, sigmas, index)
+        trajectory = Trajectory(finished, found[index], sigmas[index], weights)
+        latents, index = trajectory.latents[0], index[0]
     rollout = Rollout(
         reference_image=editor.finish(vae, reference_latents, batch["image"], batch["mask"]),
         latents=latents,
         sigma=sigmas[index],
         condition=condition,
+        trajectory=trajectory,
     )
     return jax.lax.stop_gradient(rollout)
+
+
+def policy_noise(
+    models: RLModels, config: RLConfig, draws: Draws, condition: Condition
+) -> Float32[Array, "b n c"]:
+    """ε2, or as much of ε1 as `config.shared_noise` says."""
+    if config.shared_noise == "none":
+        return draws.policy_noise
+    if config.shared_noise == "all":
+        return draws.reference_noise
+    mask = condition.tokens[..., models.editor.latent_channels :]
+    inside = jnp.any(mask > 0.5, axis=-1, keepdims=True)
+    return jnp.where(inside, draws.policy_noise, draws.reference_noise)
 
 
 def embeds_of(batch: Batch) -> tuple[PromptEmbeds, PromptEmbeds]:

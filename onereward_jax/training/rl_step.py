@@ -31,7 +31,7 @@ from onereward_jax.training.held_out_judge import (
     next_gap,
     smoothed,
 )
-from onereward_jax.training.metrics import Mean, Metrics, by_task, mean_of, once
+from onereward_jax.training.metrics import Mean, Metrics, by_task, mean_of, of_task, once
 from onereward_jax.training.optimizer import make_optimizer
 from onereward_jax.training.reward_hacking import cheating_signs
 from onereward_jax.training.rl_balance import first_rewards, follow_rewards
@@ -93,7 +93,7 @@ def make_rl_step(models: RLModels, config: RLConfig, mesh: Mesh) -> MeshFunction
             order = stream(key, "order_of_tasks", state.step)
             gradients = sum_without_conflicts(gradients, order)
         distance = reference_distance(config, state, frozen)
-        metrics |= {"reference_distance": once(distance), "prediction_index": once(index)}
+        metrics |= {"reference_distance": once(distance), "prediction_index": once(jnp.mean(index))}
         decay = config.algorithm.decay(config.ema_decay, state.step)
         stopped = None
         if config.stop_at_gap:
@@ -176,7 +176,7 @@ def _gradients(
     batch: Batch,
     draws: Draws,
     shares: Float32[Array, "b"],
-    index: Int32[Array, ""],
+    index: Int32[Array, "*k"],
     batch_size: int,
     weights: PyTree,
 ) -> tuple[PyTree, Float32[Array, ""], Metrics]:
@@ -224,6 +224,8 @@ def _metrics(config: RLConfig, batch: Batch, rollout: Rollout, judged: Judged) -
         "zero_gradient": by_task(idle.astype(jnp.float32), *cells),
         **cheating_signs(judged.image, rollout.reference_image, batch["image"], batch["mask"]),
     }
+    if config.anchor_weight:
+        metrics["anchor"] = of_task(judged.anchor, batch["task"])
     if config.balance.follows_rewards:
         metrics["squared_reward"] = by_task(jnp.exp(2.0 * judged.log_yes), *cells)
     if config.flow_matching_weight:

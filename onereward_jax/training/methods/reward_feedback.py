@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from onereward_jax.training.algorithm import Algorithm
-from onereward_jax.training.methods.method import Method, rollout_trips
+from onereward_jax.training.methods.method import Method
 from onereward_jax.training.model_flops import rl_model_flops
 from onereward_jax.training.rl_config import RLConfig
 from onereward_jax.training.rl_step import make_rl_step
+from onereward_jax.training.rl_surrogate import active_steps, policy_steps
 
 
 def reward_feedback(algorithm: Algorithm) -> Method:
     """The method with the reference, loss and decay of `algorithm`."""
-    return Method(algorithm, make_rl_step, rl_model_flops, _passes, asks_held_out=True)
+    return Method(
+        algorithm,
+        make_rl_step,
+        rl_model_flops,
+        _passes,
+        asks_held_out=True,
+        loop_trips=policy_steps,
+    )
 
 
 def _passes(config: RLConfig) -> float:
-    """Both rollouts, and the prediction with its backward pass."""
-    return config.num_steps + rollout_trips(config) + (2 if config.lora else 3)
+    """Both rollouts, and the predictions with their backward passes."""
+    predictions = active_steps(config) * (2 if config.lora else 3)
+    return config.num_steps + policy_steps(config) + predictions

@@ -102,7 +102,7 @@ def _gradients(
         return predict_image(models, config, policy, frozen.vae, batch, rollout)
 
     def losses_of(image: Float32[Array, "b h w 3"]) -> tuple[Float32[Array, "b e"], Answers]:
-        image = constant_where_blocked(models, batch, image)
+        image = constant_where_blocked(models, config, batch, image)
         answers, _ = judge_pairs(models, config, frozen.judge, image, batch, draws, rollout)
         return config.algorithm.loss(*answers, config.reward_upper_bound), answers
 

@@ -303,11 +303,10 @@ STAGES: tuple[Stage, ...] = (
             comes_to(
                 "rl.reference_true_cfg_scale", lambda c: rl_guidance(c)["reference"].true_cfg_scale
             ),
-            how("rl.active_steps", when={"rl.surrogate": ("single", "endpoint", "leap")}),
-            how(
-                "rl.leap_discount",
-                when={"rl.surrogate": ("single", "endpoint", "several", "sparse")},
+            Fields(
+                Effect.HOW, ("rl.active_steps",), unless={"rl.surrogate": ("several", "sparse")}
             ),
+            Fields(Effect.HOW, ("rl.leap_discount",), unless={"rl.surrogate": ("leap",)}),
             how("rl.balance_temperature", when={"rl.balance": ("mean", "floors", "spread")}),
             how("rl.floor", "rl.floor_gain", when={"rl.balance": ("mean", "worst", "spread")}),
             how("rl.balance_window", when={"rl.balance": ("mean", "worst")}),

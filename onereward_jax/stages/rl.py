@@ -45,6 +45,7 @@ from onereward_jax.stages.rl_batches import make_batches, open_samples
 from onereward_jax.stages.rl_pairs import check_pairs
 from onereward_jax.stages.rl_settings import (
     check_balance,
+    check_surrogate,
     editor_options,
     judge_options,
     method_of,
@@ -77,6 +78,7 @@ def check(context: StageContext) -> None:
     settings = rl_settings(config)
     task_probabilities(config)
     check_balance(config)
+    check_surrogate(config)
     check_batch(config, "rl", context.mesh)
     check_targets_ahead(context)
     if method_of(config).batches == "pairs":

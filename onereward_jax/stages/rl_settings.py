@@ -135,6 +135,22 @@ def check_balance(config: FrozenConfigDict) -> None:
         )
 
 
+def check_surrogate(config: FrozenConfigDict) -> None:
+    """Checks that the method has a gradient through the judge to choose a path for.
+
+    Raises:
+      ValueError: it has none, but a field about it is set.
+    """
+    off = {"surrogate": "single", "shared_noise": "none", "gradient_in_mask": False}
+    for name, value in (off | {"anchor_weight": 0.0}).items():
+        if config.rl[name] != value and method_of(config).make_step is not make_rl_step:
+            raise ValueError(
+                f"config.rl.{name} is {config.rl[name]!r}, but the method "
+                f"config.rl.algorithm={config.rl.algorithm!r} has no gradient through the judge: "
+                f"{value!r} expected"
+            )
+
+
 def method_of(config: FrozenConfigDict) -> Method:
     """The method named by `config.rl.algorithm`: one of the package's, or made by a plug-in.
 

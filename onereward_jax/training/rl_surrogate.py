@@ -84,7 +84,7 @@ def policy_steps(config: RLConfig) -> float:
     """Mean number of steps of the policy's rollout."""
     if config.surrogate == "single":
         return (config.t1 + config.t2) / 2
-    return config.num_steps
+    return float(config.num_steps)
 
 
 def draw_active(

@@ -13,8 +13,13 @@ import pytest
 import test_rl_step
 import tiny_models
 
+from onereward_jax.models.lora import Adapted, LoraConfig
 from onereward_jax.training.algorithm import DYNAMIC
-from onereward_jax.training.rl_config import RLConfig
+from onereward_jax.training.count_jaxpr_flops import Assumptions
+from onereward_jax.training.metrics import scalars
+from onereward_jax.training.model_flops import rl_model_flops
+from onereward_jax.training.rl_anchor import anchor_weights, velocity_anchor
+from onereward_jax.training.rl_config import Frozen, RLConfig
 from onereward_jax.training.rl_loss import decode_prediction, predict
 from onereward_jax.training.rl_rollout import (
     draw,
@@ -25,6 +30,7 @@ from onereward_jax.training.rl_rollout import (
 )
 from onereward_jax.training.rl_surrogate import (
     Trajectory,
+    policy_steps,
     predict_clean,
     step_weights,
 )
@@ -183,6 +189,26 @@ def test_active_steps_are_different_and_reach_all_of_the_window():
             assert np.all(np.abs(share - 0.1) < 0.04)
 
 
+def test_operations_count_what_each_surrogate_adds():
+    """In forward passes of both branches: rollout, K steps with backward pass, and the anchor."""
+    models, (transformer, _, vae, judge) = tiny_models.models(), tiny_models.weights()
+    params, batch = (transformer, vae, judge), tiny_models.rl_batch()
+
+    def passes(**changes):
+        config = dataclasses.replace(CONFIG, flow_matching_weight=0.0, **changes)
+        found = rl_model_flops(models, config, params, batch, Assumptions(policy_steps(config)))
+        steps = dataclasses.replace(config, num_steps=1, t1=0, t2=0, surrogate="single")
+        return found, rl_model_flops(models, steps, params, batch, Assumptions(0.0))
+
+    single, one = passes()
+    forward = (single - one) / (3 - 1 + 1)  # 3 steps instead of 1, and t = 1 on average
+    for surrogate, more in (("endpoint", 2), ("several", 2 + 3), ("sparse", 2 + 3), ("leap", 5)):
+        found, _ = passes(surrogate=surrogate, active_steps=2)
+        assert (found - single) / forward == pytest.approx(more, rel=1e-6)
+    anchored, _ = passes(surrogate="several", active_steps=2, anchor_weight=1.0)
+    assert (anchored - single) / forward == pytest.approx(2 + 3 + 2, rel=1e-6)
+
+
 ALL_OPTIONS = dataclasses.replace(
     CONFIG,
     surrogate="several",
@@ -204,6 +230,53 @@ def test_the_same_on_a_mesh_and_in_parts(surrogate):
     test_rl_step.assert_close(ours, single, 2e-5)
     assert our_metrics == pytest.approx(single_metrics, rel=2e-4, abs=1e-5)
     assert {"anchor", "anchor/fill", "anchor/removal"} < our_metrics.keys()
+
+
+def test_the_anchor_begins_at_0_and_pulls_back():
+    """Alone: with λ = 0 the judge has no gradient."""
+    config = dataclasses.replace(
+        ALL_OPTIONS, surrogate="single", reward_upper_bound=0.0, flow_matching_weight=0.0
+    )
+    step, (own, other, vae, judge) = test_rl_step.step_of(config), tiny_models.weights()
+    state, metrics = step(
+        test_rl_step.first_state(config), Frozen(own, vae, judge), test_rl_step.batch_on(), KEY
+    )
+    assert scalars(metrics)["anchor"] < 1e-10
+    test_rl_step.assert_close(state.params, own, 1e-6)
+
+    state, before = test_rl_step.first_state(config), None
+    for _ in range(4):
+        state, metrics = step(state, Frozen(other, vae, judge), test_rl_step.batch_on(), KEY)
+        distance = scalars(metrics)["anchor"]
+        assert before is None or distance < before
+        before, state = distance, state._replace(step=jnp.zeros_like(state.step))
+
+
+def test_the_anchor_is_the_mean_squared_distance_of_velocities():
+    weights, other = jax.random.normal(jax.random.key(1), (2, 4, 4))
+    latents, sigmas = jax.random.normal(jax.random.key(2), (3, 2, 3, 4)), SIGMAS[:3]
+
+    def at(weights):
+        return jnp.stack(
+            [toy_velocity(weights, x, jnp.full(2, s)) for x, s in zip(latents, sigmas, strict=True)]
+        )
+
+    found = velocity_anchor(functools.partial(toy_velocity, other), at(weights), latents, sigmas)
+    wanted = (np.asarray(at(weights)) - np.asarray(at(other))) ** 2
+    np.testing.assert_allclose(
+        found, wanted.transpose(1, 0, 2, 3).reshape(2, -1).mean(1), rtol=1e-5
+    )
+
+
+def test_the_anchor_of_an_adapter_is_its_base_whatever_the_reference():
+    lora = LoraConfig(rank=2, alpha=2.0, targets=".*")
+    own, _, vae, judge = tiny_models.weights()
+    frozen = Frozen(None, vae, judge, base=own)
+    for algorithm in (CONFIG.algorithm, DYNAMIC):
+        config = dataclasses.replace(CONFIG, lora=lora, algorithm=algorithm, anchor_weight=1.0)
+        found = anchor_weights(tiny_models.models(), config, frozen)
+        assert not isinstance(found, Adapted)
+        test_rl_step.assert_close(found, own, 0.0)
 
 
 @pytest.mark.parametrize(

@@ -292,7 +292,7 @@ STAGES: tuple[Stage, ...] = (
             *EDITOR,
             _plugin("rl.reward"),
             _plugin("rl.algorithm"),
-            how("guidance"),
+            how("guidance", "reward.judges", "reward.held_out"),
             comes_to("rl.guidance_scale", lambda c: rl_guidance(c)["policy"].guidance_scale),
             comes_to("rl.negative_prompt", lambda c: rl_guidance(c)["policy"].negative_prompt),
             comes_to("rl.policy_true_cfg_scale", lambda c: rl_guidance(c)["policy"].true_cfg_scale),
@@ -303,9 +303,7 @@ STAGES: tuple[Stage, ...] = (
             comes_to(
                 "rl.reference_true_cfg_scale", lambda c: rl_guidance(c)["reference"].true_cfg_scale
             ),
-            Fields(
-                Effect.HOW, ("rl.active_steps",), unless={"rl.surrogate": ("several", "sparse")}
-            ),
+            how("rl.active_steps", when={"rl.surrogate": ("single", "endpoint", "leap")}),
             Fields(Effect.HOW, ("rl.leap_discount",), unless={"rl.surrogate": ("leap",)}),
             how("rl.balance_temperature", when={"rl.balance": ("mean", "floors", "spread")}),
             how("rl.floor", "rl.floor_gain", when={"rl.balance": ("mean", "worst", "spread")}),
@@ -313,7 +311,6 @@ STAGES: tuple[Stage, ...] = (
             how("rl.ensemble", "rl.ensemble_spread", when={"reward.judges": (1,)}),
             how("rl.held_out_every", "rl.stop_at_gap", when={"reward.held_out": (0,)}),
             how("rl.sample_every", "rl.keep_every", "rl.conflicts_every", *QUESTIONS),
-            how("reward.judges", "reward.held_out"),
             Fields(Effect.HOW, GROUP_FIELDS, unless={"rl.algorithm": ("nft", "grpo")}),
             Fields(Effect.HOW, NFT_FIELDS, unless={"rl.algorithm": ("nft",)}),
             Fields(Effect.HOW, GRPO_FIELDS, unless={"rl.algorithm": ("grpo",)}),

@@ -113,7 +113,7 @@ def test_a_run_takes_source_and_annotator_from_files_and_learns_from_the_answers
     assert record["results"]["pairs"] > 0
     lines = (tmp_path / "run" / "rl" / "metrics.jsonl").read_text().splitlines()
     first, last = json.loads(lines[0]), json.loads(lines[-1])
-    assert first["loss"] == pytest.approx(np.log(2), abs=1e-5)
+    assert first["loss"] == pytest.approx(np.log(2), abs=1e-3)  # beta magnifies rounding
     assert last["step"] == 2 and last["grad_norm"] > 0
     assert (tmp_path / "run" / "rl" / "policy").is_dir()
 

@@ -275,9 +275,7 @@ def test_the_names_of_the_methods_are_those_of_the_chain():
     assert BUILT_IN["rl.algorithm"] == tuple(METHODS)
 
 
-@pytest.mark.parametrize(
-    ("field", "value"), [("error_area", "face"), ("dpo_beta", 0.0), ("dpo_beta", float("inf"))]
-)
-def test_settings_out_of_range_are_refused(field, value):
-    with pytest.raises(ValueError, match=f"{field} is {value!r}: expected"):
-        RLConfig(**{field: value})
+@pytest.mark.parametrize("value", [0.0, float("inf")])
+def test_settings_out_of_range_are_refused(value):
+    with pytest.raises(ValueError, match=f"dpo_beta is {value!r}: expected"):
+        RLConfig(dpo_beta=value)

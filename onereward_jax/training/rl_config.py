@@ -131,9 +131,6 @@ class RLConfig:
                 "expected reward.held_out and rl.held_out_every above 0, and a method with a "
                 "differentiable reward"
             )
-        if self.error_area not in get_args(ErrorArea):
-            known = " or ".join(map(repr, get_args(ErrorArea)))
-            raise ValueError(f"error_area is {self.error_area!r}: expected {known}")
         if not 0.0 < self.dpo_beta < math.inf:
             raise ValueError(f"dpo_beta is {self.dpo_beta}: expected above 0")
         if self.microbatches < 1:

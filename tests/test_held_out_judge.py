@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_models
-from ml_collections import ConfigDict
+from ml_collections import FrozenConfigDict
 
 from onereward_jax.annotation.labelled_pairs import LabelledPair
 from onereward_jax.parallel import make_mesh, shard_batch
@@ -82,7 +82,7 @@ def test_step_with_a_panel_and_a_held_out_judge():
     assert not told(second)
 
     # Enough measurements of a wide gap: the next one ends it, from a state read from the disk too.
-    wide = first._replace(gap=np.array([9.0, 9.0], np.float32))
+    wide = first._replace(gap=np.array([7.5, 7.5], np.float32))
     ended, metrics = taken(placed(wide))
     assert told(ended).startswith("stopped at step 2: the judge's reward is 0.")
     assert metrics["held_out_gap_smoothed"] == pytest.approx(
@@ -141,7 +141,7 @@ def pairs(photos=12, each=4):
 
 def config_of(**fields):
     section = {"judges": 3, "judge_share": 0.5, "held_out": 0.25, "validation": 0.2}
-    return ConfigDict({"seed": 3, "reward": section | fields})
+    return FrozenConfigDict({"seed": 3, "reward": section | fields})
 
 
 def photos(found):
@@ -169,7 +169,7 @@ def test_the_held_out_judge_shares_no_photograph_with_the_others():
 def test_settings_that_contradict_each_other_are_refused():
     models = {"models": {"judge": "stage:reward/judge"}}
     with pytest.raises(ValueError, match='expected config.later_rounds.judge "first"'):
-        check_parts(ConfigDict(config_of(keep_best=False).to_dict() | models))
+        check_parts(FrozenConfigDict(config_of(keep_best=False).to_dict() | models))
     with pytest.raises(ValueError, match="config.reward.validation is 0"):
         check_parts(config_of(keep_best=True, validation=0.0))
 

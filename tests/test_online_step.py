@@ -81,8 +81,9 @@ def decoded(latents, batch):
 def answers_of(images, others, batch):
     """P("Yes") and P("No")."""
     queries = QueryBatch(batch["query_prefix"], batch["query_suffix"], batch["query_suffix_mask"])
-    score = functools.partial(tiny_models.models().scorer.score, tiny_models.frozen().judge)
-    return [jnp.exp(answer) for answer in score(images, others, queries)]
+    judge = jax.tree.map(jnp.asarray, tiny_models.frozen().judge)
+    found = tiny_models.models().scorer.score(judge, images, others, queries)
+    return [jnp.exp(answer) for answer in found]
 
 
 def mean_over_task(answers, batch):

@@ -270,7 +270,7 @@ def test_the_anchor_is_the_mean_squared_distance_of_velocities():
 
 def test_the_anchor_of_an_adapter_is_its_base_whatever_the_reference():
     lora = LoraConfig(rank=2, alpha=2.0, targets=".*")
-    own, _, vae, judge = tiny_models.weights()
+    own, _, vae, judge = jax.device_put(tiny_models.weights())
     frozen = Frozen(None, vae, judge, base=own)
     for algorithm in (CONFIG.algorithm, DYNAMIC):
         config = dataclasses.replace(CONFIG, lora=lora, algorithm=algorithm, anchor_weight=1.0)
@@ -282,8 +282,6 @@ def test_the_anchor_of_an_adapter_is_its_base_whatever_the_reference():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"surrogate": "both"}, "surrogate is 'both': choose one of single, endpoint"),
-        ({"shared_noise": "inside"}, "shared_noise is 'inside': choose one of none, outside, all"),
         (
             {"surrogate": "several", "t1": 38, "active_steps": 3},
             "'several' with 3 active steps, but t1 38 to t2 39 are 2",
@@ -306,7 +304,8 @@ def test_noise_is_shared_where_the_mask_does_not_touch_a_token():
     models, batch = tiny_models.models(), jax.device_put(tiny_models.rl_batch())
     mask = np.zeros_like(batch["mask"])
     mask[:, 4:12, 5:12] = 1.0  # tokens are 4 pixels wide
-    condition = models.editor.encode_condition(tiny_models.weights()[2], batch["image"], mask)
+    vae = jax.device_put(tiny_models.weights()[2])
+    condition = models.editor.encode_condition(vae, batch["image"], jnp.asarray(mask))
     draws = draw(models, KEY, jnp.int32(0), batch["image"])
     one, two = draws.reference_noise, draws.policy_noise
 

@@ -275,7 +275,7 @@ def test_contents_count_not_paths(tmp_path):
     )  # fmt: skip
     then = inputs(config, work)
 
-    unread = changed(config, mini__train__fill=5, mini__margin=1.0)
+    unread = changed(config, mini__train__fill=5, mini__noise_rate=0.5)
     assert verdicts(then, unread, work) == "." * 8
     with pytest.raises(FileNotFoundError, match="config.data.path: there is no .*elsewhere/"):
         inputs(changed(config, data__path=str(tmp_path / "elsewhere")), work)

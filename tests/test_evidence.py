@@ -65,6 +65,7 @@ def evidence(tmp_path_factory):
     return run, folder
 
 
+@pytest.mark.slow
 def test_a_grid_runs_resumes_and_writes_its_tables(evidence):
     run, folder = evidence
     told = run("--seeds=0")

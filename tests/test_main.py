@@ -108,7 +108,9 @@ def test_configs_serve_the_stages_they_name(path):
     covered = [
         name
         for name in leaves(config)
-        if any(entry.cover(name) for stage in (*present, table["curate"]) for entry in stage.fields)
+        if any(
+            entry.covered([name]) for stage in (*present, table["curate"]) for entry in stage.fields
+        )
         or any(name in readers(stage, FrozenConfigDict(config)) for stage in present)
         or name.partition(".")[0] in OF_THE_RUN
     ]

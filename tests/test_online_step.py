@@ -254,7 +254,7 @@ def test_equals_flow_grpo_written_out_by_hand(grpo):
     test_rl_step.assert_gradient(state, gradient)
 
 
-@pytest.mark.parametrize("method", ["nft", "grpo"])
+@pytest.mark.parametrize("method", ["nft", pytest.param("grpo", marks=pytest.mark.slow)])
 def test_the_same_on_every_mesh_and_in_parts(method, request):
     """Two steps in two parts on eight devices equal those on one."""
     make_step, config = METHODS[method]

@@ -219,7 +219,7 @@ ALL_OPTIONS = dataclasses.replace(
 )
 
 
-@pytest.mark.parametrize("surrogate", ["several", "leap"])
+@pytest.mark.parametrize("surrogate", ["several", pytest.param("leap", marks=pytest.mark.slow)])
 def test_the_same_on_a_mesh_and_in_parts(surrogate):
     """ "endpoint" and "sparse" differ from "several" in the step's inputs only."""
     config = dataclasses.replace(ALL_OPTIONS, surrogate=surrogate)

@@ -68,9 +68,10 @@ class Fields:
     digest: Digest | None = None
     value: Callable[[FrozenConfigDict], Any] | None = None
 
-    def cover(self, leaf: str) -> bool:
-        """Whether `leaf` is one of the fields, read or not."""
-        return any(leaf == name or leaf.startswith(f"{name}.") for name in self.names)
+    def covered(self, leaves: Iterable[str]) -> list[str]:
+        """Those of `leaves` that are among the fields, read or not."""
+        sections = tuple(f"{name}." for name in self.names)
+        return [leaf for leaf in leaves if leaf in self.names or leaf.startswith(sections)]
 
     def apply(self, values: Mapping[str, Any]) -> bool:
         """Whether the fields are read under these settings."""
@@ -164,7 +165,7 @@ def readers(stage: Stage, config: FrozenConfigDict) -> dict[str, Fields]:
     for entry in (*stage.fields, *_plugin_fields(stage, config)):
         if not entry.apply(values):
             continue
-        found |= {leaf: entry for leaf in values if entry.cover(leaf)}
+        found |= dict.fromkeys(entry.covered(values), entry)
     return found
 
 
@@ -296,7 +297,7 @@ def unread(
             )
             for stage in stages
             for entry in stage.fields
-            if entry.when and entry.cover(leaf)
+            if entry.when and entry.covered([leaf])
         ]
         if conditions:
             reasons[field] = "it is read only with " + ", or ".join(dict.fromkeys(conditions))

@@ -239,6 +239,7 @@ def grpo_by_hand(params, batch):
     return total / (TRIPLETS * GROUP * 2), rewards
 
 
+@pytest.mark.slow
 def test_equals_flow_grpo_written_out_by_hand(grpo):
     """The same, compared within the group: win rates of both orders, SDE, ratios, divergence."""
     batch = jax.device_put(tiny_models.rl_batch(TRIPLETS))
@@ -247,7 +248,7 @@ def test_equals_flow_grpo_written_out_by_hand(grpo):
     )
     (value, rewards), gradient = by_hand(tiny_models.weights()[0])
     state, metrics = grpo[0]
-    assert metrics["loss"] == pytest.approx(float(value), rel=1e-4)
+    assert metrics["loss"] == pytest.approx(float(value), abs=1e-5)  # advantages add up to 0
     spread = float(jnp.mean(jnp.std(rewards, axis=0)))
     assert spread > 1e-3 and metrics["group_spread"] == pytest.approx(spread, rel=1e-3)
     assert (metrics["log_ratio"], metrics["clip_fraction"]) == (pytest.approx(0, abs=1e-6), 0.0)

@@ -14,8 +14,8 @@ from onereward_jax.parallel import make_mesh, shard_batch
 from onereward_jax.policy.policy_loader import abstract_params
 from onereward_jax.reward.judge_panel import JudgePanel
 from onereward_jax.stages.held_out_gap import why_stopped
-from onereward_jax.stages.judge_parts import HELD_OUT, check_parts, judge_parts
-from onereward_jax.stages.photographs import divided, grouped
+from onereward_jax.stages.judge_parts import HELD_OUT, check_parts, divided, judge_parts
+from onereward_jax.stages.photographs import grouped
 from onereward_jax.tasks import Dimension, Task
 from onereward_jax.training.held_out_judge import ENOUGH, WINDOW, is_open, next_gap, smoothed
 from onereward_jax.training.metrics import Mean, scalars

@@ -9,6 +9,7 @@ test pairs, which measure the accuracy, are not used for that.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 from collections.abc import Sequence
 
@@ -17,7 +18,6 @@ from ml_collections import FrozenConfigDict
 from onereward_jax.annotation.labelled_pairs import LabelledPair
 from onereward_jax.chain.base_models import made_by
 from onereward_jax.common.rng import generator
-from onereward_jax.stages.photographs import divided
 
 HELD_OUT = "judge-held-out"
 """Folder of the held-out judge."""
@@ -101,6 +101,28 @@ def judge_parts(config: FrozenConfigDict, pairs: Sequence[LabelledPair]) -> list
             _require(train, "validation", section.validation)
         parts.append(JudgePart(name, own, train, validation))
     return parts
+
+
+def divided(
+    pairs: Sequence[LabelledPair], share: float, seed: int, name: str
+) -> tuple[list[LabelledPair], list[LabelledPair]]:
+    """Pairs of about `share` of the training data, and the rest; no photograph is in both.
+
+    Photographs are drawn until they have this share of the pairs; at least one is. Their order
+    depends on the seed and their names alone, so that new photographs move few others.
+    """
+    counts = collections.Counter(pair.photo for pair in pairs)
+    drawn: set[str] = set()
+    total = 0
+    for photo in sorted(counts, key=lambda photo: generator(seed, name, photo).random()):
+        if drawn and total + counts[photo] / 2 > share * len(pairs):
+            continue
+        drawn.add(photo)
+        total += counts[photo]
+    return (
+        [pair for pair in pairs if pair.photo in drawn],
+        [pair for pair in pairs if pair.photo not in drawn],
+    )
 
 
 def _require(pairs: Sequence[LabelledPair], field: str, value: float) -> None:

@@ -8,7 +8,6 @@ several such links.
 
 from __future__ import annotations
 
-import collections
 import concurrent.futures
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,7 +15,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from onereward_jax.annotation.labelled_pairs import LabelledPair
 from onereward_jax.annotation.picture_digests import pixel_digest
 from onereward_jax.chain.stage import StageContext
-from onereward_jax.common.rng import generator
 from onereward_jax.stages.data import open_triplets
 from onereward_jax.stages.imported_pairs import imported_comparisons
 from onereward_jax.stages.own_candidates import rounds_so_far
@@ -93,25 +91,3 @@ def grouped(links: dict[Source, Sequence[str]]) -> dict[Source, str]:
             kept, other = sorted(pair, key=lambda name: (not name.startswith("photo "), name))
             parents[other] = kept
     return {source: root(first[source]) for source in links}
-
-
-def divided(
-    pairs: Sequence[LabelledPair], share: float, seed: int, name: str
-) -> tuple[list[LabelledPair], list[LabelledPair]]:
-    """Pairs of about `share` of the training data, and the rest; no photograph is in both.
-
-    Photographs are drawn until they have this share of the pairs; at least one is. Their order
-    depends on the seed and their names alone, so that new photographs move few others.
-    """
-    counts = collections.Counter(pair.photo for pair in pairs)
-    drawn: set[str] = set()
-    total = 0
-    for photo in sorted(counts, key=lambda photo: generator(seed, name, photo).random()):
-        if drawn and total + counts[photo] / 2 > share * len(pairs):
-            continue
-        drawn.add(photo)
-        total += counts[photo]
-    return (
-        [pair for pair in pairs if pair.photo in drawn],
-        [pair for pair in pairs if pair.photo not in drawn],
-    )

@@ -40,14 +40,12 @@ class Balance:
     """The weights of the dimensions in a sample's loss. They carry no gradient and sum to 1.
 
     Attributes:
-      weights: multiplied with `RLConfig.dimension_weights`.
-        "mean": all 1, as in the paper.
-        "worst": the softmax of the pair losses / `temperature`. This is the gradient of the smooth
-          maximum, temperature · log mean exp(loss / temperature).
-        "floors": 1 + `gain` · max(0, `floor` - m) / `floor`, where m is the running mean of the
-          reward of this task and dimension.
-        "spread": 1 / standard deviation of the reward of this task and dimension (running), so
-          that a dimension with large differences does not drown the others.
+      weights: multiplied with `RLConfig.dimension_weights`. "mean": all 1, as in the paper.
+        "worst": the softmax of the pair losses / `temperature`, the gradient of the smooth maximum,
+        temperature · log mean exp(loss / temperature). "floors": 1 + `gain` · max(0, `floor` - m) /
+        `floor`, where m is the running mean of the reward of this task and dimension. "spread": 1 /
+        standard deviation of the reward of this task and dimension (running), so that a dimension
+        with large differences does not drown the others.
       temperature: of "worst"; large values give the mean, small ones the maximum.
       floor: P("Yes") below which a dimension weighs more; 0.5 is as good as the reference.
       gain: weight added at a reward of 0.

@@ -1,12 +1,11 @@
 """The path of the judge's gradient through the policy's trajectory: `config.rl.surrogate`.
 
-| surrogate | the judge sees | gradient with respect to the velocities v_i |
-|---|---|---|
-| "single" | x'_0 = x_t - σ_t v_t | -σ_t at t |
-| "endpoint" | x_0, the finished sample | -σ_t at t |
-| "several" | x_0 | -σ_i / K at each of K steps i |
-| "sparse" | x_0 | -h_i H / H_K at each of K steps i |
-| "leap" | x_0 | two leaps, from x_k to x_j to x_0: see `_leap` |
+    surrogate    the judge sees               gradient with respect to the velocities v_i
+    "single"     x'_0 = x_t - σ_t v_t         -σ_t at t
+    "endpoint"   x_0, the finished sample     -σ_t at t
+    "several"    x_0                          -σ_i / K at each of K steps i
+    "sparse"     x_0                          -h_i H / H_K at each of K steps i
+    "leap"       x_0                          two leaps, from x_k to x_j to x_0: see `_leap`
 
 h_i = σ_i - σ_{i+1}; H and H_K are the sums of h over [t1, t2] and over the K steps. Inputs x_i
 carry no gradient, except x_j in "leap".

@@ -7,7 +7,7 @@ A clean sample x_0 of the old policy with optimality probability r is noised to 
     v+ = (1 - β) v_old + β v_θ,   v- = (1 + β) v_old - β v_θ.
 
 Both errors are taken in x_0-space and normalised by their own size (the paper's adaptive
-weighting; sg: no gradient): ‖x+ - x_0‖² / sg(mean |x+ - x_0|) with x+ = x_σ - σ v+. As in the
+weighting; sg: no gradient): ‖x+ - x_0‖² / sg(mean abs(x+ - x_0)) with x+ = x_σ - σ v+. As in the
 released code the whole is divided by β and multiplied by the limit of the advantages: at θ = old
 its gradient then has the size of an advantage times that of flow matching.
 

@@ -69,7 +69,7 @@ def step_divergence(
     deviation: Float[Array, "b"],
     token_weights: Float[Array, "b n"],
 ) -> Float32[Array, "b"]:
-    """KL of two steps with equal deviations, ‖mean - other‖² / (2 s² |Δ|), per element."""
+    """KL of two steps with equal deviations, ‖mean - other‖² / (2 s² abs(Δ)), per element."""
     return weighted_mean(jnp.square(mean - other), token_weights) / (2.0 * jnp.square(deviation))
 
 

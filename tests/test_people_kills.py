@@ -19,7 +19,7 @@ def test_a_server_that_is_killed_loses_and_doubles_no_acknowledged_answer(
     outcome = subprocess.run(
         [
             *(sys.executable, "benchmarks/people_kills.py", f"--workdir={tmp_path}"),
-            *(f"--kills={kills}", "--seconds=0.6", "--questions=500", f"--database={url}"),
+            *(f"--kills={kills}", "--seconds=1.5", "--questions=500", f"--database={url}"),
         ],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT)},

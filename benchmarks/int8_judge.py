@@ -24,7 +24,7 @@ from onereward_jax.common.config_files import load_config
 from onereward_jax.parallel import gather, make_mesh, replicate
 from onereward_jax.reward.judge_loader import load_reward_params, read_reward_model
 from onereward_jax.stages.collect_pairs import PAIRS, picture_folders
-from onereward_jax.stages.edits_of_pairs import mask_reader
+from onereward_jax.stages.edits_of_pairs import edits_of_pairs
 from onereward_jax.stages.pair_source import PairSource
 from onereward_jax.stages.rl_settings import judge_options
 from onereward_jax.training.reward_step import RewardConfig, make_answers
@@ -49,7 +49,7 @@ def main() -> None:
         held_out,
         picture_folders(context),
         {size: judge.queries},
-        mask_reader(context, held_out),
+        edits_of_pairs(context, held_out),
     )
     answers = make_answers(judge.scorer, RewardConfig(), mesh)
     found = {}

@@ -225,7 +225,9 @@ def part_times(
         transformer,
     )
     yield "predict and decode x_theta", predict
-    judge = timed(lambda weights: judge_images(models, weights, image, image, batch), frozen.judge)
+    judge = timed(
+        lambda weights: judge_images(models, weights, image, image, image, batch), frozen.judge
+    )
     yield "judge", judge
 
     def loss(weights: Any) -> Any:

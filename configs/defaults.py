@@ -158,6 +158,7 @@ def experiment() -> ConfigDict:
     reward.mirror = 0.0  # probability that a pair is mirrored (not for text alignment)
     reward.tasks = "as_found"  # draw tasks "evenly", or "as_found": all pairs equally often
     reward.crop = 0.0  # the judge sees a part: sides in those of the mask's box, from 1; 0.0: whole
+    reward.source = ""  # "outlined" or "blanked": the judge sees the source picture too, so masked
     reward.query_template = ""  # file with the judge's questions; "": the package's, ours
     reward.suffix_length = 96  # tokens of a query's suffix, including a quoted prompt
     reward.judges = 1  # judges trained with other seeds, for config.rl.ensemble (ours)

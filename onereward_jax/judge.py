@@ -29,6 +29,7 @@ def parser() -> CommandParser:
     add("--task", required=True, help=f"task of the edit: {', '.join(COMMAND_TASKS)}")
     add("--dimension", required=True, help=f"dimension to judge: {', '.join(Dimension)}")
     add("--mask", type=user_path, help="mask of the edit, white where edited; if the judge asks")
+    add("--source", type=user_path, help="the picture before the edit; if the judge asks for it")
     add("--prompt", default="", help="prompt of the edit; required for text_alignment")
     return options
 
@@ -48,6 +49,7 @@ def run(options: argparse.Namespace) -> None:
         dimension=options.dimension,
         prompt=options.prompt,
         masks=options.mask,
+        sources=options.source,
     )
     print(f"P(Yes), a before b: {a_first:.4f}")
     print(f"P(Yes), b before a: {b_first:.4f}")

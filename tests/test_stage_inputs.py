@@ -109,7 +109,8 @@ EXPECTED = {
 ELSEWHERE = """stages data.source data.path annotate.by annotate.path models.editor
     candidates.transform evaluate.oracle rl.reward rl.algorithm
     models.transformer models.judge evaluate.judge evaluate.answers evaluate.editors
-    reward.query_template reward.preferences annotate.web.database annotate.web.gold"""
+    reward.query_template reward.source reward.preferences annotate.web.database
+    annotate.web.gold"""
 """Fields that name files or choose what is read: their tests follow."""
 
 

@@ -47,8 +47,8 @@ class LabelledPair:
       label: probability in [0, 1] that the first one is better.
       votes: number of annotators with an opinion on this pair.
       share: share in [0, 1] of them that prefer the first one; "no difference" counts half.
-      mask: path of the mask of the edit in that folder, as it was given; "" if there is none, or if
-        the pictures are the run's own, whose triplet has it.
+      image, mask: paths of source picture and mask in that folder, as they were given; "" if
+        there is none, or if the pictures are the run's own, whose triplet has it.
       photo: name of the photograph, see `stages.photographs`; "" if judges share all of them.
 
     Raises:
@@ -67,6 +67,7 @@ class LabelledPair:
     label: float
     votes: int
     share: float
+    image: str = ""
     mask: str = ""
     photo: str = ""
 

@@ -127,6 +127,9 @@ WEB_ADDRESS = Rule(
     'an address such as https://label.example.org expected, or ""',
     lambda v: isinstance(v, str) and re.fullmatch(r"(https?://[^/\s]+/?)?", v) is not None,
 )
+SHOWN = Rule(
+    'choose "outlined" or "blanked", or leave it empty', lambda v: v in ("", "outlined", "blanked")
+)
 CROP = Rule("0 or a number from 1 expected", lambda v: _is_number(v) and (v == 0 or v >= 1))
 SIDE = Rule("a multiple of 16 expected", lambda v: _is_integer(v) and v > 0 and v % 16 == 0)
 AXIS = Rule("devices, 1 or more, or -1 expected", lambda v: _is_integer(v) and (v > 0 or v == -1))
@@ -270,6 +273,7 @@ RULES: dict[str, Rule] = {
     "reward.mirror": SHARE,
     "reward.tasks": choice("as_found", "evenly"),
     "reward.crop": CROP,
+    "reward.source": SHOWN,
     "reward.query_template": TEXT,
     "reward.suffix_length": whole(1),
     "reward.unfit_prompts": choice("refuse", "cut"),

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Bool, Float32, Int32, PyTree
+from jaxtyping import Bool, Float32, PyTree
 
 from onereward_jax.convert import resolve_folder
 from onereward_jax.inference.batch_arguments import Pictures, Texts, as_pictures, as_texts
@@ -90,6 +90,7 @@ class Judge:
         dimension: Texts,
         prompt: Texts = "",
         masks: Pictures | None = None,
+        sources: Pictures | None = None,
     ) -> Float32[np.ndarray, "b"]:
         """P("Yes") to "is image a better than image b?", for each pair.
 
@@ -102,14 +103,14 @@ class Judge:
           task: "fill", "extend", "remove", or the value of a `Task`; one for all pairs or one each.
           dimension: a dimension of the task (`tasks.DIMENSIONS`); one for all pairs or one each.
           prompt: prompt of the edit, one for all pairs or one each; only text alignment quotes it.
-          masks: masks of the edits, white where the picture was edited, one for all pairs or one
-            each; needed by a judge that was trained on crops around the mask (`view`), others do
-            not look at them.
+          masks, sources: masks of the edits, white where the picture was edited, and the pictures
+            before the edit; one for all pairs or one each. Needed by a judge that was trained to
+            see them (`view`), others do not look at them.
 
         Raises:
           FileNotFoundError: a path does not exist.
           ValueError: an image is unreadable, sizes or numbers of images differ, the task is
-            unknown, the dimension does not belong to it, or the judge needs masks.
+            unknown, the dimension does not belong to it, or the judge needs masks or sources.
         """
         first, second = as_pictures(images_a, "images_a"), as_pictures(images_b, "images_b")
         if len(first) != len(second):
@@ -124,45 +125,54 @@ class Judge:
         )
         tasks = [task_named(name, one) for name, one in zip(tasks, prompts)]
         asked = [_dimension(*one) for one in zip(asked, tasks, prompts)]
-        edited = self._masks(masks, len(first))
+        edited = self._given(masks, "mask", self.view.needs_mask, len(first))
+        before = self._given(sources, "source", bool(self.view.source), len(first))
         opened = [read_picture(one) for one in first]
         result = np.empty(len(first), np.float32)
         for size in dict.fromkeys(one.size for one in opened):
             rows = [row for row, one in enumerate(opened) if one.size == size]
             pixels = pixels_of([*(opened[row] for row in rows), *(second[row] for row in rows)])
-            box = None
+            seen = {}
             if edited:
-                box = self.view.boxes(_mask(edited[row], size) for row in rows)
+                shapes = np.stack([_mask(edited[row], size) for row in rows])
+                # With one of the results, as all must have one size.
+                shown = pixels_of([opened[rows[0]], *(before[row] for row in rows if before)])[1:]
+                seen = self.view.inputs(shapes, shown)
             result[rows] = self._answers(
-                pixels, box, *([values[row] for row in rows] for values in (tasks, asked, prompts))
+                pixels, seen, *([values[row] for row in rows] for values in (tasks, asked, prompts))
             )
         return result
 
-    def _masks(self, masks: Pictures | None, count: int) -> list[PictureSource]:
-        """The masks of `count` pairs; [] if the judge does not look at them."""
-        if not self.view.needs_mask:
+    def _given(
+        self, pictures: Pictures | None, name: str, needed: bool, count: int
+    ) -> list[PictureSource]:
+        """The masks or sources of `count` pairs; [] if the judge does not look at them."""
+        if not needed:
             return []
-        if masks is None:
+        if pictures is None:
             raise ValueError(
-                f"this judge was trained on crops around the mask (crop {self.view.crop:g}): give "
-                "the masks of the edits, masks in Python and --mask on the command line"
+                f"this judge was trained to see {self.view.sees}: give the {name}s of the edits "
+                f"({name}s, --{name} on the command line)"
             )
-        found = as_pictures(masks, "masks")
+        found = as_pictures(pictures, f"{name}s")
         if len(found) not in (1, count):
-            raise ValueError(f"{len(found)} masks for {count} pairs")
+            raise ValueError(f"{len(found)} {name}s for {count} pairs")
         return found * (count if len(found) == 1 else 1)
 
     def _answers(
         self,
         pixels: Float32[np.ndarray, "p h w 3"],
-        box: Int32[np.ndarray, "b 4"] | None,
+        seen: Mapping[str, np.ndarray],
         tasks: Sequence[Task],
         dimensions: Sequence[Dimension],
         prompts: Sequence[str],
     ) -> Float32[np.ndarray, "b"]:
-        """P("Yes") of pairs of one size; all first images come before all second ones."""
+        """P("Yes") of pairs of one size; all first images come before all second ones.
+
+        `seen` are fields of `QueryBatch` that the judge needs.
+        """
         queries, answer = self._for_size(pixels.shape[1:3])
-        question = queries.encode_dimensions(tasks, dimensions, prompts)._replace(box=box)
+        question = queries.encode_dimensions(tasks, dimensions, prompts)._replace(**seen)
         log_yes, _ = answer(
             self.params,
             *(self._place(half) for half in np.split(pixels, 2)),

@@ -1,7 +1,7 @@
 """The reward model: query Φ, differentiable image preprocessing, scorer for P("Yes")."""
 
 from onereward_jax.reward.image_preprocess import ImageProcessor
-from onereward_jax.reward.jitter import Jitter, jitter_pairs
+from onereward_jax.reward.jitter import Jitter, jitter_pairs, jitter_source
 from onereward_jax.reward.judge_view import WHOLE, JudgeView
 from onereward_jax.reward.query import QueryBatch, QueryLayout, QueryTokenizer, queries_in
 from onereward_jax.reward.query_template import (
@@ -28,6 +28,7 @@ __all__ = [
     "Reward",
     "Scorer",
     "jitter_pairs",
+    "jitter_source",
     "packaged_template",
     "queries_in",
     "read_template",

@@ -11,6 +11,7 @@ Not in the paper, whose judge has seven billion parameters and was trained on ma
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -74,9 +75,7 @@ def jitter_pairs(
     ) -> Float32[Array, "2 h w 3"]:
         shift_key, strength_key, noise_key, negative_key = jax.random.split(key, 4)
         if jitter.negative:
-            turned = jax.random.bernoulli(negative_key, jitter.negative) & ~prompted
-            brightness = jnp.mean(pair, axis=-1, keepdims=True)
-            pair = jnp.where(turned, pair - 2.0 * brightness, pair)
+            pair = _maybe_negative(negative_key, pair, prompted, jitter.negative)
         reach = jitter.shift
         if reach:
             starts = jax.random.randint(shift_key, (2, 2), 0, 2 * reach + 1)
@@ -92,3 +91,33 @@ def jitter_pairs(
 
     both = jax.vmap(one)(keys, jnp.stack([images_a, images_b], axis=1), prompted)
     return both[:, 0], both[:, 1]
+
+
+def jitter_source(
+    keys: Key[Array, "b"],
+    source: Float[Array, "b h w 3"],
+    prompted: Bool[Array, "b"],
+    jitter: Jitter,
+) -> Float32[Array, "b h w 3"]:
+    """The source pictures of jittered pairs: negative where the pair is, otherwise untouched.
+
+    The policy cannot change the source, so it needs no noise. Arguments as in `jitter_pairs`.
+    """
+    if not jitter.negative:
+        return source
+    turn = functools.partial(_maybe_negative, probability=jitter.negative)
+    return jax.vmap(lambda key, *rest: turn(jax.random.split(key, 4)[3], *rest))(
+        keys, source, prompted
+    )
+
+
+def _maybe_negative(
+    key: PRNGKeyArray,
+    images: Float[Array, "*n h w 3"],
+    prompted: Bool[Array, ""],
+    probability: float,
+) -> Float[Array, "*n h w 3"]:
+    """Inverts the brightness of images with `probability`, unless the pair has a prompt."""
+    turned = jax.random.bernoulli(key, probability) & ~prompted
+    brightness = jnp.mean(images, axis=-1, keepdims=True)
+    return jnp.where(turned, images - 2.0 * brightness, images)

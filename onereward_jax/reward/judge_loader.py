@@ -132,8 +132,9 @@ def read_scorer(
         options |= {"template": template, "view": view, "cut_prompts": cut_prompts}
         return read_reward_model(folder, size, **options).scorer
     model, processor = _read_model(folder, **kinds)
-    layout = read_counts(folder, template).layout(processor.tokens_per_image(*size), suffix_length)
-    return Scorer(model, processor, layout, answers_only, WHOLE if view is None else view)
+    view, counts = WHOLE if view is None else view, read_counts(folder, template)
+    layout = counts.layout(processor.tokens_per_image(*size), suffix_length, view.source)
+    return Scorer(model, processor, layout, answers_only, view)
 
 
 def read_counts(folder: str | Path, template: QueryTemplate | None = None) -> QueryTokenCounts:

@@ -1,9 +1,10 @@
-"""What the judge sees of an edit: two whole pictures, as in the paper, or a crop around the mask.
+"""What the judge sees of an edit: two whole results, as in the paper, or more.
 
-A small judge has few tokens per picture. With a crop all of them are about the edited area. The box
-of the crop is computed on the host from the mask, so shapes are static; the pictures are cropped
-inside the jitted function by the same code in the judge's training, in RL, in `evaluate` and in
-`inference.Judge`. Not in the paper.
+A small judge has few tokens per picture. With a crop around the mask all of them are about the
+edited area. With the source picture, the mask outlined or blanked, it also sees what was asked.
+Neither is in the paper. Boxes of crops are computed on the host, so shapes are static; pictures are
+made inside the jitted function by the same code in the judge's training, in RL, in `evaluate` and
+in `inference.Judge`.
 
 Single letters: b batch, h, w image height and width, n masks.
 """
@@ -26,28 +27,69 @@ LEAST = 0.375
 """The least side of a crop, in sides of the picture: pixels magnified further hold no detail."""
 
 
+SOURCES = ("", "outlined", "blanked")
+"""Values of `JudgeView.source`."""
+
+LINE = (1.0, -1.0, 1.0)
+"""Colour of the outline, magenta, in [-1, 1]."""
+
+BLANK = 128 / 127.5 - 1.0
+"""The grey of a blanked area in [-1, 1]: 128 in a file."""
+
+
 @dataclasses.dataclass(frozen=True)
 class JudgeView:
     """What a judge is trained to see, stored in its folder; static.
 
     Attributes:
-      crop: sides of the part that it sees, in sides of the mask's bounding box, at least 1; 0: the
-        whole picture.
+      crop: sides of the part that it sees of every picture, in sides of the mask's bounding box, at
+        least 1; 0: the whole picture.
+      source: how the source picture is shown before the two results: "": not at all; "outlined":
+        with a line around the mask; "blanked": the masked area grey.
 
     Raises:
       ValueError: a field is out of range; the message begins with its name.
     """
 
     crop: float = 0.0
+    source: str = ""
 
     def __post_init__(self) -> None:
+        if self.source not in SOURCES:
+            shown = ", ".join(map(repr, SOURCES))
+            raise ValueError(f"source is {self.source!r}: choose one of {shown}")
         if self.crop and not 1.0 <= self.crop < math.inf:
             raise ValueError(f"crop is {self.crop}: 0, or a number of at least 1 expected")
 
     @property
     def needs_mask(self) -> bool:
         """Whether the judge must know the mask of the edit."""
-        return bool(self.crop)
+        return bool(self.crop or self.source)
+
+    @property
+    def sees(self) -> str:
+        """What it sees besides two whole results, in words."""
+        crop = f"crops around the mask (crop {self.crop:g})" if self.crop else ""
+        source = f"the source picture, {self.source}" if self.source else ""
+        return " and ".join(filter(None, (crop, source)))
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """The fields of `QueryBatch` that it needs."""
+        return ("box",) * bool(self.crop) + ("source", "mask") * bool(self.source)
+
+    def inputs(
+        self, masks: Bool[np.ndarray, "n h w"], sources: Float[np.ndarray, "n h w 3"] | None = None
+    ) -> dict[str, np.ndarray]:
+        """The fields of `QueryBatch` that it needs, by name; on the host.
+
+        Args:
+          masks: True where the pictures are edited.
+          sources: the source pictures in [-1, 1], if it shows them.
+        """
+        edits = {"source": sources, "mask": masks[..., None].astype(np.float32)}
+        boxes = {"box": self.boxes(masks)} if self.crop else {}
+        return boxes | (edits if self.source else {})
 
     def boxes(self, masks: Iterable[Bool[np.ndarray, "h w"]]) -> Int32[np.ndarray, "n 4"]:
         """The boxes (y0, x0, y1, x1) of the crops, half-open; on the host."""
@@ -81,6 +123,28 @@ def crop_box(mask: Bool[np.ndarray, "h w"], crop: float) -> Box:
         for axis in (0, 1)
     )
     return top, left, top + sides[0], left + sides[1]
+
+
+def source_picture(
+    source: Float[Array, "b h w 3"], mask: Float[Array, "b h w 1"], shown: str
+) -> Float32[Array, "b h w 3"]:
+    """The source picture as the judge sees it, in [-1, 1].
+
+    The line runs outside the mask, so what is to be edited stays visible. It is a 128th of the
+    picture's shorter side wide, at least one pixel.
+
+    Args:
+      source: in [-1, 1].
+      mask: 1 where the source is edited, 0 elsewhere.
+      shown: "outlined" or "blanked", see `JudgeView.source`.
+    """
+    masked = mask > 0.5
+    if shown == "blanked":
+        return jnp.where(masked, BLANK, source.astype(jnp.float32))
+    reach = max(1, round(min(mask.shape[1:3]) / 128))
+    window = (1, 2 * reach + 1, 2 * reach + 1, 1)
+    grown = jax.lax.reduce_window(masked, False, jax.lax.bitwise_or, window, (1,) * 4, "SAME")
+    return jnp.where(grown & ~masked, jnp.asarray(LINE), source.astype(jnp.float32))
 
 
 def mirrored_box(box: Int32[np.ndarray, "4"], width: int) -> Int32[np.ndarray, "4"]:

@@ -1,6 +1,7 @@
 """The query Φ(s_k, e, P) to the judge (Section 3, stage 2) as token ids.
 
-Text around two images in Qwen's chat format. Everything that does not depend on the dimension comes
+Text around the images in Qwen's chat format: two results, before them the source if the judge sees
+it (`JudgeView`). Everything that does not depend on the dimension comes
 first (the *prefix*: system message, images, task), the dimension's words last (the *suffix*), so
 that the prefix is computed once for all dimensions. Only text alignment quotes the prompt P. The
 wording comes from a `QueryTemplate`.
@@ -9,12 +10,13 @@ wording comes from a `QueryTemplate`.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from onereward_jax.convert import Tokenizer
 from onereward_jax.reward.judge_view import WHOLE, JudgeView
@@ -41,14 +43,16 @@ class QueryBatch(NamedTuple):
         right.
       suffix: one per dimension, padded on the right.
       suffix_mask: True at real tokens; a dimension without real tokens is not asked.
-      box: (y0, x0, y1, x1) of the part of both images that the judge sees, if its `JudgeView`
-        crops.
+      box: (y0, x0, y1, x1) of the part of all images that the judge sees, if its `JudgeView` crops.
+      source, mask: the source picture in [-1, 1], and 1 where it is edited, if it sees the source.
     """
 
     prefix: Int[Array | np.ndarray, "b lp"]
     suffix: Int[Array | np.ndarray, "b e ls"]
     suffix_mask: Bool[Array | np.ndarray, "b e ls"]
     box: Int[Array | np.ndarray, "b 4"] | None = None
+    source: Float[Array | np.ndarray, "b h w 3"] | None = None
+    mask: Float[Array | np.ndarray, "b h w 1"] | None = None
 
     @property
     def dimension_mask(self) -> Bool[Array | np.ndarray, "b e"]:
@@ -76,7 +80,7 @@ class QueryLayout:
     prefix_length: int
     suffix_length: int
     packed_length: int
-    image_starts: tuple[int, int]
+    image_starts: tuple[int, ...]
     tokens_per_image: int
     pad_id: int
     yes_id: int
@@ -94,6 +98,7 @@ class QueryTokenCounts:
       task: tokens after the images, per task.
       suffix: tokens of the question, per dimension.
       pad_id, yes_id, no_id: token ids.
+      source: tokens before and after the source picture, by the way it is shown.
     """
 
     head: int
@@ -102,16 +107,27 @@ class QueryTokenCounts:
     pad_id: int
     yes_id: int
     no_id: int
+    source: Mapping[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
 
-    def layout(self, tokens_per_image: int, suffix_length: int) -> QueryLayout:
-        """The layout of queries with room for prompts; arguments as in `QueryTokenizer`."""
-        first = self.head + IMAGE_MARKERS // 2
+    def layout(self, tokens_per_image: int, suffix_length: int, source: str = "") -> QueryLayout:
+        """The layout of queries with room for prompts.
+
+        Args:
+          tokens_per_image, suffix_length: as in `QueryTokenizer`.
+          source: see `JudgeView.source`.
+        """
+        texts = (self.head, 0)
+        if source:
+            before, after = self.source[source]
+            texts = (self.head + before, after, 0)
         image = tokens_per_image + IMAGE_MARKERS
+        ends = itertools.accumulate(texts, lambda end, text: end + image + text)
+        starts = tuple(end + IMAGE_MARKERS // 2 for end in ends)
         return QueryLayout(
-            prefix_length=self.head + 2 * image + max(self.task.values()),
+            prefix_length=sum(texts) + len(texts) * image + max(self.task.values()),
             suffix_length=suffix_length,
             packed_length=max(self._longest(task, suffix_length) for task in TASKS),
-            image_starts=(first, first + image),
+            image_starts=starts,
             tokens_per_image=tokens_per_image,
             pad_id=self.pad_id,
             yes_id=self.yes_id,
@@ -131,7 +147,7 @@ class QueryTokenizer:
 
     Attributes:
       layout: static sizes of all its batches.
-      template: the wording.
+      template: the wording, as `view` needs it.
       view: what else the judge sees; its inputs are added to the batches by the caller.
       cut_prompts: whether prompts that do not fit are truncated.
     """
@@ -160,7 +176,8 @@ class QueryTokenizer:
           ValueError: a control token or an answer is not one token of this tokenizer, or
             `suffix_length` is too short even without a prompt.
         """
-        self.template = packaged_template() if template is None else template
+        template = packaged_template() if template is None else template
+        self.template = template.showing(view.source)
         self.view = view
         self._tokenizer = tokenizer
         self._suffix_length = suffix_length
@@ -169,19 +186,22 @@ class QueryTokenizer:
         controls = {*SPECIAL_TOKENS, *(t for t in tokenizer.get_added_vocab() if t.startswith("<"))}
         # Longest first, because one may be a prefix of another.
         self._control = re.compile("|".join(map(re.escape, sorted(controls, key=len)[::-1])))
-        head = self._ids(self.template.head)
         image = self._ids(IMAGE.format(image=IMAGE_TOKEN * tokens_per_image))
+        before = [self._ids(text) for text in self.template.before_images()]
+        head = [one for ids in before for one in (*ids, *image)]
         texts = {task: self._ids(self.template.task_text(task)) for task in TASKS}
-        self._tasks = {task: head + 2 * image + ids for task, ids in texts.items()}
+        self._tasks = {task: head + ids for task, ids in texts.items()}
+        first = len(self._ids(self.template.head))
         counts = QueryTokenCounts(
-            head=len(head),
+            head=first,
+            source={view.source: (len(before[0]) - first, len(before[1]))} if view.source else {},
             task={task: len(ids) for task, ids in texts.items()},
             suffix={dimension: len(self._suffix(dimension, "")) for dimension in Dimension},
             pad_id=known[PAD_TOKEN],
             yes_id=known[self.template.answers[0]],
             no_id=known[self.template.answers[1]],
         )
-        self.layout = counts.layout(tokens_per_image, suffix_length)
+        self.layout = counts.layout(tokens_per_image, suffix_length, view.source)
 
     def encode(self, tasks: Sequence[Task], prompts: Sequence[str]) -> QueryBatch:
         """Questions for all dimensions of each sample's task, padded to MAX_DIMENSIONS.

@@ -11,6 +11,9 @@ another template, write a file with the same fields and name it in `config.rewar
     dimensions   value of {dimension} for each `tasks.Dimension`
     words        value of {words} for each `tasks.Dimension`; only text alignment has {prompt}
     answers      yes and no; each must be a single token of the judge's tokenizer
+    source       optional: the words around the source picture {image}, for a judge that sees it
+                 (`judge_view`), by the way it is shown: "outlined" or "blanked"; without, those of
+                 `templates/source.json`
 
 Tasks and dimensions of your own (`task_file`) may be left out: their file has words for them.
 
@@ -27,6 +30,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from onereward_jax.reward.judge_view import SOURCES
 from onereward_jax.task_file import VARIABLE
 from onereward_jax.tasks import DIMENSIONS, OWN, TASKS, Dimension, Task
 
@@ -35,6 +39,9 @@ IMAGE = "<|vision_start|>{image}<|vision_end|>"
 """Qwen2.5-VL's image markup, not part of the template."""
 
 PACKAGED = Path(__file__).parent / "templates" / "default.json"
+
+SOURCE_WORDS = PACKAGED.with_name("source.json")
+"""Words around the source picture, for templates without."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +60,7 @@ class QueryTemplate:
     dimensions: Mapping[Dimension, str]
     words: Mapping[Dimension, str]
     answers: tuple[str, str]
+    source: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         placeholders = (("task", "{task}"), ("aspect", "{words}"))
@@ -68,6 +76,11 @@ class QueryTemplate:
                     f"words.{dimension.value} contains {{prompt}}: only "
                     f"words.{Dimension.TEXT_ALIGNMENT.value} may"
                 )
+        for shown, words in self.source.items():
+            if shown not in SOURCES[1:]:
+                raise ValueError(f"source.{shown} is unknown; there are {', '.join(SOURCES[1:])}")
+            if words.count("{image}") != 1:
+                raise ValueError(f"source.{shown} must contain {{image}} exactly once")
         if len(set(self.answers)) != 2:
             raise ValueError(f"answers is {list(self.answers)}: two different texts expected")
         if IMAGE_TOKEN in "".join(self.texts()):
@@ -79,7 +92,23 @@ class QueryTemplate:
         whole = [self.head, IMAGE, self.task, self.aspect]
         whole += [*map(self.task_text, TASKS), *self.answers]
         whole += [self.suffix_text(dimension, "{prompt}") for dimension in Dimension]
+        whole += [text for shown in sorted(self.source) for text in (shown, self.source[shown])]
         return f"{self.name}-{hashlib.sha256(chr(0).join(whole).encode()).hexdigest()[:12]}"
+
+    def showing(self, source: str) -> QueryTemplate:
+        """The template of a judge that sees the source picture this way; "": not at all."""
+        words = {}
+        if source:
+            words[source] = self.source.get(source) or _source_words()[source]
+        return dataclasses.replace(self, source=words)
+
+    def before_images(self) -> tuple[str, ...]:
+        """The text before each image: source, if the template shows one way of it, and results."""
+        if not self.source:
+            return self.head, ""
+        (words,) = self.source.values()
+        before, after = words.split("{image}")
+        return self.head + before, after, ""
 
     def task_text(self, task: Task) -> str:
         """The prefix's words after the images."""
@@ -97,14 +126,16 @@ class QueryTemplate:
     def texts(self) -> list[str]:
         """All texts of queries, without prompts, e.g. to train a tokenizer on."""
         asked = [self.suffix_text(dimension, "") for dimension in Dimension]
-        return [self.head, *map(self.task_text, TASKS), *asked, *self.answers]
+        source = [words.replace("{image}", "") for words in self.source.values()]
+        return [self.head, *source, *map(self.task_text, TASKS), *asked, *self.answers]
 
     def queries(self) -> dict[str, dict[str, str]]:
         """{task: {dimension: the full query}}, to query a judge with other software.
 
         Each image is a single placeholder, to be repeated once per token; `{prompt}` is P.
         """
-        head = self.head + 2 * IMAGE.format(image=IMAGE_TOKEN)
+        image = IMAGE.format(image=IMAGE_TOKEN)
+        head = "".join(text + image for text in self.before_images())
         return {
             str(task): {
                 str(one): head + self.task_text(task) + self.suffix_text(one, "{prompt}")
@@ -120,7 +151,9 @@ class QueryTemplate:
             for name, value in vars(self).items()
             if name in {field.name for field in dataclasses.fields(self)}
         }
-        return {"version": fields.pop("name"), **fields, "answers": list(self.answers)}
+        source = {"source": fields.pop("source")} if self.source else fields.pop("source")
+        name = fields.pop("name")
+        return {"version": name, **fields, "answers": list(self.answers), **source}
 
     @classmethod
     def from_dict(cls, content: Any) -> QueryTemplate:
@@ -138,7 +171,12 @@ class QueryTemplate:
             "dimensions": {name: Dimension(name).title for name in OWN.dimensions},
             "words": dict(OWN.dimensions),
         }
-        _check_names(content, [*texts, *tables, "answers"], "")
+        source = content.get("source", {})
+        _check_names({"source": source} | content, [*texts, *tables, "answers", "source"], "")
+        if not isinstance(source, dict):
+            raise ValueError("source is not a JSON object")
+        for shown, text in source.items():
+            _check_text(text, f"source.{shown}")
         for name in texts:
             _check_text(content[name], name)
         fields = {name: content[name] for name in texts if name != "version"}
@@ -156,7 +194,8 @@ class QueryTemplate:
             raise ValueError("answers is not a list of two texts")
         for text in answers:
             _check_text(text, "answers")
-        return cls(name=content["version"], answers=(answers[0], answers[1]), **fields)
+        answers = answers[0], answers[1]
+        return cls(name=content["version"], answers=answers, source=source, **fields)
 
 
 def read_template(path: str | Path) -> QueryTemplate:
@@ -179,6 +218,11 @@ def read_template(path: str | Path) -> QueryTemplate:
 def packaged_template() -> QueryTemplate:
     """The default template."""
     return read_template(PACKAGED)
+
+
+@functools.cache
+def _source_words() -> dict[str, str]:
+    return json.loads(SOURCE_WORDS.read_text(encoding="utf-8"))
 
 
 def _check_names(content: Mapping[str, Any], names: list[str], prefix: str) -> None:

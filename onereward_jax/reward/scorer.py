@@ -1,6 +1,7 @@
 """The reward model's answers: log P("Yes") and log P("No") for two images and all dimensions.
 
-The two images are the same for all dimensions of a task. So the vision tower runs once per image,
+The images, and the source picture if the judge sees it, are the same for all dimensions of a task.
+So the vision tower runs once per image,
 and the language model once over [prefix | suffix of dimension 1 | suffix of dimension 2 | ...],
 where a suffix attends only to the prefix and itself. `score_plain` runs every question separately
 and returns the same values.
@@ -24,7 +25,7 @@ from onereward_jax.models.qwen2_5_vl import (
 )
 from onereward_jax.models.weights import variables
 from onereward_jax.reward.image_preprocess import ImageProcessor
-from onereward_jax.reward.judge_view import WHOLE, JudgeView, cropped
+from onereward_jax.reward.judge_view import WHOLE, JudgeView, cropped, source_picture
 from onereward_jax.reward.query import QueryBatch, QueryLayout
 from onereward_jax.reward.suffix_packing import PackedSuffixes, pack
 
@@ -59,8 +60,8 @@ class Scorer:
     ) -> Answers:
         """(log P("Yes"), log P("No")) to "is image a better than image b?".
 
-        Each image has its own call of the vision tower, so that RL runs no backward pass for the
-        reference image.
+        The first image has its own call of the vision tower, so that RL runs no backward pass for
+        the reference image and the source.
 
         Args:
           params: weights of the model, see `models.weights`.
@@ -74,12 +75,14 @@ class Scorer:
         Raises:
           ValueError: images or queries do not match the layout.
         """
-        images_a, images_b = self._seen(images_a, images_b, queries)
+        *source, image_a, image_b = self.patches(images_a, images_b, queries)
         grid = self.processor.grid(*images_a.shape[1:3])
-        patches = self.processor(images_a), self.processor(images_b)
+        fixed = jnp.stack([*source, image_b], axis=1)
 
         def answer(model: Qwen2_5_VL) -> Answers:
-            tokens = [model.image_tokens(part, grid) for part in patches]
+            first = model.image_tokens(image_a, grid)
+            *source, second = _tokens_of_each(model, fixed, grid)
+            tokens = [*source, first, second]
             hidden, suffixes = self._hidden(model, tokens, queries, grid)
             return self._log_probabilities(model, _at_the_end(hidden, suffixes))
 
@@ -130,16 +133,17 @@ class Scorer:
           log P("Yes") and log P("No") as in `score_both_orders`; mean log-likelihood of a suffix
           token given all before it, without the first token of each suffix.
         """
-        images_a, images_b = self._seen(images_a, images_b, queries)
+        patches = jnp.stack(self.patches(images_a, images_b, queries), axis=1)
         grid = self.processor.grid(*images_a.shape[1:3])
-        # Images of a pair are adjacent in the batch, so that they stay on one device.
-        pairs = jnp.stack([self.processor(images_a), self.processor(images_b)], axis=1)
-        twice = jax.tree.map(lambda ids: jnp.repeat(ids, 2, axis=0), queries)
+        texts = queries._replace(box=None, source=None, mask=None)
+        twice = jax.tree.map(lambda ids: jnp.repeat(ids, 2, axis=0), texts)
 
         def answer(model: Qwen2_5_VL) -> tuple[Answers, Float32[Array, "twice"]]:
-            tokens = model.image_tokens(pairs.reshape(-1, *pairs.shape[2:]), grid)
-            forth = tokens.reshape(-1, 2, *tokens.shape[1:])
-            ordered = [tokens, forth[:, ::-1].reshape(tokens.shape)]
+            *source, first, second = _tokens_of_each(model, patches, grid)
+            ordered = [
+                jnp.stack(order, axis=1).reshape(-1, *first.shape[1:])
+                for order in (*((one, one) for one in source), (first, second), (second, first))
+            ]
             hidden, suffixes = self._hidden(model, ordered, twice, grid)
             answers = self._log_probabilities(model, _at_the_end(hidden, suffixes))
             return answers, _token_log_likelihoods(model.logits(hidden), suffixes)
@@ -159,7 +163,7 @@ class Scorer:
 
         The reference implementation in tests of the shared computation.
         """
-        images_a, images_b = self._seen(images_a, images_b, queries)
+        images = jnp.stack(self.patches(images_a, images_b, queries), axis=1)
         grid = self.processor.grid(*images_a.shape[1:3])
         batch, dimensions, suffix_length = queries.suffix.shape
         prefix = jnp.repeat(jnp.asarray(queries.prefix), dimensions, axis=0)
@@ -168,8 +172,7 @@ class Scorer:
         real = jnp.concatenate([prefix != self.layout.pad_id, suffix_mask], axis=1)
         # Move the prefix's padding to the end of the sequence.
         ids = jnp.take_along_axis(ids, jnp.argsort(~real, axis=1, stable=True), axis=1)
-        pairs = jnp.stack([self.processor(images_a), self.processor(images_b)], axis=1)
-        patches = jnp.repeat(pairs, dimensions, axis=0)
+        patches = jnp.repeat(images, dimensions, axis=0)
         logits = self.model.apply(variables(params), ids, patches, grid, self.layout.image_starts)
         last = jnp.sum(real, axis=1) - 1
         answer = jnp.take_along_axis(logits, last[:, None, None], axis=1)
@@ -181,20 +184,28 @@ class Scorer:
         log_p = jax.nn.log_softmax(answer)
         return log_p[..., self.layout.yes_id], log_p[..., self.layout.no_id]
 
-    def _seen(
+    def patches(
         self,
         images_a: Float[Array, "b h w 3"],
         images_b: Float[Array, "b h w 3"],
         queries: QueryBatch,
-    ) -> tuple[Float[Array, "b h w 3"], Float[Array, "b h w 3"]]:
-        """Both images as the judge sees them; raises as `score`."""
+    ) -> list[Float32[Array, "b n p"]]:
+        """Patches of all that the judge sees: the source if it does, then both images.
+
+        Raises:
+          ValueError: as `score`, or the queries lack what `view` needs.
+        """
         self._check(images_a, images_b, queries)
-        if not self.view.crop:
-            return images_a, images_b
-        if queries.box is None:
-            raise ValueError(f"the judge sees a crop ({self.view.crop:g}): the queries have no box")
-        box = jnp.asarray(queries.box)
-        return cropped(images_a, box), cropped(images_b, box)
+        images, view = [images_a, images_b], self.view
+        for name in view.needed:
+            if getattr(queries, name) is None:
+                raise ValueError(f"the judge sees {view.sees}: the queries have no {name}")
+        if view.source:
+            images.insert(0, source_picture(queries.source, queries.mask, view.source))
+        if view.crop:
+            box = jnp.asarray(queries.box)
+            images = [cropped(image, box) for image in images]
+        return [self.processor(image) for image in images]
 
     def _check(
         self,
@@ -242,9 +253,9 @@ class Scorer:
     ) -> Int[Array, "3 b n"]:
         """Positions of the packed sequence: every suffix starts where the real prefix ends."""
         layout, batch = self.layout, real_prefix.shape[0]
-        prefix = image_position_ids(
-            layout.prefix_length, layout.image_starts, [grid, grid], self.processor.merge_size
-        )
+        starts, merge = layout.image_starts, self.processor.merge_size
+        grids = [grid] * len(starts)
+        prefix = image_position_ids(layout.prefix_length, starts, grids, merge)
         padding = layout.prefix_length - jnp.sum(real_prefix, axis=1)
         suffix = prefix[0, -1] + 1 - padding[:, None] + suffixes.offset
         parts = (
@@ -262,6 +273,17 @@ class Scorer:
         logits = model.logits(hidden)
         total = jax.nn.logsumexp(logits, axis=-1)
         return logits[..., answers[0]] - total, logits[..., answers[1]] - total
+
+
+def _tokens_of_each(
+    model: Qwen2_5_VL, patches: Float[Array, "b i n p"], grid: Grid
+) -> list[Float[Array, "b m c"]]:
+    """Tokens of the i images of each sample, from one call of the vision tower.
+
+    Images of a sample are adjacent in the batch, so that they stay on one device.
+    """
+    tokens = model.image_tokens(patches.reshape(-1, *patches.shape[2:]), grid)
+    return jnp.unstack(tokens.reshape(*patches.shape[:2], *tokens.shape[1:]), axis=1)
 
 
 def _at_the_end(hidden: Float[Array, "b s c"], suffixes: PackedSuffixes) -> Float[Array, "b e c"]:

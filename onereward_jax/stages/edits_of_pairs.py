@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, UInt8
 from PIL import Image
 
 from onereward_jax.annotation.labelled_pairs import LabelledPair
@@ -18,15 +19,24 @@ from onereward_jax.data.aspect_buckets import Size
 from onereward_jax.pictures.mask_reading import EDITED, read_mask
 from onereward_jax.stages.collect_pairs import picture_folders
 from onereward_jax.stages.data import open_triplets
-from onereward_jax.stages.judged_size import crop_box
+from onereward_jax.stages.judged_size import crop_box, judged_pixels
 from onereward_jax.stages.own_candidates import is_own
 
-MaskOf = Callable[[LabelledPair], Bool[np.ndarray, "h w"]]
-"""The mask of a pair, at the pair's size: True where the source is edited."""
+
+class EditsOfPairs(NamedTuple):
+    """Functions that read the edit of a pair, at the pair's size.
+
+    Attributes:
+      mask: True where the source picture is edited.
+      source: the source picture.
+    """
+
+    mask: Callable[[LabelledPair], Bool[np.ndarray, "h w"]]
+    source: Callable[[LabelledPair], UInt8[np.ndarray, "h w 3"]]
 
 
-def mask_reader(context: StageContext, pairs: Sequence[LabelledPair]) -> MaskOf:
-    """A function that reads the masks of pairs; opens what it reads from, but reads none yet."""
+def edits_of_pairs(context: StageContext, pairs: Sequence[LabelledPair]) -> EditsOfPairs:
+    """Opens what the edits of `pairs` are read from; reads none yet."""
     folders = picture_folders(context)
     splits = {pair.split for pair in pairs if is_own(pair)}
     triplets = {split: open_triplets(context, split) for split in splits}
@@ -41,7 +51,13 @@ def mask_reader(context: StageContext, pairs: Sequence[LabelledPair]) -> MaskOf:
         row = rows[pair.split][pair.source]
         return triplets[pair.split].read(row, ["mask"])["mask"][..., 0] >= EDITED
 
-    return mask_of
+    def source_of(pair: LabelledPair) -> UInt8[np.ndarray, "h w 3"]:
+        if not is_own(pair):
+            return judged_pixels(folders[pair.folder] / pair.image, pair.size)
+        row = rows[pair.split][pair.source]
+        return triplets[pair.split].read(row, ["image"])["image"]
+
+    return EditsOfPairs(mask_of, source_of)
 
 
 def mask_at(path: Path, size: Size) -> Bool[np.ndarray, "h w"]:

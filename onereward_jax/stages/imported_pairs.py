@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import collections
 import functools
+import math
 import pathlib
 from collections.abc import Iterator, Mapping
 
 from ml_collections import FrozenConfigDict
 
 from onereward_jax.annotation import Preference
-from onereward_jax.annotation.comparisons import Comparison
+from onereward_jax.annotation.comparisons import Comparison, Picture
 from onereward_jax.annotation.labelled_pairs import (
     ComparedPair,
     LabelledPair,
@@ -31,6 +32,11 @@ from onereward_jax.stages.reward_settings import trained_view
 
 MUCH = 0.1
 """A crop that loses a larger part of a picture is announced."""
+
+
+SHAPE = 0.03
+"""Aspect ratios of an edit's mask and source may differ from its candidates' by this part: sides
+are rounded to tokens."""
 
 
 def imported_comparisons(config: FrozenConfigDict) -> dict[str, list[Comparison]]:
@@ -58,7 +64,7 @@ def check_imported(config: FrozenConfigDict) -> None:
 
     Raises:
       FileNotFoundError, ValueError: as `imported_comparisons`; the buckets are invalid; a source
-        picture is in both splits; or a mask is missing that the judge is to see.
+        picture is in both splits; or masks or sources are missing that the judge is to see.
     """
     if not imported_folders(config):
         return
@@ -68,7 +74,7 @@ def check_imported(config: FrozenConfigDict) -> None:
         raise ValueError(f"config.data.{error}") from None
     found = imported_comparisons(config)
     _check_splits(found, {})
-    _check_masks(config, found)
+    _check_edits(config, found)
 
 
 def imported_pairs(
@@ -104,6 +110,7 @@ def imported_pairs(
                     label=pair.label,
                     votes=pair.votes,
                     share=pair.share,
+                    image=one.image.path if one.image else "",
                     mask=one.mask.path if one.mask else "",
                 )
 
@@ -163,17 +170,29 @@ def _bucket(one: Comparison, buckets: tuple[Size, ...]) -> Size:
     return nearest_bucket((first.height, first.width), buckets)
 
 
-def _check_masks(config: FrozenConfigDict, found: Mapping[str, list[Comparison]]) -> None:
-    """Raises ValueError if the judge needs masks, and a folder has comparisons without."""
-    if not trained_view(config).needs_mask:
-        return
+def _check_edits(config: FrozenConfigDict, found: Mapping[str, list[Comparison]]) -> None:
+    """Raises ValueError if a folder lacks masks or source pictures that the judge is to see."""
+    view = trained_view(config)
+    needed = {"mask": view.needs_mask, "image": bool(view.source)}
     for name, comparisons in found.items():
-        if without := sum(one.mask is None for one in comparisons):
-            raise ValueError(
-                f"{FIELD}: {imported_folders(config)[name]} has {without} of {len(comparisons)} "
-                f"comparisons without a mask, which the judge needs (config.reward.crop "
-                f"{config.reward.crop:g})"
-            )
+        for field in (field for field, is_needed in needed.items() if is_needed):
+            count = sum(not _fits(one, getattr(one, field)) for one in comparisons)
+            if count:
+                what = {"mask": "mask", "image": "source picture"}[field]
+                raise ValueError(
+                    f"{FIELD}: {imported_folders(config)[name]}: {count} of {len(comparisons)} "
+                    f"comparisons have no {what} of the candidates' shape, but the judge is to "
+                    f"see {view.sees}: leave the folder out, or set config.reward.crop to 0 and "
+                    'config.reward.source to ""'
+                )
+
+
+def _fits(one: Comparison, picture: Picture | None) -> bool:
+    """Whether a picture of a comparison exists and has the aspect ratio of its candidates."""
+    first = one.candidates[0].picture
+    if picture is None:
+        return False
+    return abs(math.log(picture.width * first.height / (picture.height * first.width))) < SHAPE
 
 
 def _check_splits(found: Mapping[str, list[Comparison]], own: Mapping[str, str]) -> None:

@@ -15,7 +15,7 @@ from onereward_jax.data.aspect_buckets import Size
 from onereward_jax.data.pipeline import same_size_parts
 from onereward_jax.reward import QueryTokenizer
 from onereward_jax.reward.judge_view import mirrored_box
-from onereward_jax.stages.edits_of_pairs import MaskOf
+from onereward_jax.stages.edits_of_pairs import EditsOfPairs
 from onereward_jax.stages.judged_size import judged_pixels
 from onereward_jax.tasks import DIMENSIONS, TASKS, Dimension, Task
 
@@ -34,7 +34,7 @@ class PairSource:
         pairs: Sequence[LabelledPair],
         folders: Mapping[str, Path],
         queries: Mapping[Size, QueryTokenizer],
-        mask_of: MaskOf | None = None,
+        edits: EditsOfPairs | None = None,
     ) -> None:
         """Tokenises the queries; images are read on access.
 
@@ -42,12 +42,12 @@ class PairSource:
           pairs: pairs of one split, at least one.
           folders: where the folders that the pairs name are.
           queries: query tokenizer per image size; their view says what else the judge sees.
-          mask_of: reads the mask of a pair; needed by a judge that sees masks.
+          edits: reads the edit of a pair; needed by a judge that sees more than two results.
         """
         self.pairs, self._folders = pairs, folders
         self.tasks = np.array([TASKS.index(one.task) for one in pairs], np.int32)
         self.sizes = np.array([one.size for one in pairs], np.int32)
-        self._view, self._mask_of = next(iter(queries.values())).view, mask_of
+        self._view, self._edits = next(iter(queries.values())).view, edits
         self._boxes: dict[tuple[str, ...], np.ndarray] = {}
         self._asked: dict[int, tuple[np.ndarray, ...]] = {}
         for part in same_size_parts(self.sizes, np.arange(len(self)), len(self)):
@@ -79,13 +79,17 @@ class PairSource:
         }
 
     def _seen(self, one: LabelledPair) -> dict[str, np.ndarray]:
-        """What the judge sees of the edit; the box of a source is computed once."""
-        if not self._view.crop:
-            return {}
-        edit = one.folder, one.split, one.source, one.mask
-        if edit not in self._boxes:
-            self._boxes[edit] = self._view.boxes([self._mask_of(one)])[0]
-        return {"query_box": self._boxes[edit]}
+        """What the judge sees besides the two results; the box of a source is computed once."""
+        found = {}
+        if self._view.crop:
+            edit = one.folder, one.split, one.source, one.mask
+            if edit not in self._boxes:
+                self._boxes[edit] = self._view.boxes([self._edits.mask(one)])[0]
+            found["query_box"] = self._boxes[edit]
+        if self._view.source:
+            found["query_source"] = from_uint8(self._edits.source(one))
+            found["query_mask"] = self._edits.mask(one)[..., None].astype(np.float32)
+        return found
 
     def describe(self, index: SupportsIndex) -> dict[str, str]:
         """Describes pair `index` for messages."""
@@ -124,14 +128,15 @@ def task_shares(tasks: Integer[np.ndarray, "n"], drawn: str) -> dict[Task, float
 def maybe_mirrored(
     pair: dict[str, np.ndarray], rng: np.random.Generator, *, probability: float
 ) -> dict[str, np.ndarray]:
-    """Mirrors both images of a pair with `probability`.
+    """Mirrors the images of a pair with `probability`, and all that the judge sees with them.
 
     Not for pairs about text alignment: a prompt may mention a side or letters.
     """
     asked = DIMENSIONS[TASKS[pair["task"]]][pair["dimension"]]
     if asked is Dimension.TEXT_ALIGNMENT or rng.random() >= probability:
         return pair
-    turned = {name: pair[name][:, ::-1] for name in ("first", "second")}
+    pictures = {"first", "second", "query_source", "query_mask"} & pair.keys()
+    turned = {name: pair[name][:, ::-1] for name in pictures}
     if "query_box" in pair:
         turned["query_box"] = mirrored_box(pair["query_box"], pair["first"].shape[1])
     return pair | turned

@@ -26,7 +26,7 @@ from onereward_jax.chain.staleness import (
     output,
     updates,
 )
-from onereward_jax.reward import TEMPLATE_VERSION
+from onereward_jax.reward import TEMPLATE_VERSION, packaged_template
 from onereward_jax.stages.compared_editors import digest_of_editors
 from onereward_jax.stages.guidance_settings import evaluate_guidance, rl_guidance
 from onereward_jax.stages.imported_folders import imported_content
@@ -95,8 +95,10 @@ def _shares(config: FrozenConfigDict) -> Any:
 
 
 def _template_version(config: FrozenConfigDict, workdir: pathlib.Path) -> str:
-    """Version of the template in the file `config.reward.query_template`."""
+    """Version of the template in the file `config.reward.query_template`, as it is used."""
     template = query_template(config)
+    if config.reward.source:
+        template = (template or packaged_template()).showing(config.reward.source)
     return template.version if template else fingerprints.NONE
 
 

@@ -33,7 +33,7 @@ from onereward_jax.reward.judge_loader import (
 )
 from onereward_jax.stages.best_judge import BestJudge
 from onereward_jax.stages.collect_pairs import picture_folders
-from onereward_jax.stages.edits_of_pairs import mask_reader
+from onereward_jax.stages.edits_of_pairs import edits_of_pairs
 from onereward_jax.stages.judge_measurement import measure_judge, validation_loss
 from onereward_jax.stages.pair_source import PairSource, maybe_mirrored, task_shares
 from onereward_jax.stages.prompt_checks import settle_prompts
@@ -91,11 +91,11 @@ def read_judges(
     asked = ((f"{one.split}/{one.source}", one.task, one.prompt) for one in everything)
     settle_prompts(context, judges[sizes[0]].queries, dict.fromkeys(asked))
     queries = {size: judge.queries for size, judge in judges.items()}
-    folders, mask_of = picture_folders(context), None
+    folders, edits = picture_folders(context), None
     if judges[sizes[0]].scorer.view.needs_mask:
-        mask_of = mask_reader(context, everything)
+        edits = edits_of_pairs(context, everything)
     return judges, {
-        split: PairSource(found, folders, queries, mask_of)
+        split: PairSource(found, folders, queries, edits)
         for split, found in labelled.items()
         if found
     }

@@ -18,11 +18,11 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Float32, Int32
+from jaxtyping import Array, Bool, Float32, Int32
 
 from onereward_jax.training.metrics import Mean, Metrics, by_task
 from onereward_jax.training.rl_config import Frozen, RLConfig, RLModels
-from onereward_jax.training.rl_loss import judge_images
+from onereward_jax.training.rl_loss import Seen, judge_images
 from onereward_jax.training.rl_rollout import Batch
 
 WINDOW = 20
@@ -48,7 +48,7 @@ def held_out_rewards(
     config: RLConfig,
     frozen: Frozen,
     batch: Batch,
-    seen: tuple[Float[Array, "b h w 3"], Float[Array, "b h w 3"]],
+    seen: Seen,
     log_yes: Float32[Array, "b e"],
     step: Int32[Array, ""],
 ) -> Metrics:
@@ -56,7 +56,7 @@ def held_out_rewards(
 
     Args:
       models, config, frozen, batch: as in `rl_loss`.
-      seen: the pictures that the trained-on judge has seen, x_θ and x_ref with their jitter.
+      seen: the pictures that the trained-on judge has seen.
       log_yes: its answers about them.
       step: number of updates before this one.
     """

@@ -80,6 +80,8 @@ def rl_model_flops(
     encode = _encode(models.editor, vae, samples, size)
     decode = _decode(models.editor, vae, samples, size)
     queries = _queries(batch)
+    if models.scorer.view.source:
+        queries = queries._replace(source=_bare(batch["image"]), mask=_bare(batch["mask"]))
     score = _score(models.scorer, "score", judge, samples, size, queries, assumptions)
     judges = getattr(models.scorer, "judges", 1)
     one = judge
@@ -91,8 +93,10 @@ def rl_model_flops(
         held_out = _score(models.held_out, "score", one, samples, size, queries, assumptions)
         held_out /= config.held_out_every
     encodes = 2 if config.flow_matching_weight else 1
-    # VAE and judge have no weight gradients; the reference image has no backward pass.
-    judging = 2 * score - tower + held_out
+    # VAE and judge have no weight gradients; the reference image and the source of the edit have no
+    # backward pass.
+    fixed = len(models.scorer.layout.image_starts) - 1
+    judging = 2 * score - fixed * tower + held_out
     return forwards * velocity + encodes * encode + 3 * decode + judging
 
 
@@ -139,17 +143,19 @@ def reward_model_flops(
     """
     size, samples = pairs["first"].shape[1:3], pairs["first"].shape[0]
     asked = _queries(pairs)
-    both = Shape((2 * samples, *size, 3), jnp.float32)
+    images = 2 * (Shape((samples, *size, 3), jnp.float32),)
     # Images get no gradient: preprocessing runs only forward, and the first layer of the vision
     # tower has only a weight gradient.
-    prepare = function_flops(scorer.processor, both, assumptions=_NONE)
-    patches = jax.eval_shape(scorer.processor, both)
-    project = 2.0 * math.prod(patches.shape) * scorer.model.config.vision_config.hidden_size
+    prepare = function_flops(scorer.patches, *images, asked, assumptions=_NONE)
+    patches = jax.eval_shape(scorer.patches, *images, asked)
+    elements = sum(math.prod(one.shape) for one in patches)
+    project = 2.0 * elements * scorer.model.config.vision_config.hidden_size
     score = _score(scorer, "score_both_orders", judge, samples, size, asked, assumptions)
     if lora is not None:  # no weight gradients, and none in a vision tower without adapter
         if any(module[0] == "visual" for module in find_targets(judge, QWEN2_5_VL, lora.targets)):
             return 2 * score - prepare - project
-        return 2 * score - 2 * _tower(scorer, judge, samples, size, assumptions)
+        towers = len(scorer.layout.image_starts)
+        return 2 * score - towers * _tower(scorer, judge, samples, size, assumptions)
     return 3 * score - 2 * prepare - project
 
 

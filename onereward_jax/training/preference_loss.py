@@ -25,7 +25,8 @@ from onereward_jax.training.metrics import Mean, Metrics, by_task
 Pairs = dict[str, Array]
 """first, second [b,h,w,3] in [-1,1]; label [b] in [0,1]; task [b], an index into `tasks.TASKS`;
 dimension [b], an index into `tasks.DIMENSIONS` of that task; query_prefix [b,lp], query_suffix and
-query_suffix_mask [b,1,ls], query_box [b,4] if the judge sees a crop; index [b]."""
+query_suffix_mask [b,1,ls], query_box [b,4] if the judge sees a crop, query_source [b,h,w,3] and
+query_mask [b,h,w,1] if it sees the source; index [b]."""
 
 
 class PairAnswers(NamedTuple):

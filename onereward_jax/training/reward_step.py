@@ -18,7 +18,7 @@ from onereward_jax.parallel import (
     check_microbatches,
     mesh_jit,
 )
-from onereward_jax.reward import Jitter, Scorer, jitter_pairs
+from onereward_jax.reward import Jitter, Scorer, jitter_pairs, jitter_source
 from onereward_jax.reward.judge_loader import abstract_reward_params
 from onereward_jax.tasks import QUOTES_PROMPT
 from onereward_jax.training.apply_gradients import apply_gradients
@@ -122,7 +122,11 @@ def jittered(config: RewardConfig, step: Int32[Array, ""], pairs: Pairs) -> Pair
     keys = jax.random.split(stream(config.seed, "jitter", step), pairs["task"].shape[0])
     prompted = jnp.asarray(QUOTES_PROMPT)[pairs["task"], pairs["dimension"]]
     first, second = jitter_pairs(keys, pairs["first"], pairs["second"], prompted, config.jitter)
-    return pairs | {"first": first, "second": second}
+    pairs = pairs | {"first": first, "second": second}
+    if "query_source" in pairs:
+        source = jitter_source(keys, pairs["query_source"], prompted, config.jitter)
+        pairs["query_source"] = source
+    return pairs
 
 
 def make_answers(scorer: Scorer, config: RewardConfig, mesh: Mesh) -> MeshFunction:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32, PyTree
 
 from onereward_jax.policy.sampler import VelocityFn
-from onereward_jax.reward import jitter_pairs, queries_in
+from onereward_jax.reward import jitter_pairs, jitter_source, queries_in
 from onereward_jax.tasks import QUOTES_PROMPT
 from onereward_jax.training.flow_matching import flow_matching_loss
 from onereward_jax.training.rl_anchor import anchor_weights, velocity_anchor
@@ -28,8 +28,8 @@ Answers = tuple[Float32[Array, "b e"], Float32[Array, "b e"]]
 """log P("Yes") and log P("No") for every dimension."""
 
 
-Seen = tuple[Float32[Array, "b h w 3"], Float32[Array, "b h w 3"]]
-"""The pictures that the judge sees, x_θ and x_ref with their jitter."""
+Seen = tuple[Float32[Array, "b h w 3"], Float32[Array, "b h w 3"], Float32[Array, "b h w 3"]]
+"""The pictures that the judge sees: x_θ and x_ref with their jitter, and the source."""
 
 
 class Judged(NamedTuple):
@@ -42,7 +42,7 @@ class Judged(NamedTuple):
       loss: pair loss averaged over E_k (`rl_balance`), plus the sample's share of the weighted
         flow-matching loss, plus the weighted anchor.
       matching: flow-matching loss; 0 without a target, or if it is disabled.
-      seen: the pictures that the judge has seen, x_θ and x_ref with their jitter.
+      seen: the pictures that the judge has seen, see `Seen`.
       anchor: see `rl_anchor`; None if it is disabled.
     """
 
@@ -130,10 +130,16 @@ def judge_images(
     judge: PyTree,
     images: Float[Array, "b h w 3"],
     reference_images: Float[Array, "b h w 3"],
+    source: Float[Array, "b h w 3"],
     batch: Batch,
 ) -> Answers:
-    """log P("Yes" | image, reference image, q) and log P("No" | ...) for every dimension."""
-    queries = queries_in(batch) if models.asks else batch
+    """log P("Yes" | image, reference image, q) and log P("No" | ...) for every dimension.
+
+    `source` is the picture before the edit, for a judge that sees it.
+    """
+    queries = batch
+    if models.asks:
+        queries = queries_in(batch)._replace(source=source, mask=batch["mask"])
     log_yes, log_no = models.scorer.score(judge, images, reference_images, queries)
     return log_yes.astype(jnp.float32), log_no.astype(jnp.float32)
 
@@ -163,7 +169,8 @@ def judge_pairs(
     """The judge's answers to x_θ against x_ref, and what it sees of them: with jitter."""
     prompted = jnp.asarray(QUOTES_PROMPT).any(axis=1)[batch["task"]]
     seen = jitter_pairs(draws.jitter_keys, image, rollout.reference_image, prompted, config.jitter)
-    return judge_images(models, judge, *seen, batch), seen
+    source = jitter_source(draws.jitter_keys, batch["image"], prompted, config.jitter)
+    return judge_images(models, judge, *seen, source, batch), (*seen, source)
 
 
 def judge_prediction(

@@ -112,9 +112,11 @@ def judge_preferences(
 
     def read(row: int) -> list[np.ndarray]:
         found = [from_uint8(made[row]) for made in pictures]
-        if view.crop:
-            found += view.boxes([triplets.read(row, ["mask"])["mask"][..., 0] >= EDITED])
-        return found
+        if not view.needs_mask:
+            return found
+        edit = triplets.read(row, ["image", "mask"])
+        masks, sources = edit["mask"][None, ..., 0] >= EDITED, from_uint8(edit["image"][None])
+        return found + [values[0] for values in view.inputs(masks, sources).values()]
 
     def compute(number: int, found: Sequence[list[np.ndarray]]) -> Iterator[Answer]:
         part, size = parts[number], tuple(triplets.sizes[parts[number][0]].tolist())
@@ -124,8 +126,8 @@ def judge_preferences(
         except ValueError as error:
             raise ValueError(f"{what}: {error}") from error
         both = dict(zip(own[number], found))
-        base, policy, *box = (np.stack(one) for one in zip(*(both[row] for row in own[number])))
-        asked = asked._replace(box=box[0] if box else None)
+        base, policy, *seen = (np.stack(one) for one in zip(*(both[row] for row in own[number])))
+        asked = asked._replace(**dict(zip(view.needed, seen)))
         base, policy, queries = shard_batch((base, policy, asked), mesh)
         forth = ask[size](params, policy, base, queries)
         back = ask[size](params, base, policy, queries)

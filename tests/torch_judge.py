@@ -11,7 +11,7 @@ import transformers
 from PIL import Image
 
 from onereward_jax.mini.mini_tokenizers import qwen_tokenizer
-from onereward_jax.reward import packaged_template
+from onereward_jax.reward import QueryTemplate, packaged_template
 from onereward_jax.reward.query_template import IMAGE, IMAGE_TOKEN
 from onereward_jax.tasks import Dimension, Task
 
@@ -26,15 +26,22 @@ class TorchJudge:
     processor: transformers.Qwen2VLImageProcessor
 
     def probability(
-        self, a: Image.Image, b: Image.Image, task: Task, dimension: Dimension, prompt: str
+        self,
+        a: Image.Image,
+        b: Image.Image,
+        task: Task,
+        dimension: Dimension,
+        prompt: str,
+        template: QueryTemplate | None = None,
+        source: Image.Image | None = None,
     ) -> float:
-        """P("Yes") by transformers alone."""
-        images = self.processor([a, b], return_tensors="pt")
+        """P("Yes") by transformers alone; `source` is the picture that `template` shows first."""
+        images = self.processor([source, a, b] if source else [a, b], return_tensors="pt")
         count = int(images["image_grid_thw"][0].prod()) // self.processor.merge_size**2
         image = IMAGE.format(image=IMAGE_TOKEN * count)
-        template = packaged_template()
+        template = template or packaged_template()
         asked = template.task_text(task) + template.suffix_text(dimension, prompt)
-        text = template.head + 2 * image + asked
+        text = "".join(before + image for before in template.before_images()) + asked
         inputs = self.tokenizer(text, return_tensors="pt")
         is_image = inputs["input_ids"] == self.model.config.image_token_id
         with torch.no_grad():

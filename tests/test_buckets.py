@@ -22,15 +22,17 @@ from onereward_jax.common.user_errors import WAITING, WaitingForPeople
 from onereward_jax.data.aspect_buckets import bucket_sizes, nearest_bucket
 from onereward_jax.data.folder_source import FolderSource
 from onereward_jax.data.mixing import Mixing, mixed_rows
-from onereward_jax.data.pipeline import eval_batches, sizes_of, train_batches
+from onereward_jax.data.pipeline import eval_batches, sizes_of, to_batch, to_sample, train_batches
 from onereward_jax.data.row_files import METADATA
 from onereward_jax.data.shard_writer import write_triplets
 from onereward_jax.data.triplets import Triplets
 from onereward_jax.parallel import make_mesh
+from onereward_jax.reward import JudgeView
 from onereward_jax.reward.judge_loader import read_reward_model
 from onereward_jax.stages import annotate
 from onereward_jax.stages.candidates import plan_candidates
-from onereward_jax.stages.collect_pairs import collect_pairs, picture_folders
+from onereward_jax.stages.collect_pairs import collect_pairs, own_pairs, picture_folders
+from onereward_jax.stages.edits_of_pairs import edits_of_pairs
 from onereward_jax.stages.pair_source import PairSource, task_shares
 from onereward_jax.stages.preference_stores import STORE
 from onereward_jax.tasks import TASKS, Task
@@ -274,6 +276,29 @@ def test_pairs_that_people_decided_come_in_batches_of_one_size(annotated):
         sizes[size] += 1
     share = (pairs.sizes == SQUARE).all(1).mean()
     assert sizes[SQUARE] / 100 == pytest.approx(share, abs=0.15)
+
+
+def test_the_judge_sees_the_same_edit_in_training_as_in_rl(annotated):
+    """Of somebody's own pictures; bit for bit, before the same jitted function makes its pictures."""
+    context, view = context_of(annotated, stage="reward"), JudgeView(crop=1.25, source="outlined")
+    triplets, labelled = Triplets(annotated / "data", "train"), list(own_pairs(context))
+    labelled = [pair for pair in labelled if pair.split == "train"]
+    queries = {
+        size: read_reward_model(JUDGE, size, suffix_length=40, view=view).queries
+        for size in sizes_of(triplets)
+    }
+    edits = edits_of_pairs(context, labelled)
+    pairs = PairSource(labelled, picture_folders(context), queries, edits)
+    rows = {name: row for row, name in enumerate(triplets.column("id"))}
+    cropped = 0
+    for number, pair in enumerate(labelled):
+        batch = to_batch([to_sample(triplets, rows[pair.source])])
+        expected = view.inputs(batch["mask"][..., 0] > 0, batch["image"])
+        assert expected.keys() == {"box", "source", "mask"}
+        for name, values in expected.items():
+            np.testing.assert_array_equal(pairs[number][f"query_{name}"], values[0])
+        cropped += expected["box"][0].tolist() != [0, 0, *pair.size]
+    assert 0 < cropped < len(labelled)
 
 
 def planned(config, triplets):

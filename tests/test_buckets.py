@@ -279,7 +279,7 @@ def test_pairs_that_people_decided_come_in_batches_of_one_size(annotated):
 
 
 def test_the_judge_sees_the_same_edit_in_training_as_in_rl(annotated):
-    """Of somebody's own pictures; bit for bit, before the same jitted function makes its pictures."""
+    """Of somebody's own pictures; bit for bit, before the same function makes its pictures."""
     context, view = context_of(annotated, stage="reward"), JudgeView(crop=1.25, source="outlined")
     triplets, labelled = Triplets(annotated / "data", "train"), list(own_pairs(context))
     labelled = [pair for pair in labelled if pair.split == "train"]

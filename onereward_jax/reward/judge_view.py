@@ -143,7 +143,7 @@ def source_picture(
         return jnp.where(masked, BLANK, source.astype(jnp.float32))
     reach = max(1, round(min(mask.shape[1:3]) / 128))
     window = (1, 2 * reach + 1, 2 * reach + 1, 1)
-    grown = jax.lax.reduce_window(masked, False, jax.lax.bitwise_or, window, (1,) * 4, "SAME")
+    grown = jax.lax.reduce_window(mask, -jnp.inf, jax.lax.max, window, (1,) * 4, "SAME") > 0.5
     return jnp.where(grown & ~masked, jnp.asarray(LINE), source.astype(jnp.float32))
 
 

@@ -201,7 +201,8 @@ class Scorer:
             if getattr(queries, name) is None:
                 raise ValueError(f"the judge sees {view.sees}: the queries have no {name}")
         if view.source:
-            images.insert(0, source_picture(queries.source, queries.mask, view.source))
+            edit = jnp.asarray(queries.source), jnp.asarray(queries.mask, jnp.float32)
+            images.insert(0, source_picture(*edit, view.source))
         if view.crop:
             box = jnp.asarray(queries.box)
             images = [cropped(image, box) for image in images]

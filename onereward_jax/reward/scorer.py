@@ -97,24 +97,19 @@ class Scorer:
     ) -> Answers:
         """`score` of (a, b) and of (b, a), with every image encoded once; arguments as in `score`.
 
-        Each image has its own call of the vision tower, as in `score`.
+        The first image has its own call of the vision tower, as in `score`.
 
         Returns:
           Log-probabilities [b, 2, e]: 0 is image a first, 1 is image b first.
         """
-        images_a, images_b = self._seen(images_a, images_b, queries)
+        *source, image_a, image_b = self.patches(images_a, images_b, queries)
         grid = self.processor.grid(*images_a.shape[1:3])
-        patches = self.processor(images_a), self.processor(images_b)
-        twice = jax.tree.map(lambda ids: jnp.repeat(ids, 2, axis=0), queries)
+        fixed = jnp.stack([*source, image_b], axis=1)
 
         def answer(model: Qwen2_5_VL) -> Answers:
-            tokens = [model.image_tokens(part, grid) for part in patches]
-            # Both orders of a pair are adjacent in the batch, so that they stay on one device.
-            ordered = [
-                jnp.stack(pair, axis=1).reshape(-1, *pair[0].shape[1:])
-                for pair in (tokens, tokens[::-1])
-            ]
-            hidden, suffixes = self._hidden(model, ordered, twice, grid)
+            first = model.image_tokens(image_a, grid)
+            ordered = _both_orders(first, _tokens_of_each(model, fixed, grid))
+            hidden, suffixes = self._hidden(model, ordered, _twice(queries), grid)
             return self._log_probabilities(model, _at_the_end(hidden, suffixes))
 
         yes, no = self.model.apply(variables(params), method=answer)
@@ -135,16 +130,11 @@ class Scorer:
         """
         patches = jnp.stack(self.patches(images_a, images_b, queries), axis=1)
         grid = self.processor.grid(*images_a.shape[1:3])
-        texts = queries._replace(box=None, source=None, mask=None)
-        twice = jax.tree.map(lambda ids: jnp.repeat(ids, 2, axis=0), texts)
 
         def answer(model: Qwen2_5_VL) -> tuple[Answers, Float32[Array, "twice"]]:
             *source, first, second = _tokens_of_each(model, patches, grid)
-            ordered = [
-                jnp.stack(order, axis=1).reshape(-1, *first.shape[1:])
-                for order in (*((one, one) for one in source), (first, second), (second, first))
-            ]
-            hidden, suffixes = self._hidden(model, ordered, twice, grid)
+            ordered = _both_orders(first, [*source, second])
+            hidden, suffixes = self._hidden(model, ordered, _twice(queries), grid)
             answers = self._log_probabilities(model, _at_the_end(hidden, suffixes))
             return answers, _token_log_likelihoods(model.logits(hidden), suffixes)
 
@@ -285,6 +275,24 @@ def _tokens_of_each(
     """
     tokens = model.image_tokens(patches.reshape(-1, *patches.shape[2:]), grid)
     return jnp.unstack(tokens.reshape(*patches.shape[:2], *tokens.shape[1:]), axis=1)
+
+
+def _both_orders(
+    first: Float[Array, "b m c"], others: Sequence[Float[Array, "b m c"]]
+) -> list[Float[Array, "twice m c"]]:
+    """Tokens of each place of the query for (a, b) and (b, a); `others` ends with image b.
+
+    Both orders of a pair are adjacent in the batch, so that they stay on one device.
+    """
+    *source, second = others
+    places = (*((one, one) for one in source), (first, second), (second, first))
+    return [jnp.stack(both, axis=1).reshape(-1, *first.shape[1:]) for both in places]
+
+
+def _twice(queries: QueryBatch) -> QueryBatch:
+    """The texts of the queries for both orders."""
+    texts = queries._replace(box=None, source=None, mask=None)
+    return jax.tree.map(lambda ids: jnp.repeat(ids, 2, axis=0), texts)
 
 
 def _at_the_end(hidden: Float[Array, "b s c"], suffixes: PackedSuffixes) -> Float[Array, "b e c"]:

@@ -131,7 +131,7 @@ class Scorer:
         patches = jnp.stack(self.patches(images_a, images_b, queries), axis=1)
         grid = self.processor.grid(*images_a.shape[1:3])
 
-        def answer(model: Qwen2_5_VL) -> tuple[Answers, Float32[Array, "twice"]]:
+        def answer(model: Qwen2_5_VL) -> tuple[Answers, Float32[Array, "b"]]:
             *source, first, second = _tokens_of_each(model, patches, grid)
             ordered = _both_orders(first, [*source, second])
             hidden, suffixes = self._hidden(model, ordered, _twice(queries), grid)

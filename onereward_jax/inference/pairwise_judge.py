@@ -137,7 +137,7 @@ class Judge:
                 shapes = np.stack([_mask(edited[row], size) for row in rows])
                 # With one of the results, as all must have one size.
                 shown = pixels_of([opened[rows[0]], *(before[row] for row in rows if before)])[1:]
-                seen = self.view.inputs(shapes, shown)
+                seen = self.view.inputs(shapes, shown if before else None)
             result[rows] = self._answers(
                 pixels, seen, *([values[row] for row in rows] for values in (tasks, asked, prompts))
             )

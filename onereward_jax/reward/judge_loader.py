@@ -133,6 +133,8 @@ def read_scorer(
         return read_reward_model(folder, size, **options).scorer
     model, processor = _read_model(folder, **kinds)
     view, counts = WHOLE if view is None else view, read_counts(folder, template)
+    if view.source and view.source not in counts.source:
+        raise ValueError(f"{folder / COUNTS_FILE} has no token counts of the source {view.source}")
     layout = counts.layout(processor.tokens_per_image(*size), suffix_length, view.source)
     return Scorer(model, processor, layout, answers_only, view)
 
@@ -155,8 +157,10 @@ def read_counts(folder: str | Path, template: QueryTemplate | None = None) -> Qu
     try:
         stored["task"] = {Task(name): length for name, length in stored["task"].items()}
         stored["suffix"] = {Dimension(name): length for name, length in stored["suffix"].items()}
+        source = stored.get("source", {})
+        stored["source"] = {shown: tuple(lengths) for shown, lengths in source.items()}
         return QueryTokenCounts(**stored)
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not the token counts of a query: {error}") from error
 
 

@@ -274,7 +274,7 @@ def _tokens_of_each(
     Images of a sample are adjacent in the batch, so that they stay on one device.
     """
     tokens = model.image_tokens(patches.reshape(-1, *patches.shape[2:]), grid)
-    return jnp.unstack(tokens.reshape(*patches.shape[:2], *tokens.shape[1:]), axis=1)
+    return list(jnp.unstack(tokens.reshape(*patches.shape[:2], *tokens.shape[1:]), axis=1))
 
 
 def _both_orders(

@@ -44,7 +44,7 @@ def pass_flops(models: RLModels, params: Any, batch: Any, assumptions: Assumptio
         _velocity(models.editor, transformer, samples, size, length),
         _encode(models.editor, vae, samples, size),
         _decode(models.editor, vae, samples, size),
-        _score(models.scorer, "score", judge, samples, size, _queries(batch), assumptions),
+        _score(models.scorer, "score", judge, samples, size, _asked(models, batch), assumptions),
     )
 
 
@@ -79,9 +79,7 @@ def rl_model_flops(
     )
     encode = _encode(models.editor, vae, samples, size)
     decode = _decode(models.editor, vae, samples, size)
-    queries = _queries(batch)
-    if models.scorer.view.source:
-        queries = queries._replace(source=_bare(batch["image"]), mask=_bare(batch["mask"]))
+    queries = _asked(models, batch)
     score = _score(models.scorer, "score", judge, samples, size, queries, assumptions)
     judges = getattr(models.scorer, "judges", 1)
     one = judge
@@ -239,6 +237,14 @@ def _tower(scorer: Scorer, judge: Any, samples: int, size: Size, assumptions: As
 
     images = Shape((samples, *size, 3), jnp.float32)
     return function_flops(tokens, _bare(judge), images, assumptions=assumptions)
+
+
+def _asked(models: RLModels, batch: Any) -> QueryBatch:
+    """The queries of a batch of RL, as `rl_loss.judge_images` makes them."""
+    queries = _queries(batch)
+    if not models.scorer.view.source:
+        return queries
+    return queries._replace(source=_bare(batch["image"]), mask=_bare(batch["mask"]))
 
 
 def _queries(batch: Any) -> QueryBatch:

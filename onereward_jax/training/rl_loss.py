@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Float32, PyTree
+from jaxtyping import Array, Bool, Float, Float32, Key, PyTree
 
 from onereward_jax.policy.sampler import VelocityFn
 from onereward_jax.reward import jitter_pairs, jitter_source, queries_in
@@ -157,6 +157,19 @@ def constant_where_blocked(
     return jnp.where(free, image, jax.lax.stop_gradient(image))
 
 
+def jittered(
+    config: RLConfig,
+    keys: Key[Array, "b"],
+    images: Float[Array, "b h w 3"],
+    reference_images: Float[Array, "b h w 3"],
+    batch: Batch,
+) -> Seen:
+    """Both images with the jitter of `keys`, and the source that goes with them."""
+    prompted = jnp.asarray(QUOTES_PROMPT).any(axis=1)[batch["task"]]
+    pair = jitter_pairs(keys, images, reference_images, prompted, config.jitter)
+    return *pair, jitter_source(keys, batch["image"], prompted, config.jitter)
+
+
 def judge_pairs(
     models: RLModels,
     config: RLConfig,
@@ -167,10 +180,8 @@ def judge_pairs(
     rollout: Rollout,
 ) -> tuple[Answers, Seen]:
     """The judge's answers to x_θ against x_ref, and what it sees of them: with jitter."""
-    prompted = jnp.asarray(QUOTES_PROMPT).any(axis=1)[batch["task"]]
-    seen = jitter_pairs(draws.jitter_keys, image, rollout.reference_image, prompted, config.jitter)
-    source = jitter_source(draws.jitter_keys, batch["image"], prompted, config.jitter)
-    return judge_images(models, judge, *seen, source, batch), (*seen, source)
+    seen = jittered(config, draws.jitter_keys, image, rollout.reference_image, batch)
+    return judge_images(models, judge, *seen, batch), seen
 
 
 def judge_prediction(

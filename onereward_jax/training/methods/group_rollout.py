@@ -21,8 +21,6 @@ from jaxtyping import Array, Float, Float32, Int32, Key, PyTree
 from onereward_jax.parallel import repeat_samples
 from onereward_jax.policy import Condition
 from onereward_jax.policy.latent_packing import image_ids, token_grid
-from onereward_jax.reward import jitter_pairs
-from onereward_jax.tasks import QUOTES_PROMPT
 from onereward_jax.training.gradient_accumulation import map_microbatches
 from onereward_jax.training.methods.group_advantages import neighbour, ring_win_rates, spread
 from onereward_jax.training.methods.pair_batch import area_weights
@@ -30,7 +28,7 @@ from onereward_jax.training.metrics import Metrics, by_task, mean_of
 from onereward_jax.training.reward_hacking import cheating_signs
 from onereward_jax.training.rl_balance import dimension_weights, mean_over_dimensions
 from onereward_jax.training.rl_config import Frozen, RLConfig, RLModels
-from onereward_jax.training.rl_loss import judge_images
+from onereward_jax.training.rl_loss import jittered, judge_images
 from onereward_jax.training.rl_rollout import Batch, Draws, embeds_of
 
 Sample = Callable[[Batch, Condition, Any], tuple[Float32[Array, "s n c"], Any]]
@@ -172,8 +170,7 @@ def _judge(
 
     def answers(part: tuple) -> tuple[Float32[Array, "_ e"], Float32[Array, "_ e"]]:
         asked, keys, images, opponents = part
-        prompted = jnp.asarray(QUOTES_PROMPT).any(axis=1)[asked["task"]]
-        seen = jitter_pairs(keys, images, opponents, prompted, config.jitter)
+        seen = jittered(config, keys, images, opponents, asked)
         return judge_images(models, judge, *seen, asked)
 
     def against(opponents: Float32[Array, "s h w 3"]) -> tuple[Array, Array]:

@@ -233,7 +233,16 @@ def test_values_count_not_how_they_are_spelled(tmp_path):
     then = inputs(config, tmp_path)
     path.write_text(json.dumps(template | {"version": "mine"}, indent=3))
     assert verdicts(then, config, tmp_path) == "." * 8
+    words = {"outlined": "Before: {image}", "blanked": "Before: {image}"}
+    path.write_text(json.dumps(template | {"version": "mine", "source": words}))
+    assert verdicts(then, config, tmp_path) == "." * 8  # the judge does not see the source
     path.write_text(json.dumps(template | {"version": "mine", "head": "Look:"}))
+    assert verdicts(then, config, tmp_path) == "....!!!!"
+
+    config = changed(config, reward__source="outlined")
+    assert verdicts(then, config, tmp_path) == "....!!!!"
+    then = inputs(config, tmp_path)
+    path.write_text(json.dumps(template | {"version": "mine", "head": "Look:", "source": words}))
     assert verdicts(then, config, tmp_path) == "....!!!!"
 
 

@@ -97,9 +97,9 @@ def _shares(config: FrozenConfigDict) -> Any:
 def _template_version(config: FrozenConfigDict, workdir: pathlib.Path) -> str:
     """Version of the template in the file `config.reward.query_template`, as it is used."""
     template = query_template(config)
-    if config.reward.source:
-        template = (template or packaged_template()).showing(config.reward.source)
-    return template.version if template else fingerprints.NONE
+    if template is None and not config.reward.source:
+        return fingerprints.NONE
+    return (template or packaged_template()).showing(config.reward.source).version
 
 
 def _plugin(name: str, *, effect: Effect = OUTPUT, same: Mapping[str, str] | None = None) -> Fields:

@@ -1,16 +1,15 @@
 """The query Φ(s_k, e, P) to the judge (Section 3, stage 2) as token ids.
 
-Text around the images in Qwen's chat format: two results, before them the source if the judge sees
-it (`JudgeView`). Everything that does not depend on the dimension comes
-first (the *prefix*: system message, images, task), the dimension's words last (the *suffix*), so
-that the prefix is computed once for all dimensions. Only text alignment quotes the prompt P. The
-wording comes from a `QueryTemplate`.
+Text around the images in Qwen's chat format: two results, before them the source picture if the
+judge sees it (`JudgeView`). Everything that does not depend on the dimension comes first (the
+*prefix*: system message, images, task), the dimension's words last (the *suffix*), so that the
+prefix is computed once for all dimensions. Only text alignment quotes the prompt P. The wording
+comes from a `QueryTemplate`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -116,18 +115,19 @@ class QueryTokenCounts:
           tokens_per_image, suffix_length: as in `QueryTokenizer`.
           source: see `JudgeView.source`.
         """
-        texts = (self.head, 0)
+        before_images = (self.head, 0)
         if source:
             before, after = self.source[source]
-            texts = (self.head + before, after, 0)
-        image = tokens_per_image + IMAGE_MARKERS
-        ends = itertools.accumulate(texts, lambda end, text: end + image + text)
-        starts = tuple(end + IMAGE_MARKERS // 2 for end in ends)
+            before_images = (self.head + before, after, 0)
+        starts, end = [], 0
+        for text in before_images:
+            starts.append(end + text + IMAGE_MARKERS // 2)
+            end += text + tokens_per_image + IMAGE_MARKERS
         return QueryLayout(
-            prefix_length=sum(texts) + len(texts) * image + max(self.task.values()),
+            prefix_length=end + max(self.task.values()),
             suffix_length=suffix_length,
             packed_length=max(self._longest(task, suffix_length) for task in TASKS),
-            image_starts=starts,
+            image_starts=tuple(starts),
             tokens_per_image=tokens_per_image,
             pad_id=self.pad_id,
             yes_id=self.yes_id,
@@ -188,7 +188,7 @@ class QueryTokenizer:
         self._control = re.compile("|".join(map(re.escape, sorted(controls, key=len)[::-1])))
         image = self._ids(IMAGE.format(image=IMAGE_TOKEN * tokens_per_image))
         before = [self._ids(text) for text in self.template.before_images()]
-        head = [one for ids in before for one in (*ids, *image)]
+        head = [token for text in before for token in (*text, *image)]
         texts = {task: self._ids(self.template.task_text(task)) for task in TASKS}
         self._tasks = {task: head + ids for task, ids in texts.items()}
         first = len(self._ids(self.template.head))

@@ -1,10 +1,9 @@
 """The reward model's answers: log P("Yes") and log P("No") for two images and all dimensions.
 
 The images, and the source picture if the judge sees it, are the same for all dimensions of a task.
-So the vision tower runs once per image,
-and the language model once over [prefix | suffix of dimension 1 | suffix of dimension 2 | ...],
-where a suffix attends only to the prefix and itself. `score_plain` runs every question separately
-and returns the same values.
+So the vision tower runs once per image, and the language model once over [prefix | suffix of
+dimension 1 | suffix of dimension 2 | ...], where a suffix attends only to the prefix and itself.
+`score_plain` runs every question separately and returns the same values.
 """
 
 from __future__ import annotations

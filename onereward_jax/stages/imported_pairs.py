@@ -33,10 +33,9 @@ from onereward_jax.stages.reward_settings import trained_view
 MUCH = 0.1
 """A crop that loses a larger part of a picture is announced."""
 
-
-SHAPE = 0.03
-"""Aspect ratios of an edit's mask and source may differ from its candidates' by this part: sides
-are rounded to tokens."""
+SHAPE_TOLERANCE = 0.03
+"""Largest difference, as a share, of the aspect ratio of mask or source from the candidates':
+editors round sides to whole tokens."""
 
 
 def imported_comparisons(config: FrozenConfigDict) -> dict[str, list[Comparison]]:
@@ -189,10 +188,11 @@ def _check_edits(config: FrozenConfigDict, found: Mapping[str, list[Comparison]]
 
 def _fits(one: Comparison, picture: Picture | None) -> bool:
     """Whether a picture of a comparison exists and has the aspect ratio of its candidates."""
-    first = one.candidates[0].picture
     if picture is None:
         return False
-    return abs(math.log(picture.width * first.height / (picture.height * first.width))) < SHAPE
+    first = one.candidates[0].picture
+    ratio = picture.width * first.height / (picture.height * first.width)
+    return abs(math.log(ratio)) < SHAPE_TOLERANCE
 
 
 def _check_splits(found: Mapping[str, list[Comparison]], own: Mapping[str, str]) -> None:

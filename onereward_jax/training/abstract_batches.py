@@ -58,7 +58,7 @@ def abstract_rl_batch(
         "task": (jnp.int32, ()),
         "index": (jnp.int32, ()),
         **{f"negative_{name}": field for name, field in prompts.items()},
-        **(_query_fields(layout, MAX_DIMENSIONS) | _box(view) if layout is not None else {}),
+        **(_query_fields(layout, MAX_DIMENSIONS) | _box_field(view) if layout is not None else {}),
         **(_pair_fields(size) if pairs else _target_fields(size)),
     }
     return _arrays(fields, batch_size, mesh)
@@ -74,7 +74,7 @@ def abstract_pairs(
         "label": (jnp.float32, ()),
         "dimension": (jnp.int32, ()),
         **_query_fields(layout, 1),
-        **_shown_fields(view, size),
+        **_view_fields(view, size),
     }
     return _arrays(fields, batch_size, mesh)
 
@@ -86,7 +86,7 @@ def abstract_questions(
     fields = {
         "image": (jnp.float32, (*size, 3)),
         **_query_fields(layout, MAX_DIMENSIONS),
-        **_shown_fields(view, size),
+        **_view_fields(view, size),
     }
     made = _arrays(fields, batch_size, mesh)
     return made["image"], queries_in(made)
@@ -138,16 +138,16 @@ def _pair_fields(size: Size) -> dict[str, tuple[Any, tuple[int, ...]]]:
     }
 
 
-def _box(view: JudgeView) -> dict[str, tuple[Any, tuple[int, ...]]]:
+def _box_field(view: JudgeView) -> dict[str, tuple[Any, tuple[int, ...]]]:
     return {"query_box": (jnp.int32, (4,))} if view.crop else {}
 
 
-def _shown_fields(view: JudgeView, size: Size) -> dict[str, tuple[Any, tuple[int, ...]]]:
+def _view_fields(view: JudgeView, size: Size) -> dict[str, tuple[Any, tuple[int, ...]]]:
     """What a judge sees besides two results, where the batch does not have the edit anyway."""
     if not view.source:
-        return _box(view)
+        return _box_field(view)
     source, mask = (jnp.float32, (*size, 3)), (jnp.float32, (*size, 1))
-    return _box(view) | {"query_source": source, "query_mask": mask}
+    return _box_field(view) | {"query_source": source, "query_mask": mask}
 
 
 def _query_fields(layout: QueryLayout, dimensions: int) -> dict[str, tuple[Any, tuple[int, ...]]]:

@@ -24,7 +24,7 @@ from onereward_jax.common.config_files import load_config
 from onereward_jax.convert.hub import PACKAGE
 from onereward_jax.judge import verdict
 from onereward_jax.parallel import make_mesh
-from onereward_jax.reward import packaged_template
+from onereward_jax.reward import WHOLE, JudgeView, packaged_template
 from onereward_jax.reward.judge_loader import write_judge_template
 from onereward_jax.stages.export.card_origin import origin_of
 from onereward_jax.stages.export.diffusers_call import Call, call_of, editing_of
@@ -165,21 +165,24 @@ def test_an_adapters_card_adds_it_to_its_base(
     assert decibels(painted, base) < decibels(painted, adapted) - 5
 
 
+@pytest.mark.parametrize("view", [WHOLE, JudgeView(crop=1.25, source="outlined")], ids=repr)
 def test_the_judges_card_answers_what_the_judge_answers(
-    context: StageContext, tmp_path: Path, monkeypatch, capsys
+    context: StageContext, tmp_path: Path, monkeypatch, capsys, view: JudgeView
 ) -> None:
     folder = Path(shutil.copytree(JUDGE, tmp_path / "judge"))
-    write_judge_template(folder, packaged_template())
+    write_judge_template(folder, packaged_template().showing(view.source), view)
     settings = {"export": {"dtype": "float32"}, "reward": {"lora": {"rank": 0}}}
     card = judge_card(origin_of(context, "judge"), FACTS, settings, [], folder)
     paths = [folder / "a.png", folder / "b.png"]
     for seed, path in enumerate(paths):
         photograph(seed).save(path)
+    photo, mask = write_inputs(folder)
+    photo.save(folder / "source.png")
     run_code(card.text, folder, monkeypatch)
     first, second, said = capsys.readouterr().out.strip().splitlines()
-    expected = Judge.from_pretrained(folder, mesh=MESH).score(
-        paths, paths[::-1], task="fill", dimension="structure", prompt="a red apple"
-    )
+    question = {"task": "fill", "dimension": "structure", "prompt": "a red apple"}
+    judge = Judge.from_pretrained(folder, mesh=MESH)
+    expected = judge.score(paths, paths[::-1], **question, masks=mask, sources=photo)
     found = [float(line.rpartition(" ")[2]) for line in (first, second)]
     np.testing.assert_allclose(found, expected, atol=0.01)  # theirs rounds to grey levels
     assert said.split(" (")[0] == verdict(*map(float, expected)).split(":")[0]

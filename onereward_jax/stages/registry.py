@@ -26,12 +26,12 @@ from onereward_jax.chain.staleness import (
     output,
     updates,
 )
-from onereward_jax.reward import TEMPLATE_VERSION, packaged_template
+from onereward_jax.reward import TEMPLATE_VERSION
 from onereward_jax.stages.compared_editors import digest_of_editors
 from onereward_jax.stages.guidance_settings import evaluate_guidance, rl_guidance
 from onereward_jax.stages.imported_folders import imported_content
 from onereward_jax.stages.preference_stores import save_lines
-from onereward_jax.stages.reward_settings import query_template
+from onereward_jax.stages.reward_settings import trained_template_version
 from onereward_jax.stages.rl_settings import read_by_method, task_probabilities
 from onereward_jax.storage import local_path
 from onereward_jax.tasks import OWN
@@ -95,11 +95,8 @@ def _shares(config: FrozenConfigDict) -> Any:
 
 
 def _template_version(config: FrozenConfigDict, workdir: pathlib.Path) -> str:
-    """Version of the template in the file `config.reward.query_template`, as it is used."""
-    template = query_template(config)
-    if template is None and not config.reward.source:
-        return fingerprints.NONE
-    return (template or packaged_template()).showing(config.reward.source).version
+    """Version of the judge's query template, if it is not that of the initial judge."""
+    return trained_template_version(config) or fingerprints.NONE
 
 
 def _plugin(name: str, *, effect: Effect = OUTPUT, same: Mapping[str, str] | None = None) -> Fields:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from ml_collections import FrozenConfigDict
 
 from onereward_jax.models.lora import LoraConfig
-from onereward_jax.reward import Jitter, JudgeView, QueryTemplate, read_template
+from onereward_jax.reward import Jitter, JudgeView, QueryTemplate, packaged_template, read_template
 from onereward_jax.stages.settings import (
     chosen,
     compute_dtype,
@@ -61,6 +61,18 @@ def query_template(config: FrozenConfigDict) -> QueryTemplate | None:
         return read_template(local_path(path))
     except (FileNotFoundError, ValueError) as error:
         raise type(error)(f"config.reward.query_template: {error}") from error
+
+
+def trained_template_version(config: FrozenConfigDict) -> str:
+    """Version of the template that the judge is trained with; "": that of the initial judge.
+
+    Raises:
+      FileNotFoundError, ValueError: as `query_template`.
+    """
+    template, source = query_template(config), config.reward.source
+    if template is None and not source:
+        return ""
+    return (template or packaged_template()).showing(source).version
 
 
 def trained_view(config: FrozenConfigDict) -> JudgeView:

@@ -168,6 +168,7 @@ def experiment() -> ConfigDict:
     reward.keep_best = False  # keep the judge of the best validation, not the last (ours)
     reward.label_smoothing = 0.0  # share of the label spread evenly over both answers (ours)
     reward.unfit_prompts = "refuse"  # prompts that do not fit: "refuse" or "cut" them
+    reward.kind = "pairwise"  # judge that compares two pictures, or "scalar": one at a time
     reward.vocabulary = "full"  # P("Yes") over the "full" vocabulary or over "yes_no"
     reward.curve_shares = (0.125, 0.25, 0.5)  # of source pictures, for the stage label_curve
     reward.evaluate_every = 500  # steps between evaluations

@@ -8,8 +8,14 @@ from PIL import Image
 from transformers import PreTrainedTokenizerBase, Qwen2VLImageProcessor
 
 from onereward_jax.mini.mini_tokenizers import qwen_tokenizer
-from onereward_jax.reward import TEMPLATE_VERSION, QueryTokenizer, packaged_template
+from onereward_jax.reward import (
+    JudgeView,
+    QueryTokenizer,
+    packaged_scalar_template,
+    packaged_template,
+)
 from onereward_jax.reward.judge_loader import COUNTS_FILE, read_counts
+from onereward_jax.reward.judge_view import SOURCES
 from onereward_jax.reward.query_template import IMAGE_TOKEN
 from onereward_jax.tasks import DIMENSIONS, MAX_DIMENSIONS, TASKS, Dimension, Task
 
@@ -33,23 +39,35 @@ def real_ids(queries: QueryTokenizer, batch, row: int, column: int) -> list[int]
     return prefix + batch.suffix[row, column][batch.suffix_mask[row, column]].tolist()
 
 
-def test_counts_alone_give_the_layout_of_the_tokenizer(tokenizer, queries, tmp_path) -> None:
+@pytest.mark.parametrize("template", [TEMPLATE, packaged_scalar_template()], ids=lambda t: t.name)
+def test_counts_alone_give_the_layout_of_the_tokenizer(tokenizer, template, tmp_path) -> None:
     def length(text: str) -> int:
         return len(tokenizer.encode(text, add_special_tokens=False))
 
+    layouts, source = {}, {}
+    for shown in SOURCES:
+        queries = QueryTokenizer(
+            tokenizer, TOKENS_PER_IMAGE, template=template, view=JudgeView(source=shown)
+        )
+        layouts[shown], (first, *others) = queries.layout, queries.template.before_images()
+        if shown:
+            source[shown] = [length(first) - length(template.head), length(others[0])]
     stored = {
-        "template_version": TEMPLATE_VERSION,
-        "head": length(TEMPLATE.head),
-        "task": {task.value: length(TEMPLATE.task_text(task)) for task in TASKS},
-        "suffix": {one.value: length(TEMPLATE.suffix_text(one, "")) for one in Dimension},
-        **{f"{name}_id": getattr(queries.layout, f"{name}_id") for name in ("pad", "yes", "no")},
+        "head": length(template.head),
+        "source": source,
+        "task": {task.value: length(template.task_text(task)) for task in TASKS},
+        "suffix": {one.value: length(template.suffix_text(one, "")) for one in Dimension},
+        **{f"{name}_id": getattr(layouts[""], f"{name}_id") for name in ("pad", "yes", "no")},
     }
     path = tmp_path / COUNTS_FILE
-    path.write_text(json.dumps(stored))
-    assert read_counts(tmp_path).layout(TOKENS_PER_IMAGE, 64) == queries.layout
-    path.write_text(json.dumps(stored | {"template_version": "0"}))
-    with pytest.raises(ValueError, match="another query template"):
-        read_counts(tmp_path)
+    path.write_text(json.dumps({template.version: stored}))
+    counts = read_counts(tmp_path, template)
+    for shown, layout in layouts.items():
+        assert counts.layout(TOKENS_PER_IMAGE, 64, shown, template.pictures) == layout
+        assert len(layout.image_starts) == template.pictures + bool(shown)
+    path.write_text(json.dumps({"0": stored}))
+    with pytest.raises(ValueError, match="has no counts of query template"):
+        read_counts(tmp_path, template)
 
 
 def test_prompt_is_quoted_for_text_alignment_only(tokenizer, queries) -> None:

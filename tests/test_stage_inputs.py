@@ -44,7 +44,7 @@ EXPECTED = {
     "....!!!!": """reward.batch_size reward.lora.rank reward.consensus reward.undecided
         reward.between reward.mirror reward.tasks reward.vocabulary reward.crop
         reward.unfit_prompts reward.judge_share reward.held_out reward.validation
-        reward.keep_best reward.label_smoothing
+        reward.keep_best reward.label_smoothing reward.kind
         reward.jitter.noise reward.jitter.shift reward.jitter.negative
         reward.optimizer.learning_rate reward.optimizer.schedule reward.optimizer.warmup_steps
         reward.optimizer.final_fraction reward.optimizer.b1 reward.optimizer.b2

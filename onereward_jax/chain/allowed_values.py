@@ -270,6 +270,7 @@ RULES: dict[str, Rule] = {
     "reward.consensus": choice(*CONSENSUS),
     "reward.undecided": choice(*UNDECIDED),
     "reward.between": FLAG,
+    "reward.kind": choice("pairwise", "scalar"),
     "reward.mirror": SHARE,
     "reward.tasks": choice("as_found", "evenly"),
     "reward.crop": CROP,

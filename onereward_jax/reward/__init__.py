@@ -7,6 +7,7 @@ from onereward_jax.reward.query import QueryBatch, QueryLayout, QueryTokenizer, 
 from onereward_jax.reward.query_template import (
     TEMPLATE_VERSION,
     QueryTemplate,
+    packaged_scalar_template,
     packaged_template,
     read_template,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "jitter_pairs",
     "jitter_source",
     "packaged_template",
+    "packaged_scalar_template",
     "queries_in",
     "read_template",
 ]

@@ -132,36 +132,37 @@ def read_scorer(
         options |= {"template": template, "view": view, "cut_prompts": cut_prompts}
         return read_reward_model(folder, size, **options).scorer
     model, processor = _read_model(folder, **kinds)
-    view, counts = WHOLE if view is None else view, read_counts(folder, template)
-    if view.source and view.source not in counts.source:
-        raise ValueError(f"{folder / COUNTS_FILE} has no token counts of the source {view.source}")
-    layout = counts.layout(processor.tokens_per_image(*size), suffix_length, view.source)
+    template = packaged_template() if template is None else template
+    view, tokens = WHOLE if view is None else view, processor.tokens_per_image(*size)
+    counts = read_counts(folder, template)
+    layout = counts.layout(tokens, suffix_length, view.source, template.pictures)
     return Scorer(model, processor, layout, answers_only, view)
 
 
 def read_counts(folder: str | Path, template: QueryTemplate | None = None) -> QueryTokenCounts:
-    """The token counts stored in `folder`, which must match `template` (None: the default one).
+    """The token counts in `folder` of the queries of `template` (None: the default one).
+
+    The file has them by the versions of templates.
 
     Raises:
       FileNotFoundError: there are none.
-      ValueError: they belong to another query template, or are incomplete.
+      ValueError: there are none of this template, or they are incomplete.
     """
     path = Path(folder) / COUNTS_FILE
-    stored = read_json(path)
     version = (packaged_template() if template is None else template).version
-    if stored.pop("template_version", None) != version:
+    stored = read_json(path).get(version)
+    if stored is None:
         raise ValueError(
-            f"{path} belongs to another query template than {version}: use a folder with the "
-            "judge's tokenizer instead, it works for any template"
+            f"{path} has no counts of query template {version}: use a folder with the judge's "
+            "tokenizer instead, it works for any template"
         )
     try:
-        stored["task"] = {Task(name): length for name, length in stored["task"].items()}
-        stored["suffix"] = {Dimension(name): length for name, length in stored["suffix"].items()}
-        source = stored.get("source", {})
-        stored["source"] = {shown: tuple(lengths) for shown, lengths in source.items()}
-        return QueryTokenCounts(**stored)
+        task = {Task(name): length for name, length in stored["task"].items()}
+        suffix = {Dimension(name): length for name, length in stored["suffix"].items()}
+        source = {shown: tuple(lengths) for shown, lengths in stored["source"].items()}
+        return QueryTokenCounts(**stored | {"task": task, "suffix": suffix, "source": source})
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is not the token counts of a query: {error}") from error
+        raise ValueError(f"{path} is not the token counts of queries: {error}") from error
 
 
 def _read_model(

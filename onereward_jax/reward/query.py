@@ -73,6 +73,7 @@ class QueryLayout:
       packed_length: maximum number of real suffix tokens of a sample, over all dimensions.
       image_starts: index of each image's first placeholder in the prefix.
       tokens_per_image: placeholders per image.
+      pictures: compared pictures, 2; or 1 for a scalar judge.
       pad_id, yes_id, no_id: token ids.
     """
 
@@ -84,6 +85,7 @@ class QueryLayout:
     pad_id: int
     yes_id: int
     no_id: int
+    pictures: int = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,21 +108,24 @@ class QueryTokenCounts:
     pad_id: int
     yes_id: int
     no_id: int
-    source: Mapping[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
+    source: Mapping[str, tuple[int, int]]
 
-    def layout(self, tokens_per_image: int, suffix_length: int, source: str = "") -> QueryLayout:
+    def layout(
+        self, tokens_per_image: int, suffix_length: int, source: str = "", pictures: int = 2
+    ) -> QueryLayout:
         """The layout of queries with room for prompts.
 
         Args:
           tokens_per_image, suffix_length: as in `QueryTokenizer`.
           source: see `JudgeView.source`.
+          pictures: see `QueryTemplate`.
         """
-        before_images = (self.head, 0)
+        before_images = [self.head]
         if source:
             before, after = self.source[source]
-            before_images = (self.head + before, after, 0)
+            before_images = [self.head + before, after]
         starts, end = [], 0
-        for text in before_images:
+        for text in (*before_images, *[0] * (pictures - 1)):
             starts.append(end + text + IMAGE_MARKERS // 2)
             end += text + tokens_per_image + IMAGE_MARKERS
         return QueryLayout(
@@ -132,6 +137,7 @@ class QueryTokenCounts:
             pad_id=self.pad_id,
             yes_id=self.yes_id,
             no_id=self.no_id,
+            pictures=pictures,
         )
 
     def _longest(self, task: Task, suffix_length: int) -> int:
@@ -201,7 +207,8 @@ class QueryTokenizer:
             yes_id=known[self.template.answers[0]],
             no_id=known[self.template.answers[1]],
         )
-        self.layout = counts.layout(tokens_per_image, suffix_length, view.source)
+        pictures = self.template.pictures
+        self.layout = counts.layout(tokens_per_image, suffix_length, view.source, pictures)
 
     def encode(self, tasks: Sequence[Task], prompts: Sequence[str]) -> QueryBatch:
         """Questions for all dimensions of each sample's task, padded to MAX_DIMENSIONS.

@@ -4,13 +4,14 @@ The paper shows its wording only in a figure (Fig. 5); `templates/default.json` 
 another template, write a file with the same fields and name it in `config.reward.query_template`:
 
     version      any name; name and fingerprint of the wording form the template's version
-    head         text before the two images: the system message and the start of the user message
+    head         text before the images: the system message and the start of the user message
     task         text after the images, with {task}
     aspect       the question, with {words} and optionally {dimension}, up to where answers begin
     tasks        value of {task} for each `tasks.Task`
     dimensions   value of {dimension} for each `tasks.Dimension`
     words        value of {words} for each `tasks.Dimension`; only text alignment has {prompt}
     answers      yes and no; each must be a single token of the judge's tokenizer
+    pictures     optional: results in a query, 2, or 1 for a scalar judge (`Scorer.is_scalar`)
     source       optional: the words around the source picture {image}, for a judge that sees it
                  (`judge_view`), by the way it is shown: "outlined" or "blanked"; without, those of
                  `templates/source.json`
@@ -39,9 +40,12 @@ IMAGE = "<|vision_start|>{image}<|vision_end|>"
 """Qwen2.5-VL's image markup, not part of the template."""
 
 PACKAGED = Path(__file__).parent / "templates" / "default.json"
-
+SCALAR = PACKAGED.with_name("scalar.json")
 SOURCE_WORDS = PACKAGED.with_name("source.json")
 """Words around the source picture, for templates without."""
+
+OPTIONAL: dict[str, Any] = {"pictures": 2, "source": {}}
+"""Fields that a file may leave out, and their values then."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +64,7 @@ class QueryTemplate:
     dimensions: Mapping[Dimension, str]
     words: Mapping[Dimension, str]
     answers: tuple[str, str]
+    pictures: int = 2
     source: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -81,6 +86,8 @@ class QueryTemplate:
                 raise ValueError(f"source.{shown} is unknown; there are {', '.join(SOURCES[1:])}")
             if words.count("{image}") != 1:
                 raise ValueError(f"source.{shown} must contain {{image}} exactly once")
+        if self.pictures not in (1, 2):
+            raise ValueError(f"pictures is {self.pictures!r}: 1 or 2 expected")
         if len(set(self.answers)) != 2:
             raise ValueError(f"answers is {list(self.answers)}: two different texts expected")
         if IMAGE_TOKEN in "".join(self.texts()):
@@ -93,6 +100,7 @@ class QueryTemplate:
         whole += [*map(self.task_text, TASKS), *self.answers]
         whole += [self.suffix_text(dimension, "{prompt}") for dimension in Dimension]
         whole += [text for shown in sorted(self.source) for text in (shown, self.source[shown])]
+        whole += [] if self.pictures == 2 else [f"{self.pictures} picture"]
         return f"{self.name}-{hashlib.sha256(chr(0).join(whole).encode()).hexdigest()[:12]}"
 
     def showing(self, source: str) -> QueryTemplate:
@@ -104,11 +112,12 @@ class QueryTemplate:
 
     def before_images(self) -> tuple[str, ...]:
         """The text before each image: source, if the template shows one way of it, and results."""
-        if not self.source:
-            return self.head, ""
-        (words,) = self.source.values()
-        before, after = words.split("{image}")
-        return self.head + before, after, ""
+        texts = [self.head]
+        if self.source:
+            (words,) = self.source.values()
+            before, after = words.split("{image}")
+            texts = [self.head + before, after]
+        return *texts, *[""] * (self.pictures - 1)
 
     def task_text(self, task: Task) -> str:
         """The prefix's words after the images."""
@@ -151,9 +160,10 @@ class QueryTemplate:
             for name, value in vars(self).items()
             if name in {field.name for field in dataclasses.fields(self)}
         }
-        source = {"source": fields.pop("source")} if self.source else fields.pop("source")
-        name = fields.pop("name")
-        return {"version": name, **fields, "answers": list(self.answers), **source}
+        for name, value in OPTIONAL.items():
+            if fields[name] == value:
+                del fields[name]
+        return {"version": fields.pop("name"), **fields, "answers": list(self.answers)}
 
     @classmethod
     def from_dict(cls, content: Any) -> QueryTemplate:
@@ -164,6 +174,7 @@ class QueryTemplate:
         """
         if not isinstance(content, dict):
             raise ValueError("a template is a JSON object")
+        content = OPTIONAL | content
         texts = ("version", "head", "task", "aspect")
         tables = {"tasks": Task, "dimensions": Dimension, "words": Dimension}
         own = {
@@ -171,8 +182,8 @@ class QueryTemplate:
             "dimensions": {name: Dimension(name).title for name in OWN.dimensions},
             "words": dict(OWN.dimensions),
         }
-        source = content.get("source", {})
-        _check_names({"source": source} | content, [*texts, *tables, "answers", "source"], "")
+        _check_names(content, [*texts, *tables, "answers", *OPTIONAL], "")
+        source = content["source"]
         if not isinstance(source, dict):
             raise ValueError("source is not a JSON object")
         for shown, text in source.items():
@@ -194,8 +205,8 @@ class QueryTemplate:
             raise ValueError("answers is not a list of two texts")
         for text in answers:
             _check_text(text, "answers")
-        answers = answers[0], answers[1]
-        return cls(name=content["version"], answers=answers, source=source, **fields)
+        fields |= {"answers": (answers[0], answers[1]), "pictures": content["pictures"]}
+        return cls(name=content["version"], source=source, **fields)
 
 
 def read_template(path: str | Path) -> QueryTemplate:
@@ -223,6 +234,12 @@ def packaged_template() -> QueryTemplate:
 @functools.cache
 def _source_words() -> dict[str, str]:
     return json.loads(SOURCE_WORDS.read_text(encoding="utf-8"))
+
+
+@functools.cache
+def packaged_scalar_template() -> QueryTemplate:
+    """The default template of scalar judges."""
+    return read_template(SCALAR)
 
 
 def _check_names(content: Mapping[str, Any], names: list[str], prefix: str) -> None:

@@ -4,6 +4,10 @@ The images, and the source picture if the judge sees it, are the same for all di
 So the vision tower runs once per image, and the language model once over [prefix | suffix of
 dimension 1 | suffix of dimension 2 | ...], where a suffix attends only to the prefix and itself.
 `score_plain` runs every question separately and returns the same values.
+
+A scalar judge sees one result at a time (`QueryTemplate.pictures` is 1). Its reward r of a result
+is the logit of "Yes" minus that of "No"; by Bradley-Terry's model (ImageReward, arXiv 2304.05977,
+Eq. 1) image a is better than image b with probability σ(r(a) - r(b)).
 """
 
 from __future__ import annotations
@@ -50,6 +54,11 @@ class Scorer:
     answers_only: bool = False
     view: JudgeView = WHOLE
 
+    @property
+    def is_scalar(self) -> bool:
+        """Whether it is a scalar judge, which sees one result at a time."""
+        return self.layout.pictures == 1
+
     def score(
         self,
         params: PyTree,
@@ -81,6 +90,11 @@ class Scorer:
         def answer(model: Qwen2_5_VL) -> Answers:
             first = model.image_tokens(image_a, grid)
             *source, second = _tokens_of_each(model, fixed, grid)
+            if self.is_scalar:
+                # A pass for each, so that RL runs no backward pass for the reference image.
+                seen = ([*source, first], [*source, second])
+                ends = [_at_the_end(*self._hidden(model, one, queries, grid)) for one in seen]
+                return _bradley_terry(*(self._rewards(model, one) for one in ends))
             tokens = [*source, first, second]
             hidden, suffixes = self._hidden(model, tokens, queries, grid)
             return self._log_probabilities(model, _at_the_end(hidden, suffixes))
@@ -101,6 +115,9 @@ class Scorer:
         Returns:
           Log-probabilities [b, 2, e]: 0 is image a first, 1 is image b first.
         """
+        if self.is_scalar:
+            yes, no = self.score(params, images_a, images_b, queries)
+            return jnp.stack([yes, no], axis=1), jnp.stack([no, yes], axis=1)
         *source, image_a, image_b = self.patches(images_a, images_b, queries)
         grid = self.processor.grid(*images_a.shape[1:3])
         fixed = jnp.stack([*source, image_b], axis=1)
@@ -132,9 +149,16 @@ class Scorer:
 
         def answer(model: Qwen2_5_VL) -> tuple[Answers, Float32[Array, "b"]]:
             *source, first, second = _tokens_of_each(model, patches, grid)
-            ordered = _both_orders(first, [*source, second])
+            # A scalar judge sees the first of each order.
+            ordered = _both_orders(first, [*source, second])[: len(self.layout.image_starts)]
             hidden, suffixes = self._hidden(model, ordered, _twice(queries), grid)
-            answers = self._log_probabilities(model, _at_the_end(hidden, suffixes))
+            ends = _at_the_end(hidden, suffixes)
+            if self.is_scalar:
+                rewards = self._rewards(model, ends)
+                others = rewards.reshape(-1, 2, rewards.shape[-1])[:, ::-1].reshape(rewards.shape)
+                answers = _bradley_terry(rewards, others)
+            else:
+                answers = self._log_probabilities(model, ends)
             return answers, _token_log_likelihoods(model.logits(hidden), suffixes)
 
         (yes, no), words = self.model.apply(variables(params), method=answer)
@@ -152,7 +176,7 @@ class Scorer:
 
         The reference implementation in tests of the shared computation.
         """
-        images = jnp.stack(self.patches(images_a, images_b, queries), axis=1)
+        *source, image_a, image_b = self.patches(images_a, images_b, queries)
         grid = self.processor.grid(*images_a.shape[1:3])
         batch, dimensions, suffix_length = queries.suffix.shape
         prefix = jnp.repeat(jnp.asarray(queries.prefix), dimensions, axis=0)
@@ -161,17 +185,25 @@ class Scorer:
         real = jnp.concatenate([prefix != self.layout.pad_id, suffix_mask], axis=1)
         # Move the prefix's padding to the end of the sequence.
         ids = jnp.take_along_axis(ids, jnp.argsort(~real, axis=1, stable=True), axis=1)
-        patches = jnp.repeat(images, dimensions, axis=0)
-        logits = self.model.apply(variables(params), ids, patches, grid, self.layout.image_starts)
         last = jnp.sum(real, axis=1) - 1
-        answer = jnp.take_along_axis(logits, last[:, None, None], axis=1)
-        answer = answer.reshape(batch, dimensions, -1)
+
+        def logits(*images: Float32[Array, "b n p"]) -> Float32[Array, "b e v"]:
+            patches = jnp.repeat(jnp.stack(images, axis=1), dimensions, axis=0)
+            starts = self.layout.image_starts
+            found = self.model.apply(variables(params), ids, patches, grid, starts)
+            answer = jnp.take_along_axis(found, last[:, None, None], axis=1)
+            return answer.reshape(batch, dimensions, -1)
+
+        yes, no = self.layout.yes_id, self.layout.no_id
+        if self.is_scalar:
+            found = [logits(*source, image) for image in (image_a, image_b)]
+            return _bradley_terry(*(one[..., yes] - one[..., no] for one in found))
+        answer = logits(*source, image_a, image_b)
         if self.answers_only:
-            answer = answer[..., [self.layout.yes_id, self.layout.no_id]]
-            log_p = jax.nn.log_softmax(answer)
+            log_p = jax.nn.log_softmax(answer[..., [yes, no]])
             return log_p[..., 0], log_p[..., 1]
         log_p = jax.nn.log_softmax(answer)
-        return log_p[..., self.layout.yes_id], log_p[..., self.layout.no_id]
+        return log_p[..., yes], log_p[..., no]
 
     def patches(
         self,
@@ -254,6 +286,11 @@ class Scorer:
         )
         return jnp.concatenate(parts, axis=-1)
 
+    def _rewards(self, model: Qwen2_5_VL, hidden: Float[Array, "b e c"]) -> Float32[Array, "b e"]:
+        """r of one result: the logit of "Yes" minus that of "No"."""
+        logits = model.logits(hidden, (self.layout.yes_id, self.layout.no_id))
+        return logits[..., 0] - logits[..., 1]
+
     def _log_probabilities(self, model: Qwen2_5_VL, hidden: Float[Array, "b e c"]) -> Answers:
         """Float32 log-probabilities of the two answers."""
         answers = (self.layout.yes_id, self.layout.no_id)
@@ -292,6 +329,11 @@ def _twice(queries: QueryBatch) -> QueryBatch:
     """The texts of the queries for both orders."""
     texts = queries._replace(box=None, source=None, mask=None)
     return jax.tree.map(lambda ids: jnp.repeat(ids, 2, axis=0), texts)
+
+
+def _bradley_terry(first: Float32[Array, "b e"], second: Float32[Array, "b e"]) -> Answers:
+    """log σ(r(a) - r(b)) and log σ(r(b) - r(a))."""
+    return jax.nn.log_sigmoid(first - second), jax.nn.log_sigmoid(second - first)
 
 
 def _at_the_end(hidden: Float[Array, "b s c"], suffixes: PackedSuffixes) -> Float[Array, "b e c"]:

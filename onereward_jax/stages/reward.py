@@ -65,6 +65,12 @@ def check(context: StageContext) -> None:
     if not made_by(config, "models.judge"):
         size = (config.data.image_size, config.data.image_size)
         judge = read_reward_model(context.base_model("judge"), size, **reward_options(config))
+        if judge.scorer.is_scalar and config.reward.kind == "pairwise":
+            raise ValueError(
+                f"config.models.judge {config.models.judge} judges one picture at a time: set "
+                'config.reward.kind to "scalar", or name a query template about two pictures '
+                "(config.reward.query_template)"
+            )
         if settings.lora is not None:
             if find_judge(context.base_model("judge")).adapter is not None:
                 raise ValueError(

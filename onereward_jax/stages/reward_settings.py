@@ -8,7 +8,14 @@ import jax.numpy as jnp
 from ml_collections import FrozenConfigDict
 
 from onereward_jax.models.lora import LoraConfig
-from onereward_jax.reward import Jitter, JudgeView, QueryTemplate, packaged_template, read_template
+from onereward_jax.reward import (
+    Jitter,
+    JudgeView,
+    QueryTemplate,
+    packaged_scalar_template,
+    packaged_template,
+    read_template,
+)
 from onereward_jax.stages.settings import (
     chosen,
     compute_dtype,
@@ -51,16 +58,25 @@ def query_options(config: FrozenConfigDict) -> dict[str, Any]:
 def query_template(config: FrozenConfigDict) -> QueryTemplate | None:
     """The template for training the judge; None: that of the initial judge.
 
+    A scalar judge has a wording of its own, since the initial judge compares.
+
     Raises:
       FileNotFoundError, ValueError: as `read_template`, with the config field.
     """
-    path = config.reward.query_template
+    path, kind = config.reward.query_template, config.reward.kind
+    pictures = 1 if kind == "scalar" else 2
     if not path:
-        return None
+        return packaged_scalar_template() if kind == "scalar" else None
     try:
-        return read_template(local_path(path))
+        template = read_template(local_path(path))
     except (FileNotFoundError, ValueError) as error:
         raise type(error)(f"config.reward.query_template: {error}") from error
+    if template.pictures != pictures:
+        raise ValueError(
+            f"config.reward.query_template {path} is about {template.pictures} pictures, but "
+            f"config.reward.kind is {kind!r}: {pictures} expected"
+        )
+    return template
 
 
 def trained_template_version(config: FrozenConfigDict) -> str:

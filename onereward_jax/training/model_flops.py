@@ -92,9 +92,13 @@ def rl_model_flops(
         held_out /= config.held_out_every
     encodes = 2 if config.flow_matching_weight else 1
     # VAE and judge have no weight gradients; the reference image and the source of the edit have no
-    # backward pass.
-    fixed = len(models.scorer.layout.image_starts) - 1
-    judging = 2 * score - fixed * tower + held_out
+    # backward pass. A scalar judge sees the reference image alone.
+    sources = _sources(models.scorer)
+    if models.scorer.layout.pictures == 1:
+        backward = (score - sources * tower) / 2
+    else:
+        backward = score - (sources + 1) * tower
+    judging = score + backward + held_out
     return forwards * velocity + encodes * encode + 3 * decode + judging
 
 
@@ -152,7 +156,7 @@ def reward_model_flops(
     if lora is not None:  # no weight gradients, and none in a vision tower without adapter
         if any(module[0] == "visual" for module in find_targets(judge, QWEN2_5_VL, lora.targets)):
             return 2 * score - prepare - project
-        towers = len(scorer.layout.image_starts)
+        towers = 2 + _sources(scorer)
         return 2 * score - towers * _tower(scorer, judge, samples, size, assumptions)
     return 3 * score - 2 * prepare - project
 
@@ -237,6 +241,11 @@ def _tower(scorer: Scorer, judge: Any, samples: int, size: Size, assumptions: As
 
     images = Shape((samples, *size, 3), jnp.float32)
     return function_flops(tokens, _bare(judge), images, assumptions=assumptions)
+
+
+def _sources(scorer: Scorer) -> int:
+    """1 if the judge sees the source of the edit, else 0."""
+    return len(scorer.layout.image_starts) - scorer.layout.pictures
 
 
 def _asked(models: RLModels, batch: Any) -> QueryBatch:

@@ -24,7 +24,13 @@ from onereward_jax.common.config_files import load_config
 from onereward_jax.convert.hub import PACKAGE
 from onereward_jax.judge import verdict
 from onereward_jax.parallel import make_mesh
-from onereward_jax.reward import WHOLE, JudgeView, packaged_template
+from onereward_jax.reward import (
+    WHOLE,
+    JudgeView,
+    QueryTemplate,
+    packaged_scalar_template,
+    packaged_template,
+)
 from onereward_jax.reward.judge_loader import write_judge_template
 from onereward_jax.stages.export.card_origin import origin_of
 from onereward_jax.stages.export.diffusers_call import Call, call_of, editing_of
@@ -165,12 +171,25 @@ def test_an_adapters_card_adds_it_to_its_base(
     assert decibels(painted, base) < decibels(painted, adapted) - 5
 
 
-@pytest.mark.parametrize("view", [WHOLE, JudgeView(crop=1.25, source="outlined")], ids=repr)
+@pytest.mark.parametrize(
+    ("template", "view"),
+    [
+        (packaged_template(), WHOLE),
+        (packaged_template(), JudgeView(crop=1.25, source="outlined")),
+        (packaged_scalar_template(), JudgeView(source="blanked")),
+    ],
+    ids=["default", "outlined", "scalar"],
+)
 def test_the_judges_card_answers_what_the_judge_answers(
-    context: StageContext, tmp_path: Path, monkeypatch, capsys, view: JudgeView
+    context: StageContext,
+    tmp_path: Path,
+    monkeypatch,
+    capsys,
+    template: QueryTemplate,
+    view: JudgeView,
 ) -> None:
     folder = Path(shutil.copytree(JUDGE, tmp_path / "judge"))
-    write_judge_template(folder, packaged_template().showing(view.source), view)
+    write_judge_template(folder, template.showing(view.source), view)
     settings = {"export": {"dtype": "float32"}, "reward": {"lora": {"rank": 0}}}
     card = judge_card(origin_of(context, "judge"), FACTS, settings, [], folder)
     paths = [folder / "a.png", folder / "b.png"]

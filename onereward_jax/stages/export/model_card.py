@@ -111,6 +111,7 @@ def judge_card(
         {**row, "task": Task(row["task"]), "dimension": Dimension(row["dimension"])}
         for row in accuracy
     ]
+    template = judge_template(folder)
     return _fill(
         "judge.md",
         header,
@@ -120,7 +121,8 @@ def judge_card(
         settings={"reward": settings["reward"]},
         adapter=settings["reward"]["lora"]["rank"] > 0,
         rows=rows,
-        template_version=judge_template(folder).version,
+        template_version=template.version,
+        is_scalar=template.pictures == 1,
         view=judge_view(folder),
         least=LEAST,
         files=sorted(path.name for path in folder.iterdir()),

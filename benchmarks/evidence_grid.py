@@ -57,6 +57,13 @@ TWO_ROUNDS = {
     "later_rounds.test": 400,
 }
 
+SEVERAL = {"rl.surrogate": "several", "rl.active_steps": 3, "rl.t1": 3}
+
+NO_PASTE = {"models.paste_back": False}
+"""With it, pixels outside the mask pass no gradient anyway."""
+
+SCALAR = {"reward.kind": "scalar"}
+
 FROM_ANSWERS = {"rl.flow_matching_weight": 0.0}
 """These methods have a loss of that kind already."""
 
@@ -81,6 +88,7 @@ GRID: tuple[Run, ...] = (
     ),
     # What the judge sees, and in which order
     Run("crop", "the judge sees the mask with context", {**LONG, "reward.crop": 1.25}),
+    Run("outlined", "the judge sees the source too", {**LONG, "reward.source": "outlined"}),
     Run("both-orders", "both orders in the loss", {**LONG, "rl.orders": "both"}),
     # Judges
     Run("ensemble", "the least of three", {**LONG, "reward.judges": 3, "rl.ensemble": "least"}),
@@ -94,8 +102,17 @@ GRID: tuple[Run, ...] = (
     Run("floors", "dimensions below 0.5 weigh more", {**LONG, "rl.balance": "floors"}),
     Run("spread", "weights by the spread of rewards", {**LONG, "rl.balance": "spread"}),
     Run("projected", "conflicts are projected", {**LONG, "rl.project_conflicts": "both"}),
+    # The gradient: what the judge sees of the rollout, which steps learn, how far they go
+    Run("endpoint", "the judge sees finished samples", {**LONG, "rl.surrogate": "endpoint"}),
+    Run("several", "three of the last five steps learn", {**LONG, **SEVERAL}),
+    Run("leap", "leaps between any two steps", {**LONG, "rl.surrogate": "leap", "rl.t1": 0}),
+    Run("anchor", "anchored to the initial velocities", {**LONG, "rl.anchor_weight": 0.1}),
+    Run("no-paste", "the editor also repaints what is kept", {**LONG, **NO_PASTE}),
+    Run("in-mask", "and learns inside the mask", {**LONG, **NO_PASTE, "rl.gradient_in_mask": True}),
     # Other methods on the same data
     Run("refl", "ReFL on the difference of rewards", {**LONG, "rl.algorithm": "refl"}),
+    Run("scalar-refl", "ReFL with a scalar judge", {**LONG, **SCALAR, "rl.algorithm": "refl"}),
+    Run("scalar", "Algorithm 1 with a scalar judge", {**LONG, **SCALAR}),
     Run("nft", "DiffusionNFT", {**LONG, "rl.algorithm": "nft"}),
     Run("grpo", "Flow-GRPO", {**LONG, "rl.algorithm": "grpo"}),
     Run("winners", "supervised on winners", {**LONG, **FROM_ANSWERS, "rl.algorithm": "winners"}),

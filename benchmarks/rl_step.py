@@ -2,6 +2,7 @@
 
     python benchmarks/rl_step.py [--devices 2] [--repeats 10] [--dimensions 4 1] [--no-parts]
     python benchmarks/rl_step.py --no-parts --rollout 8 6 --dimensions 4 --variants floors both
+    python benchmarks/rl_step.py --no-parts --dimensions 4 --bank
 
 A policy of 2.4 M parameters, a judge of 1.0 M, 8 pictures of 64x64, 20 reference and 15 policy
 steps with classifier-free guidance, judged in 4 dimensions and in 1. Weights are random; the time
@@ -10,6 +11,8 @@ does not depend on them.
 Each part is timed as a separate jitted function, so the parts may not add up to the step.
 `--variants` also times the step with other balances of the dimensions (`training.rl_balance`), and
 the monitor of their conflicts. The processor time of all threads does not depend on other programs.
+`--bank` alternates steps with references sampled in the step and with those of a bank, and prints
+the median ratio of neighbours, beside the ratio of their counted operations.
 `--devices` splits the CPU into that many virtual devices, which shard the batch.
 """
 
@@ -36,6 +39,7 @@ parser.add_argument(
     default=(),
     choices=("worst", "floors", "spread", "dimensions", "tasks", "both", "conflicts"),
 )
+parser.add_argument("--bank", action="store_true", help="compare with a bank of references")
 ARGUMENTS = parser.parse_args()
 os.environ["XLA_FLAGS"] = (
     f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={ARGUMENTS.devices}"
@@ -61,6 +65,8 @@ from onereward_jax.policy.policy_loader import init_params as init_editor
 from onereward_jax.reward import ImageProcessor, QueryTokenizer, Scorer, packaged_template
 from onereward_jax.tasks import MAX_DIMENSIONS, TASKS, Task
 from onereward_jax.training.apply_gradients import apply_gradients
+from onereward_jax.training.count_jaxpr_flops import Assumptions
+from onereward_jax.training.model_flops import rl_model_flops
 from onereward_jax.training.optimizer import OptimizerConfig, make_optimizer
 from onereward_jax.training.rl_balance import Balance
 from onereward_jax.training.rl_config import Frozen, RLConfig, RLModels
@@ -174,6 +180,29 @@ def conflict_times(
     return StepTimes(first - start - mean, mean, used)
 
 
+def bank_ratios(
+    models: RLModels, config: RLConfig, frozen: Frozen, transformer: Any, batch: Any, mesh: Any
+) -> tuple[float, float, float]:
+    """Seconds of a step with a bank; its share of the time, and of the operations, without one."""
+    key, params = jax.random.key(SEED), (transformer, frozen.vae, frozen.judge)
+    kinds = (config, dataclasses.replace(config, references="bank"))
+    batches = (batch, batch | {"reference": batch["image"]})
+    weights = (frozen, frozen._replace(reference=None))
+    steps = [make_rl_step(models, kind, mesh) for kind in kinds]
+    states = [first_rl_state(kind, transformer, mesh) for kind in kinds]
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(1 + ARGUMENTS.repeats):
+        for one in (0, 1):
+            start = time.perf_counter()
+            states[one], metrics = steps[one](states[one], weights[one], batches[one], key)
+            jax.block_until_ready(metrics)
+            times[one].append(time.perf_counter() - start)
+    rollout, bank = (np.array(found[1:]) for found in times)  # the first ones compile
+    trips = Assumptions(float(POLICY_STEPS))
+    flops = [rl_model_flops(models, kind, params, batch, trips) for kind in kinds]
+    return float(np.median(bank)), float(np.median(bank / rollout)), flops[1] / flops[0]
+
+
 def balance_of(variant: str) -> Balance:
     """The balance that a variant names."""
     if variant in ("worst", "floors", "spread"):
@@ -279,6 +308,13 @@ def main() -> None:
         print(f"\n{dimensions} dimension(s): {in_words(found)}", flush=True)
         for name, part in part_times(*arguments) if ARGUMENTS.parts else ():
             print(f"  {name:28}{part:8.3f} s  {part / found.step:6.1%}", flush=True)
+        if ARGUMENTS.bank:
+            bank, share, operations = bank_ratios(*arguments)
+            print(
+                f"  with a bank {bank:.3f} s a step: {share:.2f} of the time in pairs, "
+                f"{operations:.2f} of the operations",
+                flush=True,
+            )
         for variant in ARGUMENTS.variants:
             measure, changed = conflict_times, config
             if variant != "conflicts":

@@ -25,7 +25,7 @@ from onereward_jax.training.mixed_precision import cast_params
 from onereward_jax.training.optimizer import OptimizerConfig
 from onereward_jax.training.rl_config import RLConfig
 from onereward_jax.training.rl_rollout import draw, draw_index, roll_out
-from onereward_jax.training.rl_step import first_rl_state, make_rl_step
+from onereward_jax.training.rl_step import first_rl_state, make_preview, make_rl_step
 from onereward_jax.training.rl_weights import check_frozen, reference_distance
 from onereward_jax.training.train_state import shardings_of
 
@@ -265,6 +265,23 @@ def test_a_reference_too_many_or_too_few_is_refused():
         check_frozen(CONFIG, tiny_models.frozen(reference=False))
     with pytest.raises(ValueError, match="there is a frozen.reference"):
         check_frozen(dynamic, tiny_models.frozen())
+
+
+def test_a_bank_with_the_rollouts_references_gives_the_same_step(history):
+    """On another mesh and in parts; the reference's transformer is not in memory."""
+    preview = make_preview(tiny_models.models(), CONFIG, mesh_of(SINGLE))
+    _, images = preview(first_state(), tiny_models.frozen(), batch_on(), KEY)
+    config = dataclasses.replace(CONFIG, references="bank", microbatches=2)
+    sizes = (2, 2, 2)
+    batch = batch_on(sizes, reference=np.asarray(images), reference_seed=np.arange(8))
+    frozen = tiny_models.frozen(reference=False)
+    state, metrics = step_of(config, sizes)(first_state(config, sizes), frozen, batch, KEY)
+    assert_close(state, history[0][0], 2e-5)
+    expected = dict(history[0][1])
+    del expected["reference_distance"]
+    assert scalars(metrics) == pytest.approx(expected, rel=2e-4, abs=1e-5)
+    with pytest.raises(ValueError, match="from a bank, but there is a frozen.reference"):
+        check_frozen(config, tiny_models.frozen())
 
 
 def test_above_the_upper_bound_nothing_is_learned():

@@ -205,6 +205,8 @@ def test_operations_count_what_each_surrogate_adds():
     for surrogate, more in (("endpoint", 2), ("several", 2 + 3), ("sparse", 2 + 3), ("leap", 5)):
         found, _ = passes(surrogate=surrogate, active_steps=2)
         assert (found - single) / forward == pytest.approx(more, rel=1e-6)
+    bank, one = passes(references="bank")
+    assert (bank - one) / forward == pytest.approx(1, rel=1e-6), "of the policy alone"
     anchored, _ = passes(surrogate="several", active_steps=2, anchor_weight=1.0)
     assert (anchored - single) / forward == pytest.approx(2 + 3 + 2, rel=1e-6)
 
@@ -311,7 +313,7 @@ def test_noise_is_shared_where_the_mask_does_not_touch_a_token():
 
     def noise(shared):
         config = dataclasses.replace(CONFIG, shared_noise=shared)
-        return policy_noise(models, config, draws, condition)
+        return policy_noise(models, config, batch, draws, condition)
 
     np.testing.assert_array_equal(noise("none"), two)
     np.testing.assert_array_equal(noise("all"), one)

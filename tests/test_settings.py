@@ -14,9 +14,10 @@ from onereward_jax.stages.guidance_settings import (
     negative_prompts,
 )
 from onereward_jax.stages.reward_settings import reward_options, reward_settings
-from onereward_jax.stages.rl_batches import available_tasks
+from onereward_jax.stages.rl_rows import announce_lacking, available_tasks
 from onereward_jax.stages.rl_settings import (
     check_balance,
+    check_references,
     judge_options,
     rl_settings,
     task_probabilities,
@@ -84,6 +85,7 @@ def test_tasks_that_the_data_lacks_are_left_out_and_said(capsys):
     fills.tasks = np.zeros_like(fills.tasks)
     probabilities = task_probabilities(changed({}))
     assert available_tasks(probabilities, fills) == {Task.FILL: 1.0}
+    announce_lacking(probabilities, fills)
     said = capsys.readouterr().out
     assert "extend_with_prompt, extend_without_prompt, removal: left out" in said
     with pytest.raises(ValueError, match="config.rl.task_probabilities: .* no triplet of removal"):
@@ -115,6 +117,18 @@ ALL_DIMENSIONS_OF_REMOVAL = {"rl.dimension_weights.removal_quality": 0.0}
             {"rl.algorithm": "nft", "rl.balance": "worst"},
             "config.rl.balance is 'worst', but the method config.rl.algorithm='nft' has no loss",
         ),
+        (
+            {"rl.algorithm": "dynamic", "rl.references": "bank"},
+            'config.rl.references is "bank", but the reference of this algorithm is the moving',
+        ),
+        (
+            {"rl.algorithm": "dpo", "rl.references": "bank"},
+            "config.rl.references is 'bank', but the method config.rl.algorithm='dpo' compares wit",
+        ),
+        (
+            {"rl.algorithm": "nft", "rl.references": "bank", "rl.compare": "group"},
+            "config.rl.algorithm='nft' with config.rl.compare='group' compares with no picture of",
+        ),
         ({"rl.vocabulary": "yesno"}, "config.rl.vocabulary is 'yesno': choose one of full, yes_no"),
         ({"reward.vocabulary": ""}, "config.reward.vocabulary is '': choose one of full, yes_no"),
         ({"reward.optimizer.learning_rate": 0.0}, "config.reward.optimizer.learning_rate is 0.0"),
@@ -131,4 +145,5 @@ def test_a_wrong_value_is_named_as_the_config_names_it(fields, message):
             read(config)
         task_probabilities(config)
         check_balance(config)
+        check_references(config)
     assert "\n" not in str(found.value)

@@ -54,7 +54,7 @@ EXPECTED = {
     ".....!!!": """rl.batch_size rl.lora.rank rl.reward_upper_bound
         rl.vocabulary rl.orders
         rl.judge_int8 rl.ema_decay rl.num_steps rl.t1 rl.t2 rl.guidance_scale
-        rl.surrogate rl.shared_noise rl.gradient_in_mask rl.anchor_weight
+        rl.references rl.surrogate rl.shared_noise rl.gradient_in_mask rl.anchor_weight
         rl.policy_true_cfg_scale
         rl.prediction_true_cfg_scale rl.reference_true_cfg_scale rl.task_per rl.flow_matching_weight
         guidance.guidance_scale guidance.true_cfg_scale rl.task_probabilities.fill
@@ -96,7 +96,7 @@ EXPECTED = {
         rl.dpo_beta
         rl.checkpoint_every rl.keep_every rl.sample_every rl.log_every rl.max_refused rl.lora.alpha
         rl.conflicts_every rl.balance_temperature rl.floor rl.floor_gain rl.balance_window
-        rl.active_steps rl.leap_discount
+        rl.active_steps rl.leap_discount rl.bank_size
         rl.lora.targets rl.ensemble rl.ensemble_spread rl.held_out_every rl.stop_at_gap
         evaluate.batch_size annotate.enough reward.curve_shares
         annotate.web.host annotate.web.port annotate.web.url annotate.web.overlap

@@ -306,6 +306,8 @@ RULES: dict[str, Rule] = {
     "rl.shared_noise": choice("none", "outside", "all"),
     "rl.gradient_in_mask": FLAG,
     "rl.anchor_weight": number(0.0),
+    "rl.references": choice("rollout", "bank"),
+    "rl.bank_size": whole(1),
     "rl.group_size": whole(2),
     "rl.compare": choice("reference", "group"),
     "rl.opponents": whole(1),

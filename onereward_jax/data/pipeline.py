@@ -6,6 +6,7 @@ All images of a batch have the same size; with multiple sizes, each batch draws 
 from __future__ import annotations
 
 import collections
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, SupportsIndex, runtime_checkable
 
@@ -45,7 +46,7 @@ def train_batches(
     mixing: Mixing = AS_PUBLISHED,
     transform: Transform | None = None,
     rows: Integer[np.ndarray, "n"] | None = None,
-    read: Callable[[Any, int], dict[str, Any]] | None = None,
+    read: Callable[[int, int], dict[str, Any]] | None = None,
     num_threads: int = 4,
 ) -> grain.DatasetIterator:
     """Endless host-local batches; see `to_batch` for their fields.
@@ -63,7 +64,7 @@ def train_batches(
       transform: batch -> inputs of the step (adds prompt embeddings, queries, ...). Runs in the
         loader threads.
       rows: indices of this process's samples in a batch, from `parallel.local_rows`; None: all.
-      read: (data set, index) -> a sample; None: `to_sample`.
+      read: (index, number of the sample in the run) -> a sample; None: `to_sample`.
       num_threads: loader threads.
 
     Raises:
@@ -72,8 +73,9 @@ def train_batches(
     for task, probability in mixing.probabilities.items():
         if probability > 0 and not len(triplets.with_task(task)):
             raise ValueError(f"{triplets!r} has no example of {task.value}, which is to be drawn")
-    samples = mixed_rows(triplets.tasks, triplets.sizes, batch_size, seed, mixing).map(
-        lambda row: (read or to_sample)(triplets, int(row))
+    reads = read or (lambda row, number: to_sample(triplets, row))
+    samples = mixed_rows(triplets.tasks, triplets.sizes, batch_size, seed, mixing).map_with_index(
+        lambda number, row: reads(int(row), number)
     )
     batches = batches_of_rows(samples, batch_size, rows, batch_fn=to_batch)
     if transform is not None:
@@ -109,6 +111,7 @@ def eval_batches(
     *,
     indices: Sequence[int] | Integer[np.ndarray, "n"] | None = None,
     transform: Transform | None = None,
+    read: Callable[[int], dict[str, Any]] | None = None,
 ) -> Iterator[Batch]:
     """One pass over the examples, in order, grouped by size. The last batch of a size is padded
     with its last sample.
@@ -120,12 +123,14 @@ def eval_batches(
       batch_size: samples per batch.
       indices: examples to read; None: all.
       transform: as in `train_batches`.
+      read: index -> a sample; None: `to_sample`.
     """
+    reads = read or functools.partial(to_sample, triplets)
     chosen = np.arange(len(triplets)) if indices is None else np.asarray(indices, np.int64)
     for part in same_size_parts(triplets.sizes[chosen], chosen, batch_size):
         valid = np.arange(batch_size) < len(part)
         padded = np.pad(part, (0, batch_size - len(part)), mode="edge")
-        batch = to_batch([to_sample(triplets, int(index)) for index in padded]) | {"valid": valid}
+        batch = to_batch([reads(int(index)) for index in padded]) | {"valid": valid}
         yield batch if transform is None else transform(batch)
 
 

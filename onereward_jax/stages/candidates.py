@@ -94,14 +94,22 @@ def check(context: StageContext) -> None:
     if context.round > 1:
         from_policy(context.config)
     task_probabilities(context.config)
-    if not made_by(context.config, "models.editor"):
-        folder, transformer = context.base_model("editor"), context.base_transformer()
-        try:
-            read_policy(folder, transformer=transformer)
-        except (FileNotFoundError, ValueError) as error:
-            raise type(error)(
-                f"config.models.editor or config.models.transformer: {error}"
-            ) from error
+    check_editor(context)
+
+
+def check_editor(context: StageContext) -> None:
+    """Checks the config files of the base editor, unless a stage makes it.
+
+    Raises:
+      FileNotFoundError, ValueError: naming the field.
+    """
+    if made_by(context.config, "models.editor"):
+        return
+    folder, transformer = context.base_model("editor"), context.base_transformer()
+    try:
+        read_policy(folder, transformer=transformer)
+    except (FileNotFoundError, ValueError) as error:
+        raise type(error)(f"config.models.editor or config.models.transformer: {error}") from error
 
 
 def run(context: StageContext) -> Results:

@@ -16,7 +16,8 @@ def stages_of(config: ConfigDict) -> tuple[ConfigDict, tuple[Stage, ...]]:
     """The config with stage names only, and all known stages in order, those of later rounds too.
 
     `config.stages` may name your own stage: a module or .py file with `STAGE`. It runs after the
-    stage that is listed before it.
+    stage that is listed before it. With `config.rl.references = "bank"`, `references` runs before
+    `rl` and needs no entry.
 
     Raises:
       ValueError, FileNotFoundError: an entry is neither a stage nor such a module, or
@@ -36,6 +37,8 @@ def stages_of(config: ConfigDict) -> tuple[ConfigDict, tuple[Stage, ...]]:
             entry = stage.name
         position = max(position, known.index(entry) + 1)
         names.append(entry)
+    if "rl" in names and "references" not in names and config.rl.references == "bank":
+        names.insert(names.index("rl"), "references")
     config = copy.deepcopy(config)
     config.stages = tuple(names)
     return with_rounds(config, tuple(stages))

@@ -28,10 +28,11 @@ from onereward_jax.chain.staleness import (
 )
 from onereward_jax.reward import TEMPLATE_VERSION
 from onereward_jax.stages.compared_editors import digest_of_editors
-from onereward_jax.stages.guidance_settings import evaluate_guidance, rl_guidance
+from onereward_jax.stages.guidance_settings import evaluate_guidance
 from onereward_jax.stages.imported_folders import imported_content
 from onereward_jax.stages.preference_stores import save_lines
 from onereward_jax.stages.reward_settings import trained_template_version
+from onereward_jax.stages.rl_fields import ONLY_SOMETIMES, REFERENCE_GUIDANCE, RL_GUIDANCE
 from onereward_jax.stages.rl_settings import read_by_method, task_probabilities
 from onereward_jax.storage import local_path
 from onereward_jax.tasks import OWN
@@ -43,7 +44,6 @@ TFDS = {"data.source": ("tfds",)}
 FOLDER_OR_TFDS = {"data.source": ("folder", "tfds")}
 NOT_IMPORTED = {"reward.preferences": ((), ("",))}
 FROM_PAIRS = {"rl.algorithm": ("winners", "dpo")}
-ON_LATENTS = ("nft", "grpo", "winners", "dpo")
 PEOPLE = {"annotate.by": ("people", "web")}
 
 QUERY = {"query_template": TEMPLATE_VERSION}
@@ -57,17 +57,6 @@ JUDGED = {"tasks": OWN.digest("dimensions")} if OWN.tasks else {}
 
 QUESTIONS = ("reward.suffix_length", "reward.unfit_prompts")
 """Fields that stages reading the output of `reward` use too: their effect is that on `reward`."""
-
-GROUP_FIELDS = (
-    "rl.group_size",
-    "rl.compare",
-    "rl.opponents",
-    "rl.trained_levels",
-    "rl.advantage_limit",
-)
-NFT_FIELDS = ("rl.nft_beta",)
-GRPO_FIELDS = ("rl.grpo_noise", "rl.clip_range", "rl.inner_updates")
-"""Fields that only some methods read."""
 
 EDITOR = (
     content("models.editor", fingerprints.model("models.editor")),
@@ -281,6 +270,24 @@ STAGES: tuple[Stage, ...] = (
         resumes=True,
     ),
     Stage(
+        name="references",
+        summary="make the reference's pictures that rl compares with, for its bank",
+        run=_run_module,
+        check=_check_module,
+        fields=(
+            output("models.dtype", "models.paste_back", "rl.num_steps"),
+            *EDITOR,
+            how("guidance", "rl.references", "candidates.batch_size"),
+            *REFERENCE_GUIDANCE,
+            # Which pictures are needed; what is in them does not depend on it.
+            adds("seed", "rounds", "later_rounds.rl_steps", "rl.bank_size", "rl.steps"),
+            adds("rl.batch_size", "rl.task_per", "rl.task_probabilities"),
+        ),
+        reads={"data": ADDS, "embed": OUTPUT},
+        versions=PROMPTS,
+        resumes=True,
+    ),
+    Stage(
         name="rl",
         summary="train the editor with the judge's gradient",
         run=_run_module,
@@ -292,29 +299,9 @@ STAGES: tuple[Stage, ...] = (
             _plugin("rl.reward"),
             _plugin("rl.algorithm"),
             how("guidance", "reward.judges", "reward.held_out"),
-            comes_to("rl.guidance_scale", lambda c: rl_guidance(c)["policy"].guidance_scale),
-            comes_to("rl.negative_prompt", lambda c: rl_guidance(c)["policy"].negative_prompt),
-            comes_to("rl.policy_true_cfg_scale", lambda c: rl_guidance(c)["policy"].true_cfg_scale),
-            comes_to(
-                "rl.prediction_true_cfg_scale",
-                lambda c: rl_guidance(c)["prediction"].true_cfg_scale,
-            ),
-            comes_to(
-                "rl.reference_true_cfg_scale", lambda c: rl_guidance(c)["reference"].true_cfg_scale
-            ),
-            how("rl.active_steps", when={"rl.surrogate": ("single", "endpoint", "leap")}),
-            Fields(Effect.HOW, ("rl.leap_discount",), unless={"rl.surrogate": ("leap",)}),
-            how("rl.balance_temperature", when={"rl.balance": ("mean", "floors", "spread")}),
-            how("rl.floor", "rl.floor_gain", when={"rl.balance": ("mean", "worst", "spread")}),
-            how("rl.balance_window", when={"rl.balance": ("mean", "worst")}),
-            how("rl.ensemble", "rl.ensemble_spread", when={"reward.judges": (1,)}),
-            how("rl.held_out_every", "rl.stop_at_gap", when={"reward.held_out": (0,)}),
+            *RL_GUIDANCE,
+            *ONLY_SOMETIMES,
             how("rl.sample_every", "rl.keep_every", "rl.conflicts_every", *QUESTIONS),
-            Fields(Effect.HOW, GROUP_FIELDS, unless={"rl.algorithm": ("nft", "grpo")}),
-            Fields(Effect.HOW, NFT_FIELDS, unless={"rl.algorithm": ("nft",)}),
-            Fields(Effect.HOW, GRPO_FIELDS, unless={"rl.algorithm": ("grpo",)}),
-            Fields(Effect.HOW, ("rl.error_area",), unless={"rl.algorithm": ON_LATENTS}),
-            Fields(Effect.HOW, ("rl.dpo_beta",), unless={"rl.algorithm": ("dpo",)}),
             output("reward.consensus", "reward.undecided", "reward.between", when=FROM_PAIRS),
             content("reward.preferences", imported_content, when=FROM_PAIRS),
             output("data.image_size", "data.aspect_ratios", when=FROM_PAIRS, unless=NOT_IMPORTED),

@@ -45,6 +45,7 @@ from onereward_jax.stages.rl_batches import make_batches, open_samples
 from onereward_jax.stages.rl_pairs import check_pairs
 from onereward_jax.stages.rl_settings import (
     check_balance,
+    check_references,
     check_surrogate,
     editor_options,
     judge_options,
@@ -79,6 +80,7 @@ def check(context: StageContext) -> None:
     task_probabilities(config)
     check_balance(config)
     check_surrogate(config)
+    check_references(config)
     check_batch(config, "rl", context.mesh)
     check_targets_ahead(context)
     if method_of(config).batches == "pairs":

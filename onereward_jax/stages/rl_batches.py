@@ -6,28 +6,26 @@ What a batch holds is declared by the method, see `training.methods.method.Metho
 from __future__ import annotations
 
 import functools
-import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import grain
 import numpy as np
 
 from onereward_jax.chain.stage import StageContext
-from onereward_jax.common.rng import generator
 from onereward_jax.data.aspect_buckets import Size
-from onereward_jax.data.mixing import Mixing
-from onereward_jax.data.pipeline import TripletSequence, eval_batches, sizes_of, train_batches
+from onereward_jax.data.pipeline import eval_batches, train_batches
 from onereward_jax.data.triplets import Triplets
 from onereward_jax.parallel import local_rows
-from onereward_jax.parallel.progress import announce
 from onereward_jax.policy import TextCache, open_text_cache
 from onereward_jax.reward import WHOLE, Questions
 from onereward_jax.reward.reward_interface import dimension_mask
 from onereward_jax.stages.guidance_settings import rl_guidance
+from onereward_jax.stages.reference_bank import open_bank
 from onereward_jax.stages.rl_pairs import PairsWithTriplets, open_pairs
+from onereward_jax.stages.rl_rows import announce_lacking, mixing_of, one_of_each
 from onereward_jax.stages.rl_settings import method_of, task_probabilities
-from onereward_jax.tasks import TASKS, Task
+from onereward_jax.tasks import TASKS
 
 Describe = Callable[[int], dict[str, str]]
 """Index of a sample -> what it is, for messages."""
@@ -70,7 +68,7 @@ def make_batches(
     samples: Triplets | PairsWithTriplets,
     queries: Mapping[Size, Questions] | None,
 ) -> RLBatches:
-    """Batches with tasks drawn by `config.rl.task_probabilities`.
+    """Batches with tasks drawn by `config.rl.task_probabilities`; with a bank, its references too.
 
     Args:
       context: of the stage.
@@ -79,10 +77,12 @@ def make_batches(
       queries: image size -> query tokenizer; None: the step asks no questions.
 
     Raises:
-      ValueError: see `available_tasks`.
+      ValueError: see `rl_rows.available_tasks`.
     """
     config, paired = context.config.rl, isinstance(samples, PairsWithTriplets)
-    chances = task_probabilities(context.config)
+    announce_lacking(task_probabilities(context.config), samples)
+    bank = open_bank(context, triplets) if config.references == "bank" else None
+    read = (lambda row, number: samples[row]) if paired else None
     transform = make_transform(
         open_text_cache(context.output("embed") / "prompts"),
         queries,
@@ -92,20 +92,26 @@ def make_batches(
         samples,
         config.batch_size,
         context.config.seed,
-        mixing=Mixing(available_tasks(chances, samples), config.task_per),
+        mixing=mixing_of(context.config, samples),
         transform=transform,
         rows=local_rows(config.batch_size, context.mesh),
-        read=operator.getitem if paired else None,
+        read=bank.sample if bank else read,
     )
     about = functools.partial(describe_triplet, triplets)
-    rows = _one_of_each(triplets, chances, config.batch_size)
+    one_batch = functools.partial(
+        eval_batches,
+        triplets,
+        config.batch_size,
+        transform=transform,
+        read=bank.first_sample if bank else None,
+    )
+    rows = one_of_each(context.config, triplets)
     captions = [": ".join((one["task"], one["prompt"])) for one in map(about, rows)]
-    shown = next(eval_batches(triplets, config.batch_size, indices=rows, transform=transform))
+    shown = next(one_batch(indices=rows))
 
     def measured(step: int) -> dict[str, np.ndarray]:
-        drawn = generator(context.config.seed, "measured", step)
-        rows = _one_of_each(triplets, chances, config.batch_size, drawn)
-        batch = next(eval_batches(triplets, config.batch_size, indices=rows, transform=transform))
+        rows = one_of_each(context.config, triplets, step, among=bank.rows if bank else None)
+        batch = next(one_batch(indices=rows))
         return {name: array for name, array in batch.items() if name != "valid"}
 
     describe = samples.describe if paired else about
@@ -147,43 +153,3 @@ def describe_triplet(triplets: Triplets, row: int) -> dict[str, str]:
     """Id, task and prompt of a row of the training split, for messages."""
     about = {name: triplets.column(name)[row] for name in ("task", "prompt")}
     return {"triplet": f"train/{triplets.column('id')[row]}", **about}
-
-
-def available_tasks(
-    probabilities: Mapping[Task, float], samples: TripletSequence
-) -> dict[Task, float]:
-    """p_k of the tasks that occur in the samples, normalised to sum to 1; announces the others.
-
-    Raises:
-      ValueError: none of the tasks occurs.
-    """
-    found = {task: p for task, p in probabilities.items() if len(samples.with_task(task))}
-    kind = "pair" if isinstance(samples, PairsWithTriplets) else "triplet"
-    if not found:
-        raise ValueError(
-            f"config.rl.task_probabilities: the training split has no {kind} of "
-            + ", ".join(probabilities)
-        )
-    if lacking := [task.value for task in probabilities if task not in found]:
-        announce(f"rl: the training split has no {kind} of {', '.join(lacking)}: left out")
-    return {task: p / sum(found.values()) for task, p in found.items()}
-
-
-def _one_of_each(
-    triplets: Triplets,
-    tasks: Iterable[Task],
-    count: int,
-    drawn: np.random.Generator | None = None,
-) -> Sequence[int]:
-    """Rows of up to `count` triplets with images of the most frequent size, cycling over tasks.
-
-    The first ones of each task, or those drawn.
-    """
-    usual = (triplets.sizes == sizes_of(triplets)[0]).all(axis=1)
-    found = [triplets.with_task(task) for task in tasks]
-    kept = [rows[usual[rows]] for rows in found]
-    if drawn is not None:
-        kept = [drawn.permutation(rows) for rows in kept]
-    by_task = [rows.tolist() for rows in kept if len(rows)]
-    turns = [row for rows in zip(*by_task) for row in rows]
-    return turns[:count]

@@ -151,6 +151,24 @@ def check_surrogate(config: FrozenConfigDict) -> None:
             )
 
 
+def check_references(config: FrozenConfigDict) -> None:
+    """Checks that the method compares with pictures of a bank, if there is to be one.
+
+    Raises:
+      ValueError: it does not.
+    """
+    if config.rl.references == "rollout":
+        return
+    among = config.rl.algorithm in ONLINE and config.rl.compare == "group"
+    if among or not method_of(config).reads_bank:
+        why = " with config.rl.compare='group'" if among else ""
+        raise ValueError(
+            f"config.rl.references is {config.rl.references!r}, but the method "
+            f"config.rl.algorithm={config.rl.algorithm!r}{why} compares with no picture of the "
+            "reference: 'rollout' expected"
+        )
+
+
 def method_of(config: FrozenConfigDict) -> Method:
     """The method named by `config.rl.algorithm`: one of the package's, or made by a plug-in.
 
@@ -183,6 +201,8 @@ def read_by_method(config: FrozenConfigDict) -> dict[str, Effect]:
     read = ("reward",) if method.asks else ()
     if method.batches == "pairs":
         read += ("candidates", "annotate")
+    if config.rl.references == "bank":
+        read += ("references",)
     return dict.fromkeys(read, Effect.OUTPUT)
 
 

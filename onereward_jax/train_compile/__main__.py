@@ -25,6 +25,7 @@ from onereward_jax.chain.command_flags import parse_flags
 from onereward_jax.common.user_errors import exit_with
 from onereward_jax.parallel import make_mesh
 from onereward_jax.parallel.progress import progress_bar
+from onereward_jax.stages.own_stages import stages_of
 from onereward_jax.train_compile.chips import CHIPS
 from onereward_jax.train_compile.programs import JOBS, make_programs
 from onereward_jax.train_compile.report import compile_report, print_report, print_summary
@@ -75,7 +76,7 @@ def main(argv: Sequence[str]) -> None:
 
 def report(topology: Topology) -> bool:
     """Compiles the config as given; returns whether everything fits."""
-    config, console = _CONFIG.value, Console()
+    (config, _), console = stages_of(_CONFIG.value), Console()
     mesh = make_mesh(**config.mesh, devices=topology.devices())
     stages = [_STAGE.value] if _STAGE.value else [one for one in JOBS if one in config.stages]
     if not stages:

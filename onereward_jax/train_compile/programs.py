@@ -209,6 +209,7 @@ def rl_jobs(config: FrozenConfigDict, mesh: Mesh) -> Jobs:
         mesh,
         scorer.view if method.asks else WHOLE,
         pairs=method.batches == "pairs",
+        references=settings.references == "bank",
     )
     state = abstract_rl_state(models, settings, mesh)
     frozen = Frozen(
@@ -296,6 +297,12 @@ def candidates_jobs(config: FrozenConfigDict, mesh: Mesh) -> Jobs:
     return {"candidates": _edits(config, mesh, section.batch_size, section.num_steps)}
 
 
+def references_jobs(config: FrozenConfigDict, mesh: Mesh) -> Jobs:
+    """The edits of the stage `references`."""
+    steps = (config.rl.num_steps,)
+    return {"references": _edits(config, mesh, config.candidates.batch_size, steps)}
+
+
 def evaluate_jobs(config: FrozenConfigDict, mesh: Mesh) -> Jobs:
     """The edits of the stage `evaluate` with one editor, and the scores of each of its judges."""
     section = config.evaluate
@@ -361,6 +368,7 @@ def _opinions(
 JOBS: dict[str, Callable[[FrozenConfigDict, Mesh], Jobs]] = {
     "candidates": candidates_jobs,
     "reward": reward_jobs,
+    "references": references_jobs,
     "rl": rl_jobs,
     "evaluate": evaluate_jobs,
 }
@@ -375,7 +383,7 @@ def make_programs(config: ConfigDict, stage: str, mesh: Mesh) -> Jobs:
       FileNotFoundError: see `model_folder`.
     """
     frozen = FrozenConfigDict(config)
-    check_batch(frozen, stage, mesh)
+    check_batch(frozen, "candidates" if stage == "references" else stage, mesh)
     return JOBS[stage](frozen, mesh)
 
 

@@ -32,6 +32,7 @@ def abstract_rl_batch(
     mesh: Mesh,
     view: JudgeView = WHOLE,
     pairs: bool = False,
+    references: bool = False,
 ) -> dict[str, Abstract]:
     """An abstract `rl_rollout.Batch`, or `methods.pair_batch.PairBatch`.
 
@@ -45,6 +46,7 @@ def abstract_rl_batch(
       mesh: the mesh.
       view: what the judge sees.
       pairs: whether the batch has the pictures of pairs.
+      references: whether it has those of a bank of references.
     """
     prompts = {
         "prompt_embeds": (embed_dtype, (text_length, flux.joint_attention_dim)),
@@ -60,6 +62,7 @@ def abstract_rl_batch(
         **{f"negative_{name}": field for name, field in prompts.items()},
         **(_query_fields(layout, MAX_DIMENSIONS) | _box_field(view) if layout is not None else {}),
         **(_pair_fields(size) if pairs else _target_fields(size)),
+        **(_bank_fields(size) if references else {}),
     }
     return _arrays(fields, batch_size, mesh)
 
@@ -136,6 +139,10 @@ def _pair_fields(size: Size) -> dict[str, tuple[Any, tuple[int, ...]]]:
         "label": (jnp.float32, ()),
         "dimension": (jnp.int32, ()),
     }
+
+
+def _bank_fields(size: Size) -> dict[str, tuple[Any, tuple[int, ...]]]:
+    return {"reference": (jnp.float32, (*size, 3)), "reference_seed": (jnp.int32, ())}
 
 
 def _box_field(view: JudgeView) -> dict[str, tuple[Any, tuple[int, ...]]]:

@@ -70,8 +70,9 @@ def rl_model_flops(
 
     # With LoRA, the base has no weight gradients.
     differentiated = 2 if config.lora else 3
+    rolled = config.references == "rollout"
     forwards = (
-        config.num_steps * branches(config.reference_true_cfg_scale)
+        (config.num_steps * branches(config.reference_true_cfg_scale) if rolled else 0)
         + assumptions.loop_trips * branches(config.policy_true_cfg_scale)
         + differentiated * active_steps(config) * branches(config.prediction_true_cfg_scale)
         + _anchor_passes(config) * branches(config.prediction_true_cfg_scale)
@@ -99,7 +100,8 @@ def rl_model_flops(
     else:
         backward = score - (sources + 1) * tower
     judging = score + backward + held_out
-    return forwards * velocity + encodes * encode + 3 * decode + judging
+    decodes = 3 if rolled else 2
+    return forwards * velocity + encodes * encode + decodes * decode + judging
 
 
 def _anchor_passes(config: RLConfig) -> int:

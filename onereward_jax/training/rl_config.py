@@ -25,6 +25,7 @@ Surrogate = Literal["single", "endpoint", "several", "sparse", "leap"]
 """See `rl_surrogate`."""
 
 SharedNoise = Literal["none", "outside", "all"]
+References = Literal["rollout", "bank"]
 ErrorArea = Literal["mask", "whole"]
 
 
@@ -65,6 +66,8 @@ class RLConfig:
         judge's is above this, see `held_out_judge`; 0: never.
       microbatches: number of microbatches for gradient accumulation.
       optimizer: see `OptimizerConfig`.
+      references: x_ref of the step. "rollout": sampled in the step, as in Algorithm 1. "bank":
+        `batch["reference"]`, a picture that π_ref made before, see `stages.reference_bank`.
       lora: train this adapter instead of the whole transformer. The reference of Algorithm 1 is
         then the base alone, that of Algorithm 2 the base with the average of the adapter.
       online: settings of the methods "nft" and "grpo"; nothing else reads them.
@@ -99,6 +102,7 @@ class RLConfig:
     stop_at_gap: float = 0.0
     microbatches: int = 1
     optimizer: OptimizerConfig = OptimizerConfig()
+    references: References = "rollout"
     lora: LoraConfig | None = None
     online: OnlineConfig = OnlineConfig()
 
@@ -135,6 +139,11 @@ class RLConfig:
             raise ValueError(f"dpo_beta is {self.dpo_beta}: expected above 0")
         if self.microbatches < 1:
             raise ValueError(f"microbatches is {self.microbatches}: expected at least 1")
+        if self.references == "bank" and self.algorithm.reference == "average":
+            raise ValueError(
+                'references is "bank", but the reference of this algorithm is the moving average, '
+                'which changes with every step: "rollout" expected'
+            )
 
     def _check_surrogate(self) -> None:
         wanted = {"leap": 2, "several": self.active_steps, "sparse": self.active_steps}
@@ -178,7 +187,7 @@ class Frozen(NamedTuple):
 
     Attributes:
       reference: the transformer of π_ref if that is the initial policy; None if it is the average,
-        or with LoRA.
+        with LoRA, or if nothing needs it (`rl_weights.keeps_reference`).
       vae: weights of the autoencoder.
       judge: weights of the reward model φ, or of another reward; None if the method asks none.
       base: the base transformer with LoRA; None without.

@@ -14,13 +14,15 @@ from jaxtyping import Array, Float, Float32, Int, Int32, Key, PRNGKeyArray, PyTr
 
 from onereward_jax.common.rng import stream
 from onereward_jax.policy import Condition, PromptEmbeds
+from onereward_jax.policy.generate import seeded_noise
 from onereward_jax.training.rl_config import RLConfig, RLModels
 from onereward_jax.training.rl_surrogate import Trajectory, draw_active, step_weights
 
 Batch = dict[str, Array]
 """image, target [b,h,w,3], has_target [b], mask [b,h,w,1], (negative_)prompt_embeds,
 (negative_)pooled_prompt_embeds, task [b], query_prefix, query_suffix, query_suffix_mask (if the
-reward gets questions), query_box [b,4] (if it sees a crop), dimension_mask [b,e], index [b]."""
+reward gets questions), query_box [b,4] (if it sees a crop), dimension_mask [b,e], index [b];
+reference [b,h,w,3] and reference_seed [b], the seed of its noise, if `references` is "bank"."""
 
 
 class Draws(NamedTuple):
@@ -96,7 +98,7 @@ def roll_out(
     models: RLModels,
     config: RLConfig,
     policy: PyTree,
-    reference: PyTree,
+    reference: PyTree | None,
     vae: PyTree,
     batch: Batch,
     draws: Draws,
@@ -106,7 +108,8 @@ def roll_out(
 
     Args:
       models, config: static.
-      policy, reference: parameters of the transformer.
+      policy, reference: parameters of the transformer; no reference if its pictures come from a
+        bank.
       vae: parameters of the autoencoder.
       batch: see `Batch`.
       draws: random draws for the samples of `batch`.
@@ -121,16 +124,7 @@ def roll_out(
     condition = editor.encode_condition(vae, batch["image"], batch["mask"])
     prompts = (condition, *embeds_of(batch), sigmas)
 
-    reference_latents = editor.denoise(
-        reference,
-        draws.reference_noise,
-        *prompts,
-        0,
-        config.num_steps,
-        guidance_scale=config.guidance_scale,
-        true_cfg_scale=config.reference_true_cfg_scale,
-    )
-    noise = policy_noise(models, config, draws, condition)
+    noise = policy_noise(models, config, batch, draws, condition)
     guidance = {
         "guidance_scale": config.guidance_scale,
         "true_cfg_scale": config.policy_true_cfg_scale,
@@ -144,7 +138,9 @@ def roll_out(
         trajectory = Trajectory(finished, found[index], sigmas[index], weights)
         latents, index = trajectory.latents[0], index[0]
     rollout = Rollout(
-        reference_image=editor.finish(vae, reference_latents, batch["image"], batch["mask"]),
+        reference_image=reference_images(
+            models, config, reference, vae, batch, draws.reference_noise, condition
+        ),
         latents=latents,
         sigma=sigmas[index],
         condition=condition,
@@ -153,17 +149,47 @@ def roll_out(
     return jax.lax.stop_gradient(rollout)
 
 
+def reference_images(
+    models: RLModels,
+    config: RLConfig,
+    reference: PyTree | None,
+    vae: PyTree,
+    batch: Batch,
+    noise: Float32[Array, "b n c"],
+    condition: Condition,
+) -> Float32[Array, "b h w 3"]:
+    """x_ref, in [-1, 1]: `noise` fully denoised by the reference and decoded, or of the bank."""
+    if config.references == "bank":
+        return batch["reference"]
+    editor, size = models.editor, batch["image"].shape[1:3]
+    latents = editor.denoise(
+        reference,
+        noise,
+        condition,
+        *embeds_of(batch),
+        jnp.asarray(editor.sigmas(config.num_steps, size)),
+        0,
+        config.num_steps,
+        guidance_scale=config.guidance_scale,
+        true_cfg_scale=config.reference_true_cfg_scale,
+    )
+    return editor.finish(vae, latents, batch["image"], batch["mask"])
+
+
 def policy_noise(
-    models: RLModels, config: RLConfig, draws: Draws, condition: Condition
+    models: RLModels, config: RLConfig, batch: Batch, draws: Draws, condition: Condition
 ) -> Float32[Array, "b n c"]:
-    """ε2, or as much of ε1 as `config.shared_noise` says."""
+    """ε2, or as much of ε1 as `config.shared_noise` says; with a bank the ε1 of its picture."""
     if config.shared_noise == "none":
         return draws.policy_noise
+    first = draws.reference_noise
+    if config.references == "bank":
+        first = seeded_noise(models.editor, batch["reference_seed"], batch["image"].shape[1:3])
     if config.shared_noise == "all":
-        return draws.reference_noise
+        return first
     mask = condition.tokens[..., models.editor.latent_channels :]
     inside = jnp.any(mask > 0.5, axis=-1, keepdims=True)
-    return jnp.where(inside, draws.policy_noise, draws.reference_noise)
+    return jnp.where(inside, draws.policy_noise, first)
 
 
 def embeds_of(batch: Batch) -> tuple[PromptEmbeds, PromptEmbeds]:

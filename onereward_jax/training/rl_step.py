@@ -47,8 +47,8 @@ from onereward_jax.training.rl_rollout import Batch, Draws, Rollout, draw, draw_
 from onereward_jax.training.rl_weights import (
     abstract_trained,
     check_frozen,
+    distance_metric,
     policy_weights,
-    reference_distance,
     reference_weights,
 )
 from onereward_jax.training.task_gradients import gradients_by_task, sum_without_conflicts
@@ -92,8 +92,8 @@ def make_rl_step(models: RLModels, config: RLConfig, mesh: Mesh) -> MeshFunction
         if config.balance.projects_tasks:
             order = stream(key, "order_of_tasks", state.step)
             gradients = sum_without_conflicts(gradients, order)
-        distance = reference_distance(config, state, frozen)
-        metrics |= {"reference_distance": once(distance), "prediction_index": once(jnp.mean(index))}
+        metrics |= distance_metric(config, state, frozen)
+        metrics["prediction_index"] = once(jnp.mean(index))
         decay = config.algorithm.decay(config.ema_decay, state.step)
         stopped = None
         if config.stop_at_gap:

@@ -20,6 +20,7 @@ from onereward_jax.parallel import mesh_jit
 from onereward_jax.policy.lora_adapters import abstract_editor_adapter
 from onereward_jax.policy.policy_loader import abstract_params
 from onereward_jax.training.ema import relative_distance
+from onereward_jax.training.metrics import Metrics, once
 from onereward_jax.training.mixed_precision import cast_params
 from onereward_jax.training.rl_config import Frozen, RLConfig, RLModels
 from onereward_jax.training.train_state import TrainState, shardings_of
@@ -35,14 +36,35 @@ def policy_weights(
     return Adapted(cast_params(frozen.base, dtype), scale_factors(trained, config.lora.scale))
 
 
+def keeps_reference(config: RLConfig) -> bool:
+    """Whether the step needs a transformer for π_ref beside those of policy and average.
+
+    With a bank of references only the anchor asks it.
+    """
+    asked = config.references == "rollout" or config.anchor_weight > 0.0
+    return asked and config.algorithm.reference == "first" and config.lora is None
+
+
 def reference_weights(
     models: RLModels, config: RLConfig, state: TrainState, frozen: Frozen
-) -> PyTree | Adapted:
-    """π_ref: the initial policy (Algorithm 1) or the moving average (Algorithm 2)."""
+) -> PyTree | Adapted | None:
+    """π_ref: the initial policy (Algorithm 1) or the moving average (Algorithm 2).
+
+    None with a bank of references, where it samples nothing.
+    """
+    if config.references == "bank":
+        return None
     if config.algorithm.reference == "average":
         return policy_weights(models, config, state.ema, frozen)
     first = frozen.reference if config.lora is None else frozen.base
     return cast_params(first, models.editor.transformer.dtype)
+
+
+def distance_metric(config: RLConfig, state: TrainState, frozen: Frozen) -> Metrics:
+    """The metric `reference_distance`; left out where the reference is not in memory."""
+    if config.references == "bank" and config.lora is None and not keeps_reference(config):
+        return {}
+    return {"reference_distance": once(reference_distance(config, state, frozen))}
 
 
 def reference_distance(config: RLConfig, state: TrainState, frozen: Frozen) -> Float32[Array, ""]:
@@ -67,13 +89,14 @@ def check_frozen(config: RLConfig, frozen: Frozen) -> None:
       ValueError: one is missing or not needed; names it.
     """
     adapts = config.lora is not None
-    wanted = {"reference": config.algorithm.reference == "first" and not adapts, "base": adapts}
+    wanted = {"reference": keeps_reference(config), "base": adapts}
     for name, needed in wanted.items():
         given = getattr(frozen, name) is not None
         if given != needed:
             raise ValueError(
                 f"the reference is {config.algorithm.reference!r} "
                 f"{'with' if adapts else 'without'} an adapter, "
+                f"{'from a bank, ' if config.references == 'bank' else ''}"
                 f"but there is {'a' if given else 'no'} frozen.{name}"
             )
     if config.held_out_every and frozen.held_out is None:
@@ -91,7 +114,7 @@ def abstract_trained(models: RLModels, config: RLConfig, mesh: Mesh) -> PyTree:
 
 def abstract_reference(models: RLModels, config: RLConfig, mesh: Mesh) -> PyTree | None:
     """Shapes and shardings of the result of `first_reference`."""
-    if config.algorithm.reference != "first" or config.lora is not None:
+    if not keeps_reference(config):
         return None
     transformer = abstract_params(models.editor, mesh).transformer
     copy = functools.partial(cast_params, dtype=models.editor.transformer.dtype)
@@ -107,7 +130,7 @@ def first_reference(
 ) -> PyTree | None:
     """`Frozen.reference`: a copy of the pre-trained transformer, in the compute dtype.
 
-    None if the reference is the average, or with LoRA. The transformer may be donated afterwards. A
+    None if the step needs none (`keeps_reference`). The transformer may be donated afterwards. A
     resumed run loads the same weights from the transformer's folder, by `abstract_reference`.
     """
     abstract = abstract_reference(models, config, mesh)

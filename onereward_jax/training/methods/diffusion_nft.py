@@ -43,8 +43,8 @@ from onereward_jax.training.rl_rollout import Batch, draw, embeds_of
 from onereward_jax.training.rl_step import abstract_rl_state
 from onereward_jax.training.rl_weights import (
     check_frozen,
+    distance_metric,
     policy_weights,
-    reference_distance,
     reference_weights,
 )
 from onereward_jax.training.train_state import TrainState, jit_step
@@ -125,7 +125,7 @@ def make_nft_step(models: RLModels, config: RLConfig, mesh: Mesh) -> MeshFunctio
         found = add_target_gradients(models, config, mesh, state, frozen, batch, draws, found)
         gradients, loss, metrics = found
         metrics |= group_metrics(config, batch, groups) | {"loss": once(loss)}
-        metrics |= {"reference_distance": once(reference_distance(config, state, frozen))}
+        metrics |= distance_metric(config, state, frozen)
         decay = config.algorithm.decay(config.ema_decay, state.step)
         return apply_gradients(state, loss, gradients, optimizer, metrics, decay)
 

@@ -46,8 +46,8 @@ from onereward_jax.training.rl_rollout import Batch, draw, embeds_of
 from onereward_jax.training.rl_step import abstract_rl_state
 from onereward_jax.training.rl_weights import (
     check_frozen,
+    distance_metric,
     policy_weights,
-    reference_distance,
     reference_weights,
 )
 from onereward_jax.training.train_state import TrainState, jit_step
@@ -134,7 +134,7 @@ def make_grpo_step(models: RLModels, config: RLConfig, mesh: Mesh) -> MeshFuncti
             advantages=jnp.clip(advantages(groups.rewards, count), -limit, limit),
             steps=chosen[:, : config.online.trained_levels],
         )
-        distance = reference_distance(config, state, frozen)
+        distance = distance_metric(config, state, frozen)
 
         def update(state: TrainState, share: Samples) -> tuple[TrainState, Metrics]:
             found = _gradients(models, config, state, frozen, share, size)
@@ -146,7 +146,7 @@ def make_grpo_step(models: RLModels, config: RLConfig, mesh: Mesh) -> MeshFuncti
 
         following, metrics = jax.lax.scan(update, state, split_microbatches(samples, updates))
         metrics = jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), metrics)
-        metrics |= group_metrics(config, batch, groups) | {"reference_distance": once(distance)}
+        metrics |= group_metrics(config, batch, groups) | distance
         return following._replace(step=state.step + 1), metrics
 
     others = (None, batch_sharding(mesh), replicated(mesh))

@@ -29,7 +29,7 @@ from onereward_jax.training.reward_hacking import cheating_signs
 from onereward_jax.training.rl_balance import dimension_weights, mean_over_dimensions
 from onereward_jax.training.rl_config import Frozen, RLConfig, RLModels
 from onereward_jax.training.rl_loss import jittered, judge_images
-from onereward_jax.training.rl_rollout import Batch, Draws, embeds_of
+from onereward_jax.training.rl_rollout import Batch, Draws, reference_images
 
 Sample = Callable[[Batch, Condition, Any], tuple[Float32[Array, "s n c"], Any]]
 """(prompts and mask, condition, noise of some samples) -> (x_0, what the loss needs of each)."""
@@ -63,7 +63,7 @@ def roll_out_groups(
     models: RLModels,
     config: RLConfig,
     mesh: Mesh,
-    reference: PyTree,
+    reference: PyTree | None,
     frozen: Frozen,
     batch: Batch,
     draws: Draws,
@@ -74,7 +74,7 @@ def roll_out_groups(
 
     Args:
       models, config, mesh: static.
-      reference: weights of the reference's transformer.
+      reference: weights of the reference's transformer; None if its pictures come from a bank.
       frozen: weights of autoencoder and judge.
       batch: the triplets.
       draws: `reference_noise` and `jitter_keys` are used. The comparisons of a triplet are jittered
@@ -129,28 +129,17 @@ def microbatches_of_triplets(config: RLConfig, triplets: int, mesh: Mesh) -> int
 def _prepare(
     models: RLModels,
     config: RLConfig,
-    reference: PyTree,
+    reference: PyTree | None,
     vae: PyTree,
     batch: Batch,
     noise: Float32[Array, "b n c"],
 ) -> tuple[Float32[Array, "b n k"], Float32[Array, "b h w 3"] | None]:
     """Tokens of the fill conditions, and samples of the reference if they are compared with."""
-    editor, size = models.editor, batch["image"].shape[1:3]
-    condition = editor.encode_condition(vae, batch["image"], batch["mask"])
+    condition = models.editor.encode_condition(vae, batch["image"], batch["mask"])
     if config.online.compare == "group":
         return condition.tokens, None
-    latents = editor.denoise(
-        reference,
-        noise,
-        condition,
-        *embeds_of(batch),
-        jnp.asarray(editor.sigmas(config.num_steps, size)),
-        0,
-        config.num_steps,
-        guidance_scale=config.guidance_scale,
-        true_cfg_scale=config.reference_true_cfg_scale,
-    )
-    return condition.tokens, editor.finish(vae, latents, batch["image"], batch["mask"])
+    images = reference_images(models, config, reference, vae, batch, noise, condition)
+    return condition.tokens, images
 
 
 def _judge(

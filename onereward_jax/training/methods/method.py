@@ -44,6 +44,7 @@ class Method:
         the triplet of each pair, and those of `pair_batch.PairBatch`.
       asks: whether the step asks the reward. If not, there is no judge, no `Frozen.judge` and no
         query in the batch, and `RLModels.scorer` is None.
+      reads_bank: whether the step can take x_ref from a bank (`RLConfig.references`).
       asks_held_out: whether the step asks a held-out judge, see `held_out_judge`.
       loop_trips: config -> mean trip count of a loop whose bounds are traced, for `model_flops`.
 
@@ -57,6 +58,7 @@ class Method:
     passes: Callable[[RLConfig], float]
     batches: Batches = "triplets"
     asks: bool = True
+    reads_bank: bool = False
     asks_held_out: bool = False
     loop_trips: Callable[[RLConfig], float] = rollout_trips
 

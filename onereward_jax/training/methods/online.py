@@ -50,9 +50,9 @@ def _group_passes(config: RLConfig, per_level: int) -> float:
     online = config.online
     passes = config.num_steps * _branches(config.policy_true_cfg_scale)
     passes = online.group_size * (passes + online.trained_levels * per_level)
-    if online.compare == "reference":
+    if online.compare == "reference" and config.references == "rollout":
         passes += config.num_steps * _branches(config.reference_true_cfg_scale)
-    return passes + _matching_passes(config)
+    return float(passes + _matching_passes(config))
 
 
 def _matching_passes(config: RLConfig) -> int:
@@ -69,7 +69,8 @@ def _group_flops(
 ) -> float:
     one = pass_flops(models, params, batch, assumptions)
     samples = config.online.group_size
-    pictures = samples + (config.online.compare == "reference")
+    decoded = config.online.compare == "reference" and config.references == "rollout"
+    pictures = samples + decoded
     asked = samples * (1 if config.online.compare == "reference" else config.online.opponents)
     encodes = 3 if config.flow_matching_weight else 1
     return passes * one.velocity + encodes * one.encode + pictures * one.decode + asked * one.score
@@ -92,6 +93,7 @@ DIFFUSION_NFT = Method(
     make_nft_step,
     lambda models, config, *rest: _group_flops(models, config, *rest, nft_passes(config)),
     nft_passes,
+    reads_bank=True,
 )
 
 FLOW_GRPO = Method(
@@ -99,4 +101,5 @@ FLOW_GRPO = Method(
     make_grpo_step,
     lambda models, config, *rest: _group_flops(models, config, *rest, grpo_passes(config)),
     grpo_passes,
+    reads_bank=True,
 )

@@ -13,12 +13,12 @@ from jaxtyping import Array, Float32, Int32, PRNGKeyArray, PyTree
 from onereward_jax.parallel import MeshFunction, batch_sharding, check_microbatches, replicated
 from onereward_jax.training.apply_gradients import apply_gradients
 from onereward_jax.training.gradient_accumulation import sum_over_microbatches
-from onereward_jax.training.metrics import Metrics, once
+from onereward_jax.training.metrics import Metrics
 from onereward_jax.training.optimizer import make_optimizer
 from onereward_jax.training.rl_config import Frozen, RLConfig, RLModels
 from onereward_jax.training.rl_rollout import Batch
 from onereward_jax.training.rl_step import abstract_rl_state
-from onereward_jax.training.rl_weights import check_frozen, reference_distance
+from onereward_jax.training.rl_weights import check_frozen, distance_metric
 from onereward_jax.training.train_state import TrainState, jit_step
 
 Draw = Callable[[PRNGKeyArray, Int32[Array, ""], Batch], PyTree]
@@ -64,7 +64,7 @@ def make_policy_step(
         gradients, loss, metrics = sum_over_microbatches(
             gradients_of, (batch, draw(key, state.step, batch)), config.microbatches
         )
-        metrics |= {"reference_distance": once(reference_distance(config, state, frozen))}
+        metrics |= distance_metric(config, state, frozen)
         decay = config.algorithm.decay(config.ema_decay, state.step)
         return apply_gradients(state, loss, gradients, optimizer, metrics, decay)
 

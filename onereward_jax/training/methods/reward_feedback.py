@@ -17,6 +17,7 @@ def reward_feedback(algorithm: Algorithm) -> Method:
         make_rl_step,
         rl_model_flops,
         _passes,
+        reads_bank=True,
         asks_held_out=True,
         loop_trips=policy_steps,
     )
@@ -25,4 +26,5 @@ def reward_feedback(algorithm: Algorithm) -> Method:
 def _passes(config: RLConfig) -> float:
     """Both rollouts, and the predictions with their backward passes."""
     predictions = active_steps(config) * (2 if config.lora else 3)
-    return config.num_steps + policy_steps(config) + predictions
+    reference = config.num_steps if config.references == "rollout" else 0
+    return reference + policy_steps(config) + predictions

@@ -25,9 +25,8 @@ from onereward_jax.chain.command_flags import parse_flags
 from onereward_jax.common.user_errors import exit_with
 from onereward_jax.parallel import make_mesh
 from onereward_jax.parallel.progress import progress_bar
-from onereward_jax.stages.own_stages import stages_of
 from onereward_jax.train_compile.chips import CHIPS
-from onereward_jax.train_compile.programs import JOBS, make_programs
+from onereward_jax.train_compile.programs import JOBS, make_programs, stages_to_compile
 from onereward_jax.train_compile.report import compile_report, print_report, print_summary
 from onereward_jax.train_compile.suggest import best_of, flags_of, print_trials, search
 from onereward_jax.train_compile.topology import Topology
@@ -76,9 +75,9 @@ def main(argv: Sequence[str]) -> None:
 
 def report(topology: Topology) -> bool:
     """Compiles the config as given; returns whether everything fits."""
-    (config, _), console = stages_of(_CONFIG.value), Console()
+    config, console = _CONFIG.value, Console()
     mesh = make_mesh(**config.mesh, devices=topology.devices())
-    stages = [_STAGE.value] if _STAGE.value else [one for one in JOBS if one in config.stages]
+    stages = [_STAGE.value] if _STAGE.value else stages_to_compile(config)
     if not stages:
         raise ValueError(f"config.stages has none of {', '.join(JOBS)}: nothing to compile")
     # Build all jobs before compiling the first: config errors show at once.

@@ -375,6 +375,14 @@ JOBS: dict[str, Callable[[FrozenConfigDict, Mesh], Jobs]] = {
 """Stage -> function that makes its jobs, in the order of a run."""
 
 
+def stages_to_compile(config: ConfigDict) -> list[str]:
+    """Those of `JOBS` that a run of the config has."""
+    names = set(config.stages)
+    if "rl" in names and config.rl.references == "bank":
+        names.add("references")
+    return [stage for stage in JOBS if stage in names]
+
+
 def make_programs(config: ConfigDict, stage: str, mesh: Mesh) -> Jobs:
     """All jobs of `stage` on `mesh`, by name.
 

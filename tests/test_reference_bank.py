@@ -174,7 +174,11 @@ def test_the_bank_is_made_again_only_if_its_pictures_would_differ(tmp_path, monk
     for change, verdict in STALE.items():
         name, _, value = change.partition("=")
         assert verdicts(then, mini(**BANK | {name: int(value)}), tmp_path) == verdict, change
-    two, _ = stages_of(mini(**BANK, rounds=2))
+    rounds = BANK | {"rounds": 2}
+    _, then = inputs(mini(**rounds), tmp_path)
+    found = verdicts(then, mini(**rounds, later_rounds__rl_steps=9), tmp_path)
+    assert found == ".....+." + "...+" + "!!", "of all rounds"
+    two, _ = stages_of(mini(**rounds))
     assert two.stages.count("references") == 1 and "references-2" not in two.stages
 
 

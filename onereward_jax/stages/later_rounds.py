@@ -11,7 +11,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from onereward_jax.chain import fingerprints
 from onereward_jax.chain.rounds import ROUND, config_in_round, in_round, numbered, rounds_of
 from onereward_jax.chain.stage import Stage
-from onereward_jax.chain.staleness import Effect, Fields, comes_to, how, output, updates
+from onereward_jax.chain.staleness import Effect, Fields, adds, comes_to, how, output, updates
 from onereward_jax.stages.candidate_editors import from_policy
 
 ONLY_LATER = Fields(Effect.HOW, ("later_rounds",), when={"rounds": ("2 or more",)})
@@ -41,6 +41,7 @@ def with_rounds(
             f"config.rounds is {rounds}, but config.stages lacks {', '.join(lacking)}: each round "
             f"has the stages {', '.join(ROUND)}"
         )
+    stages = tuple(map(_of_all_rounds, stages))
     table = {stage.name: stage for stage in stages}
     added = [_later(table[name], number) for number in range(2, rounds + 1) for name in ROUND]
     end = list(table).index("rl") + 1
@@ -56,6 +57,13 @@ def _alone(stage: Stage) -> Stage:
     if stage.name != "candidates":
         return stage
     return dataclasses.replace(stage, fields=(*stage.fields, ONLY_LATER))
+
+
+def _of_all_rounds(stage: Stage) -> Stage:
+    """A stage of a run of several rounds: the bank of references has those of all."""
+    if stage.name != "references":
+        return stage
+    return dataclasses.replace(stage, fields=(*stage.fields, adds("later_rounds.rl_steps")))
 
 
 def _later(stage: Stage, number: int) -> Stage:

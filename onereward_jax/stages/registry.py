@@ -280,8 +280,8 @@ STAGES: tuple[Stage, ...] = (
             how("guidance", "rl.references", "candidates.batch_size"),
             *REFERENCE_GUIDANCE,
             # Which pictures are needed; what is in them does not depend on it.
-            adds("seed", "rounds", "later_rounds.rl_steps", "rl.bank_size", "rl.steps"),
-            adds("rl.batch_size", "rl.task_per", "rl.task_probabilities"),
+            adds("seed", "rounds", "rl.bank_size", "rl.steps", "rl.batch_size", "rl.task_per"),
+            adds("rl.task_probabilities"),
         ),
         reads={"data": ADDS, "embed": OUTPUT},
         versions=PROMPTS,

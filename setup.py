@@ -116,8 +116,8 @@ setup(
             "mini/models/**/*",
             "published_configs/**/*",
             "annotation/page/*",
+            "edit_server/page/*",
             "**/*.html",
-            "annotation/page/*",
             "stages/export/card_templates/*.md",
             "reward/templates/*.json",
         ]

@@ -53,11 +53,8 @@ STATED = f"or what {EDITING} in the editor's folder states"
 def parser() -> CommandParser:
     """The options of this command."""
     options = CommandParser(prog="python -m onereward_jax.edit", description=__doc__)
+    editor_options(options, required=True)
     add = options.add_argument_group("what to edit").add_argument
-    add("--model", required=True, help="folder of the editor (diffusers layout)")
-    add("--transformer", help="transformer, a folder or file, instead of the editor's own")
-    add("--lora", action="append", default=[], type=weighted, metavar="PATH[:WEIGHT]",
-        help="LoRA adapter, file or folder; may be repeated")  # fmt: skip
     add("--image", required=True, help="image, or folder with metadata.jsonl, or a file of rows")
     add("--mask", type=user_path, help="image whose white pixels are edited")
     add("--mask_indices", type=indices, default=(), metavar="N[,N]",
@@ -70,6 +67,34 @@ def parser() -> CommandParser:
     add("--pad", help="for extend: pixels to add, left,top,right,bottom, instead of a mask")
     add("--out", required=True, type=user_path, help="image to write, or folder")
 
+    sampling_options(options)
+    add = options.add_argument_group("batches").add_argument
+    add("--seed", type=int, default=0,
+        help="noise seed of up to 64 bits; + 1 for each further edit of an image in a folder, and "
+        "for each further area of --components=each (default 0)")  # fmt: skip
+    add("--batch_size", type=int, default=1, help="images of a folder per batch (default 1)")
+
+    window_options(options)
+    add = options.add_argument_group("size of the result").add_argument
+    add("--height", type=int, help="height of the edit (default: that of the source)")
+    add("--width", type=int, help="width of the edit (default: that of the source)")
+    add("--crop", action="store_true",
+        help="edit a window around the mask at the model's resolution; keep the rest")  # fmt: skip
+    return options
+
+
+def editor_options(options: CommandParser, **model: Any) -> None:
+    """The options that `load` reads; `model`: more arguments of --model."""
+    add = options.add_argument_group("the editor").add_argument
+    add("--model", help="folder of the editor (diffusers layout)", **model)
+    add("--transformer", help="transformer, a folder or file, instead of the editor's own")
+    add("--lora", action="append", default=[], type=weighted, metavar="PATH[:WEIGHT]",
+        help="LoRA adapter, file or folder; may be repeated")  # fmt: skip
+    add("--dtype", choices=DTYPES, help="default: float32 on CPU, bfloat16 on TPU and GPU")
+
+
+def sampling_options(options: CommandParser) -> None:
+    """The options of sampling that `edit_plan` reads."""
     add = options.add_argument_group("sampling").add_argument
     add("--negative_prompt", default="nsfw", help="negative prompt (default %(default)s)")
     add("--true_cfg_scale", type=float,
@@ -79,21 +104,15 @@ def parser() -> CommandParser:
     add("--steps", type=int, help=f"sampling steps (default 50; {STATED})")
     add("--strength", type=float, default=1.0,
         help="below 1: start from the noised source image (default %(default)s)")  # fmt: skip
-    add("--seed", type=int, default=0,
-        help="noise seed of up to 64 bits; + 1 for each further edit of an image in a folder, and "
-        "for each further area of --components=each (default 0)")  # fmt: skip
-    add("--batch_size", type=int, default=1, help="images of a folder per batch (default 1)")
-    add("--dtype", choices=DTYPES, help="default: float32 on CPU, bfloat16 on TPU and GPU")
 
-    add = options.add_argument_group("size of the result").add_argument
-    add("--height", type=int, help="height of the edit (default: that of the source)")
-    add("--width", type=int, help="width of the edit (default: that of the source)")
+
+def window_options(options: CommandParser) -> None:
+    """The options of windows and seams that `edit_plan` reads."""
+    add = options.add_argument_group("windows and seams").add_argument
     add("--paste_back", action=argparse.BooleanOptionalAction,
         help=f"keep the source outside the mask, at its size (default off; {STATED})")  # fmt: skip
     add("--feather", type=int, default=8,
         help="blending width of --paste_back and --crop, pixels (default %(default)s)")  # fmt: skip
-    add("--crop", action="store_true",
-        help="edit a window around the mask at the model's resolution; keep the rest")  # fmt: skip
     add("--context", type=float,
         help="side of the window of --crop over that of the masked area (default 2)")  # fmt: skip
     add("--components", choices=COMPONENTS,
@@ -101,7 +120,6 @@ def parser() -> CommandParser:
         "its own, from top to bottom, so that later ones see earlier results")  # fmt: skip
     add("--resolution", type=int, metavar="PIXELS",
         help=f"side of a square window in the model (default 1024; {STATED})")  # fmt: skip
-    return options
 
 
 def indices(text: str) -> tuple[int, ...]:
@@ -217,9 +235,21 @@ def model_and_plan(options: argparse.Namespace) -> tuple[Path, EditPlan]:
       FileNotFoundError, ValueError: as `run`.
     """
     folder = resolve_folder(options.model, "model")
-    stated = read_edit_defaults(folder)
     if options.batch_size < 1:
         raise ValueError(f"--batch_size is {options.batch_size}, at least 1 expected")
+    return folder, edit_plan(options, read_edit_defaults(folder))
+
+
+def edit_plan(options: argparse.Namespace, stated: EditDefaults) -> EditPlan:
+    """How to edit.
+
+    Args:
+      options: of `sampling_options` and `window_options`, and seed, crop, height and width.
+      stated: what is taken where nothing is said.
+
+    Raises:
+      ValueError: options contradict each other or are out of range.
+    """
     if options.feather < 0:
         raise ValueError(f"--feather is {options.feather}, at least 0 expected")
     check_prompt(options.negative_prompt)
@@ -239,7 +269,7 @@ def model_and_plan(options: argparse.Namespace) -> tuple[Path, EditPlan]:
             if getattr(options, name) is not None:
                 raise ValueError(f"--{name} is for --crop, which is not given")
         pastes = _or(options.paste_back, stated.paste_back)
-        return folder, EditPlan(None, options.feather if pastes else None, sampling)
+        return EditPlan(None, options.feather if pastes else None, sampling)
     for name in ("height", "width"):
         if getattr(options, name) is not None:
             raise ValueError(f"--{name}: with --crop the result has the size of the source")
@@ -250,7 +280,7 @@ def model_and_plan(options: argparse.Namespace) -> tuple[Path, EditPlan]:
         options.components or "together",
         _or(options.resolution, stated.resolution),
     )
-    return folder, EditPlan(crop, options.feather, sampling)
+    return EditPlan(crop, options.feather, sampling)
 
 
 def made_with(options: argparse.Namespace, folder: Path, plan: EditPlan) -> dict[str, Any]:

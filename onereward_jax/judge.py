@@ -58,10 +58,15 @@ def run(options: argparse.Namespace) -> None:
 
 def verdict(a_first: float, b_first: float) -> str:
     """Which picture is better, by the mean of both orders; P("Yes") of a and of b as the first."""
-    preference = (a_first + 1.0 - b_first) / 2.0
-    better, probability = ("a", preference) if preference >= 0.5 else ("b", 1.0 - preference)
+    preferred = preference(a_first, b_first)
+    better, probability = ("a", preferred) if preferred >= 0.5 else ("b", 1.0 - preferred)
     sure = "" if (a_first > 0.5) != (b_first > 0.5) else "; the two orders contradict each other"
     return f"{better} is better: {probability:.4f}, the mean of both orders{sure}"
+
+
+def preference(a_first: float, b_first: float) -> float:
+    """The probability that a is better: the mean of both orders."""
+    return (a_first + 1.0 - b_first) / 2.0
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -163,7 +163,12 @@ def check_same_tasks() -> None:
             raise ValueError(f"process {index} has other tasks: {VARIABLE} is another file there")
 
 
-COMMANDS = {"people": "people", "preferences": "preferences", "convert": "convert_weights"}
+COMMANDS = {
+    "people": "people",
+    "preferences": "preferences",
+    "convert": "convert_weights",
+    "serve": "serve_editor",
+}
 """`onereward people ...` is `python -m onereward_jax.people ...`."""
 
 

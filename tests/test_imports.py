@@ -20,6 +20,8 @@ LAYERS = (
     "rehearsal",
     "main",
     "train_compile",
+    "serve_editor",
+    "edit_server",
     "edit",
     "judge",
     "convert_weights",
@@ -57,6 +59,7 @@ PEOPLE = (
     "onereward_jax.annotation.server",
     "onereward_jax.curation",
     "onereward_jax.data.parquet_rows",
+    "onereward_jax.edit_server",
     "onereward_jax.exchange",
 )
 """What may use the extra `people`; stages and commands import these inside functions."""

@@ -7,9 +7,11 @@ photograph in the photograph's own colour space, so that what is kept stays as i
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import Bool
 from PIL import Image
@@ -239,11 +241,15 @@ def edit_batch(
       editor: the editor.
       ready: from `prepare`.
       plan: how to edit.
-      on_step: called after every step, with the number of photographs in it.
+      on_step: called when a step is computed, with the number of photographs in it.
 
     Returns:
       The results, each in the colour space of its photograph.
     """
+
+    def told(count: int, _: int, latents: Any) -> None:
+        jax.block_until_ready(latents)  # steps are dispatched much earlier
+        on_step(count)
 
     def edited(
         images: list[Image.Image],
@@ -257,7 +263,7 @@ def edit_batch(
             mask=masks,
             prompt=[ready[index].edit.prompt for index in members],
             seed=[ready[index].edit.seed + number for index in members],
-            on_step=None if on_step is None else lambda *_: on_step(len(members)),
+            on_step=None if on_step is None else functools.partial(told, len(members)),
             **{**plan.sampling, **size},
         )
 

@@ -2,15 +2,12 @@
 
 from onereward_jax.annotation.server.annotators import annotators, make_token, revoke
 from onereward_jax.annotation.server.database import AnswerDatabase
-from onereward_jax.annotation.server.serve import (
-    Server,
-    check_server,
-    first_link,
+from onereward_jax.annotation.server.http_server import (
     login_link,
-    serving,
     traffic_warning,
     usual_address,
 )
+from onereward_jax.annotation.server.serve import Server, check_server, first_link, serving
 from onereward_jax.annotation.server.stored_answers import (
     answer_lines,
     stored_answers,

@@ -12,12 +12,14 @@ import json
 import socket
 import threading
 import time
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from onereward_jax.annotation.web_settings import WebSettings, is_loopback
+from onereward_jax.annotation.server.http_server import Place
+from onereward_jax.annotation.web_settings import is_loopback
 
 BODY_BYTES = 16 << 10
 """Largest body of a request: an answer has some hundred bytes."""
@@ -39,12 +41,30 @@ HEADERS = {
 }
 
 
+Refusal = tuple[int, str]
+"""Status and sentence."""
+
+
 class Protection:
     """ASGI middleware; see the module."""
 
-    def __init__(self, app: ASGIApp, settings: WebSettings) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        place: Place,
+        body_bytes: int = BODY_BYTES,
+        also: Callable[[Scope, Headers], Refusal | None] = lambda *_: None,
+    ) -> None:
+        """Around an application.
+
+        Args:
+          app: the application.
+          place: where it listens.
+          body_bytes: largest body of a request.
+          also: further refusals, before the body is read.
+        """
         self._app = app
-        self._hosts = Hosts(settings)
+        self._hosts, self._body_bytes, self._also = Hosts(place), body_bytes, also
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles a request."""
@@ -70,8 +90,8 @@ class Protection:
             if message["type"] != "http.request":
                 return  # disconnected
             body += message.get("body", b"")
-            if len(body) > BODY_BYTES:
-                await _refuse(guarded, 413, f"a request may have {BODY_BYTES} bytes at most")
+            if len(body) > self._body_bytes:
+                await _refuse(guarded, *self._too_large())
                 return
             if not message.get("more_body"):
                 break
@@ -82,21 +102,26 @@ class Protection:
 
         await self._app(scope, received, guarded)
 
-    def _refusal(self, scope: Scope, headers: Headers) -> tuple[int, str] | None:
+    def _too_large(self) -> Refusal:
+        return 413, f"a request may have {self._body_bytes} bytes at most"
+
+    def _refusal(self, scope: Scope, headers: Headers) -> Refusal | None:
         """Status and sentence, if the request is refused."""
         host = headers.get("host", "")
         if not self._hosts.allow(host):
             return 400, "this server is not reached under that host name"
         if scope["method"] in SAFE_METHODS:
-            return None
+            return self._also(scope, headers)
         origin, site = headers.get("origin"), headers.get("sec-fetch-site", "same-origin")
         if origin is not None and not self._hosts.same_origin(origin, host):
             return 403, "requests from other sites are refused"
         if site not in ("same-origin", "none"):
             return 403, "requests from other sites are refused"
         length = headers.get("content-length", "0")
-        if not length.isdigit() or int(length) > BODY_BYTES:
-            return 413, f"a request may have {BODY_BYTES} bytes at most"
+        if refusal := self._also(scope, headers):
+            return refusal
+        if not length.isdigit() or int(length) > self._body_bytes:
+            return self._too_large()
         return None
 
 
@@ -107,13 +132,13 @@ class Hosts:
     digits: with a public `host` those are all allowed.
     """
 
-    def __init__(self, settings: WebSettings) -> None:
-        names = {settings.host.strip("[]").lower(), "localhost"}
-        if not settings.local:
+    def __init__(self, place: Place) -> None:
+        names = {place.host.strip("[]").lower(), "localhost"}
+        if not place.local:
             names |= {socket.gethostname().lower(), socket.getfqdn().lower()}
-        self._public = urlsplit(settings.url).netloc.lower() if settings.url else ""
-        self._scheme = urlsplit(settings.url).scheme if settings.url else "http"
-        self._names, self._local = names, settings.local
+        self._public = urlsplit(place.url).netloc.lower() if place.url else ""
+        self._scheme = urlsplit(place.url).scheme if place.url else "http"
+        self._names, self._local = names, place.local
 
     def allow(self, host: str) -> bool:
         """Whether a Host header names this server."""

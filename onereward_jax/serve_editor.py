@@ -116,7 +116,8 @@ def run(options: argparse.Namespace) -> None:
             print(warning, flush=True)
         print(f"loading {options.model}", flush=True)
         engine.ready(load(options, folder), Judge.from_pretrained(judge) if judge else None)
-        print(f"serving {options.model} at {login_link(address, token) if token else address}")
+        link = login_link(address, token) if token else address
+        print(f"serving {options.model} at {link}", flush=True)
         print(f"the API is at {address}/docs; Ctrl-C ends this", flush=True)
         # Not here: no handler of a signal runs while this thread compiles or computes.
         work = threading.Thread(target=engine.run, args=(stop,), name="engine", daemon=True)

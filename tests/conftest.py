@@ -71,6 +71,7 @@ LONG = (
     "test_int8.py",
     "test_train_compile.py",
     "test_stopping.py",
+    "test_edit_server.py",
     "test_commands.py",
     "test_people_leases.py",
     "test_people_run.py",

@@ -2,81 +2,27 @@
 
 from __future__ import annotations
 
-import base64
-import contextlib
-import dataclasses
-import io
 import json
+import re
 import struct
 import threading
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import jax
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
+from browser import browser_of, require_browser, watched
+from compilations import compilations
+from PIL import Image
+from playwright.sync_api import expect, sync_playwright
+from served_editor import BATCH, STEPS, Served, content, mask, picture, pixels, sent, served
 
-from onereward_jax import Editor, Judge, edit, judge, serve_editor
-from onereward_jax.annotation.server.http_server import listening
-from onereward_jax.edit_server import Limits, ServeSettings
+from onereward_jax import Editor, Judge, edit, judge
 from onereward_jax.edit_server.access_token import read_token
-from onereward_jax.edit_server.edit_app import build_app
-from onereward_jax.edit_server.engine import Engine, clear_programs
 from onereward_jax.edit_server.job_queue import STOPPING, Job, JobQueue, QueueFull
 from onereward_jax.parallel import make_mesh
-
-STEPS, BATCH = 2, 2
-
-
-@dataclasses.dataclass
-class Served:
-    """A server whose engine runs only when told to."""
-
-    http: httpx.Client
-    engine: Engine
-
-    def post(self, path: str = "/api/edits", **body: object) -> httpx.Response:
-        return self.http.post(path, json=body)
-
-    def refused(self, path: str = "/api/edits", **body: object) -> tuple[int, str]:
-        answer = self.post(path, **body)
-        return answer.status_code, answer.json()["error"]
-
-    def states(self, place: str) -> list[dict]:
-        """All events of a request, up to its end."""
-        with self.http.stream("GET", f"{place}/events") as stream:
-            return [json.loads(one[6:]) for one in stream.iter_lines() if one.startswith("data: ")]
-
-    def result(self, place: str) -> np.ndarray:
-        assert self.states(place)[-1]["state"] == "done"
-        return pixels(self.http.get(f"{place}/result").content)
-
-    @contextlib.contextmanager
-    def running(self) -> Iterator[None]:
-        stop = threading.Event()
-        work = threading.Thread(target=self.engine.run, args=(stop,))
-        work.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            work.join()
-
-
-@contextlib.contextmanager
-def served(editor, judge_model, token: str = "", **limits: int) -> Iterator[Served]:
-    options = serve_editor.parser().parse_args([f"--steps={STEPS}"])
-    settings = ServeSettings(port=0, token=token, limits=Limits(**limits), batch_size=BATCH)
-    most = settings.limits
-    engine = Engine(JobQueue(most.queue, BATCH, most.kept, most.kept_mib << 20), BATCH)
-    app = build_app(engine, settings, options, editor.defaults, ("an editor", "a judge"))
-    engine.ready(editor, judge_model)
-    with listening(app, settings, name="test", options="--port") as port:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as http:
-            yield Served(http, engine)
 
 
 @pytest.fixture(scope="module")
@@ -95,31 +41,6 @@ def server(editor, judge_model) -> Iterator[Served]:
         yield running
 
 
-def picture(seed: int, size: tuple[int, int] = (64, 64)) -> Image.Image:
-    noise = np.random.default_rng(seed).integers(0, 256, (5, 7, 3), dtype=np.uint8)
-    return Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC)
-
-
-def mask(*box: int, size: tuple[int, int] = (64, 64)) -> Image.Image:
-    made = Image.new("L", size)
-    ImageDraw.Draw(made).rectangle(box or (10, 12, 40, 44), fill=255)
-    return made
-
-
-def content(made: Image.Image) -> bytes:
-    file = io.BytesIO()
-    made.save(file, "PNG")
-    return file.getvalue()
-
-
-def sent(made: Image.Image | bytes) -> str:
-    return base64.b64encode(made if isinstance(made, bytes) else content(made)).decode()
-
-
-def pixels(file: bytes | Path) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(file) if isinstance(file, bytes) else file))
-
-
 def edited_by_the_command(folder: Path, rows: list[dict], *flags: str) -> list[np.ndarray]:
     (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
     out = folder / "out"
@@ -134,7 +55,6 @@ def test_edits_are_those_of_the_command_bit_for_bit_whoever_else_asks(
     server, editor, tmp_path, monkeypatch
 ) -> None:
     monkeypatch.setattr(edit, "load", lambda *_: editor)
-    clear_programs(editor)
     large, area = picture(2, (160, 120)), mask(20, 30, 60, 50, size=(160, 120))
     for name, files in {
         "small": {"a": picture(0), "a_mask": mask(), "b": picture(1), "b_mask": mask(0, 0, 20, 63)},
@@ -143,15 +63,11 @@ def test_edits_are_those_of_the_command_bit_for_bit_whoever_else_asks(
         (tmp_path / name).mkdir()
         for file, made in files.items():
             made.save(tmp_path / name / f"{file}.png")
-    row = lambda name, prompt: {
-        "image": f"{name}.png",
-        "mask": f"{name}_mask.png",
-        "prompt": prompt,
-    }
+    row = lambda name, prompt: dict(image=f"{name}.png", mask=f"{name}_mask.png", prompt=prompt)
     whole = edited_by_the_command(
         tmp_path / "small", [row("a", "a red apple"), row("b", "the word CAFE")], "--seed=5"
     )
-    window, _ = edited_by_the_command(tmp_path / "large", [row("c", "a cat")] * 2, "--crop")
+    _, window = edited_by_the_command(tmp_path / "large", [row("c", "a cat")] * 2, "--crop")
 
     requests = [
         {"image": sent(picture(0)), "mask": sent(mask()), "prompt": "a red apple", "seed": 5},
@@ -161,17 +77,16 @@ def test_edits_are_those_of_the_command_bit_for_bit_whoever_else_asks(
     ]  # fmt: skip
     places = [server.post(**body).headers["location"] for body in requests]
     jobs = [server.engine.queue.find(place.rpartition("/")[2]) for place in places]
-    with server.running():
+    with server.running(), compilations() as compiled:
         results = [server.result(place) for place in places]
-        assert jobs[0].started == pytest.approx(jobs[1].started, abs=0.1)  # one batch
+        assert jobs[1].started < jobs[0].ended  # in one batch
         assert jobs[2].started >= jobs[1].ended
         alone = server.result(server.post(**requests[0]).headers["location"])
     for found, expected in zip([*results, alone], [*whole, window, whole[0]], strict=True):
         assert np.array_equal(found, expected)
-    assert (results[0][mask_pixels := np.asarray(mask()) > 0] != pixels(content(picture(0)))[
-        mask_pixels
-    ]).any()  # fmt: skip
-    assert editor.steps.step.jitted._cache_size() == 1
+    where = np.asarray(mask()) > 0
+    assert (results[0][where] != np.asarray(picture(0))[where]).any()
+    assert "jit(step)" not in compiled
 
 
 def test_events_tell_every_step_and_the_judge_compares_the_results(
@@ -245,7 +160,7 @@ def test_wrong_fields_are_named_in_one_sentence(server) -> None:
         ({"image": None}, "image: "),
         ({"mask": None}, "the task fill needs a mask"),
         ({"mask": sent(mask(size=(64, 32)))}, "the mask of 64x32 pixels has another aspect ratio"),
-        ({"mask": sent(Image.new("L", (64, 64)))}, "the mask is empty"),
+        ({"mask": sent(Image.new("L", (64, 64)))}, "mask: the mask is empty"),
         ({"mask": None, "pad": "1,2,3"}, "pad '1,2,3': four integers expected"),
         ({"mask": None, "pad": "1,2,3,4"}, "pad is for the task extend, not for fill"),
         (
@@ -317,7 +232,7 @@ def test_results_are_forgotten_oldest_first_and_jobs_without_a_client_are_given_
     jobs = [Job("edit", key, None, steps=3) for key in "aaba"]
     for job in jobs:
         queue.submit(job)
-    assert queue.take(0) == [jobs[0], jobs[1]]  # not the third of that key, not the other key
+    assert queue.take(0.0) == [jobs[0], jobs[1]]  # not the third of that key, not the other key
     assert queue.advance([jobs[0], jobs[1]])
     queue.cancel(jobs[0])
     assert queue.advance([jobs[0], jobs[1]])
@@ -326,7 +241,7 @@ def test_results_are_forgotten_oldest_first_and_jobs_without_a_client_are_given_
     queue.end(jobs[0], result=b"late")
     assert jobs[0].state == "cancelled" and jobs[0].result is None
     for job in jobs[2:]:
-        assert queue.take(0) == [job]
+        assert queue.take(0.0) == [job]
         queue.end(job, result=bytes(80))
     assert [queue.find(job.number) for job in jobs] == [None, None, None, jobs[3]]
 
@@ -335,23 +250,25 @@ def test_when_it_stops_what_runs_is_finished_and_what_waits_is_told(server) -> N
     good = {"image": sent(picture(0)), "mask": sent(mask()), "task": "remove"}
     running, *waiting = (
         server.post(**good, seed=seed, steps=steps).headers["location"]
-        for seed, steps in enumerate((60, 2, 3))
+        for seed, steps in enumerate((200, 2, 3))
     )
     stop = threading.Event()
     work = threading.Thread(target=server.engine.run, args=(stop,))
     work.start()
-    job = server.engine.queue.find(running.rpartition("/")[2])
+    job, *told = (
+        server.engine.queue.find(place.rpartition("/")[2]) for place in (running, *waiting)
+    )
     while job.step == 0:
         stop.wait(0.005)
     stop.set()
     for place in waiting:
         (*_, last) = server.states(place)
         assert (last["state"], last["error"]) == ("failed", STOPPING)
-    assert not job.has_ended
     assert server.http.get("/ready").status_code == 503
     answer = server.post(**good)
     assert (answer.status_code, answer.json()["error"]) == (503, STOPPING)
     assert server.result(running).shape == (64, 64, 3)  # the engine waits for this
+    assert all(one.ended < job.ended for one in told)
     work.join(timeout=60)
     assert not work.is_alive()
     with pytest.raises(QueueFull):
@@ -370,7 +287,7 @@ def test_only_who_has_the_token_may_ask(editor, judge_model, tmp_path) -> None:
             assert server.http.get(path).status_code == 200, path
         assert server.http.get("/api/about").status_code == 401
         assert server.refused(image="")[0] == 401
-        for wrong in ("", "x", f"{token}x", "ü"):
+        for wrong in ("x", f"{token}x", token[:-1], "ü"):
             headers = {"Authorization": f"Bearer {wrong}".encode()}
             assert server.http.get("/api/about", headers=headers).status_code == 401
             assert server.refused("/api/login", token=wrong)[0] == 401
@@ -389,3 +306,57 @@ def test_only_who_has_the_token_may_ask(editor, judge_model, tmp_path) -> None:
         assert code == 429
         policy = server.http.get("/").headers["content-security-policy"]
         assert "default-src 'self'" in policy and "unsafe" not in policy
+
+
+def test_a_mask_drawn_with_the_mouse_is_edited_and_results_are_compared(server) -> None:
+    require_browser()
+    with sync_playwright() as playwright, server.running():
+        with browser_of(playwright) as context:
+            page = context.new_page()
+            address = str(server.http.base_url)
+            complaints = watched(page, allowed=(address,))
+            page.goto(address)
+            page.get_by_role("button", name="Edit", exact=True).click()
+            expect(page.get_by_role("alert")).to_have_text("Open a picture first.")
+            page.locator("input[data-opens=picture]").set_input_files(
+                {"name": "a.png", "mimeType": "image/png", "buffer": content(picture(0))}
+            )
+            page.get_by_label("Prompt", exact=True).fill("a red apple")
+            page.get_by_role("button", name="Edit", exact=True).click()
+            expect(page.get_by_role("alert")).to_contain_text("Draw a mask first")
+            page.keyboard.press("Tab")  # out of the text: keys are the page's again
+            page.keyboard.press("r")
+            canvas = page.locator("canvas.drawing")
+            box = canvas.bounding_box()
+            at = lambda x, y: (box["x"] + x / 64 * box["width"], box["y"] + y / 64 * box["height"])
+            for start, end in (((0, 0), (64, 64)), ((10.2, 12.2), (40.8, 44.8))):
+                page.mouse.move(*at(*start))
+                page.mouse.down()
+                page.mouse.move(*at(30, 30))
+                page.mouse.move(*at(*end))
+                page.mouse.up()
+                if end == (64, 64):
+                    page.keyboard.press("u")
+            for count in (1, 2):
+                page.get_by_label("Seed").fill(str(count + 6))
+                page.get_by_role("button", name="Edit", exact=True).click()
+                expect(page.locator(".card")).to_have_count(count, timeout=200_000)
+            assert page.locator(".pane.result .frame img").first.is_visible()
+            with page.expect_download() as download:
+                page.locator(".download").click()
+            drawn = pixels(Path(download.value.path()))
+            body = {"image": sent(picture(0)), "mask": sent(mask(10, 12, 40, 44)), "seed": 8}
+            same = server.post(**body, prompt="a red apple", feather=8)
+            assert np.array_equal(drawn, server.result(same.headers["location"]))
+            grid = page.locator(".pane.result .table")
+            page.locator(".flip").click()
+            expect(grid).to_have_class(re.compile("show-source"))
+            page.keyboard.press("f")
+            for letter in "AB":
+                page.get_by_role("button", name=f"compare result {letter}").click()
+            page.get_by_role("button", name="Which is better?").click()
+            expect(page.locator(".answer")).to_have_count(4, timeout=200_000)
+            expect(page.locator(".judge .status")).to_contain_text("is better: ")
+            page.goto(f"{address}/docs")
+            expect(page.locator(".api table").first).to_contain_text("true_cfg_scale")
+            assert complaints == []

@@ -4,6 +4,10 @@ import { element } from "./dom.js";
 
 const code = (text) => element("code", {}, text);
 
+/** A sentence whose `code` is marked. */
+const marked = (text = "") =>
+  text.split("`").map((part, index) => (index % 2 ? code(part) : part));
+
 /** What a "$ref" refers to; other schemas as they are. */
 const resolved = (schema, whole) =>
   schema.$ref ? whole.components.schemas[schema.$ref.split("/").at(-1)] : schema;
@@ -20,6 +24,8 @@ function typeOf(schema, whole) {
     ["minimum", "from"], ["exclusiveMinimum", "above"], ["maximum", "to"],
     ["exclusiveMaximum", "below"], ["maxLength", "at most"],
   ].filter(([name]) => schema[name] !== undefined);
+  // The range of a seed is larger than that of JavaScript's numbers.
+  if (Math.abs(schema.maximum) > Number.MAX_SAFE_INTEGER) return `${schema.type} of 64 bits`;
   const words = range.map(([name, word]) =>
     `${word} ${schema[name]}${name === "maxLength" ? " characters" : ""}`);
   return [schema.type ?? "any", ...words].join(" ");
@@ -33,7 +39,7 @@ function fields(schema, whole) {
     element("td", { class: "words" }, required.includes(name) ? "required"
       : field.default === undefined || field.default === null ? ""
         : code(JSON.stringify(field.default))),
-    element("td", { class: "words" }, field.description ?? "")));
+    element("td", { class: "words" }, marked(field.description))));
   if (!rows.length) return additionalProperties ? element("p", { class: "soft" }, "an object") : null;
   return element("div", { class: "scroll" }, element("table", {},
     element("thead", {}, element("tr", {}, ["field", "type", "default", "meaning"].map(
@@ -56,7 +62,7 @@ function route(method, path, one, whole) {
   return element("section", {},
     element("h2", {}, element("span", { class: "method" }, method.toUpperCase()), " ", code(path)),
     element("p", {}, one.summary),
-    body ? [element("p", { class: "soft" }, resolved(body, whole).description ?? ""),
+    body ? [element("p", { class: "soft" }, marked(resolved(body, whole).description)),
       fields(body, whole)] : null,
     element("ul", { class: "statuses" }, answers(one.responses, whole)));
 }
@@ -67,10 +73,10 @@ const named = ["JobState", "Answer", "About", "Defaults", "Ready"].map((name) =>
 document.getElementById("app").replaceChildren(
   element("header", {}, element("h1", {}, `${whole.info.title} ${whole.info.version}`),
     element("a", { href: "./" }, "the page"), " ", element("a", { href: "openapi.json" }, "openapi.json")),
-  element("p", {}, whole.info.description),
+  element("p", {}, marked(whole.info.description)),
   ...Object.entries(whole.paths).flatMap(([path, methods]) =>
     Object.entries(methods).map(([method, one]) => route(method, path, one, whole))),
   ...named.filter(Boolean).map((schema) => element("section", {},
-    element("h2", {}, schema.title), element("p", { class: "soft" }, schema.description ?? ""),
+    element("h2", {}, schema.title), element("p", { class: "soft" }, marked(schema.description)),
     fields(schema, whole))),
 );

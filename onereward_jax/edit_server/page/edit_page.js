@@ -14,7 +14,7 @@ class EditPage {
     this.stop = null;
     this.judge = new JudgeView(about.judge);
     this.results = new ResultsView({
-      onpair: (pair) => this.judge.choose(pair, this.results.results.length),
+      onpair: (pair) => this.judge.choose(pair),
     });
     this.source = new SourceView({
       ontell: (sentence) => this.settings.tell(sentence),
@@ -75,7 +75,7 @@ class EditPage {
       if (state.state !== "done") throw new Error(state.error ?? "the edit was cancelled");
       const blob = await fetch(state.result, { signal }).then((answer) => answer.blob());
       await this.results.add({ ...result, id: state.id, blob });
-      this.judge.choose(this.judge.pair, this.results.results.length);
+      this.judge.offer(this.results.results.length);
       settings.idle([`done in ${state.seconds.toFixed(1)} s`, ...state.notes].join("; "));
       announce(`result ${this.results.shown.letter} is there`);
     } catch (error) {

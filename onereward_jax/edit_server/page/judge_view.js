@@ -9,13 +9,15 @@ const percent = (part) => `${Math.round(100 * part)} %`;
 function answerRow({ dimension, a_first, b_first, a_is_better }, [a, b]) {
   const [better, sure] = a_is_better >= 0.5 ? [a, a_is_better] : [b, 1 - a_is_better];
   const share = element("div", { class: "share" });
-  share.style.width = percent(a_is_better);
+  share.style.width = `${100 * a_is_better}%`;
   const isDoubtful = a_first > 0.5 === b_first > 0.5;
   return element("div", { class: "answer" },
     element("span", { class: "dimension" }, dimension.replaceAll("_", " ")),
     element("div", { class: "shares", "aria-hidden": "true" }, share),
     element("b", {}, `${better.letter} ${percent(sure)}`),
-    isDoubtful ? element("span", { class: "soft doubt" }, "the two orders contradict each other") : null,
+    isDoubtful ? element("span", {
+      class: "soft doubt", title: "asked in the other order, the judge says the opposite",
+    }, "orders disagree") : null,
   );
 }
 
@@ -30,13 +32,18 @@ export class JudgeView {
       element("div", { class: "row" }, this.asking, this.status), this.answers);
     this.hasJudge = Boolean(name);
     this.stop = new AbortController();
+    this.choose([]);
   }
 
-  /** Two results may be compared, fewer not. */
-  choose(pair, count) {
+  /** There are so many results; with two the judge can be asked. */
+  offer(count) {
+    this.element.hidden = !this.hasJudge || count < 2;
+  }
+
+  /** Takes the results to compare; the former answers go. */
+  choose(pair) {
     this.stop.abort();
     this.pair = pair;
-    this.element.hidden = !this.hasJudge || count < 2;
     this.asking.disabled = pair.length !== 2;
     this.answers.replaceChildren();
     const names = pair.map(({ letter }) => letter).join(" and ");

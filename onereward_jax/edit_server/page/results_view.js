@@ -75,6 +75,7 @@ export class ResultsView {
     this.strip.hidden = false;
     this.strip.scrollLeft = this.strip.scrollWidth;
     this.show(result);
+    this.element.scrollIntoView({ block: "nearest" }); // on a phone it is below the settings
   }
 
   card(result) {

@@ -49,8 +49,9 @@ export class SettingsForm {
     field("Prompt", this.prompt),
     element("div", { class: "row seed" }, field("Seed", this.seed), dice),
     this.more(about.defaults, about.limits),
-    element("div", { class: "row" }, this.sending, this.cancelling),
-    this.bar, this.status, this.told);
+    element("div", { class: "sender" },
+      element("div", { class: "row" }, this.sending, this.cancelling),
+      this.bar, this.status, this.told));
     this.choose("fill");
   }
 
@@ -65,8 +66,8 @@ export class SettingsForm {
       })],
       ["Strength", number("strength", defaults.strength, { min: 0.01, max: 1, step: "any" })],
       ["Seam, pixels", number("feather", defaults.feather, { min: 0, max: 512, step: 1 })],
-      ["Large pictures", options("crop", [
-        ["", "in a window, if too large"], ["true", "always in a window"], ["false", "as a whole"],
+      ["In a window", options("crop", [
+        ["", "if it is large"], ["true", "always"], ["false", "never"],
       ])],
       ["Separate areas", options("components", [["", "together"], ["each", "one by one"]])],
       ["Outside the mask", options("paste_back", [

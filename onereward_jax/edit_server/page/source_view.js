@@ -42,11 +42,13 @@ export class SourceView {
     this.image = element("img", { alt: "the source", draggable: "false" });
     this.picture = element("div", { class: "picture" }, this.image, this.mask.canvas, this.mask.ring);
     this.frame = element("div", { class: "canvas-frame", hidden: true }, this.picture);
-    this.hint = element("div", { class: "drop soft" },
-      element("p", {}, "Open a picture, drop it here, or paste it."));
+    const begin = opener("Open a picture", { "data-opens": "first" }, (file) => this.open(file));
+    begin.classList.add("main");
+    this.hint = element("div", { class: "drop soft" }, begin,
+      element("p", {}, "or drop it here, or paste it"));
     this.table = element("div", { class: "table" }, this.hint, this.frame);
     this.element = element("section", { class: "pane source", "aria-label": "source and mask" },
-      this.toolbar(), this.table, this.sides());
+      this.toolbar(), this.table);
     this.listen();
     this.showTools();
   }
@@ -77,7 +79,7 @@ export class SourceView {
     this.drawing = element("div", { class: "tools", role: "toolbar", "aria-label": "mask" },
       Object.values(this.tools), this.slider, this.undoing, this.others, this.loading);
     const opening = opener("Open picture", { "data-opens": "picture" }, (file) => this.open(file));
-    return element("div", { class: "bar" }, opening, this.drawing);
+    return element("div", { class: "bar" }, opening, this.drawing, this.sides());
   }
 
   sides() {
@@ -86,7 +88,6 @@ export class SourceView {
       oninput: () => this.layOut(),
     }));
     this.padding = element("div", { class: "sides", hidden: true },
-      element("span", {}, "Add pixels"),
       SIDES.map((side, index) => element("label", {}, side, this.pads[index])));
     return this.padding;
   }

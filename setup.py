@@ -52,7 +52,8 @@ MINI = [
     "scikit-learn>=1.7,<2",
 ]
 
-# What people do: choosing pictures, the annotation server, and the exchange of preferences.
+# What people do: choosing pictures, the servers of annotation and of the editor, the exchange of
+# preferences.
 PEOPLE = [
     "fastapi>=0.165,<1",
     "psycopg[binary]>=3.3,<4",

@@ -20,8 +20,12 @@ from playwright.sync_api import expect, sync_playwright
 from served_editor import BATCH, STEPS, Served, content, mask, picture, pixels, sent, served
 
 from onereward_jax import Editor, Judge, edit, judge
+from onereward_jax.edit_server import Limits
 from onereward_jax.edit_server.access_token import read_token
 from onereward_jax.edit_server.job_queue import STOPPING, Job, JobQueue, QueueFull
+from onereward_jax.edit_server.judge_work import judge_job
+from onereward_jax.edit_server.request_bodies import JudgementBody
+from onereward_jax.inference.crop_window import crop_window, free_size
 from onereward_jax.parallel import make_mesh
 
 
@@ -131,6 +135,27 @@ def test_events_tell_every_step_and_the_judge_compares_the_results(
     assert verdict.startswith("ab"[told["a_is_better"] < 0.5]) and f"{sure:.4f}" in verdict
     assert server.http.delete(places[0]).status_code == 204
     assert server.http.get(places[0]).status_code == 404
+
+
+def test_the_judge_sees_large_results_in_the_window_of_their_mask(editor) -> None:
+    size = (320, 240)
+    sources, area = [picture(0, size), picture(1, size)], mask(40, 30, 80, 60, size=size)
+    files = {name: sent(source) for name, source in zip("ab", sources)}
+    asked = lambda needs_mask, **masks: judge_job(
+        JudgementBody(**files, task="remove", **masks), {}.get, editor.defaults, Limits(),
+        needs_mask=needs_mask,
+    ).work  # fmt: skip
+    question = asked(True, mask=sent(area))
+    window = crop_window(
+        (30, 40, 61, 81), size[::-1], resolution=64, aspect_ratios=(1.0,), context=2.0, margin=0
+    )
+    for seen, source in zip((question.a, question.b), sources):
+        expected = source.resize((64, 64), Image.Resampling.LANCZOS, box=window.box)
+        assert np.array_equal(np.asarray(seen), np.asarray(expected))
+    assert np.asarray(question.mask).any() and not np.asarray(question.mask).all()
+    with pytest.raises(ValueError, match="mask: this judge looks at the edited area"):
+        asked(True)
+    assert asked(False).a.size == free_size(size[::-1], 64)[::-1]
 
 
 def png_of_size(width: int, height: int) -> bytes:

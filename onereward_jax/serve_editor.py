@@ -6,7 +6,7 @@
 
 Without --model, the packaged mini editor and judge are served. All devices of this machine share
 the weights. The page is at http://127.0.0.1:8080, the description of the API at /docs. Settings of
-sampling, windows and seams are those of `onereward edit`; requests may override them.
+sampling, windows and seams are those of `onereward-edit`; requests may override them.
 """
 
 from __future__ import annotations

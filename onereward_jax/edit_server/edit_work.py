@@ -1,6 +1,6 @@
 """From the body of a request to an edit that is ready: checked, decoded, with its windows.
 
-The plan, the windows and the edit itself are those of the command `onereward edit`.
+The plan, the windows and the edit itself are those of the command `onereward-edit`.
 """
 
 from __future__ import annotations

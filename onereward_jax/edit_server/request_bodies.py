@@ -46,7 +46,7 @@ TaskName = Literal[COMMAND_TASKS]
 
 
 class EditBody(BaseModel):
-    """An edit. What is left out is as in the command `onereward edit`, or as the server is set."""
+    """An edit. What is left out is as in the command `onereward-edit`, or as the server is set."""
 
     model_config = ConfigDict(extra="forbid", strict=True, title="Edit")
 

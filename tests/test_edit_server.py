@@ -275,7 +275,7 @@ def test_when_it_stops_what_runs_is_finished_and_what_waits_is_told(server) -> N
     good = {"image": sent(picture(0)), "mask": sent(mask()), "task": "remove"}
     running, *waiting = (
         server.post(**good, seed=seed, steps=steps).headers["location"]
-        for seed, steps in enumerate((200, 2, 3))
+        for seed, steps in enumerate((60, 2, 3))
     )
     stop = threading.Event()
     work = threading.Thread(target=server.engine.run, args=(stop,))

@@ -61,8 +61,8 @@ def parser() -> CommandParser:
         ("megapixels", "megapixels of a picture"),
         ("steps", "steps of an edit, over all areas of its mask"),
         ("queue", "requests that wait; others get 503"),
-        ("kept", "results that can be fetched later"),
-        ("kept_mib", "MiB of these"),
+        ("kept", "edits that are remembered"),
+        ("kept_mib", "MiB of their pictures"),
     ):
         usual = getattr(limits, name)
         add(f"--max_{name}", type=int, default=usual, help=f"{what} (default {usual})")

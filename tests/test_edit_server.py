@@ -22,11 +22,13 @@ from served_editor import BATCH, STEPS, Served, content, mask, picture, pixels, 
 from onereward_jax import Editor, Judge, edit, judge
 from onereward_jax.edit_server import Limits
 from onereward_jax.edit_server.access_token import read_token
+from onereward_jax.edit_server.edit_work import KeptEdit
 from onereward_jax.edit_server.job_queue import STOPPING, Job, JobQueue, QueueFull
 from onereward_jax.edit_server.judge_work import judge_job
 from onereward_jax.edit_server.request_bodies import JudgementBody
 from onereward_jax.inference.crop_window import crop_window, free_size
 from onereward_jax.parallel import make_mesh
+from onereward_jax.reward.judge_view import JudgeView
 
 
 @pytest.fixture(scope="module")
@@ -139,23 +141,28 @@ def test_events_tell_every_step_and_the_judge_compares_the_results(
 
 def test_the_judge_sees_large_results_in_the_window_of_their_mask(editor) -> None:
     size = (320, 240)
-    sources, area = [picture(0, size), picture(1, size)], mask(40, 30, 80, 60, size=size)
-    files = {name: sent(source) for name, source in zip("ab", sources)}
-    asked = lambda needs_mask, **masks: judge_job(
-        JudgementBody(**files, task="remove", **masks), {}.get, editor.defaults, Limits(),
-        needs_mask=needs_mask,
-    ).work  # fmt: skip
-    question = asked(True, mask=sent(area))
+    sources, area = [picture(seed, size) for seed in (0, 1, 2)], mask(40, 30, 80, 60, size=size)
+    edit_before = Job("edit", "", None, 1, result=content(sources[0]), state="done")
+    edit_before.kept = KeptEdit("remove", "", content(area), content(sources[2]), None)
+    find = {edit_before.number: edit_before}.get
+    body = {"a": edit_before.number, "b": sent(sources[1])}
+    asked = lambda view, **changes: (
+        judge_job(JudgementBody(**{**body, **changes}), find, editor.defaults, Limits(), view).work
+    )
+    question = asked(JudgeView(source="blanked"))
     window = crop_window(
         (30, 40, 61, 81), size[::-1], resolution=64, aspect_ratios=(1.0,), context=2.0, margin=0
     )
-    for seen, source in zip((question.a, question.b), sources):
+    for seen, source in zip((question.a, question.b, question.source), sources, strict=True):
         expected = source.resize((64, 64), Image.Resampling.LANCZOS, box=window.box)
         assert np.array_equal(np.asarray(seen), np.asarray(expected))
     assert np.asarray(question.mask).any() and not np.asarray(question.mask).all()
-    with pytest.raises(ValueError, match="mask: this judge looks at the edited area"):
-        asked(True)
-    assert asked(False).a.size == free_size(size[::-1], 64)[::-1]
+    files = {"a": sent(sources[0]), "task": "remove"}
+    assert asked(JudgeView(), **files).a.size == free_size(size[::-1], 64)[::-1]
+    with pytest.raises(ValueError, match="mask: needed, this judge sees crops around the mask"):
+        asked(JudgeView(crop=2.0), **files)
+    with pytest.raises(ValueError, match="source: needed, this judge sees the source picture"):
+        asked(JudgeView(source="outlined"), **files, mask=sent(area))
 
 
 def png_of_size(width: int, height: int) -> bytes:

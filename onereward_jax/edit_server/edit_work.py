@@ -19,12 +19,13 @@ from onereward_jax.edit_server.job_queue import Job
 from onereward_jax.edit_server.request_bodies import EditBody
 from onereward_jax.edit_server.serve_settings import Limits
 from onereward_jax.edit_server.uploads import check_canvas, check_upload
+from onereward_jax.inference.canvas import Padding, extended
 from onereward_jax.inference.edit_defaults import EditDefaults
 from onereward_jax.inference.edit_requests import Request, read_request
 from onereward_jax.inference.editor import Editor
 from onereward_jax.inference.photograph_edit import EditPlan, PhotographEdit, ReadyEdit, prepare
 from onereward_jax.inference.picture_io import editing_size
-from onereward_jax.pictures import mask_warning
+from onereward_jax.pictures import mask_warning, read_photograph
 
 WHOLE = 2.0
 """A picture of at most so many times the pixels of the model's own is edited as a whole, others in
@@ -58,11 +59,26 @@ class KeptEdit:
       task: the name of the task, as the request has it.
       prompt: the user's prompt.
       mask: a PNG file, white where the picture was edited.
+      image, pad: the source's file, and by what it was extended; see `source`.
     """
 
     task: str
     prompt: str
     mask: bytes
+    image: bytes
+    pad: str | None
+
+    def source(self) -> Image.Image:
+        """The picture before the edit, in sRGB."""
+        photograph = read_photograph(self.image, "image")
+        if self.pad is None:
+            return photograph.srgb()
+        canvas, _ = extended(photograph.pixels, Padding.parse(self.pad))
+        return dataclasses.replace(photograph, pixels=canvas).srgb()
+
+    def __len__(self) -> int:
+        """Bytes of its files."""
+        return len(self.mask) + len(self.image)
 
 
 def edit_job(body: EditBody, options: argparse.Namespace, editor: Editor, limits: Limits) -> Job:
@@ -99,7 +115,7 @@ def edit_job(body: EditBody, options: argparse.Namespace, editor: Editor, limits
         work=EditWork(ready, plan),
         steps=ready.rounds * steps,
         notes=_notes(request, mask),
-        kept=KeptEdit(body.task, body.prompt, png(mask)),
+        kept=KeptEdit(body.task, body.prompt, png(mask), body.image, body.pad),
     )
 
 

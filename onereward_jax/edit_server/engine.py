@@ -103,6 +103,7 @@ class Engine:
                 dimension=dimension,
                 prompt=question.prompt,
                 masks=question.mask,
+                sources=question.source,
             ))  # fmt: skip
             answers.append(
                 Answer(

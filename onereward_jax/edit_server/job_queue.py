@@ -40,7 +40,7 @@ class Job:
       work: what is to be done; None once it is.
       steps: calls of a model that it takes.
       notes: what the user should know about the pictures.
-      kept: what is remembered about the request.
+      kept: what is remembered about the request; its length is its bytes.
       number: identifies it; cannot be guessed.
       state: one of `STATES`.
       step: calls of a model so far.
@@ -93,7 +93,7 @@ class JobQueue:
           longest: requests that may wait.
           batch_size: jobs of a batch at most.
           kept: ended jobs that are remembered, and
-          kept_bytes: bytes of their results; the last one stays even if it is larger.
+          kept_bytes: bytes of their files; the last one stays even if it is larger.
         """
         self._longest, self._batch_size = longest, batch_size
         self._kept, self._kept_bytes = kept, kept_bytes
@@ -204,6 +204,8 @@ class JobQueue:
     def _end(self, job: Job, state: str, result: Any, error: str) -> None:
         job.state, job.result, job.error = state, result, error
         job.ended, job.work = time.monotonic(), None
+        if state != DONE:
+            job.kept = None
         ended = [one for one in self._jobs.values() if one.has_ended]
         size = sum(_bytes(one) for one in ended)
         for old in ended[:-1]:
@@ -214,4 +216,4 @@ class JobQueue:
 
 
 def _bytes(job: Job) -> int:
-    return len(job.result) if isinstance(job.result, bytes) else 0
+    return len(job.result or ()) + len(job.kept or ())

@@ -146,10 +146,8 @@ def job_routes(engine: Engine, options: argparse.Namespace, limits: Limits) -> A
         def make() -> Job:
             if engine.judge is None:
                 raise ValueError("this server has no judge: start it with --judge")
-            needs_mask = engine.judge.view.needs_mask
-            return judge_job(
-                body, queue.find, engine.editor.defaults, limits, needs_mask=needs_mask
-            )
+            view = engine.judge.view
+            return judge_job(body, queue.find, engine.editor.defaults, limits, view)
 
         return submitted(make, response, "judgements")
 

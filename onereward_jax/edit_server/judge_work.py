@@ -25,6 +25,7 @@ from onereward_jax.inference.mask_components import whole_area
 from onereward_jax.inference.picture_io import check_shapes
 from onereward_jax.inference.stitch import white
 from onereward_jax.pictures import read_mask, read_picture
+from onereward_jax.reward.judge_view import JudgeView
 from onereward_jax.tasks import DIMENSIONS, Dimension, Task, task_named
 
 NUMBER = 32
@@ -40,6 +41,7 @@ class Question:
     Attributes:
       a, b: the pictures in sRGB, of one size.
       mask: mode L of that size, white where they were edited; None if it is not known.
+      source: the picture before the edit, of that size; None if the judge does not look at it.
       task: the task.
       dimensions: what to ask about.
       prompt: the user's prompt.
@@ -48,6 +50,7 @@ class Question:
     a: Image.Image
     b: Image.Image
     mask: Image.Image | None
+    source: Image.Image | None
     task: Task
     dimensions: tuple[Dimension, ...]
     prompt: str
@@ -58,8 +61,7 @@ def judge_job(
     find: Callable[[str], Job | None],
     defaults: EditDefaults,
     limits: Limits,
-    *,
-    needs_mask: bool,
+    view: JudgeView,
 ) -> Job:
     """The job of a request.
 
@@ -68,7 +70,7 @@ def judge_job(
       find: the job with a number.
       defaults: of the editor.
       limits: what requests may ask for.
-      needs_mask: whether the judge looks at masks.
+      view: what the judge sees.
 
     Raises:
       ValueError: a field is wrong, in a sentence that names it.
@@ -95,12 +97,15 @@ def judge_job(
     if not dimensions:
         raise ValueError(f"prompt: the task {said} is only judged by its prompt")
     edited = _edited(body, edits, a.size, limits)
-    if needs_mask and edited is None:
-        raise ValueError("mask: this judge looks at the edited area: send the mask of the edits")
+    if view.needs_mask and edited is None:
+        raise ValueError(f"mask: needed, this judge sees {view.sees}")
+    before = [_before(body, edits, a.size, limits, view)] if view.source else []
+    (a, b, *before), mask = _at_size([*pictures, *before], edited, defaults)
+    source = before[0] if before else None
     return Job(
         kind="judgement",
         key=object(),  # shared with no other
-        work=Question(*_at_size([a, b], edited, defaults), task, dimensions, prompt),
+        work=Question(a, b, mask, source, task, dimensions, prompt),
         steps=len(dimensions),
     )
 
@@ -134,14 +139,32 @@ def _edited(
     return edited if edited.any() else None
 
 
+def _before(
+    body: JudgementBody,
+    edits: Sequence[KeptEdit],
+    size: tuple[int, int],
+    limits: Limits,
+    view: JudgeView,
+) -> Image.Image:
+    """The picture before the edit, in the width and height of the results."""
+    if body.source is not None:
+        check_shapes(size, check_upload(body.source, "source", limits.megapixels))
+        source = read_picture(body.source, "source")
+    elif edits:
+        source = edits[0].source()
+    else:
+        raise ValueError(f"source: needed, this judge sees {view.sees}")
+    # Without paste_back a result is a few pixels smaller than its source.
+    return source if source.size == size else source.resize(size, Image.Resampling.LANCZOS)
+
+
 def _at_size(
     pictures: Sequence[Image.Image], edited: Bool[np.ndarray, "h w"] | None, defaults: EditDefaults
-) -> tuple[Image.Image, Image.Image, Image.Image | None]:
+) -> tuple[list[Image.Image], Image.Image | None]:
     """Pictures and mask at a size like the model's own."""
     width, height = pictures[0].size
     if width * height <= whole_pixels(defaults):
-        a, b = pictures
-        return a, b, None if edited is None else Image.fromarray(edited).convert("L")
+        return list(pictures), None if edited is None else Image.fromarray(edited).convert("L")
     if edited is None:
         box, size = (0, 0, width, height), free_size((height, width), defaults.resolution)
         mask = None
@@ -156,5 +179,5 @@ def _at_size(
         )
         box, size = window.box, window.size
         mask = window_mask(edited[box[1] : box[3], box[0] : box[2]], size)
-    a, b = (one.resize(size[::-1], Image.Resampling.LANCZOS, box=box) for one in pictures)
-    return a, b, mask
+    scaled = [one.resize(size[::-1], Image.Resampling.LANCZOS, box=box) for one in pictures]
+    return scaled, mask

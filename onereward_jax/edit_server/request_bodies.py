@@ -97,6 +97,9 @@ class JudgementBody(BaseModel):
     mask: Picture | None = Field(
         None, description="white where they were edited; by default those of a and b"
     )
+    source: Picture | None = Field(
+        None, description="before the edit, for a judge that looks at it; by default that of a"
+    )
 
 
 class LoginBody(BaseModel):

@@ -17,7 +17,7 @@ class Limits:
       steps: calls of the model for an edit: sampling steps, times the separate areas of a mask.
       queue: requests that wait; further ones are refused with 503.
       kept: finished edits that can be fetched; the oldest are forgotten first.
-      kept_mib: MiB of the results of these.
+      kept_mib: MiB of their sources, masks and results.
 
     Raises:
       ValueError: a limit is below 1.

@@ -176,7 +176,7 @@ def test_the_bank_is_made_again_only_if_its_pictures_would_differ(tmp_path, monk
         assert verdicts(then, mini(**BANK | {name: int(value)}), tmp_path) == verdict, change
     rounds = BANK | {"rounds": 2}
     _, then = inputs(mini(**rounds), tmp_path)
-    found = verdicts(then, mini(**rounds, later_rounds__rl_steps=9), tmp_path)
+    found = verdicts(then, mini(**rounds, later_rounds__rl_steps=300), tmp_path)
     assert found == ".....+." + "...+" + "!!", "of all rounds"
     two, _ = stages_of(mini(**rounds))
     assert two.stages.count("references") == 1 and "references-2" not in two.stages

@@ -13,10 +13,11 @@ import onereward_jax
 from onereward_jax.common.config_files import load_config
 from onereward_jax.parallel import make_mesh, mesh_jit
 from onereward_jax.train_compile import suggest
+from onereward_jax.train_compile.chips import CHIPS, MEASURED_MFU, measured_mfu
 from onereward_jax.train_compile.device_memory import Shortage
 from onereward_jax.train_compile.estimate import WHOLE_STEP, Estimate, estimate
 from onereward_jax.train_compile.programs import Job, Main
-from onereward_jax.train_compile.report import Report
+from onereward_jax.train_compile.report import Report, likely_seconds
 from onereward_jax.train_compile.search_space import MOST_TENSOR, RunLayout, candidates
 from onereward_jax.train_compile.topology import Topology
 from onereward_jax.training.count_jaxpr_flops import Assumptions
@@ -96,6 +97,15 @@ def test_gathering_weights_for_few_tokens_takes_longer_than_computing():
     for way in (alone, spread):
         assert estimate(many, way, V5P).sample_seconds == pytest.approx(least)
     assert estimate(few, spread, V5P).sample_seconds > estimate(few, alone, V5P).sample_seconds
+
+
+def test_seconds_to_plan_with_are_those_measured_on_a_gpu():
+    """docs/gpu.md: 25.0 to 29.4 s for `rl` at an MFU of 0.47 to 0.40, where the bound is 12.1 s."""
+    flops = 25.0 * 0.47 * CHIPS["h100"].flops
+    assert 25.0 < likely_seconds("h100", flops, 12.1) < 29.5
+    assert likely_seconds("h100", flops, 40.0) == 40.0, "the links take longer"
+    assert {measured_mfu(name) for name in CHIPS} == set(MEASURED_MFU.values())
+    assert all(measured_mfu(name) < 0.5 for name in CHIPS)
 
 
 def report_of(fits):

@@ -10,6 +10,8 @@ reserves some.
 GPUs: NVIDIA's data sheets of A100, H100 and H200 (SXM), without sparsity; memory and its bandwidth
 as in `cuda`. Each GPU has one network port of 200 Gbit/s (A100) or 400 Gbit/s to other hosts, as
 in NVIDIA's DGX systems.
+
+No program reaches the peak rates: `MEASURED_MFU` has what training of such models has reached.
 """
 
 from __future__ import annotations
@@ -66,3 +68,18 @@ CHIPS = {
     "h200": _gpu("h200", 989e12, 450e9, 50e9),
 }
 """Generation -> one of its devices."""
+
+MEASURED_MFU = {"v5p": 0.37, "h100": 0.40}
+"""Generation -> model FLOPs per second over the peak, as measured in training.
+
+h100: the lowest of three steps of this package's `rl` on one GPU, 0.40 to 0.47; `reward` had 0.41
+(docs/gpu.md). v5p: MaxDiffusion's fine-tuning of FLUX.1-dev at 1024x1024 with one sample on each
+chip, 1.31 s a step (https://www.mintlify.com/AI-Hypercomputer/maxdiffusion/training/flux); a sample
+has 3 x 74.4 TFLOP, counted here."""
+
+
+def measured_mfu(generation: str) -> float:
+    """MFU to plan with: that of the generation, else the lowest of those on the same platform."""
+    platform = CHIPS[generation].platform
+    known = [mfu for name, mfu in MEASURED_MFU.items() if CHIPS[name].platform == platform]
+    return MEASURED_MFU.get(generation, min(known))

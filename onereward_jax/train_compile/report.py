@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from rich.console import Console
 from rich.table import Table
 
+from onereward_jax.train_compile.chips import CHIPS, measured_mfu
 from onereward_jax.train_compile.device_memory import (
     SHOWN_BUFFERS,
     Memory,
@@ -56,6 +57,8 @@ class Report:
       link_seconds: time of all collectives at the full bandwidth of a device's links.
       step_seconds: the longer of both, the roofline's lower bound.
       mfu: `model_flops` divided by what the chip's peak allows in `step_seconds`.
+      measured_mfu: MFU that such models reach, see `chips.MEASURED_MFU`.
+      likely_seconds: see `likely_seconds`; 0 if `model_flops` is not computed.
       compile_seconds: compile time.
     """
 
@@ -77,6 +80,8 @@ class Report:
     link_seconds: float
     step_seconds: float
     mfu: float
+    measured_mfu: float
+    likely_seconds: float
     compile_seconds: float
 
     @property
@@ -143,6 +148,7 @@ def compile_report(job: Job, stage: str, topology: Topology, mesh: Mesh) -> Repo
     links = sum(traffic.bytes for traffic in collectives.values()) / topology.link_bandwidth
     step = max(compute, links)
     minimum = job.model_flops / mesh.size
+    generation = topology.name.partition(":")[0]
     return Report(
         stage=stage,
         topology=topology.name,
@@ -162,8 +168,15 @@ def compile_report(job: Job, stage: str, topology: Topology, mesh: Mesh) -> Repo
         link_seconds=links,
         step_seconds=step,
         mfu=minimum / chip.flops / step,
+        measured_mfu=measured_mfu(generation),
+        likely_seconds=likely_seconds(generation, minimum, step) if minimum else 0.0,
         compile_seconds=seconds,
     )
+
+
+def likely_seconds(generation: str, model_flops: float, bound: float) -> float:
+    """Seconds to plan with: `model_flops` of a device at the measured MFU, at least `bound`."""
+    return max(model_flops / CHIPS[generation].flops / measured_mfu(generation), bound)
 
 
 def print_report(report: Report, console: Console) -> None:
@@ -187,6 +200,9 @@ def print_report(report: Report, console: Console) -> None:
         table.add_row("links", f"{report.link_seconds:.2f} s at full speed")
         share = f", MFU {report.mfu:.1%} then" if report.mfu else ""
         table.add_row("step", f"at least {report.step_seconds:.2f} s{share}")
+        if report.likely_seconds:
+            likely = f"about {report.likely_seconds:.2f} s, at a measured MFU of"
+            table.add_row("  to plan with", f"{likely} {report.measured_mfu:.0%}")
     table.add_row("compiled in", f"{report.compile_seconds:.0f} s")
     console.print(table)
     if report.shortage is not None:

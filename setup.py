@@ -119,6 +119,7 @@ setup(
             "annotation/page/*",
             "edit_server/page/*",
             "**/*.html",
+            "evaluation/report/look.css",
             "stages/export/card_templates/*.md",
             "reward/templates/*.json",
         ]

@@ -281,6 +281,17 @@ def experiment() -> ConfigDict:
     evaluate.weights = "ema"  # weights of the trained editor: "policy" or "ema"
     evaluate.pictures = 8  # triplets shown in the report, per task
 
+    config.benchmark = benchmark = ConfigDict()  # used by --stage=benchmark, or if stages has it
+    benchmark.folders = ()  # benchmarks: "name=folder", or "name=folder:part"
+    benchmark.editors = ("base", "policy")  # or "name=folder" of weights or finished pictures
+    benchmark.rows = 0  # rows of each benchmark, the first ones; 0: all
+    benchmark.longest_side = 1024  # longer sides are scaled down to it; 0: never
+    benchmark.batch_size = 8  # pictures per batch of a host
+    benchmark.lpips = ""  # safetensors file of LPIPS, or its folder; "": not measured
+    benchmark.clip = ""  # CLIP with both towers: a transformers folder, or a hub id; "": none
+    benchmark.judge = "own"  # the judge asked: the run's "own", a folder or hub id, or "": none
+    benchmark.pictures = 12  # rows of each benchmark shown on the page
+
     config.export = export = ConfigDict()
     export.weights = "ema"  # weights of the trained editor: "ema" or "policy"
     export.dtype = "bfloat16"  # of the files

@@ -53,7 +53,10 @@ FOREIGN = ("torch", "diffusers", "tensorflow")
 """Needed by tests and benchmarks, never by the package."""
 
 MINI_WORLD = "onereward_jax.mini"
-"""What alone may use the extra `mini`."""
+"""What alone may use the extra `mini`, beside `OCR`."""
+
+OCR = "onereward_jax.evaluation.word_reading"
+"""May use its OCR, where it is installed."""
 
 PEOPLE = (
     "onereward_jax.annotation.server",
@@ -168,7 +171,7 @@ def test_every_package_imported_is_declared_in_setup_py():
     for path in MODULES:
         outside = runtime | (people if dotted_name(path).startswith(PEOPLE) else set())
         inside = outside | wandb | gcs | gguf
-        inside |= mini if dotted_name(path).startswith(MINI_WORLD) else set()
+        inside |= mini if dotted_name(path).startswith((MINI_WORLD, OCR)) else set()
         everywhere = imported_names(path)
         for name, declared in (
             *((name, inside) for name in everywhere),

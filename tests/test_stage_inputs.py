@@ -102,7 +102,10 @@ EXPECTED = {
         annotate.web.host annotate.web.port annotate.web.url annotate.web.overlap
         annotate.web.lease_minutes annotate.web.gold_every annotate.web.guidelines
         rl.group_size rl.compare rl.opponents rl.trained_levels rl.advantage_limit rl.nft_beta
-        rl.grpo_noise rl.clip_range rl.inner_updates rl.error_area""",
+        rl.grpo_noise rl.clip_range rl.inner_updates rl.error_area
+        benchmark.folders benchmark.editors benchmark.rows benchmark.longest_side
+        benchmark.batch_size benchmark.lpips benchmark.clip benchmark.judge
+        benchmark.pictures""",
 }
 """Action -> the fields of configs/mini.py whose change leads to it."""
 

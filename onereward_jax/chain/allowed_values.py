@@ -118,6 +118,13 @@ EDITORS = Rule(
         and all(isinstance(one, str) and re.fullmatch(EDITOR, one) for one in v)
     ),
 )
+COMPARED = Rule(
+    'a tuple of "base", "policy" and "name=folder" expected, with lower-case names',
+    lambda v: (
+        isinstance(v, tuple)
+        and all(one in ("base", "policy") or EDITORS.holds((one,)) for one in v)
+    ),
+)
 FOLDERS = Rule(
     "a tuple of folders expected",
     lambda v: isinstance(v, tuple) and all(isinstance(one, str) for one in v),
@@ -352,6 +359,15 @@ RULES: dict[str, Rule] = {
     "evaluate.answers": TEXT,
     "evaluate.weights": choice("policy", "ema"),
     "evaluate.pictures": whole(0),
+    "benchmark.folders": EDITORS,
+    "benchmark.editors": COMPARED,
+    "benchmark.rows": whole(0),
+    "benchmark.longest_side": whole(0),
+    "benchmark.batch_size": whole(1),
+    "benchmark.lpips": TEXT,
+    "benchmark.clip": TEXT,
+    "benchmark.judge": TEXT,
+    "benchmark.pictures": whole(0),
     "export.weights": choice("policy", "ema"),
     "export.dtype": DTYPE,
     "export.editor": choice("pipeline", "transformer"),

@@ -4,6 +4,7 @@ from onereward_jax.convert.hub import hub_commit, resolve_adapter, resolve_folde
 from onereward_jax.convert.layouts import (
     CLIP,
     CLIP_BOTH,
+    CLIP_BOTH_TEXT,
     CLIP_VISION,
     FLUX,
     QWEN2_5_VL,
@@ -40,6 +41,7 @@ from onereward_jax.convert.tokenizers import (
 __all__ = [
     "CLIP",
     "CLIP_BOTH",
+    "CLIP_BOTH_TEXT",
     "CLIP_MEAN",
     "CLIP_STD",
     "CLIP_VISION",

@@ -136,6 +136,14 @@ CLIP_BOTH = replace(
 )
 """A folder with both towers, of which only the vision tower is read."""
 
+CLIP_BOTH_TEXT = replace(
+    CLIP_BOTH,
+    stacks=("text_model.encoder.layers",),
+    aliases=(),
+    ignored=r"\.position_ids$|^vision_model\.|^visual_projection\.|^logit_scale$",
+)
+"""The same, of which only the text tower is read."""
+
 QWEN2_5_VL = Layout(
     architecture="Qwen2_5_VLForConditionalGeneration",
     basename=TRANSFORMERS,

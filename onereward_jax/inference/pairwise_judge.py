@@ -143,6 +143,20 @@ class Judge:
             )
         return result
 
+    def unfit(self, prompt: str, task: Task, size: tuple[int, int]) -> str:
+        """Why the judge cannot be asked about an edit; "" if it can.
+
+        Args:
+          prompt, task: of the edit.
+          size: width and height of the images.
+        """
+        try:
+            queries, _ = self._for_size(size[::-1])
+        except ValueError as error:  # of these proportions
+            return str(error)
+        quotes = Dimension.TEXT_ALIGNMENT in DIMENSIONS[task] and not queries.cut_prompts
+        return queries.unfit(prompt) if quotes else ""
+
     def _given(
         self, pictures: Pictures | None, name: str, needed: bool, count: int
     ) -> list[PictureSource]:

@@ -8,6 +8,7 @@ generated here, or a folder of finished images from elsewhere, named after the t
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 from ml_collections import FrozenConfigDict
@@ -15,8 +16,12 @@ from ml_collections import FrozenConfigDict
 from onereward_jax.chain import fingerprints
 from onereward_jax.chain.allowed_values import EDITOR
 from onereward_jax.convert import is_adapter, read_single_file, resolve_weights
+from onereward_jax.data.picture_files import files_below
 
 FIELD = "config.evaluate.editors"
+
+PIPELINE_INDEX = "model_index.json"
+"""In the folder of a whole editor."""
 
 _OWN = ("base", "policy")
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
@@ -61,22 +66,41 @@ def other_editors(config: FrozenConfigDict) -> list[OtherEditor]:
     """The editors of the config, in this order.
 
     Raises:
+      FileNotFoundError, ValueError: as `named_editors`.
+    """
+    return named_editors(config.evaluate.editors, FIELD)
+
+
+def named_editors(
+    entries: Sequence[str], field: str, *, pipelines: bool = False
+) -> list[OtherEditor]:
+    """The editors of entries "name=folder", in this order.
+
+    Args:
+      entries: each matches `allowed_values.EDITOR`.
+      field: the config field, for errors.
+      pipelines: folders of whole editors are allowed too, and images in subfolders.
+
+    Raises:
       ValueError: a name occurs twice, or a folder has neither weights nor images.
       FileNotFoundError: there is no such folder.
     """
     editors: dict[str, OtherEditor] = {}
-    for entry in config.evaluate.editors:
+    for entry in entries:
         name, path = EDITOR.fullmatch(entry).groups()
         if name in editors or name in _OWN:
-            raise ValueError(f"{FIELD}: there are two editors named {name!r}")
-        folder = resolve_weights(path, FIELD)
+            raise ValueError(f"{field}: there are two editors named {name!r}")
+        folder = resolve_weights(path, field)
         weights = is_adapter(folder) or (folder / "config.json").is_file()
+        weights = weights or (pipelines and (folder / PIPELINE_INDEX).is_file())
         if folder.is_file() and not weights:
             read_single_file(folder)  # raises for what is not a transformer
             weights = True
-        if not weights and not _images_in(folder):
+        if not weights and not (
+            files_below(folder, _SUFFIXES) if pipelines else _images_in(folder)
+        ):
             raise ValueError(
-                f"{FIELD}: {folder} has neither a transformer (config.json), an adapter nor images"
+                f"{field}: {folder} has neither a transformer (config.json), an adapter nor images"
             )
         editors[name] = OtherEditor(name, folder, finished=not weights)
     return list(editors.values())

@@ -27,6 +27,7 @@ from onereward_jax.chain.staleness import (
     updates,
 )
 from onereward_jax.reward import TEMPLATE_VERSION
+from onereward_jax.stages.benchmark_stage import benchmark_stage
 from onereward_jax.stages.compared_editors import digest_of_editors
 from onereward_jax.stages.guidance_settings import evaluate_guidance
 from onereward_jax.stages.imported_folders import imported_content
@@ -350,6 +351,7 @@ STAGES: tuple[Stage, ...] = (
         versions=QUERY,
         resumes=True,
     ),
+    benchmark_stage(_run_module, _check_module),
     Stage(
         name="export",
         summary="write both models for diffusers and transformers",
@@ -376,11 +378,6 @@ STAGES: tuple[Stage, ...] = (
                 effect=UPDATES,
             ),
         ),
-        reads={
-            "data": OUTPUT,
-            "reward": OUTPUT,
-            "rl": OUTPUT,
-            "evaluate": UPDATES,
-        },
+        reads={"data": OUTPUT, "reward": OUTPUT, "rl": OUTPUT, "evaluate": UPDATES},
     ),
 )

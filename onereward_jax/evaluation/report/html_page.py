@@ -72,10 +72,7 @@ def write_report(folder: str | os.PathLike[str], inputs: ReportInputs) -> Path:
 
 def render(inputs: ReportInputs) -> str:
     """The page as HTML text."""
-    template = importlib.resources.files(__package__).joinpath("template.html")
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    environment = page_environment()
     metrics = [
         name
         for name in METRIC_COLUMNS
@@ -83,7 +80,7 @@ def render(inputs: ReportInputs) -> str:
         if any(getattr(one, name) is not None for one in found)
     ]
     environment.filters |= {"png": data_uri, "percent": _percent}
-    return environment.from_string(template.read_text("utf-8")).render(
+    return environment.from_string(_packaged("template.html")).render(
         inputs=inputs,
         tasks=TASKS,
         dimensions=tuple(Dimension),
@@ -112,9 +109,22 @@ def render(inputs: ReportInputs) -> str:
     )
 
 
+def page_environment() -> jinja2.Environment:
+    """What renders pages of this look: templates have `look`, the content of their style."""
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.globals["look"] = _packaged("look.css")
+    return environment
+
+
 def data_uri(picture: UInt8[np.ndarray, "h w *c"]) -> str:
     """`picture` as a data URI with a PNG."""
     return "data:image/png;base64," + base64.b64encode(_png(picture)).decode()
+
+
+def _packaged(name: str) -> str:
+    return importlib.resources.files(__package__).joinpath(name).read_text("utf-8")
 
 
 def _png(picture: UInt8[np.ndarray, "h w *c"]) -> bytes:

@@ -24,7 +24,6 @@ from onereward_jax.evaluation.benchmark_table import (
 from onereward_jax.parallel import is_writer
 from onereward_jax.parallel.distributed import broadcast_from_writer
 from onereward_jax.parallel.progress import announce
-from onereward_jax.stages.benchmark.benchmark_check import read_benchmarks
 from onereward_jax.stages.benchmark.benchmark_edits import NamedRow, make_pictures, named_rows
 from onereward_jax.stages.benchmark.judge_kind import judge_kinds
 from onereward_jax.stages.benchmark.measure_pictures import (
@@ -43,7 +42,7 @@ from onereward_jax.stages.benchmark.metric_kinds import (
     pixel_kind,
     word_kind,
 )
-from onereward_jax.stages.benchmark_inputs import ComparedEditor, opened_editors
+from onereward_jax.stages.benchmark_inputs import ComparedEditor, opened_editors, read_benchmarks
 
 ROWS, CSV, MARKDOWN, PAGE = "rows.jsonl", "table.csv", "table.md", "index.html"
 
@@ -55,7 +54,7 @@ def run(context: StageContext) -> Results:
       ValueError: pictures of rows are damaged (all are listed), or as `make_pictures` and
         `measure_pictures`.
     """
-    benchmarks, editors = read_benchmarks(context), opened_editors(context)
+    benchmarks, editors = read_benchmarks(context.config), opened_editors(context)
     broadcast_from_writer(lambda: _decode_all(benchmarks))
     rows = named_rows(benchmarks)
     make_pictures(context, editors, rows)

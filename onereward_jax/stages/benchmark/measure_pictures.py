@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -30,9 +31,10 @@ from onereward_jax.stages.benchmark.benchmark_edits import (
 from onereward_jax.stages.benchmark.host_shares import host_shares
 from onereward_jax.stages.benchmark.judge_kind import FIRST
 from onereward_jax.stages.benchmark.measured import Measured, MeasuredFile
-from onereward_jax.stages.benchmark.metric_kinds import MetricKind, Sample
+from onereward_jax.stages.benchmark.metric_kinds import MetricKind, Sample, Values
 from onereward_jax.stages.benchmark_inputs import EDITORS, ComparedEditor
 
+NOT_FINITE = "the value is not finite"
 NO_PICTURE = "the folder of this editor has no picture of the row"
 
 
@@ -169,13 +171,21 @@ def _measure(
         for share in host_shares(todo, lambda one: one[0].size, host_batch_size(context)):
             samples = [_sample(one) for one, _ in share.batch]
             found = [
-                dataclasses.asdict(Measured(*_place(kind, one), key, values))
+                dataclasses.asdict(Measured(*_place(kind, one), key, _finite(values)))
                 for (one, key), values in zip(share.own, measure(samples))
             ]
             for text in gather_on_writer(json.dumps(found)):
                 file.add(Measured(**record) for record in json.loads(text))
             bar.update(len(share.chunk))
             stop.if_asked(f"at {bar.n} of {len(todo)} pictures")
+
+
+def _finite(values: Values) -> Values:
+    """The values, with a reason instead of those that are NaN or infinite."""
+    return {
+        name: value if isinstance(value, str) or math.isfinite(value) else NOT_FINITE
+        for name, value in values.items()
+    }
 
 
 def _sample(one: Pictured) -> Sample:

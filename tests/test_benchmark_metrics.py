@@ -40,8 +40,8 @@ SIZE = (60, 44)
 
 def row(**fields):
     given = dict(
-        place=Place(1, "line 1"), name="a", image=None, mask=None, target=None, prompt="a cat",
-        task=Task.FILL, stored=SIZE, size=SIZE,
+        place=Place(1, "line 1"), name="a", image=lambda: b"", mask=lambda: b"", target=None,
+        prompt="a cat", task=Task.FILL, stored=SIZE, size=SIZE,
     )  # fmt: skip
     return BenchmarkRow(**given | fields)
 

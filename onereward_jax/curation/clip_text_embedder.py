@@ -42,7 +42,8 @@ class ClipTextEmbedder:
         config, width = read_text_config(folder)
         self.tokenizer = load_tokenizer(folder)
         self.length = min(config.max_position_embeddings, int(self.tokenizer.model_max_length))
-        mesh = make_mesh(devices=jax.local_devices())
+        devices = jax.local_devices()
+        mesh = make_mesh(data=len(devices), fsdp=1, devices=devices)
         model = ClipTextProjection(config, width, dtype=dtype, param_dtype=dtype)
         ids = jnp.zeros((1, self.length), jnp.int32)
         abstract = jax.eval_shape(model.init, jax.random.key(0), ids)["params"]

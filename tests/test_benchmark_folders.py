@@ -94,10 +94,12 @@ def test_folders_of_pictures_and_rows(tmp_path):
         {"image": "source/p1.jpg", "mask": "mask/p1.png", "prompt": 'the word "SALE 1"',
          "target": "target/p1.png"},
         {"image": "source/p1.jpg", "mask": "mask/p0.png", "prompt": "a cat"},
+        {"image": f"../{folder.name}/source/p1.jpg", "mask": "mask/p0.png", "prompt": "a cat"},
     ]  # fmt: skip
     (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
     found = read_benchmark("r", folder / "metadata.jsonl").rows
-    assert [row.name for row in found] == ["source/p0", "source/p1", "source/p1-3"]
+    names = ["source/p0", "source/p1", "source/p1-3", "pictures/source/p1"]
+    assert [row.name for row in found] == names
     assert [row.digest() for row in found[:2]] == [row.digest() for row in rows[:2]]
 
 

@@ -103,10 +103,12 @@ def read_benchmark(
             break
         try:
             row = read()
-            if row.name.casefold() in names:
-                row = dataclasses.replace(row, name=f"{row.name}-{place.number}")
-            names.add(row.name.casefold())
-            rows.append(dataclasses.replace(row, size=within(row.stored, longest_side)))
+            own = row.name
+            while own.casefold() in names:  # some file systems do not tell upper from lower case
+                own = f"{own}-{place.number}"
+            names.add(own.casefold())
+            size = within(row.stored, longest_side)
+            rows.append(dataclasses.replace(row, name=own, size=size))
         except RowError as error:
             errors[place] = error
     refuse_rows(title, errors)
@@ -277,7 +279,7 @@ def _rows(folder: Path) -> Found:
         def read(row: Any = row, stored: Callable[..., Stored] = stored) -> BenchmarkRow:
             return BenchmarkRow(
                 row.place,
-                PurePosixPath(row.image).with_suffix("").as_posix().replace(".tar/", "/"),
+                _inner(row.image),
                 stored(row.image),
                 stored(row.mask),
                 stored(row.target) if row.target else None,
@@ -288,6 +290,12 @@ def _rows(folder: Path) -> Found:
             )
 
         yield row.place, read
+
+
+def _inner(name: str) -> str:
+    """The name of a result for a picture that may be anywhere: a path that stays inside."""
+    parts = PurePosixPath(name.replace(".tar/", "/")).with_suffix("").parts
+    return "/".join(part for part in parts if part not in ("..", "/"))
 
 
 def _file(folder: Path, name: str) -> Stored:

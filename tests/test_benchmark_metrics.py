@@ -175,8 +175,10 @@ def test_tables_have_means_intervals_and_paired_differences():
     np.testing.assert_allclose(cells["one"].high - cells["one"].low, 2 * half, rtol=0.1)
     assert cells["one"].difference is None
     np.testing.assert_allclose(cells["two"].difference, (second - first)[:30].mean())
-    assert cells["two"].lead(higher=False) == "better" and cells["two"].lead(True) == "worse"
-    assert cells["one"].lead(False) == "" and cells["one"].low < cells["two"].mean
+    assert cells["two"].lead(METRICS["seam"]) == "better"
+    assert cells["two"].lead(METRICS["psnr"]) == "worse"
+    assert cells["one"].lead(METRICS["seam"]) == "" and cells["one"].low < cells["two"].mean
+    assert cells["one"].lead(METRICS["judge"]) == "better"  # above 0.5
     assert groups["b", ALL]["two"]["seam"].count == 31
     assert groups["b", Task.REMOVAL.title]["two"]["seam"].few
     assert interval(np.array([2.0])) == (2.0, None, None)

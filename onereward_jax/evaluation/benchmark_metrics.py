@@ -14,12 +14,14 @@ class Metric:
       about: what it is, for the page.
       higher: whether higher values are better.
       places: decimals shown.
+      equal: of a metric that compares with the first editor itself, the value that is equal to it.
     """
 
     title: str
     about: str
     higher: bool
     places: int
+    equal: float | None = None
 
     @property
     def arrow(self) -> str:
@@ -58,8 +60,8 @@ METRICS: dict[str, Metric] = {
         "seam, ΔE", "colour step across the mask's border beyond those beside it", False, 2
     ),
     "judge": Metric(
-        "judge", "preference of the run's judge over the first editor; 0.5 is equal", True, 3
+        "judge", "preference of the run's judge over the first editor; 0.5 is equal", True, 3, 0.5
     ),
-    "judge_held_out": Metric("held-out judge", "the same by the held-out judge", True, 3),
+    "judge_held_out": Metric("held-out judge", "the same by the held-out judge", True, 3, 0.5),
 }
 """Name in the tables -> metric, in the order of the columns."""

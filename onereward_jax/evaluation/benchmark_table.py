@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 
 from onereward_jax.common.listing import first_of
-from onereward_jax.evaluation.benchmark_metrics import METRICS
+from onereward_jax.evaluation.benchmark_metrics import METRICS, Metric
 from onereward_jax.evaluation.gsb import CONFIDENCE, RESAMPLES
 from onereward_jax.evaluation.intervals import FEW
 from onereward_jax.tasks import Task
@@ -62,13 +62,14 @@ class Cell:
         """Whether there are too few pictures for a conclusion."""
         return self.count < FEW
 
-    def lead(self, higher: bool) -> str:
-        """ "better" or "worse" than the first editor, if the interval of the difference says so."""
-        if self.difference_low is None or self.few:
+    def lead(self, metric: Metric) -> str:
+        """ "better" or "worse" than the first editor, if the interval says so; else ""."""
+        low, high, equal = self.difference_low, self.difference_high, 0.0
+        if metric.equal is not None:
+            low, high, equal = self.low, self.high, metric.equal
+        if low is None or self.few or low <= equal <= high:
             return ""
-        if self.difference_low > 0 or self.difference_high < 0:
-            return "better" if (self.difference_low > 0) == higher else "worse"
-        return ""
+        return "better" if (low > equal) == metric.higher else "worse"
 
 
 Groups = dict[tuple[str, str], dict[str, dict[str, Cell]]]

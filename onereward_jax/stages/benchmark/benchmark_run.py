@@ -176,13 +176,12 @@ def _about(
         one.name: str(one.transformer or one.adapter or one.pipeline or one.pictures or "")
         for one in editors
     }
-    facts = {one.name: f"{one.title}, {len(one.rows)} rows" for one in benchmarks}
+    facts = {one.name: f"{one.title}: {len(one.rows)} pictures" for one in benchmarks}
     facts |= {f"editor {name}": of or config.models.editor for name, of in of_editor.items()}
     facts |= {
         "CLIP": config.benchmark.clip,
         "LPIPS": config.benchmark.lpips,
         "sampling": f"{config.evaluate.num_steps} steps, seed {config.seed}",
-        "work folder": str(context.workdir.absolute()),
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }
     return {name: value for name, value in facts.items() if value}
@@ -195,15 +194,22 @@ def _shown(
     pictures: Sequence[Pictured],
     measured: Sequence[MeasuredRow],
 ) -> Iterator[ShownRow]:
-    """The first rows of each benchmark, with their pictures."""
+    """Rows of each benchmark with their pictures: the first ones, of its tasks in turn."""
     files = {(one.editor, one.row.output): one.path for one in pictures}
     values = {(one.editor, one.benchmark, one.row): one.values for one in measured}
-    seen: dict[str, int] = {}
     targets = {row.benchmark for row in rows if row.row.target is not None}
-    for row in rows:
-        seen[row.benchmark] = seen.get(row.benchmark, 0) + 1
-        if seen[row.benchmark] > context.config.benchmark.pictures:
-            continue
+    of_task: dict[tuple[str, str], int] = {}
+    turns = []
+    for place, row in enumerate(rows):
+        key = row.benchmark, row.row.task.value
+        of_task[key] = of_task.get(key, 0) + 1
+        turns.append((row.benchmark, of_task[key], place))
+    chosen: dict[str, list[int]] = {}
+    for benchmark, _, place in sorted(turns):
+        chosen.setdefault(benchmark, []).append(place)
+    count = context.config.benchmark.pictures
+    for place in sorted(place for places in chosen.values() for place in places[:count]):
+        row = rows[place]
         pixels = row.row.read()
         shown: dict[str, tuple[str, str] | None] = {
             "source, mask": (thumbnail(pixels.source, pixels.mask), "")

@@ -164,7 +164,7 @@ def _measure(
             f"benchmark: {kind.name.replace('_', ' ')}",
             len(todo),
             unit="picture",
-            program=f"benchmark, {kind.name} {kind.version}",
+            program=f"benchmark, {kind.name} {kind.version}" if kind.compiles else None,
         ) as bar,
         stop_points("benchmark") as stop,
     ):

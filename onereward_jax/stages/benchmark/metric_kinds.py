@@ -72,6 +72,7 @@ class MetricKind:
       absent: why none of them can be measured in this run; "" if they can.
       lacking: row -> metric -> why it cannot be measured there.
       compares: whether it compares with the first editor.
+      compiles: whether it compiles a program.
     """
 
     name: str
@@ -81,6 +82,7 @@ class MetricKind:
     absent: str = ""
     lacking: Callable[[BenchmarkRow], dict[str, str]] = lambda row: {}
     compares: bool = False
+    compiles: bool = True
 
 
 def pixel_kind() -> MetricKind:
@@ -93,7 +95,12 @@ def pixel_kind() -> MetricKind:
         return {} if row.target else {"psnr": NO_TARGET, "ssim": NO_TARGET}
 
     return MetricKind(
-        "pixels", ("psnr_kept", "psnr", "ssim", "seam"), "1", lambda: measure, lacking=lacking
+        "pixels",
+        ("psnr_kept", "psnr", "ssim", "seam"),
+        "1",
+        lambda: measure,
+        lacking=lacking,
+        compiles=False,
     )
 
 
@@ -127,6 +134,7 @@ def word_kind() -> MetricKind:
         lambda: measure,
         absent,
         lambda row: {} if row.words else {"words": NO_WORDS},
+        compiles=False,
     )
 
 

@@ -119,6 +119,7 @@ def _ask(
         dimension=[dimension.value for _, dimension in asked],
         prompt=[one.row.prompt for one in rows],
         masks=[one.pixels.mask.astype(np.uint8) * 255 for one in rows],
+        sources=[one.pixels.source for one in rows],
     )
     forth = judge.score(results, firsts, **about)
     back = judge.score(firsts, results, **about)

@@ -224,7 +224,7 @@ def clip_kind(context: StageContext) -> MetricKind:
 
 
 def _clip(embedder: Callable, text: Callable | None, samples: Sequence[Sample]) -> list[Values]:
-    shown: list[UInt8[np.ndarray, "y x 3"]] = []
+    shown: list[UInt8[np.ndarray, "_ _ 3"]] = []
     for one in samples:
         box = square_around(one.pixels.mask)
         truth = one.pixels.source if one.pixels.truth is None else one.pixels.truth
@@ -246,7 +246,7 @@ def _clip(embedder: Callable, text: Callable | None, samples: Sequence[Sample]) 
 
 
 def _embedded(
-    embedder: Callable, pictures: Sequence[UInt8[np.ndarray, "y x 3"]]
+    embedder: Callable, pictures: Sequence[UInt8[np.ndarray, "_ _ 3"]]
 ) -> Float32[np.ndarray, "n e"]:
     pixels = np.stack([embedder.preprocess(Image.fromarray(one)) for one in pictures])
     size = embedder.batch_size

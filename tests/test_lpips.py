@@ -121,7 +121,11 @@ def random_lpips(make, seed=0):
     return (layers, taps), linear
 
 
-@pytest.mark.parametrize("make", [alex, vgg, squeeze], ids=lambda make: make.__name__)
+@pytest.mark.parametrize(
+    "make",
+    [alex, pytest.param(vgg, marks=pytest.mark.slow), squeeze],
+    ids=lambda make: make.__name__,
+)
 def test_distances_equal_the_published_network(make, tmp_path):
     features, linear = random_lpips(make)
     params = read_lpips(saved(tmp_path / "lpips", features, linear, "lpips"))

@@ -12,7 +12,7 @@ Each part is timed as a separate jitted function, so the parts may not add up to
 `--variants` also times the step with other balances of the dimensions (`training.rl_balance`), and
 the monitor of their conflicts. The processor time of all threads does not depend on other programs.
 `--bank` alternates steps with references sampled in the step and with those of a bank, and prints
-the median ratio of neighbours, beside the ratio of their counted operations.
+the median ratios of neighbours in seconds and in processor time, beside that of their operations.
 `--devices` splits the CPU into that many virtual devices, which shard the batch.
 """
 
@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -182,25 +183,28 @@ def conflict_times(
 
 def bank_ratios(
     models: RLModels, config: RLConfig, frozen: Frozen, transformer: Any, batch: Any, mesh: Any
-) -> tuple[float, float, float]:
-    """Seconds of a step with a bank; its share of the time, and of the operations, without one."""
+) -> str:
+    """What a step with a bank takes of one without."""
     key, params = jax.random.key(SEED), (transformer, frozen.vae, frozen.judge)
     kinds = (config, dataclasses.replace(config, references="bank"))
     batches = (batch, batch | {"reference": batch["image"]})
     weights = (frozen, frozen._replace(reference=None))
     steps = [make_rl_step(models, kind, mesh) for kind in kinds]
     states = [first_rl_state(kind, transformer, mesh) for kind in kinds]
-    times: tuple[list[float], list[float]] = ([], [])
-    for _ in range(1 + ARGUMENTS.repeats):
-        for one in (0, 1):
-            start = time.perf_counter()
-            states[one], metrics = steps[one](states[one], weights[one], batches[one], key)
-            jax.block_until_ready(metrics)
-            times[one].append(time.perf_counter() - start)
-    rollout, bank = (np.array(found[1:]) for found in times)  # the first ones compile
+    times = np.zeros((1 + ARGUMENTS.repeats, 2, 2))  # repeat, kind, (seconds, of all threads)
+    for repeat, one in itertools.product(range(len(times)), (0, 1)):
+        start = time.perf_counter(), time.process_time()
+        states[one], metrics = steps[one](states[one], weights[one], batches[one], key)
+        jax.block_until_ready(metrics)
+        times[repeat, one] = time.perf_counter() - start[0], time.process_time() - start[1]
+    rollout, bank = np.moveaxis(times[1:], 1, 0)  # the first ones compile
     trips = Assumptions(float(POLICY_STEPS))
     flops = [rl_model_flops(models, kind, params, batch, trips) for kind in kinds]
-    return float(np.median(bank)), float(np.median(bank / rollout)), flops[1] / flops[0]
+    each, (share, processor) = np.median(bank, axis=0), np.median(bank / rollout, axis=0)
+    return (
+        f"{each[0]:.3f} s a step ({each[1]:.3f} s of all threads): in pairs {share:.2f} of the "
+        f"time, {processor:.2f} of the processor time; {flops[1] / flops[0]:.2f} of the operations"
+    )
 
 
 def balance_of(variant: str) -> Balance:
@@ -309,12 +313,7 @@ def main() -> None:
         for name, part in part_times(*arguments) if ARGUMENTS.parts else ():
             print(f"  {name:28}{part:8.3f} s  {part / found.step:6.1%}", flush=True)
         if ARGUMENTS.bank:
-            bank, share, operations = bank_ratios(*arguments)
-            print(
-                f"  with a bank {bank:.3f} s a step: {share:.2f} of the time in pairs, "
-                f"{operations:.2f} of the operations",
-                flush=True,
-            )
+            print(f"  with a bank {bank_ratios(*arguments)}", flush=True)
         for variant in ARGUMENTS.variants:
             measure, changed = conflict_times, config
             if variant != "conflicts":

@@ -75,11 +75,11 @@ from onereward_jax.training.rl_conflicts import make_conflicts
 from onereward_jax.training.rl_loss import (
     judge_images,
     judge_prediction,
-    matching_shares,
     predict_image,
 )
 from onereward_jax.training.rl_rollout import draw, embeds_of, roll_out
 from onereward_jax.training.rl_step import first_rl_state, make_rl_step
+from onereward_jax.training.target_loss import target_shares
 
 SIDE, BATCH = 64, 8
 REFERENCE_STEPS, POLICY_STEPS = ARGUMENTS.rollout
@@ -264,7 +264,7 @@ def part_times(
     yield "judge", judge
 
     def loss(weights: Any) -> Any:
-        shares = matching_shares(batch["has_target"])
+        shares = target_shares(batch["has_target"])
         judged = judge_prediction(models, config, weights, frozen, batch, draws, rollout, shares)
         return jnp.mean(judged.loss)
 

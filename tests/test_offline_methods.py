@@ -1,6 +1,7 @@
 """Methods that learn from stored pairs: supervised on winners, and masked Diffusion-DPO.
 
-One compiled step of tiny random models (`tiny_models`) per method and mesh serves all tests.
+One compiled step of tiny random models (`tiny_models`) per method and mesh serves all tests. That
+of dpo has a flow-matching term on the targets.
 """
 
 import dataclasses
@@ -19,10 +20,12 @@ from onereward_jax.chain.plugins import BUILT_IN
 from onereward_jax.common.config_files import load_config
 from onereward_jax.common.rng import stream
 from onereward_jax.parallel import make_mesh, shard_batch
+from onereward_jax.policy import PromptEmbeds
 from onereward_jax.policy.policy_loader import abstract_params
 from onereward_jax.tasks import DIMENSIONS, TASKS, Dimension, Task
 from onereward_jax.train_compile.programs import make_program
 from onereward_jax.training.count_jaxpr_flops import count_flops
+from onereward_jax.training.flow_matching import flow_matching_loss
 from onereward_jax.training.methods import METHODS
 from onereward_jax.training.metrics import scalars
 from onereward_jax.training.optimizer import OptimizerConfig
@@ -40,6 +43,8 @@ CONFIG = RLConfig(
     # A large epsilon keeps Adam from blowing rounding errors of tiny gradients up to full updates.
     optimizer=OptimizerConfig(learning_rate=0.01, eps=1e-2, clip_norm=1e6),
 )
+TARGETS = 0.3
+"""Weight of the flow-matching term."""
 LABEL = np.array([1.0, 1.0, 0.75, 1.0, 1.0, 1.0, 1.0, 1.0], np.float32)
 
 
@@ -51,8 +56,7 @@ def models():
 def pair_batch(seed=0, **changes):
     given = tiny_models.rl_batch(seed=seed)
     rng = np.random.default_rng(100 + seed)
-    unread = ("query", "target", "has_target")
-    kept = {name: array for name, array in given.items() if not name.startswith(unread)}
+    kept = {name: array for name, array in given.items() if not name.startswith("query")}
     shape = given["image"].shape
     return kept | {
         "winner": np.tanh(rng.normal(size=shape)).astype(np.float32),
@@ -69,7 +73,9 @@ def mesh_of(sizes):
 
 
 def config_of(name, **changes):
-    return dataclasses.replace(CONFIG, algorithm=METHODS[name].algorithm, **changes)
+    weight = TARGETS if name == "dpo" else 0.0
+    changes |= {"algorithm": METHODS[name].algorithm, "flow_matching_weight": weight}
+    return dataclasses.replace(CONFIG, **changes)
 
 
 @functools.cache
@@ -169,7 +175,8 @@ def test_the_loss_of_dpo_is_equation_14(histories, errors_by_hand):
     losses = -LABEL * np.log(chance) - (1 - LABEL) * np.log(1 - chance)
     found = histories["dpo"][0][1]
     assert np.std(margin) > 0.1
-    assert found["loss"] == pytest.approx(np.mean(losses), rel=1e-4)
+    without = found["loss"] - TARGETS * found["flow_matching_loss"]
+    assert without == pytest.approx(np.mean(losses), rel=1e-4)
     assert found["implicit_accuracy"] == pytest.approx(np.mean(margin > 0))
     assert found["winner_gain"] == pytest.approx(-np.mean(worse["winner"]), rel=1e-3)
 
@@ -185,7 +192,8 @@ def test_dpo_begins_at_log_2_and_its_update_prefers_the_winner():
     batch, frozen = shard_batch(pair_batch(), mesh_of(SINGLE)), frozen_of("dpo", own=True)
     updated, metrics = step_of("dpo")(first_state("dpo"), frozen, batch, KEY)
     before = scalars(metrics)
-    assert before["loss"] == pytest.approx(np.log(2), abs=1e-6)
+    without = before["loss"] - TARGETS * before["flow_matching_loss"]
+    assert without == pytest.approx(np.log(2), abs=1e-6)
     assert before["winner_gain"] == before["loser_gain"] == 0.0
     assert before["grad_norm"] > 1e-2
     start = first_state("dpo")
@@ -194,6 +202,25 @@ def test_dpo_begins_at_log_2_and_its_update_prefers_the_winner():
     assert after["loss"] < before["loss"]
     assert after["winner_gain"] > after["loser_gain"]
     assert after["implicit_accuracy"] > 0.5
+
+
+def test_the_targets_term_is_the_flow_matching_loss_of_triplets_that_have_one(histories):
+    editor, (policy, _, vae, _) = models().editor, tiny_models.weights()
+    batch = jax.device_put(pair_batch())
+    known = np.asarray(batch["has_target"])
+    assert 0 < known.sum() < len(known)
+    noise = editor.noise(stream(KEY, "target_noise", 0), 8, (tiny_models.SIDE,) * 2)
+    sigma = jax.nn.sigmoid(jax.random.normal(stream(KEY, "target_sigma", 0), (8,)))
+
+    @jax.jit
+    def by_hand():
+        clean = editor.encode_image(vae, batch["target"])
+        condition = editor.encode_condition(vae, batch["image"], batch["mask"])
+        prompts = PromptEmbeds(batch["prompt_embeds"], batch["pooled_prompt_embeds"])
+        return flow_matching_loss(editor, policy, clean, condition, prompts, sigma, noise)
+
+    found = histories["dpo"][0][1]["flow_matching_loss"]
+    assert found == pytest.approx(np.mean(np.asarray(by_hand())[known]), rel=1e-4)
 
 
 def test_a_dimension_of_less_weight_teaches_less(histories):
@@ -248,6 +275,7 @@ def test_the_step_of_flux_fill_is_traced_and_its_operations_counted(name):
     config = load_config(str(ROOT / "configs" / "flux_fill_dev.py"))
     config.rl.algorithm = name
     config.models.remat = "full"
+    config.rl.flow_matching_weight = TARGETS
     job = make_program(config, "rl", make_mesh(1, 4, 2))
     assert not any("query" in field for field in job.arguments[2])
     assert job.arguments[1].judge is None

@@ -91,7 +91,9 @@ class StageContext:
 
     def program(self, name: str) -> str:
         """Names what the loop `name` compiles, as of `parallel.progress.progress_bar`."""
-        models = self.config.models
+        models = self.config.get("models")
+        if models is None:  # of a stage that trains base models from scratch
+            return name
         return ", ".join((name, models.transformer or models.editor, models.judge))
 
     def base_model(self, name: str) -> pathlib.Path:

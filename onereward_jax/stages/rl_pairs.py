@@ -64,6 +64,7 @@ class PairsWithTriplets:
         """Reads no picture; arguments as `open_pairs` finds them."""
         self._pairs, self._triplets = pairs, triplets
         self._folders = picture_folders(context)
+        self._with_targets = context.config.rl.flow_matching_weight > 0
         self.tasks = np.array([TASKS.index(one.task) for one, _ in pairs], np.int32)
         self.sizes = np.array([one.size for one, _ in pairs], np.int32).reshape(-1, 2)
 
@@ -77,6 +78,7 @@ class PairsWithTriplets:
         """The sample of a pair: fields of `methods.pair_batch.PairBatch`, with the prompt."""
         one, edit = self._pairs[int(index)]
         image, mask = self._asked(one, edit)
+        target = self._target(edit, image.shape) if self._with_targets else {}
         swapped = one.label < 0.5
         winner, loser = (one.second, one.first) if swapped else (one.first, one.second)
         return {
@@ -89,6 +91,7 @@ class PairsWithTriplets:
             "dimension": np.int32(DIMENSIONS[one.task].index(one.dimension)),
             "index": np.int32(index),
             "prompt": prompt_of(one.task, one.prompt),
+            **target,
         }
 
     def with_task(self, task: Task) -> Int32[np.ndarray, "n"]:
@@ -113,6 +116,13 @@ class PairsWithTriplets:
             return found["image"], found["mask"]
         return judged_pixels(edit.image, one.size), judged_pixels(edit.mask, one.size)[..., :1]
 
+    def _target(self, edit: Edit, shape: tuple[int, ...]) -> dict[str, Any]:
+        """The target of the triplet, if it has one; black without."""
+        if edit.row < 0 or not self._triplets.has_target[edit.row]:
+            return {"target": np.full(shape, -1.0, np.float32), "has_target": np.False_}
+        found = self._triplets.read(edit.row, ("target",))
+        return {"target": from_uint8(found["target"]), "has_target": np.True_}
+
     def _picture(self, one: LabelledPair, path: str) -> np.ndarray:
         return from_uint8(judged_pixels(self._folders[one.folder] / path, one.size))
 
@@ -124,11 +134,6 @@ def check_pairs(context: StageContext) -> None:
       FileNotFoundError, ValueError: naming the field.
     """
     config = context.config
-    if config.rl.flow_matching_weight:
-        raise ValueError(
-            f"config.rl.flow_matching_weight is {config.rl.flow_matching_weight}, but "
-            f"config.rl.algorithm {config.rl.algorithm!r} has no such term: set it to 0"
-        )
     check_imported(config)
     if not has_own_pairs(config) and not imported_folders(config):
         raise ValueError(

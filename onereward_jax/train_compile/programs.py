@@ -210,6 +210,7 @@ def rl_jobs(config: FrozenConfigDict, mesh: Mesh) -> Jobs:
         scorer.view if method.asks else WHOLE,
         pairs=method.batches == "pairs",
         references=settings.references == "bank",
+        targets=method.batches == "triplets" or config.rl.flow_matching_weight > 0,
     )
     state = abstract_rl_state(models, settings, mesh)
     frozen = Frozen(

@@ -33,6 +33,7 @@ def abstract_rl_batch(
     view: JudgeView = WHOLE,
     pairs: bool = False,
     references: bool = False,
+    targets: bool = True,
 ) -> dict[str, Abstract]:
     """An abstract `rl_rollout.Batch`, or `methods.pair_batch.PairBatch`.
 
@@ -47,6 +48,7 @@ def abstract_rl_batch(
       view: what the judge sees.
       pairs: whether the batch has the pictures of pairs.
       references: whether it has those of a bank of references.
+      targets: whether it has the targets of the triplets.
     """
     prompts = {
         "prompt_embeds": (embed_dtype, (text_length, flux.joint_attention_dim)),
@@ -61,7 +63,8 @@ def abstract_rl_batch(
         "index": (jnp.int32, ()),
         **{f"negative_{name}": field for name, field in prompts.items()},
         **(_query_fields(layout, MAX_DIMENSIONS) | _box_field(view) if layout is not None else {}),
-        **(_pair_fields(size) if pairs else _target_fields(size)),
+        **(_pair_fields(size) if pairs else {}),
+        **(_target_fields(size) if targets else {}),
         **(_bank_fields(size) if references else {}),
     }
     return _arrays(fields, batch_size, mesh)

@@ -133,9 +133,10 @@ def matching_model_flops(
     text_length = batch["prompt_embeds"].shape[1]
     velocity = _velocity(models.editor, transformer, samples, size, text_length)
     passes = (2 if config.lora else 3) + (1 if reference else 0)
-    # The condition is encoded once per sample.
-    encodes = (pictures + 1) * _encode(models.editor, vae, samples, size)
-    return pictures * passes * velocity + encodes
+    forwards, encoded = pictures * passes, pictures + 1  # the condition, once per sample
+    if config.flow_matching_weight:
+        forwards, encoded = forwards + (2 if config.lora else 3), encoded + 1
+    return forwards * velocity + encoded * _encode(models.editor, vae, samples, size)
 
 
 def reward_model_flops(

@@ -17,12 +17,12 @@ from jaxtyping import Array, Bool, Float, Float32, Key, PyTree
 from onereward_jax.policy.sampler import VelocityFn
 from onereward_jax.reward import jitter_pairs, jitter_source, queries_in
 from onereward_jax.tasks import QUOTES_PROMPT
-from onereward_jax.training.flow_matching import flow_matching_loss
 from onereward_jax.training.rl_anchor import anchor_weights, velocity_anchor
 from onereward_jax.training.rl_balance import RunningRewards, balanced_loss, dimension_weights
 from onereward_jax.training.rl_config import Frozen, RLConfig, RLModels
 from onereward_jax.training.rl_rollout import Batch, Draws, Rollout, embeds_of
 from onereward_jax.training.rl_surrogate import Prediction, predict_clean
+from onereward_jax.training.target_loss import target_loss
 
 Answers = tuple[Float32[Array, "b e"], Float32[Array, "b e"]]
 """log P("Yes") and log P("No") for every dimension."""
@@ -65,16 +65,6 @@ def without_gradient(
 
     slopes = jax.grad(total, argnums=(0, 1))(log_yes, log_no)
     return (slopes[0] == 0.0) & (slopes[1] == 0.0)
-
-
-def matching_shares(has_target: Bool[Array, "b"]) -> Float32[Array, "b"]:
-    """Weight of each sample's flow-matching loss in the mean over the batch.
-
-    0 without a target. The weights make the mean over the batch equal to the mean over the samples
-    with a target. Compute them on the whole batch, before it is split into microbatches.
-    """
-    known = has_target.astype(jnp.float32)
-    return known * known.size / jnp.maximum(jnp.sum(known), 1.0)
 
 
 def predict_image(
@@ -197,7 +187,7 @@ def judge_prediction(
 ) -> Judged:
     """Computes the loss of each sample from the policy's weights.
 
-    `shares` are the `matching_shares` of these samples; `running` is that of the state.
+    `shares` are the `target_shares` of these samples; `running` is that of the state.
     """
     prediction = predict(models, config, policy, batch, rollout)
     image = decode_prediction(models, config, frozen.vae, batch, prediction.clean)
@@ -224,21 +214,16 @@ def judge_prediction(
         loss = loss + config.anchor_weight * anchor
     matching = jnp.zeros_like(loss)
     if config.flow_matching_weight:
-        prompts, _ = embeds_of(batch)
-        known = batch["has_target"]
-        target = jnp.where(known[:, None, None, None], batch["target"], 0.0)
-        clean = jax.lax.stop_gradient(models.editor.encode_image(frozen.vae, target))
-        found = flow_matching_loss(
+        matching = target_loss(
             models.editor,
             policy,
-            clean,
+            frozen.vae,
+            batch,
             rollout.condition,
-            prompts,
             draws.matching_sigma,
             draws.matching_noise,
             config.guidance_scale,
         )
-        matching = jnp.where(known, found, 0.0)
         loss = loss + config.flow_matching_weight * shares * matching
     return Judged(image, log_yes, log_no, loss, matching, seen, anchor)
 

@@ -39,7 +39,6 @@ from onereward_jax.training.rl_config import Frozen, RLConfig, RLModels
 from onereward_jax.training.rl_loss import (
     Judged,
     judge_prediction,
-    matching_shares,
     predict_image,
     without_gradient,
 )
@@ -51,6 +50,7 @@ from onereward_jax.training.rl_weights import (
     policy_weights,
     reference_weights,
 )
+from onereward_jax.training.target_loss import target_shares
 from onereward_jax.training.task_gradients import gradients_by_task, sum_without_conflicts
 from onereward_jax.training.train_state import (
     TrainState,
@@ -86,7 +86,7 @@ def make_rl_step(models: RLModels, config: RLConfig, mesh: Mesh) -> MeshFunction
             lambda part: _gradients(
                 models, config, state, frozen, *part, index, batch_size, abstract.params
             ),
-            (batch, draws, matching_shares(batch["has_target"])),
+            (batch, draws, target_shares(batch["has_target"])),
             config.microbatches,
         )
         if config.balance.projects_tasks:

@@ -11,6 +11,10 @@ the initial policy.
 
 A label y below 1 (`config.reward.consensus` = "soft") is the probability that the winner is better:
 the loss is then the cross-entropy -y log σ(m) - (1 - y) log σ(-m) for the margin m above.
+
+The loss alone may make winners less likely too, as long as losers get less likely still
+(`winner_gain` and `loser_gain` below 0): `config.rl.flow_matching_weight`, see `policy_step`, keeps
+the policy at the targets of the triplets (ours).
 """
 
 from __future__ import annotations
@@ -69,7 +73,6 @@ def make_step(models: RLModels, config: RLConfig, mesh: Mesh) -> MeshFunction:
         found = pair_weights(config, batch) * dpo_loss(margin, batch["label"])
         right = (margin > 0).astype(jnp.float32)
         return found, {
-            "loss": mean_of(found),
             "implicit_accuracy": by_dimension(right, batch),
             "winner_gain": mean_of(gain[:, 0]),
             "loser_gain": mean_of(gain[:, 1]),

@@ -1,24 +1,30 @@
-"""The step that methods share: draw, sum gradients over microbatches, update, measure."""
+"""The step that methods share: draw, sum gradients over microbatches, update, measure.
+
+`RLConfig.flow_matching_weight` adds the flow-matching loss on the targets of the triplets.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array, Float32, Int32, PRNGKeyArray, PyTree
 
+from onereward_jax.common.rng import stream
 from onereward_jax.parallel import MeshFunction, batch_sharding, check_microbatches, replicated
 from onereward_jax.training.apply_gradients import apply_gradients
 from onereward_jax.training.gradient_accumulation import sum_over_microbatches
-from onereward_jax.training.metrics import Metrics
+from onereward_jax.training.metrics import Mean, Metrics, mean_of
 from onereward_jax.training.optimizer import make_optimizer
 from onereward_jax.training.rl_config import Frozen, RLConfig, RLModels
 from onereward_jax.training.rl_rollout import Batch
 from onereward_jax.training.rl_step import abstract_rl_state
-from onereward_jax.training.rl_weights import check_frozen, distance_metric
+from onereward_jax.training.rl_weights import check_frozen, distance_metric, policy_weights
+from onereward_jax.training.target_loss import target_loss, target_shares
 from onereward_jax.training.train_state import TrainState, jit_step
 
 Draw = Callable[[PRNGKeyArray, Int32[Array, ""], Batch], PyTree]
@@ -27,8 +33,17 @@ Draw = Callable[[PRNGKeyArray, Int32[Array, ""], Batch], PyTree]
 Losses = Callable[[PyTree, TrainState, Frozen, Batch, PyTree], tuple[Float32[Array, "b"], Metrics]]
 """(trained weights, state, frozen, part of the batch, its draws) -> loss of each sample, metrics.
 
-Differentiated with respect to the first argument. The mean over the batch is minimised. Metrics are
-sums over the samples of the part, see `metrics.Mean`."""
+Differentiated with respect to the first argument. The mean over the batch, with the flow-matching
+term, is minimised and is the metric `loss`. Metrics are sums over the samples of the part, see
+`metrics.Mean`."""
+
+
+class TargetDraws(NamedTuple):
+    """Noise ε and noise levels σ, logit-normal, for the targets of a step, and `target_shares`."""
+
+    noise: Float32[Array, "b n c"]
+    sigma: Float32[Array, "b"]
+    shares: Float32[Array, "b"]
 
 
 def make_policy_step(
@@ -45,6 +60,7 @@ def make_policy_step(
         match `config`.
     """
     optimizer = make_optimizer(config.optimizer)
+    with_targets = config.flow_matching_weight > 0
 
     def step(
         state: TrainState, frozen: Frozen, batch: Batch, key: PRNGKeyArray
@@ -53,16 +69,30 @@ def make_policy_step(
         batch_size = batch["image"].shape[0]
         check_microbatches(batch_size, config.microbatches, mesh)
 
+        of_targets = _draw_targets(models, key, state.step, batch) if with_targets else None
+        drawn = draw(key, state.step, batch), of_targets
+
         def gradients_of(part: tuple[Batch, Any]) -> tuple[PyTree, Float32[Array, ""], Metrics]:
+            batch, (draws, of_targets) = part
+
             def loss_of(params: PyTree) -> tuple[Float32[Array, ""], Metrics]:
-                found, metrics = losses(params, state, frozen, *part)
+                found, metrics = losses(params, state, frozen, batch, draws)
+                if of_targets is not None:
+                    weights = policy_weights(models, config, params, frozen)
+                    matching = _target_errors(
+                        models, config, weights, frozen.vae, batch, of_targets
+                    )
+                    found = found + config.flow_matching_weight * of_targets.shares * matching
+                    known = jnp.sum(batch["has_target"], dtype=jnp.float32)
+                    metrics |= {"flow_matching_loss": Mean(jnp.sum(matching), known)}
+                metrics |= {"loss": mean_of(found)}
                 return jnp.sum(found) / batch_size, metrics
 
             (loss, metrics), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
             return gradients, loss, metrics
 
         gradients, loss, metrics = sum_over_microbatches(
-            gradients_of, (batch, draw(key, state.step, batch)), config.microbatches
+            gradients_of, (batch, drawn), config.microbatches
         )
         metrics |= distance_metric(config, state, frozen)
         decay = config.algorithm.decay(config.ema_decay, state.step)
@@ -70,3 +100,38 @@ def make_policy_step(
 
     others = (None, batch_sharding(mesh), replicated(mesh))
     return jit_step(step, abstract_rl_state(models, config, mesh), mesh, *others)
+
+
+def _draw_targets(
+    models: RLModels, key: PRNGKeyArray, step: Int32[Array, ""], batch: Batch
+) -> TargetDraws:
+    count, *size = batch["image"].shape[:3]
+    noise = models.editor.noise(stream(key, "target_noise", step), count, tuple(size))
+    normal = jax.random.normal(stream(key, "target_sigma", step), (count,))
+    return TargetDraws(
+        nn.with_logical_constraint(noise, ("batch", "sequence", None)),
+        jax.nn.sigmoid(normal),
+        target_shares(batch["has_target"]),
+    )
+
+
+def _target_errors(
+    models: RLModels,
+    config: RLConfig,
+    policy: PyTree,
+    vae: PyTree,
+    batch: Batch,
+    draws: TargetDraws,
+) -> Float32[Array, "b"]:
+    # XLA finds that the method encodes the same condition.
+    condition = models.editor.encode_condition(vae, batch["image"], batch["mask"])
+    return target_loss(
+        models.editor,
+        policy,
+        vae,
+        batch,
+        condition,
+        draws.sigma,
+        draws.noise,
+        config.guidance_scale,
+    )

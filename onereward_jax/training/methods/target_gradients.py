@@ -7,14 +7,13 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array, Float32, PyTree
 
-from onereward_jax.training.flow_matching import flow_matching_loss
 from onereward_jax.training.gradient_accumulation import sum_over_microbatches
 from onereward_jax.training.methods.group_rollout import microbatches_of_triplets
 from onereward_jax.training.metrics import Mean, Metrics
 from onereward_jax.training.rl_config import Frozen, RLConfig, RLModels
-from onereward_jax.training.rl_loss import matching_shares
-from onereward_jax.training.rl_rollout import Batch, Draws, embeds_of
+from onereward_jax.training.rl_rollout import Batch, Draws
 from onereward_jax.training.rl_weights import policy_weights
+from onereward_jax.training.target_loss import target_loss, target_shares
 from onereward_jax.training.train_state import TrainState
 
 Found = tuple[PyTree, Float32[Array, ""], Metrics]
@@ -38,24 +37,21 @@ def add_target_gradients(
 
     def matching(part: tuple[Batch, Draws, Float32[Array, "_"]]) -> Found:
         batch, draws, shares = part
-        known = batch["has_target"]
-        target = jnp.where(known[:, None, None, None], batch["target"], 0.0)
-        clean = editor.encode_image(frozen.vae, target)
         condition = editor.encode_condition(frozen.vae, batch["image"], batch["mask"])
 
         def loss_of(params: PyTree) -> tuple[Float32[Array, ""], Metrics]:
-            losses = flow_matching_loss(
+            losses = target_loss(
                 editor,
                 policy_weights(models, config, params, frozen),
-                clean,
+                frozen.vae,
+                batch,
                 condition,
-                embeds_of(batch)[0],
                 draws.matching_sigma,
                 draws.matching_noise,
                 config.guidance_scale,
             )
-            losses = jnp.where(known, losses, 0.0)
-            measured = Mean(jnp.sum(losses), jnp.sum(known, dtype=jnp.float32))
+            known = jnp.sum(batch["has_target"], dtype=jnp.float32)
+            measured = Mean(jnp.sum(losses), known)
             weighted = config.flow_matching_weight * shares * losses
             return jnp.sum(weighted) / triplets, {"flow_matching_loss": measured}
 
@@ -64,7 +60,7 @@ def add_target_gradients(
 
     gradients, loss, metrics = sum_over_microbatches(
         matching,
-        (batch, draws, matching_shares(batch["has_target"])),
+        (batch, draws, target_shares(batch["has_target"])),
         microbatches_of_triplets(config, triplets, mesh),
     )
     summed = jax.tree.map(jnp.add, (found[0], found[1]), (gradients, loss))

@@ -29,7 +29,7 @@ from onereward_jax.training.methods.pair_batch import (
     pair_weights,
 )
 from onereward_jax.training.methods.policy_step import make_policy_step
-from onereward_jax.training.metrics import Metrics, mean_of
+from onereward_jax.training.metrics import Metrics
 from onereward_jax.training.model_flops import matching_model_flops
 from onereward_jax.training.rl_config import Frozen, RLConfig, RLModels
 from onereward_jax.training.rl_rollout import embeds_of
@@ -77,7 +77,7 @@ def make_step(models: RLModels, config: RLConfig, mesh: Mesh) -> MeshFunction:
             area_weights(editor, batch["mask"], config.error_area),
         )
         found = pair_weights(config, batch) * errors
-        return found, {"loss": mean_of(found), "winner_error": by_dimension(errors, batch)}
+        return found, {"winner_error": by_dimension(errors, batch)}
 
     return make_policy_step(models, config, mesh, draw, losses)
 

@@ -64,8 +64,14 @@ NO_PASTE = {"models.paste_back": False}
 
 SCALAR = {"reward.kind": "scalar"}
 
-FROM_ANSWERS = {"rl.flow_matching_weight": 0.0}
-"""These methods have a loss of that kind already."""
+LONG_JUDGE = {**LONG, "reward.steps": 2100}
+"""And three times as many steps of the judge."""
+
+ALONE = {"rl.flow_matching_weight": 0.0}
+"""Without the targets of the triplets."""
+
+DPO_TARGETS = {"rl.algorithm": "dpo", "rl.flow_matching_weight": 10.0}
+"""The gradient of its own loss is larger by beta / 2."""
 
 
 def only(task: Task, steps: int) -> dict[str, Any]:
@@ -92,6 +98,7 @@ GRID: tuple[Run, ...] = (
     Run("both-orders", "both orders in the loss", {**LONG, "rl.orders": "both"}),
     # Judges
     Run("ensemble", "the least of three", {**LONG, "reward.judges": 3, "rl.ensemble": "least"}),
+    Run("judge", "a judge trained three times longer", LONG_JUDGE),
     Run("smoothing", "label smoothing 0.1", {**LONG, "reward.label_smoothing": 0.1}),
     Run("best", "the best judge", {**LONG, "reward.validation": 0.1, "reward.keep_best": True}),
     Run("gap", "a held-out judge ends it", {**LONG, "reward.held_out": 0.2, "rl.stop_at_gap": 0.1}),
@@ -99,6 +106,11 @@ GRID: tuple[Run, ...] = (
     Run("rounds", "two rounds, half of the answers and steps each", {**LONG, **TWO_ROUNDS}),
     # Dimensions that share an update
     Run("worst", "the worst dimension weighs most", {**LONG, "rl.balance": "worst"}),
+    Run(
+        "careful",
+        "that, four times the flow matching, and a judge trained three times longer",
+        {**LONG_JUDGE, "rl.balance": "worst", "rl.flow_matching_weight": 2.0},
+    ),
     Run("floors", "dimensions below 0.5 weigh more", {**LONG, "rl.balance": "floors"}),
     Run("spread", "weights by the spread of rewards", {**LONG, "rl.balance": "spread"}),
     Run("projected", "conflicts are projected", {**LONG, "rl.project_conflicts": "both"}),
@@ -115,8 +127,9 @@ GRID: tuple[Run, ...] = (
     Run("scalar", "Algorithm 1 with a scalar judge", {**LONG, **SCALAR}),
     Run("nft", "DiffusionNFT", {**LONG, "rl.algorithm": "nft"}),
     Run("grpo", "Flow-GRPO", {**LONG, "rl.algorithm": "grpo"}),
-    Run("winners", "supervised on winners", {**LONG, **FROM_ANSWERS, "rl.algorithm": "winners"}),
-    Run("dpo", "masked Diffusion-DPO", {**LONG, **FROM_ANSWERS, "rl.algorithm": "dpo"}),
+    Run("winners", "supervised on winners", {**LONG, **ALONE, "rl.algorithm": "winners"}),
+    Run("dpo", "masked Diffusion-DPO", {**LONG, **ALONE, "rl.algorithm": "dpo"}),
+    Run("dpo-targets", "and flow matching on targets", {**LONG, **DPO_TARGETS}),
 )
 
 

@@ -65,6 +65,7 @@ def get_config(variant: str = "") -> ConfigDict:
     rl = config.rl
     rl.update(steps=200, num_steps=8, t1=6, t2=7, checkpoint_every=100, sample_every=100)
     rl.update(reward_upper_bound=0.65, ema_decay=0.98, flow_matching_weight=0.5)
+    rl.dpo_beta = 100.0  # at 2000, the loss of these models explodes
     rl.optimizer = optimizer(6e-5, warmup_steps=20, schedule="cosine", final_fraction=0.05)
     for stage in (reward, rl):
         stage.jitter.update(noise=0.2, shift=3, negative=0.5)

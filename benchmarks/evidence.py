@@ -2,12 +2,13 @@
 
     python benchmarks/evidence.py --out=runs/evidence --select=quickstart,long --seeds=0,1,2
     python benchmarks/evidence.py --out=runs/evidence --hours=8       # all of the grid
-    python benchmarks/evidence.py --out=runs/evidence --table         # only docs/results.md
+    python benchmarks/evidence.py --table --rows=benchmarks/evidence.jsonl   # only docs/results.md
 
 The grid is in benchmarks/evidence_grid.py, or in a file of your own with `GRID`. Every run and seed
 gives one line of <out>/rows.jsonl: Good - Bad by the oracle and by the run's judge, means per
 dimension, how often the judge is right on policy against base, letters read, on scenes drawn anew
-(`--scenes` per task for the last weights, `--curve` for those of earlier steps).
+(`--scenes` per task for the last weights, `--curve` for those of earlier steps). The rows of
+docs/results.md are in benchmarks/evidence.jsonl.
 
 The same command goes on where it was stopped. What has a row is not measured again, until its line
 in the grid, the seed or the number of scenes changes. Runs share the stages whose inputs are equal
@@ -55,7 +56,8 @@ def arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--out", type=Path, required=True, help="folder of runs, scenes and rows")
+    add("--out", type=Path, default=ROOT / "runs" / "evidence", help="folder of runs and scenes")
+    add("--rows", type=Path, help="file of rows; default: <out>/rows.jsonl")
     add("--select", default="", help="names of runs, with commas; default: all")
     add("--seeds", default="0,1,2", help="of the runs, with commas")
     add("--hours", type=float, default=float("inf"), help="start no run after so many hours")
@@ -72,7 +74,7 @@ def arguments() -> argparse.Namespace:
 
 def main(given: argparse.Namespace) -> None:
     """Runs what has no row, then writes the tables."""
-    rows, runs = given.out / "rows.jsonl", grid.read_grid(given.grid)
+    rows, runs = given.rows or given.out / "rows.jsonl", grid.read_grid(given.grid)
     failed = [] if given.table else run_grid(given, grid.selected(given.select, runs), rows)
     write_tables(read_rows(rows), given.docs, runs)
     if failed:

@@ -63,26 +63,31 @@ def write_tables(rows: Sequence[Row], docs: Path, grid: Sequence[Run]) -> None:
 
 
 def runs_table(rows: Sequence[Row], grid: Sequence[Run]) -> str:
-    """Good - Bad of the last weights by every rater."""
-    lines = []
+    """Good - Bad of the last weights by every rater, and which runs have no row."""
+    lines, lacking = [], []
     for run in grid:
         found = of_run(rows, run.name)
         if not found:
-            lines.append([run.name, run.about, NOT_RUN, *[""] * (2 + len(PAPER_TASKS))])
+            lacking.append(f"`{run.name}` ({run.about})")
             continue
+        scenes = found[0]["scenes"] * len(PAPER_TASKS)
         minutes = sum(row["seconds"]["rl"] for row in found) / len(found) / 60
         for rater in (ORACLE, HIDDEN, JUDGE):
-            cells = [
-                percent(good_minus_bad(found, rater, task)) if task in run.tasks else "–"
-                for task in PAPER_TASKS
-            ]
+            rated = {task: good_minus_bad(found, rater, task) for task in run.tasks}
+            if not any(rated.values()):  # without a judge
+                continue
+            cells = [percent(rated[task]) if task in rated else "–" for task in PAPER_TASKS]
             first = rater == ORACLE
             about = [run.name, run.about] if first else ["", ""]
             cost = [f"{found[0]['steps']}, {minutes:.0f} min" if first else ""]
-            lines.append([*about, *cost, str(len(found)) if first else "", rater, *cells])
-    return table(
-        ["run", "what differs", "steps, time", "seeds", "rated by", *TITLES.values()], lines
-    )
+            lines.append(
+                [*about, *cost, f"{len(found)}, {scenes:,}" if first else "", rater, *cells]
+            )
+    head = ["run", "what differs", "steps, time", "seeds, scenes", "rated by", *TITLES.values()]
+    told = [table(head, lines)] if lines else []
+    if lacking:
+        told.append(f"{NOT_RUN.capitalize()}: {', '.join(lacking)}.")
+    return "\n\n".join(told)
 
 
 def dimensions_table(rows: Sequence[Row], grid: Sequence[Run]) -> str:
@@ -111,7 +116,7 @@ def judge_table(rows: Sequence[Row], grid: Sequence[Run]) -> str:
         if not found:
             continue
         right = (judge_right(found, task.value) for task in PAPER_TASKS)
-        cells = [f"{100 * hit / pairs:.0f} of {pairs}" if pairs else "–" for hit, pairs in right]
+        cells = [f"{100 * hit / pairs:.0f} % of {pairs}" if pairs else "–" for hit, pairs in right]
         lines.append([run.name, *cells, percent(letters(found))])
     if not lines:
         lines.append([NOT_RUN, *[""] * (1 + len(PAPER_TASKS))])

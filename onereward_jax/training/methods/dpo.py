@@ -62,11 +62,16 @@ def make_step(models: RLModels, config: RLConfig, mesh: Mesh) -> MeshFunction:
         return Draws(draw_noise(models, key, step, batch), sigma)
 
     def losses(
-        params: PyTree, state: TrainState, frozen: Frozen, batch: PairBatch, draws: Draws
+        params: PyTree,
+        state: TrainState,
+        frozen: Frozen,
+        batch: PairBatch,
+        condition: Condition,
+        draws: Draws,
     ) -> tuple[Float32[Array, "b"], Metrics]:
         policy = policy_weights(models, config, params, frozen)
         reference = reference_weights(models, config, state, frozen)
-        errors = _both_errors(models, config, frozen.vae, batch, draws)
+        errors = _both_errors(models, config, frozen.vae, batch, condition, draws)
         # How much better than the reference's the policy's predictions are, [b, 2].
         gain = jax.lax.stop_gradient(errors(reference)) - errors(policy)
         margin = 0.5 * config.dpo_beta * (gain[:, 0] - gain[:, 1])
@@ -82,7 +87,12 @@ def make_step(models: RLModels, config: RLConfig, mesh: Mesh) -> MeshFunction:
 
 
 def _both_errors(
-    models: RLModels, config: RLConfig, vae: PyTree, batch: PairBatch, draws: Draws
+    models: RLModels,
+    config: RLConfig,
+    vae: PyTree,
+    batch: PairBatch,
+    condition: Condition,
+    draws: Draws,
 ) -> Callable[[PyTree], Float32[Array, "b 2"]]:
     """Transformer -> errors of the winner and of the loser, at the same noise.
 
@@ -96,7 +106,6 @@ def _both_errors(
     pictures = jnp.stack([batch["winner"], batch["loser"]], axis=1)
     pictures = pictures.reshape(-1, *pictures.shape[2:])
     clean = jax.lax.stop_gradient(editor.encode_image(vae, pictures))
-    condition = editor.encode_condition(vae, batch["image"], batch["mask"])
     prompts = PromptEmbeds(*map(twice, embeds_of(batch)[0]))
     weights = area_weights(editor, batch["mask"], config.error_area)
 

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float32, Int32, PRNGKeyArray, PyTree
 
 from onereward_jax.common.rng import stream
 from onereward_jax.parallel import MeshFunction, batch_sharding, check_microbatches, replicated
+from onereward_jax.policy import Condition
 from onereward_jax.training.apply_gradients import apply_gradients
 from onereward_jax.training.gradient_accumulation import sum_over_microbatches
 from onereward_jax.training.metrics import Mean, Metrics, mean_of
@@ -30,8 +31,11 @@ from onereward_jax.training.train_state import TrainState, jit_step
 Draw = Callable[[PRNGKeyArray, Int32[Array, ""], Batch], PyTree]
 """(key of the run, step, whole batch) -> random draws, arrays [b, ...]."""
 
-Losses = Callable[[PyTree, TrainState, Frozen, Batch, PyTree], tuple[Float32[Array, "b"], Metrics]]
-"""(trained weights, state, frozen, part of the batch, its draws) -> loss of each sample, metrics.
+Losses = Callable[
+    [PyTree, TrainState, Frozen, Batch, Condition, PyTree], tuple[Float32[Array, "b"], Metrics]
+]
+"""(trained weights, state, frozen, part of the batch, its encoded condition, its draws) -> loss of
+each sample, metrics.
 
 Differentiated with respect to the first argument. The mean over the batch, with the flow-matching
 term, is minimised and is the metric `loss`. Metrics are sums over the samples of the part, see
@@ -74,13 +78,21 @@ def make_policy_step(
 
         def gradients_of(part: tuple[Batch, Any]) -> tuple[PyTree, Float32[Array, ""], Metrics]:
             batch, (draws, of_targets) = part
+            condition = models.editor.encode_condition(frozen.vae, batch["image"], batch["mask"])
 
             def loss_of(params: PyTree) -> tuple[Float32[Array, ""], Metrics]:
-                found, metrics = losses(params, state, frozen, batch, draws)
+                found, metrics = losses(params, state, frozen, batch, condition, draws)
                 if of_targets is not None:
                     weights = policy_weights(models, config, params, frozen)
-                    matching = _target_errors(
-                        models, config, weights, frozen.vae, batch, of_targets
+                    matching = target_loss(
+                        models.editor,
+                        weights,
+                        frozen.vae,
+                        batch,
+                        condition,
+                        of_targets.sigma,
+                        of_targets.noise,
+                        config.guidance_scale,
                     )
                     found = found + config.flow_matching_weight * of_targets.shares * matching
                     known = jnp.sum(batch["has_target"], dtype=jnp.float32)
@@ -112,26 +124,4 @@ def _draw_targets(
         nn.with_logical_constraint(noise, ("batch", "sequence", None)),
         jax.nn.sigmoid(normal),
         target_shares(batch["has_target"]),
-    )
-
-
-def _target_errors(
-    models: RLModels,
-    config: RLConfig,
-    policy: PyTree,
-    vae: PyTree,
-    batch: Batch,
-    draws: TargetDraws,
-) -> Float32[Array, "b"]:
-    # XLA finds that the method encodes the same condition.
-    condition = models.editor.encode_condition(vae, batch["image"], batch["mask"])
-    return target_loss(
-        models.editor,
-        policy,
-        vae,
-        batch,
-        condition,
-        draws.sigma,
-        draws.noise,
-        config.guidance_scale,
     )

@@ -19,6 +19,7 @@ from jaxtyping import Array, Float32, Int32, PRNGKeyArray, PyTree
 
 from onereward_jax.common.rng import stream
 from onereward_jax.parallel import MeshFunction
+from onereward_jax.policy import Condition
 from onereward_jax.training.algorithm import DYNAMIC
 from onereward_jax.training.flow_matching import flow_matching_loss
 from onereward_jax.training.methods.method import Method
@@ -61,7 +62,12 @@ def make_step(models: RLModels, config: RLConfig, mesh: Mesh) -> MeshFunction:
         return Draws(draw_noise(models, key, step, batch), jax.nn.sigmoid(normal))
 
     def losses(
-        params: PyTree, state: TrainState, frozen: Frozen, batch: PairBatch, draws: Draws
+        params: PyTree,
+        state: TrainState,
+        frozen: Frozen,
+        batch: PairBatch,
+        condition: Condition,
+        draws: Draws,
     ) -> tuple[Float32[Array, "b"], Metrics]:
         editor = models.editor
         clean = jax.lax.stop_gradient(editor.encode_image(frozen.vae, batch["winner"]))
@@ -69,7 +75,7 @@ def make_step(models: RLModels, config: RLConfig, mesh: Mesh) -> MeshFunction:
             editor,
             policy_weights(models, config, params, frozen),
             clean,
-            editor.encode_condition(frozen.vae, batch["image"], batch["mask"]),
+            condition,
             embeds_of(batch)[0],
             draws.sigma,
             draws.noise,

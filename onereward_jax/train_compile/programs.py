@@ -168,8 +168,7 @@ def judge_folder(config: FrozenConfigDict) -> pathlib.Path:
 
 def largest_size(config: FrozenConfigDict) -> Size:
     """The bucket size with the most pixels."""
-    sizes = bucket_sizes(config.data.image_size, config.data.aspect_ratios)
-    return max(sizes, key=math.prod)
+    return max(bucket_sizes(config.data.image_size, config.data.aspect_ratios), key=math.prod)
 
 
 def rl_jobs(config: FrozenConfigDict, mesh: Mesh) -> Jobs:

@@ -25,6 +25,9 @@ CONFIG = dataclasses.replace(
     test_rl_step.CONFIG,
     jitter=test_rl_step.Jitter(),
     flow_matching_weight=0.1,
+    anchor_weight=0.3,
+    held_out_every=1,
+    stop_at_gap=5.0,
     online=OnlineConfig(group_size=GROUP, trained_levels=2, nft_beta=0.6),
 )
 KEY, SINGLE = test_rl_step.KEY, (1, 1, 1)
@@ -33,7 +36,14 @@ mesh_of, same = test_rl_step.mesh_of, test_rl_step.same
 
 @functools.cache
 def step_of(make_step, config, sizes=SINGLE):
-    return make_step(tiny_models.models(), config, mesh_of(sizes))
+    models = tiny_models.models()
+    return make_step(dataclasses.replace(models, held_out=models.scorer), config, mesh_of(sizes))
+
+
+@functools.cache
+def frozen():
+    weights = tiny_models.frozen()
+    return weights._replace(held_out=tiny_models.lively(weights.judge, 9, 0.05))
 
 
 @functools.cache
@@ -55,7 +65,7 @@ def run(make_step, config, sizes=SINGLE, steps=2):
     state, history = first_state(config, sizes), []
     for seed in range(steps):
         step = step_of(make_step, config, sizes)
-        state, metrics = step(state, tiny_models.frozen(), batch_on(sizes, seed), KEY)
+        state, metrics = step(state, frozen(), batch_on(sizes, seed), KEY)
         history.append((jax.device_get(state), scalars(metrics)))
     return history
 
@@ -78,10 +88,10 @@ def decoded(latents, batch):
     return jnp.clip(images, -1.0, 1.0)
 
 
-def answers_of(images, others, batch):
+def answers_of(images, others, batch, held_out=False):
     """P("Yes") and P("No")."""
     queries = QueryBatch(batch["query_prefix"], batch["query_suffix"], batch["query_suffix_mask"])
-    judge = jax.tree.map(jnp.asarray, tiny_models.frozen().judge)
+    judge = jax.tree.map(jnp.asarray, frozen().held_out if held_out else frozen().judge)
     found = tiny_models.models().scorer.score(judge, images, others, queries)
     return [jnp.exp(answer) for answer in found]
 
@@ -92,7 +102,8 @@ def mean_over_task(answers, batch):
 
 
 def nft_by_hand(params, batch, old):
-    """The mean loss over 4 triplets x 2 samples x 2 levels, and the rewards, without the step."""
+    """The mean loss over 4 triplets x 2 samples x 2 levels, the rewards, and the mean gap to the
+    held-out judge, without the step."""
     editor = tiny_models.models().editor
     velocity = functools.partial(test_rl_step._velocity, editor.transformer)
     size = batch["image"].shape[1:3]
@@ -107,14 +118,16 @@ def nft_by_hand(params, batch, old):
 
     noise = editor.noise(stream(KEY, "reference_noise", 0), TRIPLETS, size)
     references = decoded(sampled(first, noise, 2.0), batch)
-    samples, rewards = [], []
+    samples, rewards, gaps = [], [], []
     for member in range(GROUP):
         noise = jnp.stack(
             [editor.noise(jax.random.split(key)[0], 1, size)[0] for key in keys[:, member]]
         )
         samples.append(sampled(old, noise, 1.5))
-        wins, _ = answers_of(decoded(samples[-1], batch), references, batch)
+        compared = decoded(samples[-1], batch), references, batch
+        wins, theirs = (answers_of(*compared, held_out)[0] for held_out in (False, True))
         rewards.append(mean_over_task(wins, batch))
+        gaps.append((wins - theirs)[np.asarray(batch["dimension_mask"])])
     rewards = jnp.stack(rewards)
     advantage = (rewards - rewards.mean(axis=0)) / (jnp.std(rewards) + 1e-4)
     r = 0.5 + 0.5 * jnp.clip(advantage / 5.0, -1, 1)
@@ -138,10 +151,11 @@ def nft_by_hand(params, batch, old):
             )
             sigma = levels[:, level, None, None]
             noisy = (1 - sigma) * clean + sigma * noise
-            ours, before = (
+            ours, before, initial = (
                 guided(weights, noisy, condition, batch, levels[:, level], 3.0)
-                for weights in (params, old)
+                for weights in (params, old, first)
             )
+            total += 0.3 * jnp.sum(mean((ours - initial) ** 2))
             for good, sign in ((r[member], 1.0), (1 - r[member], -1.0)):
                 implicit = before + sign * 0.6 * (ours - before)
                 error = noisy - sigma * implicit - clean
@@ -157,27 +171,32 @@ def nft_by_hand(params, batch, old):
     matching = jnp.mean((found - (noise - target)) ** 2, axis=(1, 2))
     known = batch["has_target"]
     loss += 0.1 * jnp.sum(jnp.where(known, matching, 0.0)) / jnp.sum(known)
-    return loss, rewards
+    return loss, (rewards, jnp.mean(jnp.concatenate(gaps)))
 
 
 def test_equals_diffusion_nft_written_out_by_hand(nft):
-    """Loss, rewards and the whole gradient of the first step, without any of the step's code."""
+    """Loss, rewards, gap and the whole gradient of the first step, without the step's code."""
     batch = jax.device_put(tiny_models.rl_batch(TRIPLETS))
     loss = jax.jit(
         jax.value_and_grad(functools.partial(nft_by_hand, batch=batch), has_aux=True),
         static_argnames=(),
     )
-    (value, rewards), gradient = loss(tiny_models.weights()[0], old=old_weights())
+    (value, (rewards, gap)), gradient = loss(tiny_models.weights()[0], old=old_weights())
     state, metrics = nft[0]
     assert metrics["loss"] == pytest.approx(float(value), rel=1e-4)
     spread = float(jnp.mean(jnp.std(rewards, axis=0)))
     assert spread > 1e-3 and metrics["group_spread"] == pytest.approx(spread, rel=1e-3)
     test_rl_step.assert_gradient(state, gradient)
+    assert abs(gap) > 1e-3 and metrics["held_out_gap"] == pytest.approx(float(gap), rel=1e-3)
+    np.testing.assert_allclose(state.gap, [gap, 1.0], rtol=1e-3)
+    assert metrics["anchor"] > 0 and {"anchor/fill", "anchor/removal"} < metrics.keys()
 
 
 GRPO = dataclasses.replace(
     CONFIG,
     flow_matching_weight=0.0,
+    held_out_every=0,
+    stop_at_gap=0.0,
     online=OnlineConfig(group_size=GROUP, trained_levels=2, grpo_noise=0.5, compare="group"),
 )
 
@@ -234,6 +253,8 @@ def grpo_by_hand(params, batch):
         for index in range(2):
             x, following = jax.lax.stop_gradient((path[index], path[index + 1]))
             middle, deviation = step(params, x, index)
+            initial, _ = step(tiny_models.weights()[1], x, index)
+            total += 0.3 * jnp.sum(mean((middle - initial) ** 2) / (2 * deviation**2))
             log_prob = -mean((following - middle) ** 2) / (2 * deviation**2)
             total += jnp.sum(-better * jnp.exp(log_prob - jax.lax.stop_gradient(log_prob)))
     return total / (TRIPLETS * GROUP * 2), rewards
@@ -273,7 +294,7 @@ def test_a_state_from_the_disk_goes_on_bit_for_bit(method, request):
     history = request.getfixturevalue(method)
     state = jax.device_put(history[0][0], shardings_of(first_state(config)))
     step = step_of(make_step, config)
-    following, _ = step(state, tiny_models.frozen(), batch_on(seed=1), KEY)
+    following, _ = step(state, frozen(), batch_on(seed=1), KEY)
     assert same(following, history[1][0])
 
 

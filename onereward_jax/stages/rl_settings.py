@@ -61,8 +61,11 @@ def panel_options(config: FrozenConfigDict) -> dict[str, Any]:
 
 def asks_held_out(config: FrozenConfigDict) -> bool:
     """Whether RL with the trained judge asks a held-out judge too."""
-    wanted = config.reward.held_out and config.rl.held_out_every
-    return bool(wanted and config.rl.reward == "judge" and method_of(config).asks_held_out)
+    section = config.rl
+    if section.algorithm in ONLINE and section.compare == "group":
+        return False  # win rates within a group average 1/2, whoever judges
+    wanted = config.reward.held_out and section.held_out_every
+    return bool(wanted and section.reward == "judge" and method_of(config).asks_held_out)
 
 
 def rl_settings(config: FrozenConfigDict) -> RLConfig:
@@ -136,13 +139,18 @@ def check_balance(config: FrozenConfigDict) -> None:
 
 
 def check_surrogate(config: FrozenConfigDict) -> None:
-    """Checks that the method has a gradient through the judge to choose a path for.
+    """Checks that the method has the anchor, and the gradient through the judge, that are set.
 
     Raises:
-      ValueError: it has none, but a field about it is set.
+      ValueError: it has none.
     """
+    if config.rl.anchor_weight and not method_of(config).anchors:
+        raise ValueError(
+            f"config.rl.anchor_weight is {config.rl.anchor_weight:g}, but the method "
+            f"config.rl.algorithm={config.rl.algorithm!r} has no anchor: 0 expected"
+        )
     off = {"surrogate": "single", "shared_noise": "none", "gradient_in_mask": False}
-    for name, value in (off | {"anchor_weight": 0.0}).items():
+    for name, value in off.items():
         if config.rl[name] != value and method_of(config).make_step is not make_rl_step:
             raise ValueError(
                 f"config.rl.{name} is {config.rl[name]!r}, but the method "

@@ -9,21 +9,20 @@ The gap is smoothed over measurements: with d = 1 - 1 / `WINDOW`, total ← d to
 weight ← d weight + 1; the smoothed gap is total / weight. Both numbers are part of the train state,
 so that a resumed run stops at the same step.
 
-Shapes: b batch, e dimensions (padded), h, w image height and width.
+Shapes: b samples, e dimensions (padded).
 """
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float32, Int32
 
-from onereward_jax.training.metrics import Mean, Metrics, by_task
-from onereward_jax.training.rl_config import Frozen, RLConfig, RLModels
-from onereward_jax.training.rl_loss import Seen, judge_images
-from onereward_jax.training.rl_rollout import Batch
+from onereward_jax.training.metrics import Mean, Metrics, by_task, once
+from onereward_jax.training.rl_config import RLConfig
+from onereward_jax.training.train_state import TrainState
 
 WINDOW = 20
 """Measurements over which the gap is smoothed: the time constant of its moving average."""
@@ -44,34 +43,41 @@ def is_measured(config: RLConfig, step: Int32[Array, ""]) -> Bool[Array, ""]:
 
 
 def held_out_rewards(
-    models: RLModels,
     config: RLConfig,
-    frozen: Frozen,
-    batch: Batch,
-    seen: Seen,
-    log_yes: Float32[Array, "b e"],
+    ask: Callable[[], Float32[Array, "b e"]],
+    rewards: Float32[Array, "b e"],
+    cells: tuple[Int32[Array, "b"], Bool[Array, "b e"]],
     step: Int32[Array, ""],
 ) -> Metrics:
     """The held-out judge's rewards, and the gap, as tables; empty in steps that do not measure.
 
     Args:
-      models, config, frozen, batch: as in `rl_loss`.
-      seen: the pictures that the trained-on judge has seen.
-      log_yes: its answers about them.
+      config: says how often it is asked.
+      ask: its rewards of what the trained-on judge has seen, without gradient.
+      rewards: those of the trained-on judge.
+      cells: task and asked dimensions of each sample.
       step: number of updates before this one.
     """
-    held_out = dataclasses.replace(models, scorer=models.held_out)
-
-    def ask() -> Float32[Array, "b e"]:
-        return jnp.exp(judge_images(held_out, frozen.held_out, *seen, batch)[0])
-
     measured = is_measured(config, step)
-    found = jax.lax.cond(measured, ask, lambda: jnp.zeros(log_yes.shape, jnp.float32))
-    cells = (batch["task"], batch["dimension_mask"] & measured)
+    found = jax.lax.cond(measured, ask, lambda: jnp.zeros(rewards.shape, jnp.float32))
+    task, asked = cells
     return {
-        REWARD: by_task(found, *cells),
-        GAP: by_task(jnp.exp(log_yes) - found, *cells),
+        REWARD: by_task(found, task, asked & measured),
+        GAP: by_task(rewards - found, task, asked & measured),
     }
+
+
+def follow_gap(
+    config: RLConfig, state: TrainState, metrics: Metrics
+) -> tuple[TrainState, Bool[Array, ""] | None, Metrics]:
+    """The state with the smoothed gap after this step, whether RL stops at it, and its metric.
+
+    Without `config.stop_at_gap` the state as it is, None, and nothing.
+    """
+    if not config.stop_at_gap:
+        return state, None, {}
+    gap = next_gap(config, state.gap, metrics[GAP])
+    return state._replace(gap=gap), is_open(config, gap), {SMOOTHED: once(smoothed(gap))}
 
 
 def next_gap(config: RLConfig, gap: Gap, measured: Mean) -> Gap:

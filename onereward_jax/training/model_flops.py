@@ -83,14 +83,8 @@ def rl_model_flops(
     queries = _asked(models, batch)
     score = _score(models.scorer, "score", judge, samples, size, queries, assumptions)
     judges = getattr(models.scorer, "judges", 1)
-    one = judge
-    if judges > 1:
-        one = jax.tree.map(lambda leaf: Shape(leaf.shape[1:], leaf.dtype), judge)
-    tower = judges * _tower(models.scorer, one, samples, size, assumptions)
-    held_out = 0.0
-    if config.held_out_every:
-        held_out = _score(models.held_out, "score", one, samples, size, queries, assumptions)
-        held_out /= config.held_out_every
+    tower = judges * _tower(models.scorer, _one_of(models, judge), samples, size, assumptions)
+    held_out = held_out_flops(models, config, params, batch, assumptions)
     encodes = 2 if config.flow_matching_weight else 1
     # VAE and judge have no weight gradients; the reference image and the source of the edit have no
     # backward pass. A scalar judge sees the reference image alone.
@@ -102,6 +96,25 @@ def rl_model_flops(
     judging = score + backward + held_out
     decodes = 3 if rolled else 2
     return forwards * velocity + encodes * encode + decodes * decode + judging
+
+
+def held_out_flops(
+    models: RLModels, config: RLConfig, params: Any, batch: Any, assumptions: Assumptions
+) -> float:
+    """Of the held-out judge about the pictures of a batch, averaged over steps; 0 without one."""
+    if not config.held_out_every:
+        return 0.0
+    size, samples = batch["image"].shape[1:3], batch["image"].shape[0]
+    judge, queries = _one_of(models, params[2]), _asked(models, batch)
+    score = _score(models.held_out, "score", judge, samples, size, queries, assumptions)
+    return score / config.held_out_every
+
+
+def _one_of(models: RLModels, judge: Any) -> Any:
+    """The weights of one judge, of those of a panel too."""
+    if getattr(models.scorer, "judges", 1) == 1:
+        return judge
+    return jax.tree.map(lambda leaf: Shape(leaf.shape[1:], leaf.dtype), judge)
 
 
 def _anchor_passes(config: RLConfig) -> int:

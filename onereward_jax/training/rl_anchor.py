@@ -5,7 +5,9 @@ For each sample, on the policy's own x_t and under the guidance of the predictio
     mean over tokens and channels of (v_θ(x_t) - v_first(x_t))²,
 
 the KL term of DiffusionNFT (arXiv 2509.16117, as in its published code). It bounds how far the
-policy moves where it goes, instead of pulling its weights or its pictures towards a target.
+policy moves where it goes, instead of pulling its weights or its pictures towards a target. The
+method "nft" has it at the noised samples, over the tokens of its loss; "grpo" has Flow-GRPO's own,
+`flow_sde.step_divergence`.
 
 Shapes: b batch, n image tokens, c channels of a latent token, k steps.
 """

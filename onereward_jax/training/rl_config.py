@@ -49,7 +49,7 @@ class RLConfig:
       leap_discount: α of "leap", the factor of the gradient through the network's input.
       shared_noise: "all": ε2 = ε1; "outside": only of tokens that the mask does not touch.
       gradient_in_mask: no gradient through pixels outside the mask.
-      anchor_weight: weight of `rl_anchor.velocity_anchor`; 0 disables it.
+      anchor_weight: weight of the anchor, see `rl_anchor`; 0 disables it.
       guidance_scale: embedded guidance, for all forward passes.
       reference_true_cfg_scale: true CFG scale of the reference rollout; 1.0 disables CFG.
       policy_true_cfg_scale: true CFG scale of the policy rollout.
@@ -132,8 +132,8 @@ class RLConfig:
         if self.stop_at_gap and not self.held_out_every:
             raise ValueError(
                 f"stop_at_gap is {self.stop_at_gap}, but no held-out judge measures the gap: "
-                "expected reward.held_out and rl.held_out_every above 0, and a method with a "
-                "differentiable reward"
+                'expected reward.held_out and rl.held_out_every above 0, rl.reward "judge", and '
+                'a method that asks it (with rl.compare "reference")'
             )
         if not 0.0 < self.dpo_beta < math.inf:
             raise ValueError(f"dpo_beta is {self.dpo_beta}: expected above 0")

@@ -8,6 +8,8 @@ The step: draw, roll out without gradient (`rl_rollout`), predict, decode and ju
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
@@ -24,12 +26,8 @@ from onereward_jax.parallel import (
 from onereward_jax.training.apply_gradients import apply_gradients
 from onereward_jax.training.gradient_accumulation import sum_over_microbatches
 from onereward_jax.training.held_out_judge import (
-    GAP,
-    SMOOTHED,
+    follow_gap,
     held_out_rewards,
-    is_open,
-    next_gap,
-    smoothed,
 )
 from onereward_jax.training.metrics import Mean, Metrics, by_task, mean_of, of_task, once
 from onereward_jax.training.optimizer import make_optimizer
@@ -38,6 +36,7 @@ from onereward_jax.training.rl_balance import first_rewards, follow_rewards
 from onereward_jax.training.rl_config import Frozen, RLConfig, RLModels
 from onereward_jax.training.rl_loss import (
     Judged,
+    judge_images,
     judge_prediction,
     predict_image,
     without_gradient,
@@ -95,13 +94,9 @@ def make_rl_step(models: RLModels, config: RLConfig, mesh: Mesh) -> MeshFunction
         metrics |= distance_metric(config, state, frozen)
         metrics["prediction_index"] = once(jnp.mean(index))
         decay = config.algorithm.decay(config.ema_decay, state.step)
-        stopped = None
-        if config.stop_at_gap:
-            gap = next_gap(config, state.gap, metrics[GAP])
-            state, stopped = state._replace(gap=gap), is_open(config, gap)
-            metrics[SMOOTHED] = once(smoothed(gap))
+        state, stopped, gap = follow_gap(config, state, metrics)
         following, measured = apply_gradients(
-            state, loss, gradients, optimizer, metrics, decay, stopped
+            state, loss, gradients, optimizer, metrics | gap, decay, stopped
         )
         if config.balance.follows_rewards:
             squares = measured.pop("squared_reward")
@@ -210,8 +205,15 @@ def _gradients(
         (loss, judged), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
     metrics = _metrics(config, batch, rollout, judged)
     if config.held_out_every:
-        seen = jax.lax.stop_gradient(judged.seen)
-        metrics |= held_out_rewards(models, config, frozen, batch, seen, judged.log_yes, state.step)
+        held_out = dataclasses.replace(models, scorer=models.held_out)
+        seen, cells = jax.lax.stop_gradient(judged.seen), (batch["task"], batch["dimension_mask"])
+        metrics |= held_out_rewards(
+            config,
+            lambda: jnp.exp(judge_images(held_out, frozen.held_out, *seen, batch)[0]),
+            jnp.exp(judged.log_yes),
+            cells,
+            state.step,
+        )
     return gradients, loss, metrics
 
 

@@ -22,10 +22,17 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float32, Int32, Key, PRNGKeyArray, PyTree
 
 from onereward_jax.common.rng import stream
-from onereward_jax.parallel import MeshFunction, batch_sharding, replicated, split_microbatches
+from onereward_jax.parallel import (
+    MeshFunction,
+    batch_sharding,
+    repeat_samples,
+    replicated,
+    split_microbatches,
+)
 from onereward_jax.policy import Condition, add_noise
 from onereward_jax.training.apply_gradients import apply_gradients
 from onereward_jax.training.gradient_accumulation import sum_over_parts
+from onereward_jax.training.held_out_judge import follow_gap
 from onereward_jax.training.methods.diffusion_nft_loss import nft_loss, optimality
 from onereward_jax.training.methods.group_advantages import advantages
 from onereward_jax.training.methods.group_rollout import (
@@ -35,9 +42,10 @@ from onereward_jax.training.methods.group_rollout import (
 )
 from onereward_jax.training.methods.loss_area import weighted_mean
 from onereward_jax.training.methods.target_gradients import add_target_gradients
-from onereward_jax.training.metrics import Metrics, mean_of, once
+from onereward_jax.training.metrics import Metrics, mean_of, of_task, once
 from onereward_jax.training.online_config import check_groups
 from onereward_jax.training.optimizer import make_optimizer
+from onereward_jax.training.rl_anchor import anchor_weights
 from onereward_jax.training.rl_config import Frozen, RLConfig, RLModels
 from onereward_jax.training.rl_rollout import Batch, draw, embeds_of
 from onereward_jax.training.rl_step import abstract_rl_state
@@ -58,6 +66,7 @@ class Samples(NamedTuple):
       condition: tokens of the fill condition.
       token_weights: weights of the tokens in the loss.
       prompts: the embeddings.
+      task: index into `tasks.TASKS`.
       optimality: r.
       sigmas: noise levels to train on.
       keys: of the noise at each level.
@@ -67,6 +76,7 @@ class Samples(NamedTuple):
     condition: Float32[Array, "s n k"]
     token_weights: Float32[Array, "s n"]
     prompts: Batch
+    task: Int32[Array, "s"]
     optimality: Float32[Array, "s"]
     sigmas: Float32[Array, "s l"]
     keys: Key[Array, "s l"]
@@ -109,7 +119,7 @@ def make_nft_step(models: RLModels, config: RLConfig, mesh: Mesh) -> MeshFunctio
         noise = nn.with_logical_constraint(noise, ("batch", "sequence", None))
         reference = reference_weights(models, config, state, frozen)
         groups = roll_out_groups(
-            models, config, mesh, reference, frozen, batch, draws, sample, noise
+            models, config, mesh, reference, frozen, batch, draws, sample, noise, state.step
         )
         sigmas, level_keys = _levels(models, config, size, loss_keys)
         samples = Samples(
@@ -117,6 +127,7 @@ def make_nft_step(models: RLModels, config: RLConfig, mesh: Mesh) -> MeshFunctio
             condition=groups.condition,
             token_weights=groups.token_weights,
             prompts=groups.prompts,
+            task=repeat_samples(batch["task"], count),
             optimality=optimality(advantages(groups.rewards, count), config.online.advantage_limit),
             sigmas=sigmas,
             keys=level_keys,
@@ -127,7 +138,8 @@ def make_nft_step(models: RLModels, config: RLConfig, mesh: Mesh) -> MeshFunctio
         metrics |= group_metrics(config, batch, groups) | {"loss": once(loss)}
         metrics |= distance_metric(config, state, frozen)
         decay = config.algorithm.decay(config.ema_decay, state.step)
-        return apply_gradients(state, loss, gradients, optimizer, metrics, decay)
+        state, stopped, gap = follow_gap(config, state, metrics)
+        return apply_gradients(state, loss, gradients, optimizer, metrics | gap, decay, stopped)
 
     others = (None, batch_sharding(mesh), replicated(mesh))
     return jit_step(step, abstract_rl_state(models, config, mesh), mesh, *others)
@@ -178,6 +190,8 @@ def _gradients(
             return found(noisy, sigma)
 
         old_velocity = velocity(old)
+        if config.anchor_weight:
+            first_velocity = velocity(anchor_weights(models, config, frozen))
 
         def loss_of(params: PyTree) -> tuple[Float32[Array, ""], Metrics]:
             predicted = velocity(policy_weights(models, config, params, frozen))
@@ -193,7 +207,12 @@ def _gradients(
                 config.online.advantage_limit,
             )
             moved = weighted_mean(jnp.square(predicted - old_velocity), part.token_weights)
-            return jnp.sum(loss) / samples.sigmas.size, {"old_distance": mean_of(moved)}
+            metrics = {"old_distance": mean_of(moved)}
+            if config.anchor_weight:
+                anchor = weighted_mean(jnp.square(predicted - first_velocity), part.token_weights)
+                metrics["anchor"] = of_task(anchor, part.task)
+                loss = loss + config.anchor_weight * anchor
+            return jnp.sum(loss) / samples.sigmas.size, metrics
 
         (loss, metrics), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
         return gradients, loss, metrics

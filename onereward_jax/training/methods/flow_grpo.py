@@ -21,13 +21,21 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float32, Int32, Key, PRNGKeyArray, PyTree
 
 from onereward_jax.common.rng import stream
-from onereward_jax.parallel import MeshFunction, batch_sharding, replicated, split_microbatches
+from onereward_jax.parallel import (
+    MeshFunction,
+    batch_sharding,
+    repeat_samples,
+    replicated,
+    split_microbatches,
+)
 from onereward_jax.policy import Condition
 from onereward_jax.training.apply_gradients import apply_gradients
 from onereward_jax.training.gradient_accumulation import sum_over_parts
+from onereward_jax.training.held_out_judge import follow_gap
 from onereward_jax.training.methods.flow_sde import (
     clipped_loss,
     step_distribution,
+    step_divergence,
     step_log_prob,
 )
 from onereward_jax.training.methods.group_advantages import advantages
@@ -38,9 +46,10 @@ from onereward_jax.training.methods.group_rollout import (
 )
 from onereward_jax.training.methods.pair_batch import area_weights
 from onereward_jax.training.methods.target_gradients import add_target_gradients
-from onereward_jax.training.metrics import Metrics, mean_of, once
+from onereward_jax.training.metrics import Metrics, mean_of, of_task, once
 from onereward_jax.training.online_config import check_groups
 from onereward_jax.training.optimizer import make_optimizer
+from onereward_jax.training.rl_anchor import anchor_weights
 from onereward_jax.training.rl_config import Frozen, RLConfig, RLModels
 from onereward_jax.training.rl_rollout import Batch, draw, embeds_of
 from onereward_jax.training.rl_step import abstract_rl_state
@@ -73,6 +82,7 @@ class Samples(NamedTuple):
       condition: tokens of the fill condition.
       token_weights: weights of the tokens in probabilities.
       prompts: the embeddings.
+      task: index into `tasks.TASKS`.
       advantages: A.
       steps: indices of the steps to train on.
     """
@@ -81,6 +91,7 @@ class Samples(NamedTuple):
     condition: Float32[Array, "s n d"]
     token_weights: Float32[Array, "s n"]
     prompts: Batch
+    task: Int32[Array, "s"]
     advantages: Float32[Array, "s"]
     steps: Int32[Array, "s l"]
 
@@ -123,6 +134,7 @@ def make_grpo_step(models: RLModels, config: RLConfig, mesh: Mesh) -> MeshFuncti
             draws,
             lambda *part: sample_path(models, config, policy, size, *part),
             path_keys,
+            state.step,
         )
         random_steps = jnp.arange(config.num_steps - 1)
         chosen = jax.vmap(lambda one: jax.random.permutation(one, random_steps))(step_keys)
@@ -131,10 +143,12 @@ def make_grpo_step(models: RLModels, config: RLConfig, mesh: Mesh) -> MeshFuncti
             condition=groups.condition,
             token_weights=groups.token_weights,
             prompts=groups.prompts,
+            task=repeat_samples(batch["task"], count),
             advantages=jnp.clip(advantages(groups.rewards, count), -limit, limit),
             steps=chosen[:, : config.online.trained_levels],
         )
-        distance = distance_metric(config, state, frozen)
+        measured = group_metrics(config, batch, groups) | distance_metric(config, state, frozen)
+        state, stopped, gap = follow_gap(config, state, measured)
 
         def update(state: TrainState, share: Samples) -> tuple[TrainState, Metrics]:
             found = _gradients(models, config, state, frozen, share, size)
@@ -142,12 +156,11 @@ def make_grpo_step(models: RLModels, config: RLConfig, mesh: Mesh) -> MeshFuncti
             gradients, loss, metrics = found
             metrics |= {"loss": once(loss)}
             decay = config.algorithm.decay(config.ema_decay, state.step)
-            return apply_gradients(state, loss, gradients, optimizer, metrics, decay)
+            return apply_gradients(state, loss, gradients, optimizer, metrics, decay, stopped)
 
         following, metrics = jax.lax.scan(update, state, split_microbatches(samples, updates))
         metrics = jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), metrics)
-        metrics |= group_metrics(config, batch, groups) | distance
-        return following._replace(step=state.step + 1), metrics
+        return following._replace(step=state.step + 1), metrics | measured | gap
 
     others = (None, batch_sharding(mesh), replicated(mesh))
     return jit_step(step, abstract_rl_state(models, config, mesh), mesh, *others)
@@ -243,6 +256,9 @@ def _gradients(
                 before, found, sigmas[step], sigmas[step + 1], sigmas[1], online.grpo_noise
             )
 
+        if config.anchor_weight:
+            first_mean, _ = mean_of_step(anchor_weights(models, config, frozen))
+
         def loss_of(params: PyTree) -> tuple[Float32[Array, ""], Metrics]:
             mean, deviation = mean_of_step(policy_weights(models, config, params, frozen))
             log_ratio = step_log_prob(after, mean, deviation, weights) - old_log_prob
@@ -252,6 +268,10 @@ def _gradients(
                 "clip_fraction": mean_of(clipped.astype(jnp.float32)),
                 "log_ratio": mean_of(jnp.abs(log_ratio)),
             }
+            if config.anchor_weight:
+                anchor = step_divergence(mean, first_mean, deviation, weights)
+                metrics["anchor"] = of_task(anchor, part.task)
+                loss = loss + config.anchor_weight * anchor
             return jnp.sum(loss) / samples.steps.size, metrics
 
         (loss, metrics), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)

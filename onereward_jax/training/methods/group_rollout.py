@@ -10,6 +10,7 @@ and width.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ from onereward_jax.parallel import repeat_samples
 from onereward_jax.policy import Condition
 from onereward_jax.policy.latent_packing import image_ids, token_grid
 from onereward_jax.training.gradient_accumulation import map_microbatches
+from onereward_jax.training.held_out_judge import held_out_rewards
 from onereward_jax.training.methods.group_advantages import neighbour, ring_win_rates, spread
 from onereward_jax.training.methods.pair_batch import area_weights
 from onereward_jax.training.metrics import Metrics, by_task, mean_of
@@ -47,6 +49,7 @@ class Groups(NamedTuple):
       reference_images: samples of the reference, one per triplet; None if there is none.
       win_rates: P(better than an opponent) per dimension; arbitrary at padded dimensions.
       rewards: their mean over E_k.
+      held_out: metrics of the held-out judge, see `held_out_judge`; empty without one.
     """
 
     prompts: Batch
@@ -57,6 +60,7 @@ class Groups(NamedTuple):
     reference_images: Float32[Array, "b h w 3"] | None
     win_rates: Float32[Array, "s e"]
     rewards: Float32[Array, "s"]
+    held_out: Metrics
 
 
 def roll_out_groups(
@@ -69,18 +73,20 @@ def roll_out_groups(
     draws: Draws,
     sample: Sample,
     noise: PyTree,
+    step: Int32[Array, ""],
 ) -> Groups:
     """Samples the groups and asks the judge, with `stop_gradient` applied.
 
     Args:
       models, config, mesh: static.
       reference: weights of the reference's transformer; None if its pictures come from a bank.
-      frozen: weights of autoencoder and judge.
+      frozen: weights of autoencoder and judges.
       batch: the triplets.
       draws: `reference_noise` and `jitter_keys` are used. The comparisons of a triplet are jittered
         alike, so that jitter does not rank its samples.
       sample: the method's sampler, called a microbatch at a time.
       noise: its random draws, arrays [s, ...].
+      step: number of updates before this one.
     """
     size, count = batch["image"].shape[1:3], config.online.group_size
     condition, reference_images = map_microbatches(
@@ -97,13 +103,19 @@ def roll_out_groups(
         return path, models.editor.finish(frozen.vae, clean, batch["image"], batch["mask"])
 
     paths, images = map_microbatches(one, (needed, condition, noise), config.microbatches)
-    win_rates, rewards = _judge(
-        models, config, frozen.judge, batch, images, reference_images, draws.jitter_keys
-    )
+    compared = batch, images, reference_images, draws.jitter_keys
+    win_rates = _win_rates(models, config, frozen.judge, *compared)
+    task, asked = cells = repeat_samples((batch["task"], batch["dimension_mask"]), count)
+    weights = dimension_weights(config.dimension_weights, task)
+    rewards, held_out = mean_over_dimensions(win_rates, asked, weights), {}
+    if config.held_out_every:
+        other = dataclasses.replace(models, scorer=models.held_out)
+        ask = lambda: _win_rates(other, config, frozen.held_out, *compared)
+        held_out = held_out_rewards(config, ask, win_rates, cells, step)
     prompts = {name: needed[name] for name in needed if "embeds" in name}
-    weights = area_weights(models.editor, needed["mask"], config.error_area)
+    area = area_weights(models.editor, needed["mask"], config.error_area)
     groups = Groups(
-        prompts, condition, weights, paths, images, reference_images, win_rates, rewards
+        prompts, condition, area, paths, images, reference_images, win_rates, rewards, held_out
     )
     return jax.lax.stop_gradient(groups)
 
@@ -142,7 +154,7 @@ def _prepare(
     return condition.tokens, images
 
 
-def _judge(
+def _win_rates(
     models: RLModels,
     config: RLConfig,
     judge: PyTree,
@@ -150,8 +162,8 @@ def _judge(
     images: Float32[Array, "s h w 3"],
     reference_images: Float32[Array, "b h w 3"] | None,
     jitter_keys: Key[Array, "b"],
-) -> tuple[Float32[Array, "s e"], Float32[Array, "s"]]:
-    """Win rates and rewards."""
+) -> Float32[Array, "s e"]:
+    """P("Yes") of a judge to each sample against its opponents, averaged over these."""
     count = config.online.group_size
     # A reward of one's own may read any field.
     read = {name: batch[name] for name in batch if not (models.asks and "embeds" in name)}
@@ -170,11 +182,8 @@ def _judge(
 
     if reference_images is None:
         places = jnp.arange(1, config.online.opponents + 1)
-        win_rates = jnp.mean(jax.lax.map(in_ring, places), axis=0)
-    else:
-        win_rates = jnp.exp(against(repeat_samples(reference_images, count))[0])
-    weights = dimension_weights(config.dimension_weights, asked["task"])
-    return win_rates, mean_over_dimensions(win_rates, asked["dimension_mask"], weights)
+        return jnp.mean(jax.lax.map(in_ring, places), axis=0)
+    return jnp.exp(against(repeat_samples(reference_images, count))[0])
 
 
 def group_metrics(config: RLConfig, batch: Batch, groups: Groups) -> Metrics:
@@ -191,6 +200,7 @@ def group_metrics(config: RLConfig, batch: Batch, groups: Groups) -> Metrics:
     metrics = {
         "reward": by_task(groups.win_rates, batch["task"], batch["dimension_mask"]),
         "group_spread": mean_of(spread(groups.rewards, count)),
+        **groups.held_out,
     }
     if groups.reference_images is not None:
         others = repeat_samples(groups.reference_images, count)

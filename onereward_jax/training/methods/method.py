@@ -46,6 +46,7 @@ class Method:
         query in the batch, and `RLModels.scorer` is None.
       reads_bank: whether the step can take x_ref from a bank (`RLConfig.references`).
       asks_held_out: whether the step asks a held-out judge, see `held_out_judge`.
+      anchors: whether the step adds the anchor of `RLConfig.anchor_weight`.
       loop_trips: config -> mean trip count of a loop whose bounds are traced, for `model_flops`.
 
     Raises:
@@ -60,6 +61,7 @@ class Method:
     asks: bool = True
     reads_bank: bool = False
     asks_held_out: bool = False
+    anchors: bool = False
     loop_trips: Callable[[RLConfig], float] = rollout_trips
 
     def __post_init__(self) -> None:

@@ -12,7 +12,7 @@ from onereward_jax.training.methods.diffusion_nft import make_nft_step
 from onereward_jax.training.methods.diffusion_nft_loss import old_policy_decay
 from onereward_jax.training.methods.flow_grpo import make_grpo_step
 from onereward_jax.training.methods.method import Method
-from onereward_jax.training.model_flops import pass_flops
+from onereward_jax.training.model_flops import held_out_flops, pass_flops
 from onereward_jax.training.rl_config import RLConfig, RLModels
 
 
@@ -34,15 +34,15 @@ def _trained(config: RLConfig) -> int:
 
 
 def _nft_loss_passes(config: RLConfig) -> int:
-    """Forward passes per trained level: new and old policy."""
-    passes = _trained(config) + 1
+    """Forward passes per trained level: new and old policy, and the initial one as an anchor."""
+    passes = _trained(config) + 1 + bool(config.anchor_weight)
     return passes * _branches(config.prediction_true_cfg_scale)
 
 
 def _grpo_loss_passes(config: RLConfig) -> int:
     """Forward passes per trained step: only the positive branch of the new policy learns."""
-    negative = _branches(config.policy_true_cfg_scale) - 1
-    return _trained(config) + negative
+    branches = _branches(config.policy_true_cfg_scale)
+    return _trained(config) + branches - 1 + bool(config.anchor_weight) * branches
 
 
 def _group_passes(config: RLConfig, per_level: int) -> float:
@@ -73,7 +73,8 @@ def _group_flops(
     pictures = samples + decoded
     asked = samples * (1 if config.online.compare == "reference" else config.online.opponents)
     encodes = 3 if config.flow_matching_weight else 1
-    return passes * one.velocity + encodes * one.encode + pictures * one.decode + asked * one.score
+    judged = asked * (one.score + held_out_flops(models, config, params, batch, assumptions))
+    return passes * one.velocity + encodes * one.encode + pictures * one.decode + judged
 
 
 def nft_passes(config: RLConfig) -> float:
@@ -93,6 +94,8 @@ DIFFUSION_NFT = Method(
     make_nft_step,
     lambda models, config, *rest: _group_flops(models, config, *rest, nft_passes(config)),
     nft_passes,
+    asks_held_out=True,
+    anchors=True,
     reads_bank=True,
 )
 
@@ -101,5 +104,7 @@ FLOW_GRPO = Method(
     make_grpo_step,
     lambda models, config, *rest: _group_flops(models, config, *rest, grpo_passes(config)),
     grpo_passes,
+    asks_held_out=True,
+    anchors=True,
     reads_bank=True,
 )

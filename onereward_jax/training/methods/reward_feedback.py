@@ -19,6 +19,7 @@ def reward_feedback(algorithm: Algorithm) -> Method:
         _passes,
         reads_bank=True,
         asks_held_out=True,
+        anchors=True,
         loop_trips=policy_steps,
     )
 

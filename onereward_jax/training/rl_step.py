@@ -3,7 +3,7 @@
     J(θ) = mean over E_k of max(0, λ - P_φ("Yes" | x_θ, x_ref, q))               (Eq. 5, minimised)
 
 The step: draw, roll out without gradient (`rl_rollout`), predict, decode and judge with gradient
-(`rl_loss`), update (`apply_gradients`).
+(`rl_loss`), update (`policy_update`).
 """
 
 from __future__ import annotations
@@ -23,16 +23,13 @@ from onereward_jax.parallel import (
     mesh_jit,
     replicated,
 )
-from onereward_jax.training.apply_gradients import apply_gradients
 from onereward_jax.training.gradient_accumulation import sum_over_microbatches
-from onereward_jax.training.held_out_judge import (
-    follow_gap,
-    held_out_rewards,
-)
+from onereward_jax.training.held_out_judge import held_out_rewards
 from onereward_jax.training.metrics import Mean, Metrics, by_task, mean_of, of_task, once
 from onereward_jax.training.optimizer import make_optimizer
+from onereward_jax.training.policy_update import update_policy
 from onereward_jax.training.reward_hacking import cheating_signs
-from onereward_jax.training.rl_balance import first_rewards, follow_rewards
+from onereward_jax.training.rl_balance import first_rewards
 from onereward_jax.training.rl_config import Frozen, RLConfig, RLModels
 from onereward_jax.training.rl_loss import (
     Judged,
@@ -45,7 +42,6 @@ from onereward_jax.training.rl_rollout import Batch, Draws, Rollout, draw, draw_
 from onereward_jax.training.rl_weights import (
     abstract_trained,
     check_frozen,
-    distance_metric,
     policy_weights,
     reference_weights,
 )
@@ -91,20 +87,8 @@ def make_rl_step(models: RLModels, config: RLConfig, mesh: Mesh) -> MeshFunction
         if config.balance.projects_tasks:
             order = stream(key, "order_of_tasks", state.step)
             gradients = sum_without_conflicts(gradients, order)
-        metrics |= distance_metric(config, state, frozen)
         metrics["prediction_index"] = once(jnp.mean(index))
-        decay = config.algorithm.decay(config.ema_decay, state.step)
-        state, stopped, gap = follow_gap(config, state, metrics)
-        following, measured = apply_gradients(
-            state, loss, gradients, optimizer, metrics | gap, decay, stopped
-        )
-        if config.balance.follows_rewards:
-            squares = measured.pop("squared_reward")
-            running = follow_rewards(
-                state.running_rewards, measured["reward"], squares, config.balance.window
-            )
-            following = following._replace(running_rewards=running)
-        return following, measured
+        return update_policy(config, optimizer, state, frozen, gradients, loss, metrics)
 
     others = (None, batch_sharding(mesh), replicated(mesh))
     return jit_step(step, abstract, mesh, *others)

@@ -30,9 +30,7 @@ from onereward_jax.parallel import (
     split_microbatches,
 )
 from onereward_jax.policy import Condition, add_noise
-from onereward_jax.training.apply_gradients import apply_gradients
 from onereward_jax.training.gradient_accumulation import sum_over_parts
-from onereward_jax.training.held_out_judge import follow_gap
 from onereward_jax.training.methods.diffusion_nft_loss import nft_loss, optimality
 from onereward_jax.training.methods.group_advantages import advantages
 from onereward_jax.training.methods.group_rollout import (
@@ -45,13 +43,13 @@ from onereward_jax.training.methods.target_gradients import add_target_gradients
 from onereward_jax.training.metrics import Metrics, mean_of, of_task, once
 from onereward_jax.training.online_config import check_groups
 from onereward_jax.training.optimizer import make_optimizer
+from onereward_jax.training.policy_update import update_policy
 from onereward_jax.training.rl_anchor import anchor_weights
 from onereward_jax.training.rl_config import Frozen, RLConfig, RLModels
 from onereward_jax.training.rl_rollout import Batch, draw, embeds_of
 from onereward_jax.training.rl_step import abstract_rl_state
 from onereward_jax.training.rl_weights import (
     check_frozen,
-    distance_metric,
     policy_weights,
     reference_weights,
 )
@@ -136,10 +134,7 @@ def make_nft_step(models: RLModels, config: RLConfig, mesh: Mesh) -> MeshFunctio
         found = add_target_gradients(models, config, mesh, state, frozen, batch, draws, found)
         gradients, loss, metrics = found
         metrics |= group_metrics(config, batch, groups) | {"loss": once(loss)}
-        metrics |= distance_metric(config, state, frozen)
-        decay = config.algorithm.decay(config.ema_decay, state.step)
-        state, stopped, gap = follow_gap(config, state, metrics)
-        return apply_gradients(state, loss, gradients, optimizer, metrics | gap, decay, stopped)
+        return update_policy(config, optimizer, state, frozen, gradients, loss, metrics)
 
     others = (None, batch_sharding(mesh), replicated(mesh))
     return jit_step(step, abstract_rl_state(models, config, mesh), mesh, *others)

@@ -17,14 +17,14 @@ from jaxtyping import Array, Float32, Int32, PRNGKeyArray, PyTree
 from onereward_jax.common.rng import stream
 from onereward_jax.parallel import MeshFunction, batch_sharding, check_microbatches, replicated
 from onereward_jax.policy import Condition
-from onereward_jax.training.apply_gradients import apply_gradients
 from onereward_jax.training.gradient_accumulation import sum_over_microbatches
 from onereward_jax.training.metrics import Mean, Metrics, mean_of
 from onereward_jax.training.optimizer import make_optimizer
+from onereward_jax.training.policy_update import update_policy
 from onereward_jax.training.rl_config import Frozen, RLConfig, RLModels
 from onereward_jax.training.rl_rollout import Batch
 from onereward_jax.training.rl_step import abstract_rl_state
-from onereward_jax.training.rl_weights import check_frozen, distance_metric, policy_weights
+from onereward_jax.training.rl_weights import check_frozen, policy_weights
 from onereward_jax.training.target_loss import target_loss, target_shares
 from onereward_jax.training.train_state import TrainState, jit_step
 
@@ -106,9 +106,7 @@ def make_policy_step(
         gradients, loss, metrics = sum_over_microbatches(
             gradients_of, (batch, drawn), config.microbatches
         )
-        metrics |= distance_metric(config, state, frozen)
-        decay = config.algorithm.decay(config.ema_decay, state.step)
-        return apply_gradients(state, loss, gradients, optimizer, metrics, decay)
+        return update_policy(config, optimizer, state, frozen, gradients, loss, metrics)
 
     others = (None, batch_sharding(mesh), replicated(mesh))
     return jit_step(step, abstract_rl_state(models, config, mesh), mesh, *others)

@@ -1,15 +1,13 @@
 """Benchmark folders: BrushBench's layout, EditBench's, rows, and folders of pictures.
 
-mapping_file.json, images/          BrushBench (arXiv 2403.06976), and EditBench as its authors
-                                    processed it: {"000000": {"image": "images/000000.jpg",
-                                    "caption": ..., "inpainting_mask": [run lengths],
-                                    "outpainting_mask": [run lengths]}}
-annotations_natural.csv, references_natural/, masks_natural/, the same of "generated"
-                                    EditBench (arXiv 2212.06909): columns aos (name of the
-                                    picture), prompt_full, prompt_mask-simple, prompt_mask-rich;
-                                    .json and .jsonl are read too
-metadata.jsonl                      rows with image, mask, prompt, task, target, as of `metadata`
-source/, mask/, target/, prompt/    pictures of one name; target and prompt (.txt) as far as there
+- mapping_file.json, images/: BrushBench (arXiv 2403.06976), and EditBench as its authors processed
+  it: {"000000": {"image": "images/000000.jpg", "caption": ..., "inpainting_mask": [run lengths],
+  "outpainting_mask": [run lengths]}}
+- annotations_natural.csv, references_natural/, masks_natural/, and the same of "generated":
+  EditBench (arXiv 2212.06909), columns aos (name of the picture), prompt_full, prompt_mask-simple,
+  prompt_mask-rich; .json and .jsonl are read too
+- metadata.jsonl: rows with image, mask, prompt, task, target, as of `metadata`
+- source/, mask/, target/, prompt/: pictures of one name; target and prompt (.txt) as far as there
 
 The captions of the first two describe the picture as it is: it is its own target.
 """

@@ -21,6 +21,7 @@ from onereward_jax.edit_server import Limits, ServeSettings
 from onereward_jax.edit_server.edit_app import build_app
 from onereward_jax.edit_server.engine import Engine
 from onereward_jax.edit_server.job_queue import JobQueue
+from onereward_jax.inference.edit_defaults import EditDefaults
 
 STEPS, BATCH = 2, 2
 
@@ -66,8 +67,10 @@ def served(editor, judge_model, token: str = "", **limits: int) -> Iterator[Serv
     settings = ServeSettings(port=0, token=token, limits=Limits(**limits), batch_size=BATCH)
     most = settings.limits
     engine = Engine(JobQueue(most.queue, BATCH, most.kept, most.kept_mib << 20), BATCH)
-    app = build_app(engine, settings, options, editor.defaults, ("an editor", "a judge"))
-    engine.ready(editor, judge_model)
+    stated = EditDefaults() if editor is None else editor.defaults
+    app = build_app(engine, settings, options, stated, ("an editor", "a judge"))
+    if editor is not None:
+        engine.ready(editor, judge_model)
     with listening(app, settings, name="test", options="--port") as port:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as http:
             yield Served(http, engine)

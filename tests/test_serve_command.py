@@ -8,9 +8,10 @@ import time
 
 import httpx
 import pytest
-from browser import free_port
+from browser import browser_of, free_port, require_browser
+from playwright.sync_api import expect, sync_playwright
 from processes import with_devices
-from served_editor import Served, mask, picture, sent
+from served_editor import Served, content, mask, picture, sent, served
 
 from onereward_jax import serve_editor
 from onereward_jax.common.user_errors import run_command
@@ -36,6 +37,36 @@ def test_a_command_that_cannot_serve_says_why_before_it_loads_a_model(tmp_path, 
         assert end.value.code == 2 and told.startswith("error: ") and sentence in told, told
         assert told.count("\n") == 1
     taken.close()
+
+
+def test_the_link_or_its_token_opens_the_page_while_models_are_loaded() -> None:
+    require_browser()
+    token = "a-token-of-some-length"
+    with served(None, None, token) as server, sync_playwright() as playwright:
+        address = str(server.http.base_url)
+        with browser_of(playwright) as context:
+            page = context.new_page()
+            page.goto(address)
+            for given, sentence in (("wrong", "this link is not valid"), (token, "")):
+                expect(page.get_by_label("token")).to_be_visible()
+                page.get_by_label("token").fill(given)
+                page.get_by_role("button", name="Enter").click()
+                if sentence:
+                    expect(page.get_by_role("alert")).to_contain_text(sentence)
+            expect(page.locator(".settings")).to_be_visible()
+        with browser_of(playwright) as context:
+            page = context.new_page()
+            page.goto(f"{address}/#token={token}")
+            expect(page.locator(".settings")).to_be_visible()
+            assert "token" not in page.url
+            page.locator("input[data-opens=first]").set_input_files(
+                {"name": "a.png", "mimeType": "image/png", "buffer": content(picture(0))}
+            )
+            page.get_by_role("button", name="Extend").click()
+            page.get_by_role("button", name="Edit", exact=True).click()
+            expect(page.locator(".status").first).to_contain_text("the models are being loaded")
+            page.get_by_role("button", name="Cancel").click()
+            expect(page.locator(".status").first).to_have_text("cancelled")
 
 
 @pytest.mark.slow

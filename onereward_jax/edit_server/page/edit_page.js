@@ -110,7 +110,9 @@ class EditPage {
 
 /** Asks for the token, for those who have come without the link. */
 function askForToken(root, sentence) {
-  const token = element("input", { type: "password", "aria-label": "token", required: true });
+  const token = element("input", {
+    type: "password", "aria-label": "token", autocomplete: "current-password", required: true,
+  });
   root.className = "app";
   root.replaceChildren(element("main", { class: "home" },
     element("h1", {}, "Edit a picture"),

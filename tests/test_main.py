@@ -104,13 +104,12 @@ def test_configs_serve_the_stages_they_name(path):
     for stage in present:
         require_sections(stage, FrozenConfigDict(config))
     check_config(FrozenConfigDict(config), present, ())
-    # Fields of `curate` are in every config, so that --stage=curate runs with it.
+    # Fields of these are in every config, so that --stage=curate and --stage=benchmark run with it.
+    apart = [table["curate"], table["benchmark"]]
     covered = [
         name
         for name in leaves(config)
-        if any(
-            entry.covered([name]) for stage in (*present, table["curate"]) for entry in stage.fields
-        )
+        if any(entry.covered([name]) for stage in (*present, *apart) for entry in stage.fields)
         or any(name in readers(stage, FrozenConfigDict(config)) for stage in present)
         or name.partition(".")[0] in OF_THE_RUN
     ]

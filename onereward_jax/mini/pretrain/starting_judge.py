@@ -171,7 +171,7 @@ def _train(
     )
     pairs = _with_queries(table, queries)
 
-    def draw(index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    def draw(index: int, rng: np.random.Generator) -> dict[str, Any]:
         row = int(rng.integers(section.pairs))
         pair = {key: array[row] for key, array in pairs.items()}
         return {**_labelled(pair), "index": np.int32(index)}
@@ -210,8 +210,11 @@ def _with_queries(table: dict[str, np.ndarray], queries: QueryTokenizer) -> dict
     }
 
 
-def _labelled(pairs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Winner and loser, uint8, as first and second image in [-1, 1] with label 1."""
+def _labelled(pairs: dict[str, Any]) -> dict[str, Any]:
+    """Winner and loser, uint8, as first and second image in [-1, 1] with label 1.
+
+    Of one pair, or of several in arrays with a leading axis.
+    """
     rest = {name: array for name, array in pairs.items() if name not in ("winner", "loser")}
     return rest | {
         "first": from_uint8(pairs["winner"]),

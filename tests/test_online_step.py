@@ -75,10 +75,11 @@ def nft():
     return run(make_nft_step, CONFIG)
 
 
-def guided(weights, latents, condition, batch, sigma, scale):
+def guided(weights, latents, condition, batch, sigma, scale, negative_learns=True):
     velocity = functools.partial(test_rl_step._velocity, tiny_models.models().editor.transformer)
     negative = velocity(weights, latents, condition, batch, sigma, "negative_")
     positive = velocity(weights, latents, condition, batch, sigma, "")
+    negative = negative if negative_learns else jax.lax.stop_gradient(negative)
     return negative + scale * (positive - negative)
 
 
@@ -222,7 +223,7 @@ def grpo_by_hand(params, batch):
 
     def step(weights, x, index):
         now, then = sigmas[index], sigmas[index + 1]
-        v = guided(weights, x, condition, batch, now, 1.5)
+        v = guided(weights, x, condition, batch, now, 1.5, negative_learns=False)
         square = 0.25 * now / (1 - (sigmas[1] if index == 0 else now))
         middle = x + (square / (2 * now) * x + (1 + square * (1 - now) / (2 * now)) * v) * (
             then - now

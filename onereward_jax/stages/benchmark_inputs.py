@@ -15,11 +15,8 @@ from onereward_jax.chain.allowed_values import EDITOR
 from onereward_jax.chain.stage import StageContext
 from onereward_jax.chain.staleness import Effect
 from onereward_jax.convert import is_adapter, resolve_weights
-from onereward_jax.data.aspect_buckets import MULTIPLE
-from onereward_jax.data.benchmark_folders import Benchmark, read_benchmark, split_part
 from onereward_jax.data.picture_files import SUFFIXES, files_below
 from onereward_jax.stages.compared_editors import PIPELINE_INDEX, named_editors
-from onereward_jax.storage import local_path
 
 FOLDERS, EDITORS, JUDGE = (f"config.benchmark.{name}" for name in ("folders", "editors", "judge"))
 
@@ -111,36 +108,6 @@ def named_folders(config: FrozenConfigDict) -> dict[str, str]:
     return found
 
 
-def read_benchmarks(config: FrozenConfigDict) -> list[Benchmark]:
-    """The benchmarks of the config.
-
-    Raises:
-      FileNotFoundError, ValueError: as `read_benchmark`, or a row is too small to be edited.
-    """
-    found = []
-    for name, text in named_folders(config).items():
-        folder, part = split_part(text)
-        try:
-            one = read_benchmark(
-                name,
-                local_path(folder, again=False),
-                part,
-                longest_side=config.benchmark.longest_side,
-                count=config.benchmark.rows,
-            )
-        except (FileNotFoundError, ValueError) as error:
-            raise type(error)(f"{FOLDERS}: {error}") from error
-        for row in one.rows:
-            if min(row.size) < MULTIPLE:
-                width, height = row.size
-                raise ValueError(
-                    f"{FOLDERS}: {folder}, {row.place}: a picture of {width}x{height} is too small "
-                    f"to be edited: both sides need at least {MULTIPLE}"
-                )
-        found.append(one)
-    return found
-
-
 def compared_editors(config: FrozenConfigDict) -> list[ComparedEditor | str]:
     """The editors in order; "base" and "policy" as these words.
 
@@ -198,6 +165,9 @@ def read_stages(config: FrozenConfigDict) -> dict[str, Effect]:
 
 def digest_of_folders(config: FrozenConfigDict, workdir: Path) -> str:
     """Fingerprint of the rows of the benchmarks, with all pictures that they name."""
+    # Late: it takes Pillow along, which no other stage's entry needs.
+    from onereward_jax.stages.benchmark.read_benchmarks import read_benchmarks
+
     told = [
         f"{one.name} {row.name} {row.digest()}"
         for one in read_benchmarks(config)

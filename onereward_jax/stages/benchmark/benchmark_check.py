@@ -9,7 +9,8 @@ from onereward_jax.convert import resolve_weights
 from onereward_jax.convert.lpips_file import read_lpips
 from onereward_jax.stages.benchmark.judge_kind import judge_folders
 from onereward_jax.stages.benchmark.metric_kinds import CLIP, LPIPS, clip_kind
-from onereward_jax.stages.benchmark_inputs import OWN, compared_editors, read_benchmarks
+from onereward_jax.stages.benchmark.read_benchmarks import read_benchmarks
+from onereward_jax.stages.benchmark_inputs import OWN, compared_editors
 from onereward_jax.stages.evaluate.judge_verdicts import open_judge
 from onereward_jax.stages.rl_settings import judge_options
 

@@ -42,7 +42,8 @@ from onereward_jax.stages.benchmark.metric_kinds import (
     pixel_kind,
     word_kind,
 )
-from onereward_jax.stages.benchmark_inputs import ComparedEditor, opened_editors, read_benchmarks
+from onereward_jax.stages.benchmark.read_benchmarks import read_benchmarks
+from onereward_jax.stages.benchmark_inputs import ComparedEditor, opened_editors
 
 ROWS, CSV, MARKDOWN, PAGE = "rows.jsonl", "table.csv", "table.md", "index.html"
 

@@ -74,6 +74,25 @@ DPO_TARGETS = {"rl.algorithm": "dpo", "rl.flow_matching_weight": 10.0}
 """The gradient of its own loss is larger by beta / 2."""
 
 
+DPO_30 = {
+    "rl.algorithm": "dpo",
+    "rl.dpo_beta": 30.0,
+    "rl.optimizer.learning_rate": 1e-4,
+}
+
+NFT_GROUPS = {
+    "rl.algorithm": "nft",
+    "rl.batch_size": 4,
+    "rl.compare": "group",
+    "rl.opponents": 3,
+    "rl.nft_beta": 0.5,
+    "rl.advantage_limit": 1.0,
+    "rl.trained_levels": 1,
+    "rl.optimizer.learning_rate": 3e-4,
+    "reward.steps": 2100,
+}
+
+
 def only(task: Task, steps: int) -> dict[str, Any]:
     """A single-task run; `steps` of a multi-task run, of which it gets its share."""
     share = {"fill": 0.5, "removal": 0.25}.get(task.value, 0.125)
@@ -126,9 +145,11 @@ GRID: tuple[Run, ...] = (
     Run("scalar-refl", "ReFL with a scalar judge", {**LONG, **SCALAR, "rl.algorithm": "refl"}),
     Run("scalar", "Algorithm 1 with a scalar judge", {**LONG, **SCALAR}),
     Run("nft", "DiffusionNFT", {**LONG, "rl.algorithm": "nft"}),
+    Run("nft-groups", "win rates in the group, large steps", {**LONG, **NFT_GROUPS}),
     Run("grpo", "Flow-GRPO", {**LONG, "rl.algorithm": "grpo"}),
     Run("winners", "supervised on winners", {**LONG, **ALONE, "rl.algorithm": "winners"}),
     Run("dpo", "masked Diffusion-DPO", {**LONG, **ALONE, "rl.algorithm": "dpo"}),
+    Run("dpo-30", "with β 30 and a larger rate", {**LONG, **ALONE, **DPO_30}),
     Run("dpo-targets", "and flow matching on targets", {**LONG, **DPO_TARGETS}),
 )
 

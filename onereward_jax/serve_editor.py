@@ -35,8 +35,8 @@ NO_JUDGE = "none"
 
 LOOK_SECONDS = 0.2
 
-CONNECTIONS = 128
-"""Open connections at most; each may send a body."""
+CONNECTIONS = 256
+"""Open connections at most, idle ones too; each may send a body."""
 
 
 def parser() -> CommandParser:

@@ -19,6 +19,12 @@ from fastapi import FastAPI
 STOP_SECONDS = 5
 """How long open requests may take when the server ends."""
 
+IDLE_SECONDS = 75
+"""How long an idle connection stays open: longer than proxies keep theirs (60 s in nginx and AWS).
+
+A server that closes first resets the requests that are on their way.
+"""
+
 
 @runtime_checkable
 class Place(Protocol):
@@ -94,6 +100,7 @@ def listening(
             access_log=False,
             server_header=False,
             proxy_headers=bool(place.url),
+            timeout_keep_alive=IDLE_SECONDS,
             timeout_graceful_shutdown=STOP_SECONDS,
             limit_concurrency=most_connections,
             lifespan="off",

@@ -34,7 +34,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import evidence_grid as grid
 from evidence_compare import compare, rounds_of
-from evidence_figures import figures, margins_of
+from evidence_figures import figures, keep_points, margins_of
 from evidence_oracle import Mapped, in_processes
 from evidence_rows import read_rows, write_row
 from evidence_runs import RunFailed, train
@@ -126,6 +126,8 @@ def measure(run: grid.Run, seed: int, given: argparse.Namespace, mapped: Mapped)
         curve=min(given.curve, given.scenes),
         mapped=mapped,
     )
+    figured = [figures(point, **margins_of(config)) for point in points]
+    keep_points(folder, figured)
     rounds = rounds_of(folder)
     logs = [read_metrics(one / METRICS) for one in rounds]
     accuracy = folder / "reward" / "accuracy.json"
@@ -143,7 +145,7 @@ def measure(run: grid.Run, seed: int, given: argparse.Namespace, mapped: Mapped)
         },
         "accuracy": json.loads(accuracy.read_text())["rows"] if accuracy.is_file() else [],
         "rewards": _rewards(logs),
-        "points": [figures(point, **margins_of(config)) for point in points],
+        "points": figured,
     }
 
 

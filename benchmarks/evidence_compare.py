@@ -82,8 +82,7 @@ def compare(
     drawn = draw_scenes(config, scenes, mesh, count)
     settings = FrozenConfigDict(_evaluated(config, count))
     rounds = rounds_of(folder)
-    # Another training has other pictures.
-    work = folder / "evidence" / "-".join(read_record(one).identity for one in rounds)
+    work = comparison_folder(folder)
     base = drawn / _base_name(config)
     base.mkdir(exist_ok=True)
     for name, target in (
@@ -108,13 +107,13 @@ def compare(
     }
     others = [(pictures, weights[step]) for step, pictures in early.items()]
     made, policy = make_edits(context, triplets, rows, others)
-    of_base = _base_scores(base, triplets, made, rows, mapped)
+    of_base = kept_scores(triplets, made, mapped)
     tasks = {row: TASKS[triplets.tasks[row]] for row in rows}
     judge = context.output("reward") / "judge"
     compared = []
     for step, pictures in {**early, last: policy}.items():
         some = list(pictures.names)
-        found = score_all(((triplets[row], pictures[row]) for row in some), mapped)
+        found = kept_scores(triplets, pictures, mapped)
         says = {}
         if judge.is_dir():
             int8 = config.rl.judge_int8
@@ -122,9 +121,14 @@ def compare(
             says = judge_preferences(
                 context, triplets, some, both, judge, what=f"judge, step {step}", int8=int8
             )
-        oracle = {row: (one, of_base[row]) for row, one in zip(some, found, strict=True)}
+        oracle = {row: (one, of_base[row]) for row, one in found.items()}
         compared.append(Compared(step, {row: tasks[row] for row in some}, oracle, says))
     return compared
+
+
+def comparison_folder(folder: Path) -> Path:
+    """Where a run's comparison is kept; another training has another one."""
+    return folder / "evidence" / "-".join(read_record(one).identity for one in rounds_of(folder))
 
 
 def rounds_of(folder: Path) -> list[Path]:
@@ -173,19 +177,17 @@ def _base_name(config: ConfigDict) -> str:
     return f"base-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
 
 
-def _base_scores(
-    folder: Path, triplets: Triplets, base: Pictures, rows: Sequence[int], mapped: Mapped
-) -> dict[int, Scores]:
-    """The oracle's scores of the base's pictures, kept beside them."""
-    path = folder / f"scores-{VERSION}.json"
+def kept_scores(triplets: Triplets, pictures: Pictures, mapped: Mapped) -> dict[int, Scores]:
+    """The oracle's scores of an editor's pictures by row, kept beside them."""
+    path = pictures.folder / f"scores-{VERSION}.json"
     known: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
-    todo = [row for row in rows if base.names[row] not in known]
-    found = score_all(((triplets[row], base[row]) for row in todo), mapped)
-    known |= {base.names[row]: one._asdict() for row, one in zip(todo, found, strict=True)}
+    todo = [row for row, name in pictures.names.items() if name not in known]
+    found = score_all(((triplets[row], pictures[row]) for row in todo), mapped)
+    known |= {pictures.names[row]: one._asdict() for row, one in zip(todo, found, strict=True)}
     if todo:
         with atomic_file(path) as draft:
             draft.write_text(json.dumps(known))
-    return {row: _read_scores(known[base.names[row]]) for row in rows}
+    return {row: _read_scores(known[name]) for row, name in pictures.names.items()}
 
 
 def _read_scores(kept: Mapping[str, Any]) -> Scores:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from evidence_compare import Compared
+from evidence_compare import Compared, comparison_folder
 from evidence_rows import HIDDEN, JUDGE, ORACLE
 from ml_collections import ConfigDict
 
+from onereward_jax.common.atomic_file import atomic_file
 from onereward_jax.evaluation.gains_by_dimension import gains
 from onereward_jax.evaluation.gsb import CONFIDENCE, RESAMPLES, Comparison, Verdict, good_same_bad
 from onereward_jax.evaluation.policy_against_base import decided_by_scores, right_on_policy
 from onereward_jax.stages.evaluate.judge_verdicts import preferred
 from onereward_jax.stages.evaluate.oracle_verdicts import verdict
 from onereward_jax.tasks import Dimension, Task
+
+POINTS = "points.json"
+"""File of the points in the folder of a comparison."""
 
 
 def margins_of(config: ConfigDict) -> dict[str, float]:
@@ -61,6 +67,12 @@ def figures(compared: Compared, *, same: float, judge_same: float, margin: float
         "judge_right": _judge_right(compared, scores[ORACLE], margin) if compared.judge else {},
         "letters": _letters(compared),
     }
+
+
+def keep_points(folder: Path, points: Sequence[Mapping[str, Any]]) -> None:
+    """Keeps the points of a run beside its pictures, for benchmarks/gallery.py."""
+    with atomic_file(comparison_folder(folder) / POINTS) as draft:
+        draft.write_text(json.dumps(points, indent=1))
 
 
 def _good_same_bad(

@@ -29,7 +29,7 @@ def write_plots(rows: Sequence[Row], folder: Path, grid: Sequence[Run]) -> list[
             continue
         folder.mkdir(parents=True, exist_ok=True)
         name = f"evidence-{run.name}.png"
-        _plot(found, steps, run.tasks, folder / name)
+        plot(found, steps, run.tasks, folder / name)
         seeds = f"{len(found)} seed{'s' * (len(found) > 1)}"
         written.append(
             f"![Good − Bad and scores against steps]({folder.name}/{name})\n\n"
@@ -40,7 +40,8 @@ def write_plots(rows: Sequence[Row], folder: Path, grid: Sequence[Run]) -> list[
     return written
 
 
-def _plot(rows: Sequence[Row], steps: Sequence[int], tasks: Sequence[Task], path: Path) -> None:
+def plot(rows: Sequence[Row], steps: Sequence[int], tasks: Sequence[Task], path: Path) -> None:
+    """Writes a plot: Good - Bad above, the oracle's scores below, a column per task."""
     figure, axes = pyplot.subplots(
         2, len(tasks), figsize=(3 * len(tasks), 5), sharex=True, squeeze=False, sharey="row"
     )

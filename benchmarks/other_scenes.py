@@ -5,13 +5,13 @@
 Draws scenes of another seed from the held-out photographs, and compares the run's editor, and the
 weights that it kept (`rl.keep_every`), with its base: Good - Bad by the oracle and by the run's
 judge, and the oracle's means per dimension. Writes scenes and pictures into <workdir>/evidence, or
-the scenes into --share, for several runs of one seed. See benchmarks/evidence.py for many runs.
+the scenes into --share, for several runs of one seed. See benchmarks/evidence.py for many runs,
+and benchmarks/gallery.py for a page of pictures.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from pathlib import Path
@@ -19,7 +19,7 @@ from pathlib import Path
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 from evidence_compare import compare
-from evidence_figures import figures, margins_of
+from evidence_figures import figures, keep_points, margins_of
 from evidence_oracle import in_processes
 from evidence_rows import HIDDEN, JUDGE, ORACLE, gain, good_minus_bad, judge_right, letters
 from evidence_text import TITLES, percent, table, thousandths
@@ -62,7 +62,7 @@ def main() -> None:
             mapped=mapped,
         )
     points = [figures(one, **margins_of(config)) for one in compared]
-    (given.workdir / "evidence" / "points.json").write_text(json.dumps(points, indent=1))
+    keep_points(given.workdir, points)
     print(tables([{"points": points}]))
 
 

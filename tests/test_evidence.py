@@ -90,6 +90,19 @@ def test_a_grid_runs_resumes_and_writes_its_tables(evidence):
     assert "evidence-two.png" in page and (folder / "docs/images/evidence-two.png").is_file()
     assert "not run yet" in page  # the claims are about other runs
 
+    # benchmarks/gallery.py shows such a run.
+    command = ["benchmarks/gallery.py", f"{folder}/out/runs/two-0", f"--docs={folder}/docs"]
+    subprocess.run(
+        [sys.executable, *command, "--processes=1"],
+        cwd=ROOT,
+        env=with_devices(1) | {"PYTHONPATH": str(ROOT)},
+        check=True,
+    )
+    gallery = (folder / "docs/gallery.md").read_text()
+    assert "`two-0`, after 4 steps" in gallery and "gallery-curves.png" in gallery
+    assert "--config.rl.task_probabilities.fill=0.1" in gallery
+    assert len(list((folder / "docs/images").glob("gallery-*.png"))) == 5
+
     assert "one, seed 0: has a row" in run("--seeds=0")
     assert "stopped after 0.0 hours, before one, seed 1" in run("--seeds=1", "--hours=0")
     assert len(read_rows(folder / "out/rows.jsonl")) == 2

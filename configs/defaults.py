@@ -48,6 +48,7 @@ def experiment() -> ConfigDict:
     models.transformer = ""  # folder or file to use instead of the editor's; "": none
     models.judge = ""  # transformers folder
     models.paste_back = False  # keep the source's pixels where the mask is 0
+    models.solver = "euler"  # of all sampling; "ab2": of second order, for fewer steps (ours)
     models.dtype = "bfloat16"  # compute dtype: "float32" or "bfloat16"
     models.remat = "full"  # remat policy: "none", "dots", "attention", "offload" or "full"
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from PIL import ImageOps
 
@@ -43,6 +43,7 @@ from onereward_jax.parallel.cpu_threads import set_cpu_threads
 from onereward_jax.parallel.progress import announce, progress_bar
 from onereward_jax.pictures import check_output, write_picture
 from onereward_jax.policy.noise_schedule import first_step
+from onereward_jax.policy.sampler import Solver
 from onereward_jax.policy.text_encoders import check_prompt
 from onereward_jax.tasks import COMMAND_TASKS, Task
 
@@ -102,6 +103,8 @@ def sampling_options(options: CommandParser) -> None:
     add("--guidance_scale", type=float,
         help=f"embedded (distilled) guidance of FLUX (default 1; {STATED})")  # fmt: skip
     add("--steps", type=int, help=f"sampling steps (default 50; {STATED})")
+    add("--solver", choices=get_args(Solver),
+        help=f"ab2: of second order, for fewer steps (default euler; {STATED})")  # fmt: skip
     add("--strength", type=float, default=1.0,
         help="below 1: start from the noised source image (default %(default)s)")  # fmt: skip
 
@@ -259,6 +262,7 @@ def edit_plan(options: argparse.Namespace, stated: EditDefaults) -> EditPlan:
         "true_cfg_scale": _finite(options, "true_cfg_scale", stated),
         "guidance_scale": _finite(options, "guidance_scale", stated),
         "num_inference_steps": _or(options.steps, stated.num_inference_steps),
+        "solver": _or(options.solver, stated.solver),
         "strength": options.strength,
         "height": options.height,
         "width": options.width,

@@ -19,6 +19,7 @@ from onereward_jax.policy import (
     guided,
     sigma_table,
 )
+from onereward_jax.policy.sampler import trajectory
 
 BATCH, TOKENS, CHANNELS = 3, 4, 6
 SCHEDULE = NoiseSchedule(use_dynamic_shifting=True)
@@ -84,6 +85,51 @@ def test_steps_keep_float32_under_a_bfloat16_network(noise) -> None:
     expected = np.float64(noise) - 0.001 * np.float64(coarse.astype(jnp.float32))
     assert found.dtype == jnp.float32
     np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def ab2_by_hand(x, sigmas):
+    """Adams-Bashforth on a row of levels, with the widths of the steps, in float64."""
+    last = None
+    for index, (sigma, following) in enumerate(itertools.pairwise(np.float64(sigmas))):
+        v = np.float64(velocity(jnp.float32(x), jnp.full(len(x), sigma, jnp.float32)))
+        step, slope = following - sigma, 0.0
+        if last is not None:
+            slope = (v - last) / (sigma - np.float64(sigmas[index - 1]))
+        x, last = x + step * v + step**2 / 2 * slope, v
+    return x
+
+
+def test_ab2_follows_its_formula_from_any_start_and_on_grids_of_its_own_each(noise) -> None:
+    rows = [SCHEDULE.sigmas(steps, 64, strength) for steps, strength in ((9, 1.0), (5, 0.8))]
+    sample = jax.jit(lambda x, grid, *ends: denoise(velocity, x, grid, *ends, "ab2"))
+    together = sample(noise[:2], sigma_table(rows, 12), 0, 9)
+    for index, row in enumerate(rows):
+        one = slice(index, index + 1)
+        expected = ab2_by_hand(noise[one], row)
+        np.testing.assert_allclose(together[one], expected, atol=1e-5)
+        later = sample(noise[one], row, 2, len(row) - 1)
+        np.testing.assert_allclose(later, ab2_by_hand(noise[one], row[2:]), atol=1e-5)
+    finished, latents = trajectory(velocity, noise[:1], jnp.asarray(rows[0]), "ab2")
+    np.testing.assert_allclose(finished, together[:1], atol=1e-6)
+    np.testing.assert_allclose(latents[2], ab2_by_hand(noise[:1], rows[0][:3]), atol=1e-5)
+
+
+def test_twice_as_many_steps_quarter_the_error_of_ab2(noise) -> None:
+    sample = jax.jit(
+        lambda x, grid, stop, solver: denoise(velocity, x, grid, 0, stop, solver),
+        static_argnums=3,
+    )
+
+    def error(steps, solver):
+        def ended(steps, solver):
+            grid = sigma_table([SCHEDULE.sigmas(steps, 64)] * BATCH, 513)
+            return np.asarray(sample(noise, grid, steps, solver))
+
+        return np.sqrt(np.mean((ended(steps, solver) - ended(512, "ab2")) ** 2))
+
+    for solver, factor in (("euler", 2), ("ab2", 4)):
+        assert error(20, solver) / error(40, solver) == pytest.approx(factor, rel=0.25)
+    assert error(20, "ab2") < 0.5 * error(40, "euler")
 
 
 class Recorder:

@@ -200,6 +200,7 @@ RULES: dict[str, Rule] = {
     "models.transformer": TEXT,
     "models.judge": NAMED,
     "models.paste_back": FLAG,
+    "models.solver": choice("euler", "ab2"),
     "models.dtype": DTYPE,
     "models.remat": choice("none", *POLICIES),
     "curate.pictures": TEXT,

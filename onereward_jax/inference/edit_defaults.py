@@ -9,13 +9,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from onereward_jax.common.listing import shown
 from onereward_jax.convert import EDITING
 from onereward_jax.convert.safetensors_reader import read_json
 from onereward_jax.data.aspect_buckets import MULTIPLE, bucket_sizes
 from onereward_jax.inference.batch_arguments import as_number
+from onereward_jax.policy.sampler import Solver
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +25,7 @@ class EditDefaults:
 
     Attributes:
       num_inference_steps, true_cfg_scale, guidance_scale: as of `Editor.__call__`.
+      solver: "euler" or "ab2", see `policy.sampler`.
       paste_back: whether the command `edit` keeps everything outside the mask.
       resolution: side in pixels of a square with the area of the model's training pictures, used
         by `--crop`; a multiple of 16.
@@ -37,6 +39,7 @@ class EditDefaults:
     num_inference_steps: int = 50
     true_cfg_scale: float = 4.0
     guidance_scale: float = 1.0
+    solver: str = "euler"
     paste_back: bool = False
     resolution: int = 1024
     aspect_ratios: tuple[float, ...] = (1 / 2, 2 / 3, 1.0, 3 / 2, 2.0)
@@ -45,6 +48,7 @@ class EditDefaults:
         if not 1 <= self.num_inference_steps < 2**31:
             steps = shown(self.num_inference_steps)
             raise ValueError(f"num_inference_steps is {steps}, 1 to {2**31 - 1} expected")
+        check_solver(self.solver)
         check_resolution(self.resolution)
         bucket_sizes(self.resolution, self.aspect_ratios)
 
@@ -81,6 +85,12 @@ def stated_defaults(content: Mapping[str, Any], path: str) -> EditDefaults:
         return EditDefaults(**stated)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def check_solver(solver: str) -> None:
+    """Raises ValueError unless `solver` is known."""
+    if solver not in get_args(Solver):
+        raise ValueError(f"solver is {shown(solver)}: choose one of {', '.join(get_args(Solver))}")
 
 
 def check_resolution(resolution: int) -> None:

@@ -29,9 +29,10 @@ class EditSteps:
       condition: (vae, image, mask) -> `policy.Condition`.
       noise: (seeds, size) -> latents at σ = 1.
       start: (vae, image, seeds, sigma) -> latents at σ < 1, from the source.
-      step: (transformer, latents, condition, embeds, negative embeds or None, sigma, next sigma,
-        guidance scale, true CFG scale) -> latents; without negative embeds there is no true CFG,
-        and a step costs half as much.
+      step: (transformer, latents, condition, embeds, negative embeds or None, the last step, sigma,
+        next sigma, guidance scale, true CFG scale) -> (latents, velocity); without negative embeds
+        there is no true CFG, and a step costs half as much. The last step, its (velocity, sigma),
+        makes it a step of "ab2"; None: Euler's, and the first of "ab2".
       decode: (vae, latents, size) -> images, approximately in [-1, 1].
     """
 
@@ -59,11 +60,12 @@ def make_steps(editor: policy.FillPolicy, mesh: Mesh) -> EditSteps:
         condition: policy.Condition,
         embeds: policy.PromptEmbeds,
         negative_embeds: policy.PromptEmbeds | None,
+        last: tuple[Float32[Array, "b n c"], Float32[Array, ""]] | None,
         sigma: Float32[Array, ""],
         sigma_next: Float32[Array, ""],
         guidance_scale: Float32[Array, ""],
         true_cfg_scale: Float32[Array, ""],
-    ) -> Float32[Array, "b n c"]:
+    ) -> tuple[Float32[Array, "b n c"], Float32[Array, "b n c"]]:
         velocity = editor.guided_velocity(
             transformer,
             condition,
@@ -73,7 +75,10 @@ def make_steps(editor: policy.FillPolicy, mesh: Mesh) -> EditSteps:
             true_cfg_scale=1.0 if negative_embeds is None else true_cfg_scale,
         )
         levels = jnp.broadcast_to(sigma, latents.shape[:1])
-        return policy.euler_step(latents, velocity(latents, levels), sigma, sigma_next)
+        found = velocity(latents, levels)
+        if last is None:
+            return policy.euler_step(latents, found, sigma, sigma_next), found
+        return policy.ab2_step(latents, found, *last, sigma, sigma_next), found
 
     samples = batch_sharding(mesh)
     return EditSteps(

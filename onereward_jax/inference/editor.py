@@ -43,7 +43,7 @@ from onereward_jax.inference.batch_arguments import (
     same_length,
 )
 from onereward_jax.inference.batch_padding import dtype_or_default, pad_batch
-from onereward_jax.inference.edit_defaults import EditDefaults, read_edit_defaults
+from onereward_jax.inference.edit_defaults import EditDefaults, check_solver, read_edit_defaults
 from onereward_jax.inference.edit_steps import make_steps
 from onereward_jax.inference.picture_io import (
     check_shapes,
@@ -166,6 +166,7 @@ class Editor:
         true_cfg_scale: Number | None = None,
         guidance_scale: Number | None = None,
         num_inference_steps: Number | None = None,
+        solver: str | None = None,
         strength: Number = 1.0,
         height: Number | None = None,
         width: Number | None = None,
@@ -177,8 +178,8 @@ class Editor:
         """Edits an image, or a batch of images of one size.
 
         Each of `image`, `mask`, `prompt`, `negative_prompt` is one value for all samples, or one
-        per sample. `true_cfg_scale`, `guidance_scale` and `num_inference_steps` default to
-        `defaults`: 4, 1 and 50 unless the editor's folder states others.
+        per sample. `true_cfg_scale`, `guidance_scale`, `num_inference_steps` and `solver` default
+        to `defaults`: 4, 1, 50 and "euler" unless the editor's folder states others.
 
         Args:
           image: paths, bytes of files, opened images of any mode, or arrays [h, w, 3] or
@@ -189,6 +190,7 @@ class Editor:
           true_cfg_scale: s of v = v_neg + s (v_pos - v_neg); 1: none, at half the cost.
           guidance_scale: embedded (distilled) guidance of FLUX; ignored by models without it.
           num_inference_steps: steps of the full grid.
+          solver: "euler" as in diffusers, or "ab2", of second order, see `policy.sampler`.
           strength: in (0, 1]; below 1, the first (1 - strength) of the grid is dropped, and
             sampling starts from the noised source.
           height, width: size of the result in pixels; None: that of the image. Rounded down to
@@ -225,6 +227,8 @@ class Editor:
         )
         true_cfg_scale = _given(true_cfg_scale, stated.true_cfg_scale, "true_cfg_scale", as_number)
         guidance_scale = _given(guidance_scale, stated.guidance_scale, "guidance_scale", as_number)
+        solver = stated.solver if solver is None else solver
+        check_solver(solver)
         strength = as_number(strength, "strength")
         height = _given(height, None, "height", as_integer)
         width = _given(width, None, "width", as_integer)
@@ -245,11 +249,13 @@ class Editor:
         else:
             current = steps.noise(seeds, size)
         scales = np.float32(guidance_scale), np.float32(true_cfg_scale)
+        last = None
         for index, (sigma, following) in enumerate(zip(sigmas, sigmas[1:])):
-            current = steps.step(
-                self.params.transformer, current, condition, embeds, negative_embeds,
+            current, velocity = steps.step(
+                self.params.transformer, current, condition, embeds, negative_embeds, last,
                 sigma, following, *scales,
             )  # fmt: skip
+            last = (velocity, sigma) if solver == "ab2" else None
             if on_step is not None:
                 on_step(index, current[:batch])
         if output_type == "latent":

@@ -16,7 +16,7 @@ from onereward_jax.policy.policy_loader import (
     read_policy,
     read_text_configs,
 )
-from onereward_jax.policy.sampler import denoise, euler_step, guided
+from onereward_jax.policy.sampler import ab2_step, denoise, euler_step, guided
 from onereward_jax.policy.text_cache import (
     TextCache,
     add_to_text_cache,
@@ -39,6 +39,7 @@ __all__ = [
     "denoise",
     "embed_prompts",
     "embedded_prompts",
+    "ab2_step",
     "euler_step",
     "guided",
     "init_params",

@@ -25,7 +25,7 @@ from onereward_jax.models.weights import variables
 from onereward_jax.policy import encode_decode, latent_packing, sampler
 from onereward_jax.policy.model_inputs import Condition, PromptEmbeds
 from onereward_jax.policy.noise_schedule import NoiseSchedule, Sigma, add_noise
-from onereward_jax.policy.sampler import Grid, Scale, VelocityFn
+from onereward_jax.policy.sampler import Grid, Scale, Solver, VelocityFn
 
 
 class PolicyParams(NamedTuple):
@@ -48,6 +48,7 @@ class FillPolicy:
       vae: the autoencoder.
       schedule: the sampling schedule.
       paste_back: finished images keep the source's pixels where the mask is 0.
+      solver: of `denoise` and `trajectory`, see `sampler`.
 
     Raises:
       ValueError: the transformer's in_channels does not match fill conditioning with this VAE.
@@ -57,6 +58,7 @@ class FillPolicy:
     vae: AutoencoderKL
     schedule: NoiseSchedule
     paste_back: bool = False
+    solver: Solver = "euler"
 
     def __post_init__(self) -> None:
         found = self.transformer.config.in_channels
@@ -217,7 +219,7 @@ class FillPolicy:
         guidance_scale: Scale = 1.0,
         true_cfg_scale: Scale = 1.0,
     ) -> Float32[Array, "b n c"]:
-        """Guided Euler steps from noise level sigmas[start] to sigmas[stop], without gradient.
+        """Guided steps from noise level sigmas[start] to sigmas[stop], without gradient.
 
         Args:
           transformer, condition, embeds: as in `velocity`.
@@ -233,7 +235,9 @@ class FillPolicy:
             guidance_scale=guidance_scale,
             true_cfg_scale=true_cfg_scale,
         )
-        return jax.lax.stop_gradient(sampler.denoise(velocity, latents, sigmas, start, stop))
+        return jax.lax.stop_gradient(
+            sampler.denoise(velocity, latents, sigmas, start, stop, self.solver)
+        )
 
     def trajectory(
         self,
@@ -256,7 +260,7 @@ class FillPolicy:
             guidance_scale=guidance_scale,
             true_cfg_scale=true_cfg_scale,
         )
-        return jax.lax.stop_gradient(sampler.trajectory(velocity, latents, sigmas))
+        return jax.lax.stop_gradient(sampler.trajectory(velocity, latents, sigmas, self.solver))
 
 
 def _per_sample(value: Scale, batch: int) -> Float32[Array, "b"]:

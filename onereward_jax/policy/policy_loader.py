@@ -39,6 +39,7 @@ from onereward_jax.models.vae import AutoencoderKL, VaeConfig
 from onereward_jax.parallel import abstract_arrays
 from onereward_jax.policy.fill_policy import FillPolicy, PolicyParams
 from onereward_jax.policy.noise_schedule import NoiseSchedule
+from onereward_jax.policy.sampler import Solver
 from onereward_jax.policy.text_encoders import TextEncoder, TextParams
 
 
@@ -50,6 +51,7 @@ def read_policy(
     param_dtype: Any = jnp.float32,
     remat: str = "none",
     paste_back: bool = False,
+    solver: Solver = "euler",
 ) -> FillPolicy:
     """The static part of the editor in `folder`; reads configs, not weights.
 
@@ -61,7 +63,7 @@ def read_policy(
         its decoder overflow in half precision.
       param_dtype: dtype of the transformer's parameters.
       remat: remat policy of both.
-      paste_back: see `FillPolicy`.
+      paste_back, solver: see `FillPolicy`.
 
     Raises:
       FileNotFoundError: a config file is missing.
@@ -77,7 +79,7 @@ def read_policy(
     )
     vae_config = VaeConfig.from_dict(component_config(folder / "vae", VAE))
     vae = AutoencoderKL(vae_config, remat=remat)
-    return FillPolicy(flux, vae, read_schedule(folder / "scheduler"), paste_back)
+    return FillPolicy(flux, vae, read_schedule(folder / "scheduler"), paste_back, solver)
 
 
 def transformer_config(folder: str | Path, transformer: str | Path | None = None) -> dict[str, Any]:
@@ -113,6 +115,7 @@ def load_policy(
     param_dtype: Any = jnp.float32,
     remat: str = "none",
     paste_back: bool = False,
+    solver: Solver = "euler",
 ) -> tuple[FillPolicy, PolicyParams]:
     """Loads the editor in `folder`, with its weights sharded over `mesh`.
 
@@ -129,6 +132,7 @@ def load_policy(
         param_dtype=param_dtype,
         remat=remat,
         paste_back=paste_back,
+        solver=solver,
     )
     abstract = abstract_params(editor, mesh)
     return editor, PolicyParams(

@@ -185,6 +185,7 @@ def _made(
         dtype=dtype,
         param_dtype=dtype,  # inference only: no float32 master weights
         paste_back=context.config.models.paste_back,
+        solver=context.config.models.solver,
     )
     vae = load_params(folder / "vae", abstract_params(editor, mesh).vae, VAE)
     edits = [

@@ -122,6 +122,7 @@ def _editor(context: StageContext) -> tuple[PictureMaker, PolicyParams]:
         dtype=dtype,
         param_dtype=dtype,  # inference only: no float32 master weights
         paste_back=config.models.paste_back,
+        solver=config.models.solver,
     )
     shapes = abstract_params(editor, mesh)
     params = PolicyParams(

@@ -194,7 +194,7 @@ STAGES: tuple[Stage, ...] = (
         run=_run_module,
         check=_check_module,
         fields=(
-            output("seed", "candidates", "models.dtype", "models.paste_back"),
+            output("seed", "candidates", "models.dtype", "models.paste_back", "models.solver"),
             *EDITOR,
             updates("candidates.train", "candidates.test", "candidates.chosen_by"),
             comes_to("candidates.tasks", _shares, effect=UPDATES),
@@ -276,7 +276,7 @@ STAGES: tuple[Stage, ...] = (
         run=_run_module,
         check=_check_module,
         fields=(
-            output("models.dtype", "models.paste_back", "rl.num_steps"),
+            output("models.dtype", "models.paste_back", "models.solver", "rl.num_steps"),
             *EDITOR,
             how("guidance", "rl.references", "candidates.batch_size"),
             *REFERENCE_GUIDANCE,
@@ -295,7 +295,7 @@ STAGES: tuple[Stage, ...] = (
         check=_check_module,
         fields=(
             *_trained("rl"),
-            output("models.paste_back"),
+            output("models.paste_back", "models.solver"),
             *EDITOR,
             _plugin("rl.reward"),
             _plugin("rl.algorithm"),
@@ -319,7 +319,7 @@ STAGES: tuple[Stage, ...] = (
         run=_run_module,
         check=_check_module,
         fields=(
-            output("seed", "evaluate", "models.dtype", "models.paste_back"),
+            output("seed", "evaluate", "models.dtype", "models.paste_back", "models.solver"),
             *EDITOR,
             updates("evaluate.triplets", "evaluate.pictures", "evaluate.judge_same_margin"),
             updates("evaluate.questions", "evaluate.usability"),
@@ -358,7 +358,7 @@ STAGES: tuple[Stage, ...] = (
         run=_run_module,
         check=_check_module,
         fields=(
-            updates("export", "evaluate.num_steps", "models.paste_back"),
+            updates("export", "evaluate.num_steps", "models.paste_back", "models.solver"),
             *EDITOR,
             content("models.judge", fingerprints.model("models.judge"), effect=UPDATES),
             how("guidance"),

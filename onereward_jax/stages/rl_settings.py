@@ -32,6 +32,7 @@ def editor_options(config: FrozenConfigDict) -> dict[str, Any]:
     return kinds | {
         "param_dtype": kinds["dtype"] if config.rl.lora.rank else jnp.float32,
         "paste_back": config.models.paste_back,
+        "solver": config.models.solver,
     }
 
 

@@ -116,6 +116,7 @@ def _generate(
         dtype=dtype,
         param_dtype=dtype,  # inference only: no float32 master weights
         paste_back=context.config.models.paste_back,
+        solver=context.config.models.solver,
     )
     vae = load_params(folder / "vae", abstract_params(editor, mesh).vae, VAE)
     cache = open_text_cache(context.output("embed") / "prompts")

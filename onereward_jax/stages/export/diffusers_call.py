@@ -30,7 +30,7 @@ class Call:
       side: sides of the square with the area that the model was trained at, in pixels.
       multiple: pixels per side of a token.
       prompt_tokens: T5 tokens of a prompt.
-      num_inference_steps, guidance_scale, true_cfg_scale, paste_back: see `EditDefaults`.
+      num_inference_steps, guidance_scale, true_cfg_scale, solver, paste_back: see `EditDefaults`.
       negative_prompt: for true guidance.
     """
 
@@ -43,6 +43,7 @@ class Call:
     num_inference_steps: int
     guidance_scale: float
     true_cfg_scale: float
+    solver: str
     paste_back: bool
     negative_prompt: str
 
@@ -64,6 +65,7 @@ def editing_of(context: StageContext) -> dict[str, Any]:
         true_cfg_scale=guidance.true_cfg_scale,
         guidance_scale=guidance.guidance_scale,
         paste_back=context.config.models.paste_back,
+        solver=context.config.models.solver,
         resolution=trained_at,
     )
     return {name: value for name, value in vars(used).items() if value != usual[name]}
@@ -84,6 +86,7 @@ def call_of(context: StageContext) -> Call:
         num_inference_steps=used.num_inference_steps,
         guidance_scale=used.guidance_scale,
         true_cfg_scale=used.true_cfg_scale,
+        solver=used.solver,
         paste_back=used.paste_back,
         negative_prompt=evaluate_guidance(config).negative_prompt,
     )

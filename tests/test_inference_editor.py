@@ -25,6 +25,7 @@ STEPS = 4
 TOLERANCE = {"rtol": 2e-4, "atol": 2e-4}
 PROMPTS = ["a red apple on the table", "a small green frog beside the big blue vase, twice"]
 NEGATIVES = ["nsfw", "remove"]
+PIXELS = image_pixels, mask_pixels
 
 
 def picture(width: int, height: int, seed: int, mode: str = "RGB") -> Image.Image:
@@ -259,3 +260,25 @@ def test_long_prompts_are_cut_with_a_warning(worlds: dict[bool, World], caplog) 
     worlds[False].editor(image, image, prompt, num_inference_steps=1, output_type="latent")
     for name, length in (("T5", torch_pipeline.T5_LENGTH), ("CLIP", torch_pipeline.CLIP_LENGTH)):
         assert f"{name} reads only the first {length} of" in caplog.text
+
+
+def test_ab2_takes_the_steps_of_the_batched_sampler(worlds: dict[bool, World]) -> None:
+    editor, pictures = worlds[False].editor, (picture(32, 32, 4), picture(32, 32, 5, "1"))
+    settings = {"true_cfg_scale": 1.0, "num_inference_steps": STEPS, "output_type": "latent"}
+    euler, found = (editor(*pictures, PROMPTS[0], solver=one, **settings) for one in (None, "ab2"))
+    image, mask = (read(one, (32, 32))[None] for read, one in zip(PIXELS, pictures))
+    functions = dataclasses.replace(editor.functions, solver="ab2")
+    expected = functions.denoise(
+        editor.params.transformer,
+        seeded_noise(functions, np.arange(1), (32, 32)),
+        functions.encode_condition(editor.params.vae, image, mask),
+        editor._embeds(PROMPTS[:1]),
+        None,
+        functions.sigmas(STEPS, (32, 32)),
+        0,
+        STEPS,
+    )
+    np.testing.assert_allclose(found, expected, **TOLERANCE)
+    assert np.abs(found - euler).max() > 10 * TOLERANCE["atol"]
+    with pytest.raises(ValueError, match="solver is 'heun': choose one of euler, ab2"):
+        editor(*pictures, PROMPTS[0], solver="heun")

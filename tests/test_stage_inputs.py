@@ -36,7 +36,8 @@ EXPECTED = {
     ".+!!!!!!": "candidates.negative_prompts",
     ".+...!!!": "guidance.negative_prompt rl.negative_prompt",
     ".+....!+": "evaluate.negative_prompt",
-    "..!!!!!!": """models.paste_back candidates.count candidates.num_steps candidates.strength
+    "..!!!!!!": """models.paste_back models.solver
+        candidates.count candidates.num_steps candidates.strength
         candidates.guidance_scale candidates.true_cfg_scale candidates.guided_by
         mini.disturbed mini.disturbance""",
     "..+!!!!!": "candidates.tasks candidates.train candidates.test candidates.chosen_by",

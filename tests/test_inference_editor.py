@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
@@ -266,7 +267,7 @@ def test_ab2_takes_the_steps_of_the_batched_sampler(worlds: dict[bool, World]) -
     editor, pictures = worlds[False].editor, (picture(32, 32, 4), picture(32, 32, 5, "1"))
     settings = {"true_cfg_scale": 1.0, "num_inference_steps": STEPS, "output_type": "latent"}
     euler, found = (editor(*pictures, PROMPTS[0], solver=one, **settings) for one in (None, "ab2"))
-    image, mask = (read(one, (32, 32))[None] for read, one in zip(PIXELS, pictures))
+    image, mask = (jnp.asarray(read(one, (32, 32)))[None] for read, one in zip(PIXELS, pictures))
     functions = dataclasses.replace(editor.functions, solver="ab2")
     expected = functions.denoise(
         editor.params.transformer,

@@ -173,7 +173,10 @@ def _base_name(config: ConfigDict) -> str:
     """Folder of the base's pictures, named by what they depend on."""
     guidance = evaluate_guidance(FrozenConfigDict(config))
     models = (config.models.editor, config.models.transformer, config.models.paste_back)
-    told = json.dumps([*models, config.models.dtype, config.evaluate.num_steps, repr(guidance)])
+    sampling = (config.models.dtype, config.evaluate.num_steps, repr(guidance))
+    solver = config.models.solver
+    # Pictures made before there were other solvers keep their folder.
+    told = json.dumps([*models, *sampling, *([solver] if solver != "euler" else [])])
     return f"base-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
 
 

@@ -232,3 +232,11 @@ def test_a_card_without_a_known_best_use_says_how_the_run_was_evaluated(
     assert (
         "scale = 1024 /" in text and "guided(" not in text and "a model in a local folder" in text
     )
+    assert "solver" not in text
+    config.models.solver = "ab2"
+    other = dataclasses.replace(context, config=FrozenConfigDict(config))
+    assert editing_of(other) == {"true_cfg_scale": 1.0, "solver": "ab2"}
+    text = editor_card(
+        origin_of(other, "editor"), call_of(other), FACTS, settings, None, weights="ema"
+    ).text
+    assert "for the solver: `ab2`\nthere, Euler's here" in text

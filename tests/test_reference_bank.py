@@ -46,6 +46,7 @@ def with_bank(context, name="references", **fields):
     """The context of a stage, in a config with a bank of two pictures per triplet."""
     config = ConfigDict(context.config.to_dict())
     config.rl.update({"references": "bank", "bank_size": 2} | fields)
+    config.models.solver = "ab2"  # so that stage and step are seen to use it
     return dataclasses.replace(context, stage=name, config=FrozenConfigDict(config))
 
 
@@ -74,9 +75,8 @@ def test_a_picture_is_what_the_rollout_samples_from_its_noise(made):
     """But for the rounding to 8 bits: π_ref, guidance, steps and decoder are the step's."""
     ours, triplets, _ = made
     kind, mesh = compute_dtype(ours.config), ours.mesh
-    editor, params = load_policy(
-        ours.base_model("editor"), mesh, paste_back=ours.config.models.paste_back, dtype=kind
-    )
+    options = {name: ours.config.models[name] for name in ("paste_back", "solver")}
+    editor, params = load_policy(ours.base_model("editor"), mesh, dtype=kind, **options)
     models, settings = RLModels(editor, None), rl_settings(ours.config)
     batches = make_batches(with_bank(ours, "rl"), triplets, triplets, None)
     batch = replicate({k: v for k, v in batches.shown.items() if k != "valid"}, mesh)

@@ -18,6 +18,7 @@ from onereward_jax.stages.rl_rows import announce_lacking, available_tasks
 from onereward_jax.stages.rl_settings import (
     check_balance,
     check_references,
+    check_surrogate,
     judge_options,
     rl_settings,
     task_probabilities,
@@ -129,6 +130,10 @@ ALL_DIMENSIONS_OF_REMOVAL = {"rl.dimension_weights.removal_quality": 0.0}
             {"rl.algorithm": "nft", "rl.references": "bank", "rl.compare": "group"},
             "config.rl.algorithm='nft' with config.rl.compare='group' compares with no picture of",
         ),
+        (
+            {"rl.surrogate": "sparse", "models.solver": "ab2"},
+            "config.rl.surrogate is 'sparse', .* but config.models.solver is 'ab2': 'euler' expec",
+        ),
         ({"rl.vocabulary": "yesno"}, "config.rl.vocabulary is 'yesno': choose one of full, yes_no"),
         ({"reward.vocabulary": ""}, "config.reward.vocabulary is '': choose one of full, yes_no"),
         ({"reward.optimizer.learning_rate": 0.0}, "config.reward.optimizer.learning_rate is 0.0"),
@@ -145,5 +150,6 @@ def test_a_wrong_value_is_named_as_the_config_names_it(fields, message):
             read(config)
         task_probabilities(config)
         check_balance(config)
+        check_surrogate(config)
         check_references(config)
     assert "\n" not in str(found.value)

@@ -34,7 +34,7 @@ def benchmark_stage(
         run=run,
         check=check,
         fields=(
-            updates("seed", "benchmark", "models.dtype", "models.paste_back"),
+            updates("seed", "benchmark", "models.dtype", "models.paste_back", "models.solver"),
             *(
                 _content(name, fingerprints.model(name))
                 for name in (

@@ -143,8 +143,14 @@ def check_surrogate(config: FrozenConfigDict) -> None:
     """Checks that the method has the anchor, and the gradient through the judge, that are set.
 
     Raises:
-      ValueError: it has none.
+      ValueError: it has none, or not with this solver.
     """
+    if config.rl.surrogate == "sparse" and config.models.solver != "euler":
+        raise ValueError(
+            "config.rl.surrogate is 'sparse', which weighs the steps by their shares of Euler's "
+            f"sum, but config.models.solver is {config.models.solver!r}: 'euler' expected, or "
+            "another surrogate"
+        )
     if config.rl.anchor_weight and not method_of(config).anchors:
         raise ValueError(
             f"config.rl.anchor_weight is {config.rl.anchor_weight:g}, but the method "

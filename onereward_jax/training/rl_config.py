@@ -41,7 +41,7 @@ class RLConfig:
         only their ratios within a task matter.
       balance: how the dimensions of a sample share its update.
       ema_decay: τ.
-      num_steps: Euler steps of the sampling grid, for policy and reference.
+      num_steps: steps of the sampling grid, for policy and reference.
       t1, t2: the policy takes t steps without gradient, t uniform in [t1, t2] (both included), and
         predicts x'_0 from noise level sigmas[t].
       surrogate: what of the trajectory gets the judge's gradient, see `rl_surrogate`.

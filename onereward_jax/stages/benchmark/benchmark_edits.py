@@ -106,6 +106,7 @@ def edit_plan(context: StageContext) -> EditPlan:
         "true_cfg_scale": guidance.true_cfg_scale,
         "guidance_scale": guidance.guidance_scale,
         "num_inference_steps": context.config.evaluate.num_steps,
+        "solver": context.config.models.solver,
     }
     return EditPlan(None, 0 if context.config.models.paste_back else None, sampling)
 

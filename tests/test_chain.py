@@ -6,13 +6,17 @@ What is quick and kills trainings is in test_real_run.py.
 
 import json
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 
+import nbformat
 import pytest
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
 from processes import with_devices
 from safetensors.numpy import load_file
 
@@ -99,6 +103,49 @@ def test_the_chain_ends_with_a_report_and_a_table(finished):
     assert "judge_right" in printed
     page = (workdir / "evaluate" / "report" / "index.html").read_text()
     assert page.count("<svg") >= 2 and "data:image/png" in page
+
+
+@pytest.fixture
+def execute(environment, tmp_path, monkeypatch):
+    """execute(config, workdir, fields): what each cell of examples/first_run.ipynb has put out."""
+    places = {name: str(tmp_path / name) for name in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR")}
+    for name, place in places.items():
+        monkeypatch.setenv(name, place)
+
+    def execute(config, workdir, fields):
+        notebook = nbformat.read(ROOT / "examples/first_run.ipynb", as_version=4)
+        assert not any(cell.get("outputs") for cell in notebook.cells)
+        settings = next(cell for cell in notebook.cells if "WORKDIR =" in cell.source)
+        settings.source += f"\nCONFIG, WORKDIR, FIELDS = {config!r}, {str(workdir)!r}, {fields!r}"
+        where = {"metadata": {"path": str(tmp_path)}}
+        client = NotebookClient(notebook, timeout=PATIENCE, resources=where)
+        try:
+            client.execute(env=environment | places)
+        except CellExecutionError as error:
+            return str(error)
+        return "".join(
+            out.get("text", "") or "".join(out.data) for cell in notebook.cells
+            for out in cell.get("outputs", ())
+        )  # fmt: skip
+
+    return execute
+
+
+def test_the_notebook_makes_the_run_of_the_command(finished, execute, tmp_path):
+    """From its first cell to its last; the same models, bit for bit."""
+    fields = {"rl.steps": STEPS, "rl.checkpoint_every": CHECKPOINT_EVERY, "mini.margin": 0.002}
+    workdir = tmp_path / "run"
+    told = execute("configs/mini.py:smoke", workdir, fields)
+    for stage in ("data", "embed", "candidates", "annotate", "reward", "rl", "evaluate", "export"):
+        assert read_record(workdir / stage).identity == read_record(finished[0] / stage).identity
+    for file in ("reward/judge/model.safetensors", "rl/ema/diffusion_pytorch_model.safetensors"):
+        ours, theirs = load_file(workdir / file), load_file(finished[0] / file)
+        assert all((ours[name] == theirs[name]).all() for name in theirs)
+    assert told.count("image/png") == 6, told
+    assert "questions about training triplets have a best and a worst" in told
+    assert "by the oracle: removal: " in told
+    assert (workdir / "evaluate/report/index.html").as_uri() in told
+    assert re.search(r'P\("Yes"\) that the edit is better: [01].\d\d; that', told)
 
 
 TWO = ("--config.rounds=2", "--config.later_rounds.train=8", "--config.later_rounds.rl_steps=6")

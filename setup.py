@@ -78,8 +78,8 @@ GGUF = ["gguf>=0.17,<1"]
 # A board on the web, for those who have an account.
 WANDB = ["wandb>=0.22,<1"]
 
-# The originals (torch, diffusers) that the tests compare with, what runs the notebook, and the tools
-# of `.ci/run`.
+# The originals (torch, diffusers) that the tests compare with, what runs the notebook of examples/,
+# and the tools of `.ci/run`.
 TEST = [
     "beartype>=0.23,<0.24",
     "datasets>=5,<6",

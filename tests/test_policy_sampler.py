@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from compilations import compilations
 
+from onereward_jax.parallel import batch_sharding, make_mesh, mesh_jit
 from onereward_jax.policy import (
     Condition,
     NoiseSchedule,
@@ -20,6 +21,7 @@ from onereward_jax.policy import (
     sigma_table,
 )
 from onereward_jax.policy.sampler import trajectory
+from onereward_jax.train_compile.hlo import collective_traffic
 
 BATCH, TOKENS, CHANNELS = 3, 4, 6
 SCHEDULE = NoiseSchedule(use_dynamic_shifting=True)
@@ -156,7 +158,9 @@ def inputs() -> tuple[Condition, PromptEmbeds, PromptEmbeds]:
     return condition, positive, negative
 
 
-def test_guidance_is_one_call_in_the_order_negative_positive(noise, inputs) -> None:
+def test_guidance_is_one_call_with_both_branches_of_a_sample_beside_each_other(
+    noise, inputs
+) -> None:
     condition, positive, negative = inputs
     sigma, embedded = jnp.array([0.1, 0.5, 0.9]), jnp.array([1.0, 2.0, 30.0])
     plain = Recorder()
@@ -177,8 +181,26 @@ def test_guidance_is_one_call_in_the_order_negative_positive(noise, inputs) -> N
         each = np.broadcast_to(np.asarray(scale), (BATCH,))[:, None, None]
         np.testing.assert_allclose(found, v_neg + each * (v_pos - v_neg), rtol=1e-5, atol=1e-4)
         assert len(doubled) == 1, "both branches go through the network in one call"
-        np.testing.assert_array_equal(doubled[0].prompt_embeds[:BATCH], negative.prompt_embeds)
-        np.testing.assert_array_equal(doubled[0].prompt_embeds[BATCH:], positive.prompt_embeds)
+        np.testing.assert_array_equal(doubled[0].prompt_embeds[0::2], negative.prompt_embeds)
+        np.testing.assert_array_equal(doubled[0].prompt_embeds[1::2], positive.prompt_embeds)
+
+
+def test_guidance_moves_nothing_between_the_devices_of_a_sharded_batch() -> None:
+    mesh = make_mesh(2, 4, 1)
+    samples = batch_sharding(mesh)
+
+    def sample(noise, tokens, positive, negative):
+        condition = Condition(tokens, jnp.zeros((TOKENS, 3)))
+        velocity = guided(Recorder(), condition, positive, negative, true_cfg_scale=4.0)
+        return denoise(velocity, noise, jnp.linspace(1.0, 0.0, 5), 0, 4)
+
+    def shapes(*each):
+        return [jax.ShapeDtypeStruct((16, *one), jnp.float32, sharding=samples) for one in each]
+
+    embeds = PromptEmbeds(*shapes((5, 3), (2,)))
+    arguments = (*shapes((TOKENS, CHANNELS), (TOKENS, 2)), embeds, embeds)
+    program = mesh_jit(sample, mesh, out_shardings=samples).trace(*arguments).lower().compile()
+    assert collective_traffic(program.as_text(), 1.0) == {}
 
 
 def test_guidance_scale_one_computes_the_positive_branch_only(noise, inputs) -> None:

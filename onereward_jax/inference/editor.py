@@ -1,8 +1,8 @@
 """The editor for inference: images, masks and prompts in, images out.
 
-Original: diffusers' `FluxFillPipeline.__call__`, with true classifier-free guidance in the order
-[negative, positive] as in the authors' released pipeline. From the same initial latents the result
-is the same, with one difference: it uses the mean of the VAE's posterior instead of sampling (see
+Original: diffusers' `FluxFillPipeline.__call__`, with true classifier-free guidance as in the
+authors' released pipeline. From the same initial latents the result is the same, with one
+difference: it uses the mean of the VAE's posterior instead of sampling (see
 `policy.encode_decode.encode_image`), so a seed only determines the initial noise.
 
 Single letters: b batch, n image tokens, c channels of a latent token, h, w image height and width.

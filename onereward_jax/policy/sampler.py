@@ -99,9 +99,10 @@ def guided(
 ) -> VelocityFn:
     """The velocity under true classifier-free guidance, v = v_neg + s (v_pos - v_neg).
 
-    Both branches run in one forward pass of twice the batch, in the order [negative, positive] as
-    in the authors' released pipeline. Inputs that do not change between steps are concatenated
-    here, outside the sampling loop.
+    Both branches run in one forward pass of twice the batch. Those of a sample are neighbours,
+    [negative, positive], so that with the batch sharded both stay on the sample's device: a batch
+    of all negatives and then all positives is moved between devices in every step. Inputs that do
+    not change between steps are doubled here, outside the sampling loop.
 
     Args:
       velocity: the conditional network.
@@ -123,18 +124,26 @@ def guided(
 
     condition = condition._replace(tokens=_twice(condition.tokens))
     embedded = _twice(embedded)
-    both = jax.tree.map(lambda *pair: jnp.concatenate(pair), negative_embeds, embeds)
+    both = jax.tree.map(_neighbours, negative_embeds, embeds)
 
     def call(latents: Float[Array, "b n c"], sigma: Float32[Array, "b"]) -> Float32[Array, "b n c"]:
         predicted = velocity(_twice(latents), condition, both, _twice(sigma), embedded)
-        negative, positive = jnp.split(predicted.astype(jnp.float32), 2)
+        predicted = predicted.astype(jnp.float32).reshape(batch, 2, *predicted.shape[1:])
+        negative, positive = predicted[:, 0], predicted[:, 1]
         return negative + broadcast_sigma(true_cfg_scale, 3) * (positive - negative)
 
     return call
 
 
+def _neighbours(
+    first: Float[Array, "b *rest"], second: Float[Array, "b *rest"]
+) -> Float[Array, "d *rest"]:
+    """[first[0], second[0], first[1], ...]."""
+    return jnp.stack([first, second], axis=1).reshape(-1, *first.shape[1:])
+
+
 def _twice(array: Float[Array, "b *rest"]) -> Float[Array, "d *rest"]:
-    return jnp.concatenate([array, array])
+    return _neighbours(array, array)
 
 
 def denoise(

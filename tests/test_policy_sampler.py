@@ -194,13 +194,15 @@ def test_guidance_moves_nothing_between_the_devices_of_a_sharded_batch() -> None
         velocity = guided(Recorder(), condition, positive, negative, true_cfg_scale=4.0)
         return denoise(velocity, noise, jnp.linspace(1.0, 0.0, 5), 0, 4)
 
-    def shapes(*each):
-        return [jax.ShapeDtypeStruct((16, *one), jnp.float32, sharding=samples) for one in each]
+    def drawn(seed, *shape):
+        return 0.1 * jax.random.normal(jax.random.key(seed), (16, *shape))
 
-    embeds = PromptEmbeds(*shapes((5, 3), (2,)))
-    arguments = (*shapes((TOKENS, CHANNELS), (TOKENS, 2)), embeds, embeds)
-    program = mesh_jit(sample, mesh, out_shardings=samples).trace(*arguments).lower().compile()
-    assert collective_traffic(program.as_text(), 1.0) == {}
+    embeds = (PromptEmbeds(drawn(seed, 5, 3), drawn(seed + 1, 2)) for seed in (0, 2))
+    arguments = (drawn(4, TOKENS, CHANNELS), drawn(5, TOKENS, 2), *embeds)
+    there = jax.device_put(arguments, samples)
+    run = mesh_jit(sample, mesh, out_shardings=samples)
+    assert collective_traffic(run.lower(*there).compile().as_text(), 1.0) == {}
+    np.testing.assert_allclose(run(*there), sample(*arguments), rtol=1e-5, atol=1e-5)
 
 
 def test_guidance_scale_one_computes_the_positive_branch_only(noise, inputs) -> None:

@@ -7,8 +7,8 @@ Operations are counted in the traced programs of FLUX.1-Fill-dev and Qwen2.5-VL-
 allocation): single passes, and whole steps with rematerialisation. Seconds are measured with the
 mini models on this machine. A row is a power fitted to cost over size, by least squares of the
 logarithms, and the highest power that the maths allows: attention goes with the square of the
-tokens, everything else is linear. Exits with an error that names the rows above it. Operations take
-five minutes on two cores, seconds three.
+tokens, everything else is linear. Exits with an error that names the rows above it. Operations took
+18 minutes on a core that other programs used too.
 """
 
 from __future__ import annotations

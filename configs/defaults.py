@@ -125,6 +125,7 @@ def experiment() -> ConfigDict:
     later.triplets = "other"  # than in earlier rounds, while there are any; or the "same"
     later.from_policy = placeholder(int)  # candidates of a triplet by the policy; None: half
     later.weights = "ema"  # weights of the last round's editor that make them: "policy" or "ema"
+    later.share = placeholder(float)  # at least, of the judge's batches; None: as many as there are
     later.judge = "first"  # the judge starts from models.judge ("first") or from the "last" round's
     later.reward_steps = placeholder(int)  # None: as reward.steps
     later.rl = "policy"  # rl goes on from the last round's "policy", or starts from the "base"

@@ -81,7 +81,10 @@ def test_a_changed_field_reruns_its_round_and_later_ones(tmp_path, monkeypatch):
         "..|....|..!!|!!!!|!!": {"later_rounds__judge": "last"},
         "..|....|...!|!!!!|!!": {"later_rounds__rl": "base"},
     }
-    for verdict, fields in expected.items():
+    for verdict, fields in (
+        *expected.items(),
+        ("..|....|..!!|!!!!|!!", {"later_rounds__share": 0.5}),
+    ):
         assert verdicts(then, mini(rounds=3, **fields), tmp_path) == verdict.replace("|", ""), (
             fields
         )

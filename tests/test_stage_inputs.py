@@ -81,7 +81,7 @@ EXPECTED = {
         export.judge_card.license_name export.judge_card.license_link""",
     "........": """rounds later_rounds.train later_rounds.test later_rounds.triplets
         later_rounds.from_policy later_rounds.weights later_rounds.judge later_rounds.reward_steps
-        later_rounds.rl later_rounds.rl_steps data.small_pictures
+        later_rounds.share later_rounds.rl later_rounds.rl_steps data.small_pictures
         data.paths data.mask_indices mesh.data mesh.fsdp
         mesh.tensor logging.tensorboard logging.wandb
         logging.profile_steps compilation_cache models.remat embed.batch_size

@@ -257,6 +257,7 @@ RULES: dict[str, Rule] = {
     "later_rounds.triplets": choice("other", "same"),
     "later_rounds.from_policy": or_none(whole(0)),
     "later_rounds.weights": choice("policy", "ema"),
+    "later_rounds.share": or_none(number(0.0, 0.9, above=True)),
     "later_rounds.judge": choice("first", "last"),
     "later_rounds.reward_steps": or_none(whole(1)),
     "later_rounds.rl": choice("policy", "base"),

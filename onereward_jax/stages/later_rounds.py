@@ -131,5 +131,8 @@ def _fields(stage: str, number: int) -> tuple[Fields, ...]:
         return (Fields(Effect.UPDATES, ("annotate.path",), people, digest=answers),)
     if stage == "reward":
         # The steps and the judge are compared as config.reward.steps and config.models.judge.
-        return (how("later_rounds.reward_steps", "later_rounds.judge"),)
+        return (
+            how("later_rounds.reward_steps", "later_rounds.judge"),
+            output("later_rounds.share"),
+        )
     return (how("later_rounds.rl_steps"), output("later_rounds.rl"))

@@ -35,6 +35,7 @@ from onereward_jax.stages.collect_pairs import collect_pairs, has_own_pairs
 from onereward_jax.stages.imported_pairs import check_imported, imported_folders
 from onereward_jax.stages.judge_measurement import headline, on_policy_headline
 from onereward_jax.stages.judge_parts import JudgePart, check_parts, judge_parts
+from onereward_jax.stages.later_pairs import with_later_share
 from onereward_jax.stages.prompt_checks import check_prompts
 from onereward_jax.stages.reward_settings import reward_options, reward_settings
 from onereward_jax.stages.settings import check_batch
@@ -106,7 +107,8 @@ def _train(context: StageContext, part: JudgePart, test: Sequence[LabelledPair])
     """Trains one judge and writes its folder."""
     start = find_judge(context.base_model("judge")).model
     lora = reward_settings(context.config).lora
-    given = {"train": part.train, "validation": part.validation, "test": test}
+    train = with_later_share(context, part.train)
+    given = {"train": train, "validation": part.validation, "test": test}
     judges, pairs = read_judges(context, given)
     trained, base = train_judge(
         context,

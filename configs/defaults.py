@@ -116,6 +116,7 @@ def experiment() -> ConfigDict:
     candidates.true_cfg_scale = (1.0, 6.0)  # range of the true CFG scale
     candidates.guided_by = "either"  # draw "either" scale (the other at its minimum) or "both"
     candidates.transform = ""  # plug-in applied to finished images; "": none
+    candidates.test_like_rl = False  # test candidates have the settings of rl, and differ by noise
     candidates.strength = (0.6, 1.0)  # range of the initial noise strength; 1: pure noise
 
     config.rounds = 1  # of candidates, annotate, reward and rl (ours); 1: the paper's

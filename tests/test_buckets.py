@@ -30,7 +30,7 @@ from onereward_jax.parallel import make_mesh
 from onereward_jax.reward import JudgeView
 from onereward_jax.reward.judge_loader import read_reward_model
 from onereward_jax.stages import annotate
-from onereward_jax.stages.candidates import plan_candidates
+from onereward_jax.stages.candidate_plans import plan_candidates
 from onereward_jax.stages.collect_pairs import collect_pairs, own_pairs, picture_folders
 from onereward_jax.stages.edits_of_pairs import edits_of_pairs
 from onereward_jax.stages.pair_source import PairSource, task_shares

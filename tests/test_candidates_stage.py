@@ -5,11 +5,12 @@ import functools
 import json
 import os
 import pathlib
+import shutil
 
 import jax
 import numpy as np
 import pytest
-from ml_collections import FrozenConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 from PIL import Image
 from torch_pipeline import WIDTH, whole_pipeline
 
@@ -33,6 +34,7 @@ from onereward_jax.policy import (
 )
 from onereward_jax.policy.generate import EditBatch
 from onereward_jax.stages import candidates, edit_batches
+from onereward_jax.stages.candidate_plans import plan_candidates
 from onereward_jax.stages.preference_stores import STORE
 from onereward_jax.stages.settings import compute_dtype
 
@@ -91,7 +93,7 @@ def context(tmp_path_factory):
     )
     config.candidates.guided_by = "either"
     rng = np.random.default_rng(1)
-    prompts = list(config.candidates.negative_prompts)
+    prompts = [*config.candidates.negative_prompts, config.guidance.negative_prompt]
     for split in ("train", "test"):
         prompts += Triplets(workdir / "data", split).column("prompt")
     prompts = list(dict.fromkeys(prompts))
@@ -133,9 +135,7 @@ def batches(context):
     plans = [
         plan.candidate
         for split, source in triplets_of(context).items()
-        for plan in candidates.plan_candidates(
-            context.config, split, source, make_transform(context.config)
-        )
+        for plan in plan_candidates(context.config, split, source, make_transform(context.config))
     ]
     plans.sort(key=lambda drawn: drawn.num_inference_steps)
     kinds = dict.fromkeys(is_guided(drawn) for drawn in plans)
@@ -152,6 +152,31 @@ def uninterrupted(context):
     """The stage, run once."""
     assert candidates.run(context) == {"candidates": TOTAL}
     return made(context)
+
+
+def test_test_candidates_like_those_of_rl_replace_the_drawn_ones_and_no_others(
+    context, uninterrupted
+):
+    before, pixels = uninterrupted
+    config = ConfigDict(context.config.to_dict())
+    config.candidates.test_like_rl = True
+    config.rl.num_steps = max(STEPS)
+    changed = beside(dataclasses.replace(context, config=FrozenConfigDict(config)), "like-rl")
+    shutil.copytree(context.folder, changed.folder)
+    assert candidates.run(changed) == {"candidates": TOTAL}
+    after, new = made(changed)
+    assert after.keys() == before.keys()
+    for key, one in after.items():
+        if key[0].startswith("train/"):
+            assert one == before[key]
+            np.testing.assert_array_equal(new[key], pixels[key])
+            continue
+        assert (one.num_inference_steps, one.noise_strength, one.disturbance) == (max(STEPS), 1, 0)
+        assert one.true_cfg_scale == config.guidance.true_cfg_scale
+        assert one.negative_prompt == config.guidance.negative_prompt
+        assert one.noise_seed == before[key].noise_seed and one.digest != before[key].digest
+    made_again = [key for key in after if (new[key] != pixels[key]).any()]
+    assert made_again and all(key[0].startswith("test/") for key in made_again)
 
 
 def test_pictures_are_those_of_one_batch_after_the_other_bit_for_bit(context, uninterrupted):

@@ -11,7 +11,7 @@ from onereward_jax.curation.clusters import Clusters, choose_of_clusters, find_c
 from onereward_jax.curation.embeddings import Embedded
 from onereward_jax.curation.near_duplicates import find_near_duplicates
 from onereward_jax.curation.selection import REASONS, select, straddlers
-from onereward_jax.stages.candidates import choose_rows
+from onereward_jax.stages.candidate_plans import choose_rows
 from onereward_jax.tasks import TASKS, Task
 
 THRESHOLD = 0.97

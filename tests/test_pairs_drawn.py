@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from onereward_jax.data.mixing import Mixing, mixed_rows
-from onereward_jax.stages.candidates import choose_rows
+from onereward_jax.stages.candidate_plans import choose_rows
 from onereward_jax.stages.pair_source import task_shares
 from onereward_jax.tasks import SAMPLING_PROBABILITIES, TASKS, Task
 

@@ -23,7 +23,7 @@ from onereward_jax.common.user_errors import WaitingForPeople
 from onereward_jax.data.triplets import Triplets
 from onereward_jax.stages import annotate
 from onereward_jax.stages.candidate_editors import POLICY, editor_of
-from onereward_jax.stages.candidates import plan_candidates
+from onereward_jax.stages.candidate_plans import plan_candidates
 from onereward_jax.stages.own_stages import stages_of
 from onereward_jax.stages.preference_stores import STORE
 from onereward_jax.tasks import TASKS

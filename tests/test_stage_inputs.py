@@ -40,7 +40,8 @@ EXPECTED = {
         candidates.count candidates.num_steps candidates.strength
         candidates.guidance_scale candidates.true_cfg_scale candidates.guided_by
         mini.disturbed mini.disturbance""",
-    "..+!!!!!": "candidates.tasks candidates.train candidates.test candidates.chosen_by",
+    "..+!!!!!": """candidates.tasks candidates.train candidates.test candidates.chosen_by
+        candidates.test_like_rl""",
     "...!!!!!": "mini.noise_rate mini.margin",
     "....!!!!": """reward.batch_size reward.lora.rank reward.consensus reward.undecided
         reward.between reward.mirror reward.tasks reward.vocabulary reward.crop

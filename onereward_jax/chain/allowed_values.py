@@ -250,6 +250,7 @@ RULES: dict[str, Rule] = {
     "candidates.true_cfg_scale": between(0.0),
     "candidates.transform": TEXT,
     "candidates.strength": between(0.0, 1.0),
+    "candidates.test_like_rl": FLAG,
     "candidates.guided_by": choice("either", "both"),
     "rounds": whole(1),
     "later_rounds.train": or_none(whole(1)),

@@ -61,7 +61,7 @@ def add_colour_noise(
 
 @dataclasses.dataclass(frozen=True)
 class ColourNoise:
-    """See `stages.candidates.CandidateTransform`.
+    """See `stages.candidate_plans.CandidateTransform`.
 
     Attributes:
       seed: seed of the choice of triplets.

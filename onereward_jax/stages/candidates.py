@@ -12,28 +12,23 @@ import contextlib
 import dataclasses
 import functools
 import json
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 from jax.experimental import multihost_utils
-from jaxtyping import Float32, UInt8
-from ml_collections import FrozenConfigDict
+from jaxtyping import UInt8
 from PIL import Image
 
 from onereward_jax.annotation import Candidate, PreferenceStore
 from onereward_jax.annotation.picture_digests import pixel_digest, source_digest
 from onereward_jax.chain.base_models import made_by
 from onereward_jax.chain.plugins import check_plugin, maker
-from onereward_jax.chain.rounds import rounds_of
 from onereward_jax.chain.stage import Results, StageContext
 from onereward_jax.common.atomic_file import atomic_file
 from onereward_jax.common.pixels import from_uint8, to_uint8
-from onereward_jax.common.rng import generator
 from onereward_jax.convert import VAE, load_params
-from onereward_jax.data.pipeline import TripletSequence
 from onereward_jax.data.triplets import Triplets
 from onereward_jax.parallel import is_writer
 from onereward_jax.parallel.distributed import gather_on_writer, is_multiprocess
@@ -44,43 +39,16 @@ from onereward_jax.policy.lora_adapters import load_trained
 from onereward_jax.policy.policy_loader import abstract_params
 from onereward_jax.stages.candidate_editors import (
     editor_of,
-    editors_of,
     from_policy,
-    picture_of,
     weights_of,
 )
+from onereward_jax.stages.candidate_plans import CandidateTransform, Plan, plan_candidates
+from onereward_jax.stages.candidate_settings import most_steps
 from onereward_jax.stages.data import open_triplets
 from onereward_jax.stages.edit_batches import Edit, PictureMaker, Source
 from onereward_jax.stages.preference_stores import open_store
 from onereward_jax.stages.rl_settings import task_probabilities
 from onereward_jax.stages.settings import check_batch, compute_dtype
-from onereward_jax.tasks import TASKS, Task
-
-
-@runtime_checkable
-class CandidateTransform(Protocol):
-    """Modifies finished candidates; made by a plug-in named in `config.candidates.transform`."""
-
-    def draw(self, rng: np.random.Generator, split: str, name: str) -> float:
-        """Strength of the change for the next candidate of a triplet; 0: none."""
-
-    def apply(
-        self,
-        image: Float32[np.ndarray, "h w 3"],
-        mask: Float32[np.ndarray, "h w 1"],
-        strength: float,
-        seed: int,
-    ) -> Float32[np.ndarray, "h w 3"]:
-        """The modified image, in [-1, 1]; mask: 1 = edited."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """A candidate to generate: its triplet, and the settings drawn for it."""
-
-    split: str
-    row: int
-    candidate: Candidate
 
 
 def check(context: StageContext) -> None:
@@ -207,7 +175,7 @@ def _made(
         return save_candidate(context.folder, drawn, source, pixels, transform)
 
     cache = open_text_cache(context.output("embed") / "prompts")
-    maker = PictureMaker(editor, mesh, cache, config.batch_size, max(config.num_steps))
+    maker = PictureMaker(editor, mesh, cache, config.batch_size, most_steps(context.config))
     made_by = [editor_of(plan.candidate.picture) for plan in plans]
     for name in dict.fromkeys(made_by):
         first, count = made_by.index(name), made_by.count(name)
@@ -227,121 +195,6 @@ def _shifted(
     return save(first + number, *rest)
 
 
-def plan_candidates(
-    config: FrozenConfigDict,
-    split: str,
-    triplets: Triplets,
-    transform: CandidateTransform | None = None,
-    round: int = 1,
-) -> Iterator[Plan]:
-    """The candidates of a split, with random settings as in the paper.
-
-    Args:
-      config: the full config. The settings of a candidate depend only on (seed, round, split, name
-        of the triplet, index).
-      split, triplets: name and triplets of the split.
-      transform: transform of finished images; None: none.
-      round: see `chain.rounds`.
-    """
-    seed, probabilities, counts = config.seed, task_probabilities(config), _counts(config, split)
-    later = (f"round {round}",) if round > 1 else ()
-    before = counts[: round - 1] if round > 1 and config.later_rounds.triplets == "other" else ()
-    count, config, whole = counts[round - 1], config.candidates, config
-    ids = triplets.column("id")
-    groups = _folders(triplets.column("photo")) if config.chosen_by == "clusters" else None
-    for row in choose_rows(
-        triplets, ids, count, config.tasks, probabilities, seed, groups=groups, before=before
-    ):
-        for index, editor in enumerate(editors_of(whole, split, ids[row], round)):
-            rng = generator(seed, "candidate", *later, split, ids[row], index)
-            candidate = Candidate(
-                triplet_id=f"{split}/{ids[row]}",
-                index=index,
-                picture=picture_of(split, ids[row], index, editor),
-                num_inference_steps=int(rng.choice(config.num_steps)),
-                guidance_scale=float(rng.uniform(*config.guidance_scale)),
-                true_cfg_scale=float(rng.uniform(*config.true_cfg_scale)),
-                negative_prompt=str(rng.choice(config.negative_prompts)),
-                noise_strength=float(rng.uniform(*config.strength)),
-                noise_seed=int(rng.integers(2**31)),
-                disturbance=transform.draw(rng, split, ids[row]) if transform else 0.0,
-            )
-            if config.guided_by == "either":
-                left_out = str(rng.choice(["guidance_scale", "true_cfg_scale"]))
-                candidate = dataclasses.replace(candidate, **{left_out: config[left_out][0]})
-            yield Plan(split, row, candidate)
-
-
-def choose_rows(
-    triplets: TripletSequence,
-    names: Sequence[str],
-    count: int,
-    tasks: str,
-    probabilities: Mapping[Task, float],
-    seed: int,
-    *,
-    groups: Sequence[str] | None = None,
-    before: Sequence[int] = (),
-) -> list[int]:
-    """Draws about `count` triplets, distributed over tasks.
-
-    The share of tasks without triplets goes to the others; every other task gets at least one.
-    Triplets are drawn by a hash of their names, so adding a triplet replaces at most one other.
-    With `groups`, one triplet of each group is drawn before a second one of any. The paper takes
-    pictures of each cluster of a K-means on CLIP embeddings: the stage `curate` has a folder for
-    each.
-
-    Args:
-      triplets: the data set.
-      names: names of the triplets.
-      count: number of triplets to draw.
-      tasks: "as_sampled": in proportion to p_k; "evenly": equally many per task.
-      probabilities: p_k of the tasks; sum to 1.
-      seed: seed of the draw.
-      groups: group of each triplet; None: all are one group.
-      before: `count` of earlier draws; their triplets are drawn again only after all others.
-
-    Raises:
-      ValueError: another value of `tasks`.
-    """
-    shares = {"as_sampled": probabilities, "evenly": dict.fromkeys(TASKS, 1 / len(TASKS))}
-    if tasks not in shares:
-        raise ValueError(f'candidates.tasks must be "as_sampled" or "evenly", found {tasks!r}')
-    of_task = {task: triplets.with_task(task).tolist() for task in shares[tasks]}
-    total = sum(share for task, share in shares[tasks].items() if of_task[task])
-    rows = []
-    for task, found in of_task.items():
-        drawn = {row: generator(seed, "chosen", names[row]).random() for row in found}
-        share = shares[tasks][task] / total if found else 0.0
-        order = sorted(found, key=drawn.get)
-        if groups is not None:
-            order = _in_turns(order, groups)
-        start = sum(max(round(one * share), 1) for one in before) % max(len(order), 1)
-        rows += [*order[start:], *order[:start]][: max(round(count * share), 1)]
-    return rows
-
-
-def _counts(config: FrozenConfigDict, split: str) -> list[int]:
-    """Number of triplets in each round."""
-    first, later = config.candidates[split], config.get("later_rounds", {}).get(split)
-    return [first, *[first if later is None else later] * (rounds_of(config) - 1)]
-
-
-def _folders(photos: Sequence[str]) -> list[str]:
-    """The folder of each photograph."""
-    return [photo.rpartition("/")[0] for photo in photos]
-
-
-def _in_turns(rows: Sequence[int], groups: Sequence[str]) -> list[int]:
-    """The rows, with the first one of each group before the second one of any."""
-    seen: Counter[str] = Counter()
-    turns = {}
-    for row in rows:
-        turns[row] = seen[groups[row]]
-        seen[groups[row]] += 1
-    return sorted(rows, key=turns.get)  # stable
-
-
 def _open_store(context: StageContext) -> contextlib.AbstractContextManager:
     """The stage's store on process 0, None on the others."""
     if not is_writer():
@@ -352,23 +205,29 @@ def _open_store(context: StageContext) -> contextlib.AbstractContextManager:
 def _missing(plans: Sequence[Plan], store: PreferenceStore | None, folder: Path) -> list[Plan]:
     """The plans without a candidate in the store of process 0; the same on all processes.
 
-    Candidates that are no longer planned, or have no image in `folder`, are removed from the store.
+    Candidates that are no longer planned, were made with other settings, or have no image in
+    `folder`, are removed from the store.
     """
     absent = np.zeros(len(plans), bool)
     if store is not None:
-        planned = [(plan.candidate.triplet_id, plan.candidate.index) for plan in plans]
+        old = {_settings(one) for one in store.candidates()}
         # Images that were lost with their host are generated again.
         there = {path.relative_to(folder).as_posix() for path in folder.glob("pictures/*/*.png")}
         store.keep_candidates(
             (plan.candidate.triplet_id, plan.candidate.index)
             for plan in plans
-            if plan.candidate.picture in there
+            if plan.candidate.picture in there and plan.candidate in old
         )
-        made = {(old.triplet_id, old.index) for old in store.candidates()}
-        absent[:] = [one not in made for one in planned]
+        made = {_settings(one) for one in store.candidates()}
+        absent[:] = [plan.candidate not in made for plan in plans]
     if is_multiprocess():
         absent = multihost_utils.broadcast_one_to_all(absent)
     return [plan for plan, is_absent in zip(plans, absent) if is_absent]
+
+
+def _settings(made: Candidate) -> Candidate:
+    """A candidate as it was planned."""
+    return dataclasses.replace(made, digest="", source_digest="")
 
 
 def save_candidate(

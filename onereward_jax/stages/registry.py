@@ -28,6 +28,7 @@ from onereward_jax.chain.staleness import (
 )
 from onereward_jax.reward import TEMPLATE_VERSION
 from onereward_jax.stages.benchmark_stage import benchmark_stage
+from onereward_jax.stages.candidate_settings import like_rl
 from onereward_jax.stages.compared_editors import digest_of_editors
 from onereward_jax.stages.guidance_settings import evaluate_guidance
 from onereward_jax.stages.imported_folders import imported_content
@@ -82,6 +83,11 @@ def _shares(config: FrozenConfigDict) -> Any:
     """The effective value of `config.candidates.tasks`."""
     tasks = config.candidates.tasks
     return [tasks, task_probabilities(config)] if tasks == "as_sampled" else tasks
+
+
+def _test_settings(config: FrozenConfigDict) -> Any:
+    """The effective value of `config.candidates.test_like_rl`."""
+    return like_rl(config) if config.candidates.test_like_rl else False
 
 
 def _template_version(config: FrozenConfigDict, workdir: pathlib.Path) -> str:
@@ -198,6 +204,7 @@ STAGES: tuple[Stage, ...] = (
             *EDITOR,
             updates("candidates.train", "candidates.test", "candidates.chosen_by"),
             comes_to("candidates.tasks", _shares, effect=UPDATES),
+            comes_to("candidates.test_like_rl", _test_settings, effect=UPDATES),
             how("candidates.batch_size"),
             _plugin("candidates.transform"),
         ),

@@ -80,9 +80,9 @@ def test_a_folder_is_edited_as_its_rows_are_one_by_one(tmp_path: Path, capsys, m
 
 
 def test_a_folder_may_state_how_its_editor_is_best_used(tmp_path: Path) -> None:
-    assert read_edit_defaults(tmp_path) == EditDefaults(50, 4.0, 1.0, False)
+    assert read_edit_defaults(tmp_path) == EditDefaults(50, 4.0, 1.0, paste_back=False)
     assert read_edit_defaults(PACKAGE / "mini/models/editor") == EditDefaults(
-        8, 2.0, 1.0, True, 64, (1.0,)
+        8, 2.0, 1.0, paste_back=True, resolution=64, aspect_ratios=(1.0,)
     )
     for content, message in (
         ({"steps": 8}, "unknown field 'steps'; there are num_inference_steps, "),

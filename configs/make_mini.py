@@ -6,8 +6,8 @@ Variants, as in `--config=configs/make_mini.py:smoke`:
 
     launch/make_mini.sh
 
-Cost: about 2 h 45 on two cores.
-Result: the models of onereward_jax/mini/models.
+Cost: about 3 h on two cores.
+Result: the models of onereward_jax/mini/models (the second phase of theirs had seed 11).
 """
 
 from ml_collections import ConfigDict
@@ -44,6 +44,15 @@ def get_config(variant: str = "") -> ConfigDict:
     pretrain.editor.faint = 0.6  # fraction of transparent fills: leaves room for RL to improve
     pretrain.editor.opacity = (0.3, 1.0)  # range of their opacity
     pretrain.editor.drop_prompt = 0.1  # probability of a negative prompt instead, for CFG
+    pretrain.editor.flaws = 0.0  # share of fills and extensions with a flaw in the mask
+
+    # Second phase: more extensions, and flaws that leave room for RL to improve.
+    pretrain.editor_flawed = ConfigDict(pretrain.editor.to_dict())
+    pretrain.editor_flawed.update(steps=3000, learning_rate=8e-4, warmup_steps=100)
+    pretrain.editor_flawed.update(scenes=16000, flaws=0.75)
+    pretrain.editor_flawed.shares.update(
+        fill=0.5, extend_with_prompt=0.24, extend_without_prompt=0.23
+    )
 
     pretrain.judge = training(steps=5000, batch_size=16, learning_rate=1e-3)
     pretrain.judge.pairs = 16000  # number of different pairs of damaged images
@@ -53,7 +62,7 @@ def get_config(variant: str = "") -> ConfigDict:
     pretrain.judge_refined = training(steps=4000, batch_size=16, learning_rate=5e-4)
     pretrain.judge_refined.pairs = 32000  # half of them reconstructed by the VAE
     pretrain.judge_refined.words_weight = 3.0  # as above: teaches what the prompt's words look like
-    pretrain.judge_refined.jitter = jitter(noise=0.2, shift=3, negative=0.5)  # as in mini.py
+    pretrain.judge_refined.jitter = jitter(noise=0.2, shift=3, negative=0.5)  # as RL needs it
     if variant == "smoke":
         smoke(pretrain)
     elif variant:
@@ -78,7 +87,9 @@ def smoke(pretrain: ConfigDict) -> None:
     """Makes everything as small as possible."""
     pretrain.checkpoint_every = 2
     pretrain.log_every = 1
-    for part in (pretrain.vae, pretrain.judge, pretrain.judge_refined, pretrain.editor):
+    editors = pretrain.editor, pretrain.editor_flawed
+    for part in (pretrain.vae, pretrain.judge, pretrain.judge_refined, *editors):
         part.update(steps=4, batch_size=8, warmup_steps=1)
-    pretrain.editor.scenes = 64
+    for part in editors:
+        part.scenes = 64
     pretrain.judge.pairs = pretrain.judge_refined.pairs = 64

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -63,20 +64,53 @@ EDITING = {"num_inference_steps": 8, "true_cfg_scale": 2.0, "paste_back": True}
 
 
 def train_editor(context: StageContext) -> Results:
-    """Trains transformer and text encoders; writes the folder `editor` (diffusers layout)."""
+    """Trains transformer and text encoders; writes the folder `editor` (diffusers layout).
+
+    Two phases: the second one has more extensions, and targets with flaws (`flawed_targets`), so
+    that reinforcement has something to choose from.
+    """
     config, mesh = context.config, context.mesh
-    section = config.pretrain.editor
     vae, vae_params = read_autoencoder(context.folder / "vae")
     transformer = FluxTransformer(FLUX_CONFIG, remat="dots")
     editor = FillPolicy(transformer, vae, NoiseSchedule.from_dict(SCHEDULER))
     text = text_encoder()
-    prompts = all_prompts()
-    optimizer = make_optimizer(optimizer_config(config, "editor"))
     init, abstract_params = _initialiser(editor, text, config.seed, mesh)
-    abstract = abstract_state(abstract_params, optimizer, mesh, with_ema=True)
+    train = functools.partial(
+        _train, context, editor=editor, vae_params=vae_params, text=text, params=abstract_params
+    )
+    able = train("editor", create=init)
+    params = jax.device_get(train("editor_flawed", create=lambda: able))
+    write_editor_folder(
+        context.folder / "editor",
+        transformer=Weights(params["transformer"], _hugging_face(FLUX_CONFIG), "bfloat16"),
+        vae=context.folder / "vae",
+        text_encoder=Weights(params["clip"], _hugging_face(text.clip.config, "CLIPTextModel")),
+        text_encoder_2=Weights(params["t5"], _hugging_face(text.t5.config, "T5EncoderModel")),
+        tokenizer=text.tokenizers.clip,
+        tokenizer_2=text.tokenizers.t5,
+        scheduler=SCHEDULER,
+        editing={**EDITING, "resolution": config.pretrain.image_size, "aspect_ratios": [1.0]},
+    )
+    return {"editor_parameters": sum(leaf.size for leaf in jax.tree.leaves(params["transformer"]))}
 
+
+def _train(
+    context: StageContext,
+    name: str,
+    *,
+    editor: FillPolicy,
+    vae_params: PyTree,
+    text: TextEncoder,
+    params: PyTree,
+    create: Callable[[], PyTree],
+) -> PyTree:
+    """The EMA after the training run `name`, which starts from `create()`; `params`: abstract."""
+    config, mesh = context.config, context.mesh
+    section, prompts = config.pretrain[name], all_prompts()
+    optimizer = make_optimizer(optimizer_config(config, name))
+    abstract = abstract_state(params, optimizer, mesh, with_ema=True)
     scenes = scene_latents(
-        context.folder / "scenes.safetensors",
+        context.folder / f"{name}_scenes.safetensors",
         editor,
         vae_params,
         count=section.scenes,
@@ -85,8 +119,8 @@ def train_editor(context: StageContext) -> Results:
         shares=section.shares,
         faint=section.faint,
         opacity=section.opacity,
+        flaws=section.flaws,
     )
-
     unprompted = [prompts.index(prompt) for prompt in NEGATIVE_PROMPTS]
 
     def draw(index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -107,27 +141,14 @@ def train_editor(context: StageContext) -> Results:
         mesh,
         config.seed,
     )
-    state = train_model(
+    return train_model(
         context,
-        "editor",
+        name,
         step,
         abstract,
-        lambda: place_state(init(), optimizer, mesh, with_ema=True),
+        lambda: place_state(create(), optimizer, mesh, with_ema=True),
         batches.batch(section.batch_size),
-    )
-    params = jax.device_get(state.ema)
-    write_editor_folder(
-        context.folder / "editor",
-        transformer=Weights(params["transformer"], _hugging_face(FLUX_CONFIG), "bfloat16"),
-        vae=context.folder / "vae",
-        text_encoder=Weights(params["clip"], _hugging_face(text.clip.config, "CLIPTextModel")),
-        text_encoder_2=Weights(params["t5"], _hugging_face(text.t5.config, "T5EncoderModel")),
-        tokenizer=text.tokenizers.clip,
-        tokenizer_2=text.tokenizers.t5,
-        scheduler=SCHEDULER,
-        editing={**EDITING, "resolution": config.pretrain.image_size, "aspect_ratios": [1.0]},
-    )
-    return {"editor_parameters": sum(leaf.size for leaf in jax.tree.leaves(params["transformer"]))}
+    ).ema
 
 
 def text_encoder() -> TextEncoder:

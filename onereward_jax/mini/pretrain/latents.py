@@ -7,12 +7,13 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from jaxtyping import Float32, PyTree
+from jaxtyping import PyTree
 from safetensors.numpy import load_file, save
 
 from onereward_jax.common.atomic_file import atomic_file
 from onereward_jax.common.pixels import from_uint8
-from onereward_jax.mini.world import Scene, make_scene
+from onereward_jax.mini.pretrain.flawed_targets import flawed, see_through
+from onereward_jax.mini.world import make_scene
 from onereward_jax.mini.world import prompts as all_prompts
 from onereward_jax.parallel.progress import progress_bar
 from onereward_jax.policy import FillPolicy
@@ -32,6 +33,7 @@ def scene_latents(
     shares: Mapping[str, float],
     faint: float,
     opacity: tuple[float, float],
+    flaws: float,
 ) -> dict[str, np.ndarray]:
     """The encoded scenes, read from `path` if the file exists.
 
@@ -43,6 +45,7 @@ def scene_latents(
       seed: seed of the scenes.
       shares: share of each task.
       faint, opacity: as in `see_through`.
+      flaws: share of the scenes with a flaw, as in `flawed`.
 
     Returns:
       latents, masked_latents float32 [count, n, c]; mask uint8 [count, size, size, 1] in {0, 1};
@@ -50,7 +53,8 @@ def scene_latents(
     """
     if path.is_file():
         return load_file(path)
-    rng, numbers = np.random.default_rng(seed), {text: n for n, text in enumerate(all_prompts())}
+    numbers = {text: n for n, text in enumerate(all_prompts())}
+    rng, flaw_rng = np.random.default_rng(seed), np.random.default_rng([seed, 1])
     encode = jax.jit(lambda images: editor.encode_image(vae_params, images))
     columns: dict[str, list[np.ndarray]] = {}
     batches = -(-count // ENCODE_BATCH)
@@ -61,6 +65,7 @@ def scene_latents(
             mask = np.stack([scene.mask for scene in scenes])[..., None] // 255
             images = np.stack([from_uint8(scene.image) for scene in scenes])
             drawn = [see_through(rng, scene, faint, opacity) for scene in scenes]
+            drawn = [flawed(flaw_rng, *pair, flaws) for pair in zip(drawn, scenes)]
             targets = np.stack(drawn) / 127.5 - 1.0
             batch = {
                 "latents": encode(targets),
@@ -75,16 +80,3 @@ def scene_latents(
     with atomic_file(path) as draft:
         draft.write_bytes(save(whole))
     return whole
-
-
-def see_through(
-    rng: np.random.Generator, scene: Scene, faint: float, opacity: tuple[float, float]
-) -> Float32[np.ndarray, "h w 3"]:
-    """The scene's target in [0, 255], with the object or word of some fills half transparent.
-
-    In a share `faint` of the fill scenes, its opacity is drawn from the range `opacity`. Removals
-    and extensions are unchanged.
-    """
-    target, background = np.float32(scene.target), np.float32(scene.background)
-    strength = rng.uniform(*opacity) if rng.random() < faint else 1.0
-    return background + np.float32(strength) * (target - background)

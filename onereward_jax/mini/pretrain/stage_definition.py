@@ -26,6 +26,13 @@ def _model(section: str) -> dict[str, Rule]:
     return {f"{section}.{name}": rule for name, rule in rules.items()}
 
 
+def _editor(section: str) -> dict[str, Rule]:
+    shares = (*(f"shares.{task.value}" for task in PAPER_TASKS), "ema_decay", "drop_prompt")
+    own = {f"{section}.{name}": SHARE for name in (*shares, "faint", "flaws")}
+    own |= {f"{section}.scenes": whole(1), f"{section}.opacity": between(0.0, 1.0)}
+    return _model(section) | own
+
+
 def _judge(section: str) -> dict[str, Rule]:
     own = {f"{section}.pairs": whole(1), f"{section}.words_weight": number(0.0)}
     return _model(section) | own | jitter(section)
@@ -39,13 +46,8 @@ RULES: dict[str, Rule] = {
     "pretrain.vae.ema_decay": SHARE,
     "pretrain.vae.kl_weight": number(0.0),
     "pretrain.vae.squared_weight": number(0.0),
-    **_model("pretrain.editor"),
-    "pretrain.editor.ema_decay": SHARE,
-    "pretrain.editor.scenes": whole(1),
-    **{f"pretrain.editor.shares.{task.value}": SHARE for task in PAPER_TASKS},
-    "pretrain.editor.faint": SHARE,
-    "pretrain.editor.opacity": between(0.0, 1.0),
-    "pretrain.editor.drop_prompt": SHARE,
+    **_editor("pretrain.editor"),
+    **_editor("pretrain.editor_flawed"),
     **_judge("pretrain.judge"),
     **_judge("pretrain.judge_refined"),
 }

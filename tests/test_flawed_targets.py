@@ -1,4 +1,4 @@
-"""What the base editor sees drawn faintly: the things and words of fills, and nothing else."""
+"""What the base editor learns from: faint things and words in fills, flaws inside the masks."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import tiny_models
 
-from onereward_jax.mini.pretrain.latents import scene_latents, see_through
+from onereward_jax.mini.pretrain.flawed_targets import FLAWS, flawed, see_through
+from onereward_jax.mini.pretrain.latents import scene_latents
 from onereward_jax.mini.world import make_scene
 from onereward_jax.policy import FillPolicy
-from onereward_jax.tasks import Task
+from onereward_jax.tasks import PAPER_TASKS, Task
 
 SIZE = 64
 
@@ -46,12 +47,36 @@ def test_the_share_and_the_range_are_kept():
     assert 0.3 <= faint.min() < 0.35 and faint.max() > 0.95
 
 
+@pytest.mark.parametrize("task", list(PAPER_TASKS))
+def test_flaws_stay_inside_the_mask_and_spare_removals(task):
+    scene, rng = scene_of(task), np.random.default_rng(1)
+    target = np.float32(scene.target)
+    inside = scene.mask > 0
+    for _ in range(20):
+        picture = flawed(rng, target, scene, 1.0)
+        np.testing.assert_array_equal(picture[~inside], target[~inside])
+        assert picture.min() >= 0 and picture.max() <= 255
+        changed = np.abs(picture - target)[inside].mean()
+        assert changed == 0 if task is Task.REMOVAL else changed > 1
+    np.testing.assert_array_equal(flawed(rng, target, scene, 0.0), target)
+
+
+@pytest.mark.parametrize("flaw", FLAWS)
+def test_a_stronger_flaw_is_further_from_the_target(flaw):
+    target = np.float32(scene_of(Task.EXTEND_WITHOUT_PROMPT).target)
+    weak, strong = (
+        np.abs(flaw(np.random.default_rng(2), target, strength) - target).mean()
+        for strength in (0.3, 1.0)
+    )
+    assert 0 < weak < 0.6 * strong
+
+
 def test_the_scenes_that_are_learnt_from_are_drawn_so(monkeypatch, tmp_path):
     monkeypatch.setattr(FillPolicy, "encode_image", lambda self, params, images: images)
 
-    def scenes(faint: float) -> dict[str, np.ndarray]:
+    def scenes(faint: float, flaws: float = 0.0) -> dict[str, np.ndarray]:
         return scene_latents(
-            tmp_path / f"{faint}.safetensors",
+            tmp_path / f"{faint}-{flaws}.safetensors",
             tiny_models.models().editor,
             {},
             count=8,
@@ -60,10 +85,12 @@ def test_the_scenes_that_are_learnt_from_are_drawn_so(monkeypatch, tmp_path):
             shares={"fill": 1.0},
             faint=faint,
             opacity=(0.0, 0.0),
+            flaws=flaws,
         )
 
-    whole, nothing = scenes(0.0), scenes(1.0)
-    np.testing.assert_array_equal(whole["masked_latents"], nothing["masked_latents"])
-    difference = np.abs(whole["latents"] - nothing["latents"])
-    assert (difference.max(axis=(1, 2, 3)) > 0.2).all()
-    assert not (difference * (1 - whole["mask"])).any()
+    whole = scenes(0.0)
+    for other in (scenes(1.0), scenes(0.0, flaws=1.0)):
+        np.testing.assert_array_equal(whole["masked_latents"], other["masked_latents"])
+        difference = np.abs(whole["latents"] - other["latents"])
+        assert (difference.max(axis=(1, 2, 3)) > 0.05).all()
+        assert not (difference * (1 - whole["mask"])).any()

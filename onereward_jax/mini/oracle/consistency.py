@@ -14,8 +14,8 @@ from onereward_jax.mini.oracle.triplet import SceneTruth
 
 WEIGHTS = {"seam": 0.4, "tone": 0.2, "texture": 0.15, "drift": 0.25}
 
-SEAM_SCALE = 10.0
-TONE_SCALE = 15.0
+SEAM_SCALE = 20.0
+TONE_SCALE = 25.0
 DRIFT_SCALE = 15.0
 """ΔE at which this part of the score is 0.37."""
 

@@ -27,8 +27,9 @@ from onereward_jax.mini.oracle.written_words import WordJudge
 from onereward_jax.mini.world.sprites import named_pictures
 from onereward_jax.tasks import DIMENSIONS, Dimension
 
-VERSION = "2"
-"""Of the scores. 2: the structure of extensions is judged by what can be seen."""
+VERSION = "3"
+"""Of the scores. 2: the structure of extensions is judged by what can be seen. 3: consistency still
+falls where seam and tone are far off."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -39,9 +39,9 @@ def get_config(variant: str = "") -> ConfigDict:
     mini.train = per_task(2000, 500, 500, 1000)  # training scenes
     mini.test = per_task(200, 200, 200, 200)  # test scenes, of held-out photos
     mini.noise_rate = 0.05  # probability that the annotator swaps winner and loser
-    mini.margin = 0.1  # minimum score difference for a preference
+    mini.margin = 0.07  # minimum score difference for a preference
     mini.same_margin = 0.03  # minimum score difference of the oracle for Good or Bad; else Same
-    mini.disturbed = 0.5  # fraction of triplets whose candidates get colour noise
+    mini.disturbed = 0.2  # fraction of triplets whose candidates get colour noise
     mini.disturbance = (0.0, 0.5)  # range of its standard deviation, for values in [-1, 1]
 
     config.guidance.true_cfg_scale = 2.0
@@ -49,12 +49,12 @@ def get_config(variant: str = "") -> ConfigDict:
     config.candidates.update(
         train=1600,
         tasks="evenly",
-        num_steps=(2, 4, 8, 16),
+        num_steps=(4, 8, 16),
         guidance_scale=(1.0, 1.0),
-        true_cfg_scale=(1.0, 5.0),
+        true_cfg_scale=(1.5, 3.0),
         guided_by="both",
         transform=f"{MINI}.colour_noise",
-        strength=(0.4, 1.0),
+        strength=(0.7, 1.0),
     )
 
     reward = config.reward
@@ -64,11 +64,12 @@ def get_config(variant: str = "") -> ConfigDict:
 
     rl = config.rl
     rl.update(steps=200, num_steps=8, t1=6, t2=7, checkpoint_every=100, sample_every=100)
-    rl.update(reward_upper_bound=0.65, ema_decay=0.98, flow_matching_weight=0.5)
+    rl.update(ema_decay=0.98, flow_matching_weight=1.0)
+    rl.task_probabilities.update(per_task(1, 1, 1, 1))
     rl.dpo_beta = 100.0  # at 2000, the loss of these models explodes
     rl.optimizer = optimizer(6e-5, warmup_steps=20, schedule="cosine", final_fraction=0.05)
     for stage in (reward, rl):
-        stage.jitter.update(noise=0.2, shift=3, negative=0.5)
+        stage.jitter.update(noise=0.1, shift=2, negative=0.5)
 
     config.evaluate.update(num_steps=8, questions=0, oracle=f"{MINI}.oracle")
     config.evaluate.triplets.update(per_task(200, 200, 200, 200))

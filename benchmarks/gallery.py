@@ -242,7 +242,7 @@ def _commands(workdir: Path, name: str, row: Row) -> list[str]:
     run = [f"python -m onereward_jax.main {config} --workdir=runs/{name}"]
     return [
         " \\\n      ".join(run + [_quoted(flag) for flag in told["overrides"]]),
-        f"python benchmarks/other_scenes.py runs/{name} {config} \\\n      {counts}",
+        f"python benchmarks/other_scenes.py runs/{name} \\\n      {counts}",
         f"python benchmarks/gallery.py runs/{name}",
     ]
 

@@ -1,12 +1,12 @@
 """Good - Bad of a finished mini run on new scenes that were not used to choose its settings.
 
-    python benchmarks/other_scenes.py runs/mini [--config=configs/mini.py] [--scenes=400]
+    python benchmarks/other_scenes.py runs/mini [--scenes=400]
 
 Draws scenes of another seed from the held-out photographs, and compares the run's editor, and the
 weights that it kept (`rl.keep_every`), with its base: Good - Bad by the oracle and by the run's
-judge, and the oracle's means per dimension. Writes scenes and pictures into <workdir>/evidence, or
-the scenes into --share, for several runs of one seed. See benchmarks/evidence.py for many runs,
-and benchmarks/gallery.py for a page of pictures.
+judge, and the oracle's means per dimension. Config and flags are those of the run. Writes scenes
+and pictures into <workdir>/evidence, or the scenes into --share, for several runs of one seed. See
+benchmarks/evidence.py for many runs, and benchmarks/gallery.py for a page of pictures.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from evidence_rows import HIDDEN, JUDGE, ORACLE, gain, good_minus_bad, judge_rig
 from evidence_text import TITLES, percent, table, thousandths
 from ml_collections import FrozenConfigDict
 
+from onereward_jax.chain.saved_command import saved_config
 from onereward_jax.chain.stage_record import COMPLETE, read_record
-from onereward_jax.common.config_files import load_config
 from onereward_jax.parallel import make_mesh
 from onereward_jax.parallel.cpu_threads import set_cpu_threads
 from onereward_jax.stages.training_logs import prepare_logging
@@ -37,7 +37,6 @@ def main() -> None:
     """Draws, compares; prints what came of it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("workdir", type=Path, help="of a run whose stage rl is complete")
-    parser.add_argument("--config", default="configs/mini.py", help="of that run")
     parser.add_argument("--scenes", type=int, default=400, help="per task")
     parser.add_argument("--curve", type=int, default=100, help="per task, for earlier weights")
     parser.add_argument("--share", type=Path, help="folder of scenes; default: in the work folder")
@@ -46,8 +45,7 @@ def main() -> None:
     record = read_record(given.workdir / "rl")
     if record is None or record.status != COMPLETE:
         sys.exit(f"error: the stage rl in {given.workdir} is not done")
-    config = load_config(given.config)
-    config.seed = record.inputs["config.seed"]
+    config = saved_config(given.workdir).as_configdict()
     set_cpu_threads()
     prepare_logging(FrozenConfigDict(config))
     scenes = given.share or given.workdir / "evidence"

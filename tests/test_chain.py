@@ -148,7 +148,12 @@ def test_the_notebook_makes_the_run_of_the_command(finished, execute, tmp_path):
     assert re.search(r'P\("Yes"\) that the edit is better: [01].\d\d; that', told)
 
 
-TWO = ("--config.rounds=2", "--config.later_rounds.train=8", "--config.later_rounds.rl_steps=6")
+TWO = (
+    "--config.rounds=2",
+    "--config.later_rounds.train=8",
+    "--config.later_rounds.share=0.9",
+    "--config.later_rounds.rl_steps=6",
+)
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +177,7 @@ def test_a_second_round_goes_on_from_the_first(finished, two_rounds):
         for folder in (workdir / "reward-2", first / "reward")
     )
     assert pairs[: len(earlier)] == earlier and len(pairs) > len(earlier)
+    assert read_record(workdir / "reward-2").results["repeated_pairs"] > len(pairs) - len(earlier)
     found = json.loads((workdir / "reward-2" / "accuracy.json").read_text())["on_policy"]
     assert found and {row["folder"] for row in found} == {"candidates-2"}
     rows = read_metrics(workdir / "rl-2" / "metrics.jsonl")

@@ -88,12 +88,14 @@ def check(context: StageContext) -> None:
 def run(context: StageContext) -> Results:
     """Trains and evaluates the judges; returns the accuracy of the first for fill, extend, removal.
 
-    That of the others is a mean over all held-out pairs.
+    That of the others is a mean over all held-out pairs. With `later_rounds.share`, also the number
+    of pairs that it repeats.
     """
     labelled, results = collect_pairs(context), {}
     for part in judge_parts(context.config, labelled["train"]):
         folder = context.folder / part.logs if part.logs else context.folder
-        _train(context, part, labelled["test"])
+        if repeats := _train(context, part, labelled["test"]):
+            results["repeated_pairs"] = repeats
         if is_writer():
             found = json.loads((folder / ACCURACY).read_text())
             if part.logs is None:
@@ -103,8 +105,8 @@ def run(context: StageContext) -> Results:
     return results
 
 
-def _train(context: StageContext, part: JudgePart, test: Sequence[LabelledPair]) -> None:
-    """Trains one judge and writes its folder."""
+def _train(context: StageContext, part: JudgePart, test: Sequence[LabelledPair]) -> int:
+    """Trains one judge and writes its folder; returns how many pairs are repeats."""
     start = find_judge(context.base_model("judge")).model
     lora = reward_settings(context.config).lora
     train = with_later_share(context, part.train)
@@ -129,11 +131,11 @@ def _train(context: StageContext, part: JudgePart, test: Sequence[LabelledPair])
         tokenizer=start,
         preprocessor=read_preprocessor(start),
     )
-    if not is_writer():
-        return
-    asked = next(iter(judges.values())).queries
-    for folder in (context.folder / part.name, *([adapter_folder] if lora is not None else [])):
-        write_judge_template(folder, asked.template, asked.view)
+    if is_writer():
+        asked = next(iter(judges.values())).queries
+        for folder in (context.folder / part.name, *([adapter_folder] if lora is not None else [])):
+            write_judge_template(folder, asked.template, asked.view)
+    return len(train) - len(part.train)
 
 
 def _overall(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -9,10 +9,9 @@ Variants, as in `--config=configs/mini.py:smoke`:
   folder  the mini models on your own images (--config.data.path), judged by people
   smoke,folder  both
 
-Cost: 9 to 12 minutes on two cores; smoke about a minute.
-Result: judge right in 87 / 76 / 90 % of held-out pairs (fill / extend / removal); Good - Bad by
-the oracle +9.5 / +4 / +1.5 / +28 % (fill / extend with / without prompt / removal). Measured when
-the oracle still compared the structure of extensions with the hidden truth; not run since.
+Cost: 28 minutes on two cores shared with other work; smoke about a minute.
+Result: judge right in 85 / 68 / 88 % of held-out pairs (fill / extend / removal); Good - Bad by
+the oracle +39.5 / +20.5 / +8 / +40 % (fill / extend with / without prompt / removal), one seed.
 """
 
 from ml_collections import ConfigDict

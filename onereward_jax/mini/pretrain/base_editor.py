@@ -116,7 +116,7 @@ def _train(
         count=section.scenes,
         size=config.pretrain.image_size,
         seed=config.seed,
-        shares=section.shares,
+        shares=section.shares.to_dict(),
         faint=section.faint,
         opacity=section.opacity,
         flaws=section.flaws,

@@ -89,7 +89,12 @@ def context(tmp_path_factory):
     config.data.source = "folder"
     config.models.editor = str(workdir / "editor")
     config.candidates.update(
-        count=COUNT, batch_size=BATCH, train=2 * ROWS, test=ROWS, num_steps=STEPS
+        count=COUNT,
+        batch_size=BATCH,
+        train=2 * ROWS,
+        test=ROWS,
+        num_steps=STEPS,
+        true_cfg_scale=(1.0, 5.0),
     )
     config.candidates.guided_by = "either"
     rng = np.random.default_rng(1)

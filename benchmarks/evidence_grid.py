@@ -127,7 +127,7 @@ GRID: tuple[Run, ...] = (
     Run("worst", "the worst dimension weighs most", {**LONG, "rl.balance": "worst"}),
     Run(
         "careful",
-        "that, four times the flow matching, and a judge trained three times longer",
+        "that, twice the flow matching, and a judge trained three times longer",
         {**LONG_JUDGE, "rl.balance": "worst", "rl.flow_matching_weight": 2.0},
     ),
     Run("floors", "dimensions below 0.5 weigh more", {**LONG, "rl.balance": "floors"}),

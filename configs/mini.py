@@ -93,6 +93,7 @@ def folder(config: ConfigDict) -> None:
     config.candidates.transform = ""
     config.annotate.by = "people"
     config.rl.flow_matching_weight = 0.0  # photographs have no target
+    config.rl.reward_upper_bound = 0.65  # without targets the judge is soon cheated
     config.evaluate.oracle = ""
 
 

@@ -94,10 +94,9 @@ NFT_GROUPS = {
 
 
 def only(task: Task, steps: int) -> dict[str, Any]:
-    """A single-task run; `steps` of a multi-task run, of which it gets its share."""
-    share = {"fill": 0.5, "removal": 0.25}.get(task.value, 0.125)
+    """A single-task run; `steps` of a multi-task run, of which it gets its equal share."""
     chances = {f"rl.task_probabilities.{one.value}": float(one is task) for one in PAPER_TASKS}
-    return {**LONG, **chances, "rl.steps": round(steps * share)}
+    return {**chances, "rl.steps": steps // len(PAPER_TASKS)}
 
 
 GRID: tuple[Run, ...] = (

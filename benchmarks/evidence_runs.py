@@ -82,7 +82,7 @@ def link_stages(config: FrozenConfigDict, folder: Path, others: Sequence[Path]) 
         return found.action is Action.UNCHANGED
 
     linked = []
-    for name in TRAINED[:-1]:
+    for name in TRAINED:
         here = folder / name
         if here.is_symlink() and not fits(here):
             here.unlink()

@@ -309,6 +309,8 @@ def test_candidates_are_planned_for_tasks_as_the_config_says(triplets, tasks, fi
     whole = load_config(f"{ROOT}/configs/mini.py")
     config = whole.candidates
     config.update(train=8, tasks=tasks)
+    others = dict(extend_with_prompt=0.125, extend_without_prompt=0.125, removal=0.25)
+    whole.rl.task_probabilities.update(fill=0.5, **others)
     plans = list(planned(whole, triplets))
     counts = collections.Counter(TASKS[triplets.tasks[plan.row]] for plan in plans)
     assert counts[Task.FILL] == fills * config.count

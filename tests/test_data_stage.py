@@ -89,7 +89,7 @@ def test_the_anchor_is_refused_where_no_row_to_learn_from_has_a_target(folder):
     def context(**rl):
         return context_of(folder.parent, rl, source="folder", path=str(folder))
 
-    message = "config.rl.flow_matching_weight is 0.5, but no training triplet has a target"
+    message = "config.rl.flow_matching_weight is 1.0, but no training triplet has a target"
     with pytest.raises(ValueError, match=message):
         flow_matching_targets.check_targets_ahead(context())
     flow_matching_targets.check_targets_ahead(context(flow_matching_weight=0.0))

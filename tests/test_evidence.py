@@ -12,6 +12,12 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import evidence_grid
 from evidence_rows import good_minus_bad, read_rows, write_row
+from evidence_runs import TRAINED, link_stages
+from ml_collections import FrozenConfigDict
+
+from onereward_jax.chain.stage_record import COMPLETE, StageRecord, write_record
+from onereward_jax.chain.staleness import identity, reads_of, stage_inputs
+from onereward_jax.stages.registry import STAGES
 
 GRID = """
 from evidence_grid import Run
@@ -36,6 +42,40 @@ def test_every_declared_run_has_fields_of_the_config():
         evidence_grid.settled(wrong, str(ROOT / evidence_grid.CONFIG), 0)
     with pytest.raises(ValueError, match="no run 'longer'; there are quickstart, long"):
         evidence_grid.selected("longer", evidence_grid.GRID)
+
+
+def finish(config, folder):
+    """Records of all stages of a run, without their output."""
+    identities = {}
+    for stage in (one for one in STAGES if one.name in TRAINED):
+        earlier = {name: identities[name] for name in reads_of(stage, config) if name in TRAINED}
+        inputs = stage_inputs(stage, config, folder, earlier)
+        identities[stage.name] = identity(stage, config, inputs)
+        (folder / stage.name).mkdir(parents=True)
+        record = StageRecord(COMPLETE, inputs, identities[stage.name])
+        write_record(folder / stage.name, record)
+
+
+def test_a_run_links_to_the_stages_of_an_equal_run_and_to_no_others(tmp_path):
+    def settled(overrides):
+        run = evidence_grid.Run("", "", overrides)
+        return FrozenConfigDict(evidence_grid.settled(run, f"{ROOT}/{evidence_grid.CONFIG}", 0))
+
+    finish(settled({}), tmp_path / "first")
+    expected = {
+        "equal": ({}, TRAINED),
+        "other_rl": ({"rl.flow_matching_weight": 2.0}, TRAINED[:-1]),
+        "other_judge": ({"reward.steps": 500}, TRAINED[:-2]),
+    }
+    for name, (overrides, linked) in expected.items():
+        (tmp_path / name).mkdir()
+        others = [tmp_path / "first"]
+        assert link_stages(settled(overrides), tmp_path / name, others) == list(linked)
+        assert {one.name for one in (tmp_path / name).iterdir()} == set(linked)
+    # A link to what does not fit any more is removed.
+    changed = settled({"rl.flow_matching_weight": 2.0})
+    assert link_stages(changed, tmp_path / "equal", [tmp_path / "first"]) == []
+    assert not (tmp_path / "equal" / "rl").exists()
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +129,19 @@ def test_a_grid_runs_resumes_and_writes_its_tables(evidence):
     assert "| one | as it is | 4, " in page
     assert "evidence-two.png" in page and (folder / "docs/images/evidence-two.png").is_file()
     assert "not run yet" in page  # the claims are about other runs
+
+    # benchmarks/other_scenes.py compares such a run with its own config and flags.
+    command = ["benchmarks/other_scenes.py", str(second), f"--share={folder}/out/scenes"]
+    printed = subprocess.run(
+        [sys.executable, *command, "--scenes=2", "--curve=1", "--processes=1"],
+        cwd=ROOT,
+        env=with_devices(1) | {"PYTHONPATH": str(ROOT)},
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    assert "| 4 | oracle |" in printed
+    assert len(list((folder / "out/scenes/seed-1000").glob("base-*/*.png"))) == 8
 
     # benchmarks/gallery.py shows such a run.
     command = ["benchmarks/gallery.py", f"{folder}/out/runs/two-0", f"--docs={folder}/docs"]

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import jax
 import numpy as np
 import pytest
 import tiny_models
+from ml_collections import FrozenConfigDict
 
+from configs.make_mini import get_config
+from onereward_jax.chain.stage import StageContext
+from onereward_jax.convert.hub import PACKAGE
+from onereward_jax.mini.pretrain import base_editor
 from onereward_jax.mini.pretrain.flawed_targets import FLAWS, flawed, see_through
 from onereward_jax.mini.pretrain.latents import scene_latents
 from onereward_jax.mini.world import make_scene
-from onereward_jax.policy import FillPolicy
+from onereward_jax.parallel import make_mesh
+from onereward_jax.policy import FillPolicy, read_policy
 from onereward_jax.tasks import PAPER_TASKS, Task
 
 SIZE = 64
@@ -94,3 +101,26 @@ def test_the_scenes_that_are_learnt_from_are_drawn_so(monkeypatch, tmp_path):
         difference = np.abs(whole["latents"] - other["latents"])
         assert (difference.max(axis=(1, 2, 3)) > 0.05).all()
         assert not (difference * (1 - whole["mask"])).any()
+
+
+def test_the_written_editor_went_through_both_phases(monkeypatch, tmp_path):
+    """`test_mini_recipe` trains; here a phase only appends its number to what it starts from."""
+    phases, written = {"editor": 1, "editor_flawed": 2}, {}
+
+    def trained(context, name, *, create, **models):
+        return {part: 10 * started + phases[name] for part, started in create().items()}
+
+    random = dict.fromkeys(("transformer", "clip", "t5"), np.zeros(1))
+    monkeypatch.setattr(base_editor, "_train", trained)
+    monkeypatch.setattr(base_editor, "_initialiser", lambda *inputs: (lambda: random, None))
+    vae = read_policy(PACKAGE / "mini/models/editor").vae
+    monkeypatch.setattr(base_editor, "read_autoencoder", lambda folder: (vae, {}))
+    monkeypatch.setattr(
+        base_editor, "write_editor_folder", lambda folder, **parts: written.update(parts)
+    )
+    config = FrozenConfigDict(get_config())
+    mesh = make_mesh(data=jax.device_count(), fsdp=1)
+    base_editor.train_editor(StageContext("pretrain", config, tmp_path, mesh))
+    for part in ("transformer", "text_encoder", "text_encoder_2"):
+        assert written[part].params == 12
+    assert config.pretrain.editor_flawed.flaws > 0 == config.pretrain.editor.flaws

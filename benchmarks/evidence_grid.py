@@ -99,11 +99,18 @@ def only(task: Task, steps: int) -> dict[str, Any]:
     return {**chances, "rl.steps": steps // len(PAPER_TASKS)}
 
 
+def bank(size: int) -> dict[str, Any]:
+    """References from a bank with `size` per triplet."""
+    return {"rl.references": "bank", "rl.bank_size": size}
+
+
 GRID: tuple[Run, ...] = (
     # Does it learn, and does it keep learning?
     Run("quickstart", "the default config", QUICK),
     Run("long", "four times longer", LONG),
     Run("no-judge", "no gradient from the judge", {**LONG, "rl.reward_upper_bound": 1e-6}),
+    # References made once, K per triplet, instead of in each step
+    *(Run(f"bank-{k}", f"a bank of {k} per triplet", {**QUICK, **bank(k)}) for k in (1, 2, 4)),
     # The paper's two algorithms; many tasks in one run or a run for each
     Run("dynamic", "Algorithm 2", {**LONG, "rl.algorithm": "dynamic"}),
     *(

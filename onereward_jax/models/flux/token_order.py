@@ -79,7 +79,7 @@ class TokenOrder:
         text, image = (one.reshape(batch, -1, width) for one in streams)
         return constrain(text, TOKENS), constrain(image, TOKENS)
 
-    def gather(self, image: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
+    def gather(self, image: Float[Array, "b m d"]) -> Float[Array, "b n d"]:
         """The image stream on every device of a group, without padding."""
         if self.parts == 1:
             return image

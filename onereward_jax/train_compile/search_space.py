@@ -19,7 +19,7 @@ MOST_TENSOR = 4
 MOST_CONTEXT = 4
 """Largest size of the mesh axis `context`."""
 
-SHARES_TOKENS = ("rl", "candidates")
+SHARES_TOKENS = ("rl", "candidates", "evaluate")
 """Stages whose time is that of the diffusion transformer, the only model that uses `context`."""
 
 SAMPLES = (1, 2, 4)

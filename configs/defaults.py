@@ -34,6 +34,7 @@ def experiment() -> ConfigDict:
     mesh.data = -1  # data parallelism: shards the batch; -1: inferred from the device count
     mesh.fsdp = 1  # FSDP: shards batch and weights
     mesh.tensor = 1  # tensor parallelism: shards heads and MLPs
+    mesh.context = 1  # sequence parallelism: shards FLUX's tokens, and weights as FSDP does
 
     config.compilation_cache = "~/.cache/onereward_jax/compiled"  # of jax; "": none
 

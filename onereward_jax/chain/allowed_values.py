@@ -192,6 +192,7 @@ RULES: dict[str, Rule] = {
     "mesh.data": AXIS,
     "mesh.fsdp": AXIS,
     "mesh.tensor": AXIS,
+    "mesh.context": AXIS,
     "logging.tensorboard": FLAG,
     "logging.wandb": TEXT,
     "logging.profile_steps": each(whole(0)),

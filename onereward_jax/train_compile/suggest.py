@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from onereward_jax.parallel import make_mesh
+from onereward_jax.parallel.mesh import MESH_AXES
 from onereward_jax.parallel.progress import progress_bar
 from onereward_jax.train_compile.device_memory import gib
 from onereward_jax.train_compile.estimate import Estimate, estimate
@@ -65,7 +66,7 @@ def ranked(config: ConfigDict, stage: str, topology: Topology) -> list[tuple[Run
     """
     devices = topology.devices()
     alone = config.copy_and_resolve_references()
-    alone.update_from_flattened_dict({"mesh.data": 1, "mesh.fsdp": 1, "mesh.tensor": 1})
+    alone.update_from_flattened_dict({f"mesh.{name}": 1 for name in MESH_AXES})
     job = make_program(alone, stage, make_mesh(1, 1, 1, devices=devices[:1]))
     layouts = candidates(config, stage, len(devices), topology.slices)
     estimated = [(layout, estimate(job, layout, topology)) for layout in layouts]
@@ -167,13 +168,13 @@ def print_trials(trials: list[Trial], stage: str, topology: Topology, console: C
     """Prints what was compiled, and the flags to use."""
     capacity = f"of {gib(topology.chip.memory):.1f} GiB"
     table = Table(title=f"{stage} on {topology.name}: what was compiled, {capacity} per device")
-    for name in ("data x fsdp x tensor", "batch", "remat", "moments", "GiB", "s/sample", "MFU"):
+    for name in (" x ".join(MESH_AXES), "batch", "remat", "moments", "GiB", "s/sample", "MFU"):
         table.add_column(name)
     for trial in trials:
         layout, report = trial.candidate, trial.report
         fits, needed = report.fits, report.needed
         table.add_row(
-            f"{layout.data} x {layout.fsdp} x {layout.tensor}",
+            " x ".join(map(str, layout.mesh.values())),
             f"{layout.batch_size} = "
             f"{max(layout.microbatches, 1)} x {layout.parts} x {layout.samples}",
             layout.remat if layout.microbatches else "",

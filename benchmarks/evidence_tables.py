@@ -68,7 +68,7 @@ def runs_table(rows: Sequence[Row], grid: Sequence[Run]) -> str:
     for run in grid:
         found = of_run(rows, run.name)
         if not found:
-            lacking.append(f"`{run.name}` ({run.about})")
+            lacking.append(f"`{run.name}`")
             continue
         scenes = found[0]["scenes"] * len(PAPER_TASKS)
         minutes = sum(row["seconds"]["rl"] for row in found) / len(found) / 60

@@ -45,8 +45,12 @@ KEEP_EVERY = 100
 """Steps between the weights of a run that are compared, for curves."""
 
 QUICK = {"rl.steps": 200}
-LONG = {"rl.steps": 800}
-"""Four times the quickstart."""
+LONG = {"rl.steps": 800, "rl.flow_matching_weight": 2.0}
+"""Four times the quickstart, with more of what keeps it from cheating."""
+
+LIGHT = {"rl.flow_matching_weight": 1.0}
+
+FAST = {"rl.optimizer.learning_rate": 1e-4}
 
 TWO_ROUNDS = {
     "rounds": 2,
@@ -96,14 +100,23 @@ NFT_GROUPS = {
 def only(task: Task, steps: int) -> dict[str, Any]:
     """A single-task run; `steps` of a multi-task run, of which it gets its equal share."""
     chances = {f"rl.task_probabilities.{one.value}": float(one is task) for one in PAPER_TASKS}
-    return {**chances, "rl.steps": steps // len(PAPER_TASKS)}
+    return {**LONG, **chances, "rl.steps": steps // len(PAPER_TASKS)}
+
+
+def bank(size: int) -> dict[str, Any]:
+    """References from a bank with `size` per triplet."""
+    return {"rl.references": "bank", "rl.bank_size": size}
 
 
 GRID: tuple[Run, ...] = (
     # Does it learn, and does it keep learning?
     Run("quickstart", "the default config", QUICK),
-    Run("long", "four times longer", LONG),
+    Run("long", "four times longer, twice the flow matching", LONG),
+    Run("long-light", "with the quickstart's flow matching", {**LONG, **LIGHT}),
+    Run("long-fast", "with a learning rate of 1e-4", {**LONG, **FAST}),
     Run("no-judge", "no gradient from the judge", {**LONG, "rl.reward_upper_bound": 1e-6}),
+    # References made once, K per triplet, instead of in each step
+    *(Run(f"bank-{k}", f"a bank of {k} per triplet", {**QUICK, **bank(k)}) for k in (1, 2, 4)),
     # The paper's two algorithms; many tasks in one run or a run for each
     Run("dynamic", "Algorithm 2", {**LONG, "rl.algorithm": "dynamic"}),
     *(
@@ -127,9 +140,10 @@ GRID: tuple[Run, ...] = (
     Run(
         "careful",
         "that, twice the flow matching, and a judge trained three times longer",
-        {**LONG_JUDGE, "rl.balance": "worst", "rl.flow_matching_weight": 2.0},
+        {**LONG_JUDGE, "rl.balance": "worst", "rl.flow_matching_weight": 4.0},
     ),
     Run("floors", "dimensions below 0.5 weigh more", {**LONG, "rl.balance": "floors"}),
+    Run("accuracy", "weights by the judge's accuracy", {**LONG, "rl.balance": "accuracy"}),
     Run("spread", "weights by the spread of rewards", {**LONG, "rl.balance": "spread"}),
     Run("projected", "conflicts are projected", {**LONG, "rl.project_conflicts": "both"}),
     # The gradient: what the judge sees of the rollout, which steps learn, how far they go

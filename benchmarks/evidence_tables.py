@@ -24,7 +24,7 @@ from evidence_rows import (
     letters,
     of_run,
 )
-from evidence_text import NOT_RUN, TITLES, percent, table, thousandths
+from evidence_text import NOT_RUN, TITLES, changed, percent, table
 
 from onereward_jax.common.atomic_file import atomic_file
 from onereward_jax.tasks import DIMENSIONS, PAPER_TASKS
@@ -91,21 +91,20 @@ def runs_table(rows: Sequence[Row], grid: Sequence[Run]) -> str:
 
 
 def dimensions_table(rows: Sequence[Row], grid: Sequence[Run]) -> str:
-    """Change of the oracle's mean score per dimension; bold where it fell beyond the interval."""
+    """Change of the oracle's mean score per dimension, one line per run."""
     names = [(task, dimension) for task in PAPER_TASKS for dimension in DIMENSIONS[task]]
-    runs = [run for run in grid if of_run(rows, run.name)]
     lines = []
-    for task, dimension in names:
-        cells = []
-        for run in runs:
-            if task not in run.tasks:
-                cells.append("–")
-                continue
-            one = gain(of_run(rows, run.name), ORACLE, task.value, dimension.value)
-            told = thousandths(one)
-            cells.append(f"**{told}**" if one and one.high < 0 else told)
-        lines.append([TITLES[task.value], dimension.title, *(cells or [NOT_RUN])])
-    return table(["task", "dimension", *([run.name for run in runs] or ["any run"])], lines)
+    for run in grid:
+        if found := of_run(rows, run.name):
+            changes = (
+                changed(gain(found, ORACLE, task.value, dimension.value))
+                if task in run.tasks
+                else "–"
+                for task, dimension in names
+            )
+            lines.append([run.name, *changes])
+    head = [f"{TITLES[task.value]}: {dimension.title}" for task, dimension in names]
+    return table(["run", *head], lines or [[NOT_RUN, *[""] * len(head)]])
 
 
 def judge_table(rows: Sequence[Row], grid: Sequence[Run]) -> str:

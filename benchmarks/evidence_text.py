@@ -34,6 +34,16 @@ def thousandths(one: Estimate | None) -> str:
     return f"{one.value:+.3f} [{one.low:.3f}, {one.high:.3f}]".replace("-", "−")
 
 
+def changed(one: Estimate | None) -> str:
+    """ "+0.025"; in brackets if the interval has 0, bold if it is below 0."""
+    if one is None:
+        return NOT_RUN
+    told = f"{one.value:+.3f}".replace("-", "−")
+    if one.low <= 0 <= one.high:
+        return f"({told})"
+    return f"**{told}**" if one.value < 0 else told
+
+
 def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     """A Markdown table."""
 

@@ -34,6 +34,7 @@ def experiment() -> ConfigDict:
     mesh.data = -1  # data parallelism: shards the batch; -1: inferred from the device count
     mesh.fsdp = 1  # FSDP: shards batch and weights
     mesh.tensor = 1  # tensor parallelism: shards heads and MLPs
+    mesh.context = 1  # sequence parallelism: shards FLUX's tokens, and weights as FSDP does
 
     config.compilation_cache = "~/.cache/onereward_jax/compiled"  # of jax; "": none
 
@@ -204,7 +205,7 @@ def experiment() -> ConfigDict:
     rl.dimension_weights.update(dict.fromkeys(OWN.dimensions, 1.0))
     # Weights of the dimensions beside those: "mean" (the paper), "worst" (the largest loss most),
     # "floors" (more if judged below the floor), "spread" (by 1 / deviation of the reward).
-    rl.balance = "mean"  # or "worst", "floors", "spread"
+    rl.balance = "mean"  # or "worst", "floors", "spread", "accuracy"
     rl.balance_temperature = 0.1  # of "worst": softmax of the losses / temperature
     rl.floor = 0.5  # of "floors": P("Yes"); 0.5 is as good as the reference
     rl.floor_gain = 10.0  # of "floors": weight 1 + gain * max(0, floor - mean reward) / floor

@@ -7,7 +7,8 @@ what it does not state is our choice.
         --config.data.path=... --config.models.editor=... --config.models.judge=...
 
 Both models can be local folders; the default is to download them from the Hugging Face hub.
-Devices: 8, 16, 32 or 64; each sample of the batch is on 1, 2, 4 or 8 of them.
+Devices: 8, 16, 32 or 64; each sample of the batch is on 1, 2, 4 or 8 of them. More with
+config.mesh.context (docs/tpu.md).
 Cost: docs/fits.md has bounds of memory and seconds per step for each topology.
 Result: not run yet.
 """

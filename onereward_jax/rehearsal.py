@@ -342,7 +342,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=pathlib.Path, help="folder of *.jpg, *.png; else drawn")
     parser.add_argument("--processes", type=int, default=2, help="on this machine")
     parser.add_argument("--devices", type=int, default=2, help="virtual devices of each")
-    parser.add_argument("--mesh", default="2x1x2", help="data x fsdp x tensor")
+    parser.add_argument("--mesh", default="2x1x2", help="data x fsdp x tensor (x context)")
     options = parser.parse_args()
     workdir = options.workdir.resolve()
     try:
@@ -358,7 +358,7 @@ def main() -> None:
     else:
         pictures = draw_pictures(workdir / "drawn")
     write_folder(pictures, workdir / "photographs")
-    sizes = zip(("data", "fsdp", "tensor"), options.mesh.split("x"))
+    sizes = zip(("data", "fsdp", "tensor", "context"), options.mesh.split("x"))
     flags = (
         f"--config={ROOT / 'configs' / 'rehearsal.py'}",
         f"--config.data.path={workdir / 'photographs'}",

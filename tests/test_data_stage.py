@@ -86,13 +86,14 @@ def test_rows_are_checked_before_any_stage_and_the_tilde_is_home(folder, monkeyp
 
 
 def test_the_anchor_is_refused_where_no_row_to_learn_from_has_a_target(folder):
-    def context(**rl):
+    def context(flow_matching_weight=0.5):
+        rl = {"flow_matching_weight": flow_matching_weight}
         return context_of(folder.parent, rl, source="folder", path=str(folder))
 
-    message = "config.rl.flow_matching_weight is 1.0, but no training triplet has a target"
+    message = "config.rl.flow_matching_weight is 0.5, but no training triplet has a target"
     with pytest.raises(ValueError, match=message):
         flow_matching_targets.check_targets_ahead(context())
-    flow_matching_targets.check_targets_ahead(context(flow_matching_weight=0.0))
+    flow_matching_targets.check_targets_ahead(context(0.0))
     a, b = {"image": "a.png", "target": "b.png"}, {"image": "b.png", "target": "a.png"}
     write_rows(folder, {"image": "a.png", "split": "train"}, b | {"split": "test"})
     with pytest.raises(ValueError, match=message):

@@ -70,9 +70,9 @@ def generate(world):
     return unrounded(world.editor)
 
 
-def unrounded(editor):
+def unrounded(editor, sizes=(8, 1, 1)):
     """As `make_generate` compiles it, without the rounding."""
-    mesh = make_mesh(8, 1, 1)
+    mesh = make_mesh(*sizes)
     rows = batch_sharding(mesh)
     function = functools.partial(edited, editor, SIZE)
     return mesh_jit(function, mesh, in_shardings=(None, rows, None), out_shardings=rows)
@@ -190,6 +190,15 @@ def test_without_true_guidance_half_of_the_operations_make_the_same_pictures(wor
         found = np.asarray(jax.jit(function)(world.params, batch, world.steps))
         np.testing.assert_allclose(found[: len(rows)], images[rows], atol=1e-4)
     assert operations[False] < 0.6 * operations[True]
+
+
+def test_tokens_shared_by_devices_give_the_same_pictures(world, images) -> None:
+    generate = unrounded(world.editor, sizes=(1, 2, 2, 2))
+    shardings = jax.tree.map(
+        lambda leaf: leaf.sharding, abstract_params(world.editor, generate.mesh)
+    )
+    found = generate(jax.device_put(world.params, shardings), world.batch, world.steps)
+    np.testing.assert_allclose(found, images, atol=1e-4)
 
 
 def test_pictures_leave_the_devices_as_the_pixels_that_the_host_would_have_made(

@@ -28,6 +28,7 @@ from onereward_jax.common.config_files import (
 from onereward_jax.common.user_errors import full_disk_message
 from onereward_jax.models.lora import LoraConfig
 from onereward_jax.parallel import make_mesh
+from onereward_jax.parallel.mesh import MESH_AXES
 from onereward_jax.reward import Jitter
 from onereward_jax.stages import STAGES
 from onereward_jax.stages.own_stages import stages_of
@@ -199,7 +200,7 @@ def test_every_field_is_read():
     text += (ROOT / "onereward_jax" / "main.py").read_text()
     kinds = (RLConfig, RewardConfig, OptimizerConfig, LoopConfig, Jitter, LoraConfig)
     known = {field.name for kind in kinds for field in dataclasses.fields(kind)}
-    known |= {"data", "fsdp", "tensor", *Task, *Dimension}  # make_mesh(**config.mesh), sections
+    known |= {*MESH_AXES, *Task, *Dimension}  # make_mesh(**config.mesh), sections
     for name in {**leaves(get_config("make_mini")), **leaves(get_config("mini"))}:
         field = name.rpartition(".")[2]
         assert field in known or re.search(rf"[.\"]{field}\b", text), name

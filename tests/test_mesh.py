@@ -76,25 +76,30 @@ GPUS = {
 
 
 def layout(mesh, number):
-    """[data, fsdp, tensor] -> the numbers found along each `tensor` group, in order."""
-    return [[[number(one) for one in group] for group in block] for block in mesh.devices]
+    """[data, fsdp] -> the numbers found along each group of `tensor` and `context`, in order."""
+    groups = mesh.devices.reshape(*mesh.devices.shape[:2], -1)
+    return [[[number(one) for one in group] for group in block] for block in groups]
 
 
 def test_one_axis_takes_what_is_left():
-    assert dict(make_mesh(2, -1, 2).shape) == {"data": 2, "fsdp": 2, "tensor": 2}
-    assert dict(make_mesh().shape) == {"data": 1, "fsdp": 8, "tensor": 1}
+    assert tuple(make_mesh(2, -1, 2).shape.items()) == (
+        ("data", 2), ("fsdp", 2), ("tensor", 2), ("context", 1))  # fmt: skip
+    assert tuple(make_mesh().shape.values()) == (1, 8, 1, 1)
+    assert tuple(make_mesh(1, -1, 2, 2).shape.values()) == (1, 2, 2, 2)
+    assert tuple(make_mesh(1, 2, 2, -1).shape.values()) == (1, 2, 2, 2)
 
 
-@pytest.mark.parametrize("sizes", [(3, 1, 1), (3, -1, 1), (-1, -1, 1), (0, -1, 1)])
+@pytest.mark.parametrize("sizes", [(3, 1, 1), (3, -1, 1), (-1, -1, 1), (0, -1, 1), (1, 2, 2, 3)])
 def test_sizes_that_do_not_fit_the_devices_are_refused(sizes):
-    with pytest.raises(ValueError, match=r"^config.mesh is \S+ \(data x fsdp x tensor\)[^\n]+$"):
+    named = r"^config.mesh is \S+ \(data x fsdp x tensor x context\)[^\n]+$"
+    with pytest.raises(ValueError, match=named):
         make_mesh(*sizes)
 
 
 def test_slices_of_tpus_lie_along_data_and_nothing_else_crosses_them():
     mesh = make_mesh(4, -1, 2, devices=tpu_slices(2))
     assert layout(mesh, lambda one: one.slice_index) == [[[0] * 2] * 2] * 2 + [[[1] * 2] * 2] * 2
-    for x, y in (group for block in mesh.devices for group in block):
+    for x, y in (group for block in mesh.devices[..., 0] for group in block):
         # neighbours on the torus
         assert sum(abs(a - b) for a, b in zip(x.coords, y.coords)) == 1
     with pytest.raises(ValueError, match=r"^config.mesh.data is 1: it spans 2 TPU slices"):
@@ -126,11 +131,20 @@ def test_a_tensor_group_is_not_cut_by_the_end_of_a_host():
     assert wide == [[[0] * 8 + [1] * 8, [2] * 8 + [3] * 8]]
 
 
+def test_a_context_group_lies_in_a_host_and_inside_a_slice():
+    by_host = layout(make_mesh(1, 2, 4, 2, devices=gpu_hosts(2)), lambda gpu: gpu.process_index)
+    assert by_host == [[[0] * 8, [1] * 8]]
+    with pytest.raises(ValueError, match=r"^config.mesh.tensor x context is 2x3, but a host has 8"):
+        make_mesh(1, -1, 2, 3, devices=gpu_hosts(3))
+    slices = layout(make_mesh(2, 2, 2, 2, devices=tpu_slices(2)), lambda one: one.slice_index)
+    assert slices == [[[0] * 4] * 2, [[1] * 4] * 2]
+
+
 def test_the_published_mesh_is_one_for_hosts_of_gpus():
     """`--nodes=8` of eight GPUs, as docs/gpu.md starts it."""
     config = load_config(str(CONFIGS / "flux_fill_dev.py"))
     mesh = make_mesh(**config.mesh, devices=gpus_of_own_processes(8))
-    assert dict(mesh.shape) == {"data": 1, "fsdp": 8, "tensor": 8}
+    assert tuple(mesh.shape.values()) == (1, 8, 8, 1)
 
 
 @pytest.mark.skipif(

@@ -34,9 +34,12 @@ class Block(nn.Module):
 def test_parameters_follow_the_table_and_odd_sizes_are_replicated():
     mesh = make_mesh(1, 4, 2)
     abstract = jax.eval_shape(Block().init, jax.random.key(0), jnp.ones((8, 8)))["params"]
-    assert logical_shardings(abstract, mesh)["kernel"].spec == P("fsdp", "tensor")
+    assert logical_shardings(abstract, mesh)["kernel"].spec == P(("fsdp", "context"), "tensor")
     odd = jax.eval_shape(Block().init, jax.random.key(0), jnp.ones((8, 5)))["params"]
     assert logical_shardings(odd, mesh)["kernel"].spec == P(None, "tensor")
+    # Of two mesh axes the last is dropped first.
+    few = jax.eval_shape(Block().init, jax.random.key(0), jnp.ones((8, 6)))["params"]
+    assert logical_shardings(few, make_mesh(1, 2, 1, 4))["kernel"].spec == P("fsdp", "tensor")
 
 
 def test_logical_constraints_reach_the_compiled_function():

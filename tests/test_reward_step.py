@@ -204,7 +204,7 @@ def test_words_are_learnt_as_much_as_asked(history):
 def test_the_same_on_a_mesh_and_in_parts(history):
     """Jitter is drawn by step and pair, so it is the same too; and it changes the loss."""
     jittered = dataclasses.replace(CONFIG, jitter=Jitter(noise=0.3, shift=2))
-    sizes, split = (2, 2, 2), dataclasses.replace(jittered, microbatches=2)
+    sizes, split = (1, 2, 2, 2), dataclasses.replace(jittered, microbatches=2)
     single, state = first_state(SINGLE), first_state(sizes)
     with compilations() as compiled:
         for step in range(2):

@@ -85,7 +85,7 @@ EXPECTED = {
         later_rounds.from_policy later_rounds.weights later_rounds.judge later_rounds.reward_steps
         later_rounds.share later_rounds.rl later_rounds.rl_steps data.small_pictures
         data.paths data.mask_indices mesh.data mesh.fsdp
-        mesh.tensor logging.tensorboard logging.wandb
+        mesh.tensor mesh.context logging.tensorboard logging.wandb
         logging.profile_steps compilation_cache models.remat embed.batch_size
         curate.pictures curate.clip curate.batch_size curate.duplicates curate.clusters curate.near
         curate.far curate.rows curate.segmentation curate.words curate.captions curate.tasks.fill

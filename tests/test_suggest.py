@@ -18,7 +18,12 @@ from onereward_jax.train_compile.device_memory import Shortage
 from onereward_jax.train_compile.estimate import WHOLE_STEP, Estimate, estimate
 from onereward_jax.train_compile.job import Job, Main
 from onereward_jax.train_compile.report import Report, likely_seconds
-from onereward_jax.train_compile.search_space import MOST_TENSOR, RunLayout, candidates
+from onereward_jax.train_compile.search_space import (
+    MOST_CONTEXT,
+    MOST_TENSOR,
+    RunLayout,
+    candidates,
+)
 from onereward_jax.train_compile.topology import Topology
 from onereward_jax.training.count_jaxpr_flops import Assumptions
 from onereward_jax.training.train_state import TrainState
@@ -41,13 +46,20 @@ def test_every_candidate_is_a_run(stage):
     for way in found:
         changed = way.config(config, stage)
         mesh, section = changed.mesh, changed[stage]
-        assert mesh.data * mesh.fsdp * mesh.tensor == 16
+        assert mesh.data * mesh.fsdp * mesh.tensor * mesh.context == 16
         assert mesh.data % 2 == 0 and mesh.tensor <= MOST_TENSOR
         assert section.batch_size % (way.parts * max(way.microbatches, 1)) == 0
         if stage != "candidates":
             assert section.batch_size >= config[stage].batch_size
             assert section.optimizer.moments == way.moments
     assert config == config_of("flux_fill_dev")
+    # Tokens are only shared where every sample has a device, and where they are FLUX's.
+    small = {"rl": 8, "candidates": section.batch_size, "reward": 8}[stage]
+    config[stage].batch_size = small
+    used = {(way.parts, way.context) for way in candidates(config, stage, 4 * small, slices=1)}
+    shared = {context for parts, context in used if parts >= small}
+    assert shared == ({1} if stage == "reward" else {1, 2, MOST_CONTEXT})
+    assert all(context == 1 for parts, context in used if parts < small)
 
 
 def test_what_needs_no_less_than_what_did_not_fit_is_known():

@@ -16,6 +16,7 @@ from onereward_jax.models.qwen2_5_vl import (
     init_params,
 )
 from onereward_jax.models.vae import AutoencoderKL, VaeConfig
+from onereward_jax.parallel import make_mesh
 from onereward_jax.policy import FillPolicy, NoiseSchedule
 from onereward_jax.policy import policy_loader as editor_loading
 from onereward_jax.reward import ImageProcessor, QueryTokenizer, Scorer, packaged_template
@@ -103,7 +104,7 @@ def lively(params, seed: int, size: float = 0.3):
 def weights():
     """(transformer, reference transformer, vae, judge) on the host."""
     editor, scorer = models().editor, models().scorer
-    mesh = jax.make_mesh((1, 1, 1), ("data", "fsdp", "tensor"), devices=jax.devices()[:1])
+    mesh = make_mesh(1, 1, 1, devices=jax.devices()[:1])
     params = jax.device_get(editor_loading.init_params(editor, jax.random.key(0), mesh))
     judge = nn.meta.unbox(jax.jit(functools.partial(init_params, scorer.model))(jax.random.key(1)))
     return (

@@ -1,4 +1,7 @@
-"""Batches on the mesh: the first axis is sharded over `data` and `fsdp`, the others are not."""
+"""Batches on the mesh: the first axis is sharded over `data` and `fsdp`, the others are not.
+
+Devices that differ only in `tensor` and `context` hold the same samples.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,8 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def local_rows(batch_size: int, mesh: Mesh) -> Int64[np.ndarray, "n"]:
     """Indices of the samples of a global batch on this process's devices, in ascending order.
 
-    Processes whose devices differ only in the mesh axis `tensor` hold the same samples.
+    Processes whose devices differ only in the mesh axes `tensor` and `context` hold the same
+    samples.
 
     Raises:
       ValueError: `batch_size` is not a multiple of the size of the batch axes.

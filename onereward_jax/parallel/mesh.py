@@ -1,15 +1,17 @@
-"""The device mesh: axes `data` (batch only), `fsdp` (batch and weights), `tensor` (heads, MLP).
+"""The device mesh: axes `data` (batch only), `fsdp` (batch and weights), `tensor` (heads, MLP) and
+`context` (tokens of the diffusion transformer, and weights).
 
 With multiple TPU slices, `data` spans slices (DCN) and the other axes stay inside one (ICI):
 gradients are all-reduced over the slow network once per step, weights are all-gathered over the
-fast one. GPUs are ordered host by host along `data`, then `fsdp`; `tensor`, the innermost axis,
-stays inside a host if its size allows. Devices of an ahead-of-time topology are ordered the same
-way.
+fast one. GPUs are ordered host by host along `data`, then `fsdp`; `tensor` and `context`, the
+innermost axes, stay inside a host together if their sizes allow. Devices of an ahead-of-time
+topology are ordered the same way.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
@@ -19,7 +21,7 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 
-MESH_AXES = ("data", "fsdp", "tensor")
+MESH_AXES = ("data", "fsdp", "tensor", "context")
 
 
 @runtime_checkable
@@ -54,39 +56,39 @@ def make_mesh(
     data: int = 1,
     fsdp: int = -1,
     tensor: int = 1,
+    context: int = 1,
     *,
     devices: Sequence[Device] | None = None,
 ) -> Mesh:
     """A mesh over `devices`.
 
     Args:
-      data, fsdp, tensor: sizes of the axes; at most one may be -1 (inferred).
+      data, fsdp, tensor, context: sizes of the axes; at most one may be -1 (inferred).
       devices: the devices to use; None: all devices of the run.
 
     Raises:
       ValueError: naming config.mesh: the sizes do not multiply to the number of devices, `data` is
-        not a multiple of the number of TPU slices, slices differ in size, or a `tensor` group of
-        GPUs would straddle hosts.
+        not a multiple of the number of TPU slices, slices differ in size, or a group of GPUs along
+        `tensor` and `context` would straddle hosts.
     """
     devices = jax.devices() if devices is None else list(devices)
-    sizes = [data, fsdp, tensor]
-    asked = f"config.mesh is {data}x{fsdp}x{tensor} (data x fsdp x tensor)"
+    sizes = [data, fsdp, tensor, context]
+    asked = f"config.mesh is {'x'.join(map(str, sizes))} ({' x '.join(MESH_AXES)})"
     if sizes.count(-1) > 1 or any(size == 0 or size < -1 for size in sizes):
         raise ValueError(f"{asked}: sizes are positive, and at most one of them is -1")
     if -1 in sizes:
-        known = -sizes[0] * sizes[1] * sizes[2]
-        sizes[sizes.index(-1)] = len(devices) // known
-    if sizes[0] * sizes[1] * sizes[2] != len(devices):
+        sizes[sizes.index(-1)] = len(devices) // -math.prod(sizes)
+    if math.prod(sizes) != len(devices):
         raise ValueError(
             f"{asked}, which does not fit {len(devices)} devices: the sizes must multiply to the "
             "number of devices; one may be -1 (inferred)"
         )
     arranged = _by_host if devices[0].platform == "gpu" else _by_slice
-    grid = arranged(devices, (sizes[0], sizes[1], sizes[2]))
+    grid = arranged(devices, tuple(sizes))
     return Mesh(grid, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
 
 
-def _by_slice(devices: Sequence[Device], sizes: tuple[int, int, int]) -> np.ndarray:
+def _by_slice(devices: Sequence[Device], sizes: tuple[int, ...]) -> np.ndarray:
     """TPUs, slice by slice along `data`; inside a slice in the order of the ICI topology."""
     in_order = sorted(devices, key=slice_index)
     slices = [list(group) for _, group in itertools.groupby(in_order, key=slice_index)]
@@ -107,18 +109,20 @@ def _by_slice(devices: Sequence[Device], sizes: tuple[int, int, int]) -> np.ndar
     )
 
 
-def _by_host(devices: Sequence[Device], sizes: tuple[int, int, int]) -> np.ndarray:
+def _by_host(devices: Sequence[Device], sizes: tuple[int, ...]) -> np.ndarray:
     """GPUs, host by host."""
     in_order = sorted(devices, key=host_order)
     hosts = Counter(host_order(device)[0] for device in devices)
     if len(hosts) == 1:
         hosts = Counter(device.process_index for device in devices)
-    tensor = sizes[2]
+    _, _, tensor, context = sizes
+    group, named = tensor * context, f"config.mesh.tensor is {tensor}"
+    if context > 1:
+        named = f"config.mesh.tensor x context is {tensor}x{context}"
     for count in hosts.values():
-        if count % tensor and tensor % count:
+        if count % group and group % count:
             raise ValueError(
-                f"config.mesh.tensor is {tensor}, but a host has {count} GPUs: one must be a "
-                "multiple of the other"
+                f"{named}, but a host has {count} GPUs: one must be a multiple of the other"
             )
     grid = np.empty(len(in_order), object)
     grid[:] = in_order

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import flax.linen as nn
@@ -12,13 +13,14 @@ RULES: tuple[tuple[str, tuple[str, ...] | str | None], ...] = (
     # activations
     ("batch", ("data", "fsdp")),
     ("sequence", None),
+    ("tokens", "context"),
     ("act_embed", None),
     ("act_heads", "tensor"),
     ("act_mlp", "tensor"),
-    ("height", "tensor"),
+    ("height", ("tensor", "context")),
     # parameters
     ("layers", None),
-    ("embed", "fsdp"),
+    ("embed", ("fsdp", "context")),
     ("heads", "tensor"),
     ("kv_heads", "tensor"),
     ("mlp", "tensor"),
@@ -32,8 +34,9 @@ RULES: tuple[tuple[str, tuple[str, ...] | str | None], ...] = (
 def logical_shardings(abstract: Any, mesh: Mesh) -> Any:
     """Shardings of a (boxed) abstract parameter tree by `RULES`, as an unboxed tree.
 
-    A mesh axis whose size does not divide the dimension is dropped for that array: small odd
-    dimensions (an output convolution with 3 channels) are replicated instead of failing.
+    Mesh axes whose sizes do not divide the dimension are dropped for that array, the last one
+    first: small odd dimensions (an output convolution with 3 channels) are replicated instead of
+    failing.
     """
     specs = nn.logical_to_mesh(nn.get_partition_spec(abstract), RULES)
 
@@ -41,10 +44,9 @@ def logical_shardings(abstract: Any, mesh: Mesh) -> Any:
         axes = []
         for size, axis in zip(leaf.shape, tuple(spec) + (None,) * len(leaf.shape)):
             names = (axis,) if isinstance(axis, str) else tuple(axis or ())
-            parts = 1
-            for name in names:
-                parts *= mesh.shape[name]
-            axes.append(axis if size % parts == 0 else None)
+            while size % math.prod(mesh.shape[name] for name in names):
+                names = names[:-1]
+            axes.append(names if len(names) > 1 else names[0] if names else None)
         return NamedSharding(mesh, PartitionSpec(*axes))
 
     return jax.tree.map(fit, nn.meta.unbox(abstract), specs)

@@ -50,7 +50,7 @@ def estimate(job: Job, candidate: RunLayout, topology: Topology) -> Estimate:
       candidate: the layout to estimate.
       topology: the devices.
     """
-    sizes = {"data": candidate.data, "fsdp": candidate.fsdp, "tensor": candidate.tensor}
+    sizes = candidate.mesh
     devices, batch_size = math.prod(sizes.values()), candidate.batch_size
     main, width = job.main, jnp.dtype(job.main.dtype).itemsize
 
@@ -63,7 +63,8 @@ def estimate(job: Job, candidate: RunLayout, topology: Topology) -> Estimate:
     kernels = [leaf for leaf in jax.tree.leaves(main.weights) if len(leaf.shape) >= 2]
     copied = math.fsum(_shard_bytes(leaf, sizes, width) for leaf in kernels)
     kept = _kept_features(kernels, candidate.remat) if main.learns else 0.0
-    activations = kept / candidate.tensor * candidate.samples * main.tokens * width
+    tokens = main.tokens / candidate.context
+    activations = kept / candidate.tensor * candidate.samples * tokens * width
     memory = fixed + copied + activations + WHOLE_STEP
 
     passes = main.passes + (REPEATED[candidate.remat] if main.learns else 0.0)
@@ -72,28 +73,32 @@ def estimate(job: Job, candidate: RunLayout, topology: Topology) -> Estimate:
     wide = passes - main.int8_passes
     read = wide * _bytes(main.weights, width) + main.int8_passes * _bytes(main.int8, width)
     read *= max(candidate.microbatches, 1) / candidate.tensor
-    gathered = read * (1 - 1 / candidate.fsdp)
-    summed = wide * width + main.int8_passes * SUMS_OF_INT8
-    summed *= _summed_features(kernels) * main.tokens * batch_size / candidate.parts
+    gathered = read * (1 - 1 / (candidate.fsdp * candidate.context))
+    features = _summed_features(kernels) * batch_size / candidate.parts
+    summed = (wide * width + main.int8_passes * SUMS_OF_INT8) * features * tokens
     summed *= 2 * (1 - 1 / candidate.tensor)
+    # Keys and values have at most twice the features of the outputs.
+    shared = passes * width * 2 * features / candidate.tensor * main.tokens
+    shared *= 1 - 1 / candidate.context
     seconds = max(
         topology.chip.seconds(flops, int8),
-        (gathered + summed) / topology.link_bandwidth,
+        (gathered + summed + shared) / topology.link_bandwidth,
         read / topology.chip.memory_bandwidth,
     )
     return Estimate(memory, seconds / batch_size)
 
 
 def _shard_bytes(leaf: Any, sizes: dict[str, int], width: int | None = None) -> float:
-    """Bytes of an array on one device; mesh axes that do not divide a dimension are ignored.
+    """Bytes of an array on one device; mesh axes that do not divide a dimension are dropped.
 
     With `width`, at that many bytes per element instead of its own dtype's.
     """
     parts = 1
     for side, axis in zip(leaf.shape, _spec(leaf)):
         names = (axis,) if isinstance(axis, str) else axis or ()
-        split = math.prod(sizes[name] for name in names)
-        parts *= split if side % split == 0 else 1
+        while side % math.prod(sizes[name] for name in names):
+            names = names[:-1]
+        parts *= math.prod(sizes[name] for name in names)
     itemsize = leaf.dtype.itemsize if width is None else width
     return math.prod(leaf.shape) * itemsize / parts
 

@@ -10,10 +10,17 @@ from collections.abc import Iterator
 
 from ml_collections import ConfigDict
 
+from onereward_jax.parallel.mesh import MESH_AXES
 from onereward_jax.training.optimizer import MOMENTS
 
 MOST_TENSOR = 4
 """Largest size of the mesh axis `tensor`: the judge has four key-value heads."""
+
+MOST_CONTEXT = 4
+"""Largest size of the mesh axis `context`."""
+
+SHARES_TOKENS = ("rl", "candidates", "evaluate")
+"""Stages whose time is that of the diffusion transformer, the only model that uses `context`."""
 
 SAMPLES = (1, 2, 4)
 """Samples per device and microbatch that are tried."""
@@ -26,7 +33,7 @@ class RunLayout:
     """One layout to run a stage with.
 
     Attributes:
-      data, fsdp, tensor: sizes of the mesh axes.
+      data, fsdp, tensor, context: sizes of the mesh axes.
       remat: policy of `parallel.remat`.
       samples: samples per device and microbatch.
       microbatches: microbatches per step; 0 if the stage does not train.
@@ -40,11 +47,17 @@ class RunLayout:
     samples: int
     microbatches: int
     moments: str
+    context: int = 1
 
     @property
     def parts(self) -> int:
         """Number of shards of the batch: data * fsdp."""
         return self.data * self.fsdp
+
+    @property
+    def mesh(self) -> dict[str, int]:
+        """Mesh axis -> size."""
+        return {name: getattr(self, name) for name in MESH_AXES}
 
     @property
     def batch_size(self) -> int:
@@ -57,6 +70,7 @@ class RunLayout:
             "mesh.data": self.data,
             "mesh.fsdp": self.fsdp,
             "mesh.tensor": self.tensor,
+            "mesh.context": self.context,
             f"{stage}.batch_size": self.batch_size,
         }
         if self.microbatches:
@@ -74,7 +88,7 @@ class RunLayout:
     def needs_no_less(self, other: RunLayout) -> bool:
         """Whether it needs at least the memory of `other`: same mesh, no field that saves more."""
         return (
-            (self.data, self.fsdp, self.tensor) == (other.data, other.fsdp, other.tensor)
+            self.mesh == other.mesh
             and self.samples >= other.samples
             and REMAT.index(self.remat) <= REMAT.index(other.remat)
             and _moments_rank(self) <= _moments_rank(other)
@@ -85,23 +99,27 @@ def candidates(config: ConfigDict, stage: str, devices: int, slices: int) -> Ite
     """All layouts to consider.
 
     Training steps have the batch size of the config rounded up to whole microbatches, at least one
-    sample per shard of the batch. Several microbatches accumulate gradients.
+    sample per shard of the batch. Several microbatches accumulate gradients. `context` is only used
+    where the batch has no more samples to shard.
     """
     section = config[stage]
     learns = "microbatches" in section
     remat, moments = (REMAT, MOMENTS) if learns else (("none",), ("",))
-    for tensor, fsdp in itertools.product(_divisors(devices), repeat=2):
-        if tensor > MOST_TENSOR or devices % (tensor * fsdp):
+    for tensor, fsdp, context in itertools.product(_divisors(devices), repeat=3):
+        inner = tensor * fsdp * context
+        if tensor > MOST_TENSOR or context > MOST_CONTEXT or devices % inner:
             continue
-        data = devices // (tensor * fsdp)
+        data = devices // inner
         if data % slices:
+            continue
+        if context > 1 and (stage not in SHARES_TOKENS or data * fsdp < section.batch_size):
             continue
         for samples, policy, kept in itertools.product(SAMPLES, remat, moments):
             at_a_time = data * fsdp * samples
             microbatches = math.ceil(section.batch_size / at_a_time) if learns else 0
             if learns and samples > 1 and at_a_time > section.batch_size:
                 continue
-            yield RunLayout(data, fsdp, tensor, policy, samples, microbatches, kept)
+            yield RunLayout(data, fsdp, tensor, policy, samples, microbatches, kept, context)
 
 
 def _moments_rank(layout: RunLayout) -> int:

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from onereward_jax.parallel import make_mesh
+from onereward_jax.parallel.mesh import MESH_AXES
 from onereward_jax.parallel.progress import progress_bar
 from onereward_jax.stages.rl_settings import check_rollout_int8
 from onereward_jax.train_compile.device_memory import gib
@@ -167,13 +168,13 @@ def print_trials(trials: list[Trial], stage: str, topology: Topology, console: C
     """Prints what was compiled, and the flags to use."""
     capacity = f"of {gib(topology.chip.memory):.1f} GiB"
     table = Table(title=f"{stage} on {topology.name}: what was compiled, {capacity} per device")
-    for name in ("data x fsdp x tensor", "batch", "remat", "moments", "GiB", "s/sample", "MFU"):
+    for name in (" x ".join(MESH_AXES), "batch", "remat", "moments", "GiB", "s/sample", "MFU"):
         table.add_column(name)
     for trial in trials:
         layout, report = trial.candidate, trial.report
         fits, needed = report.fits, report.needed
         table.add_row(
-            f"{layout.data} x {layout.fsdp} x {layout.tensor}",
+            " x ".join(map(str, layout.mesh.values())),
             f"{layout.batch_size} = "
             f"{max(layout.microbatches, 1)} x {layout.parts} x {layout.samples}",
             layout.remat if layout.microbatches else "",
@@ -221,5 +222,5 @@ def int8_share(
 def _on_one_device(config: ConfigDict, stage: str, topology: Topology) -> Job:
     """The job that estimates start from."""
     alone = config.copy_and_resolve_references()
-    alone.update_from_flattened_dict({"mesh.data": 1, "mesh.fsdp": 1, "mesh.tensor": 1})
+    alone.update_from_flattened_dict({f"mesh.{name}": 1 for name in MESH_AXES})
     return make_program(alone, stage, make_mesh(1, 1, 1, devices=topology.devices()[:1]))

@@ -46,7 +46,7 @@ def attention(
       [b, lq, h, d] in the dtype of q.
     """
     platform = _platform()
-    if platform == "tpu" and mask is None and bias is None and _suits_splash(q, k):
+    if platform == "tpu" and mask is None and bias is None and _suits_splash(q, k, is_causal):
         return splash_attention(q, k, v, scale=scale, is_causal=is_causal)
     options = {"mask": mask, "scale": scale, "is_causal": is_causal}
     logit_bytes = q.shape[2] * q.shape[1] * k.shape[1] * jnp.dtype(jnp.float32).itemsize
@@ -65,7 +65,10 @@ def _platform() -> str | None:
     return None if device is None else device.platform
 
 
-def _suits_splash(q: Float[Array, "b lq h d"], k: Float[Array, "b lk g d"]) -> bool:
-    """Self-attention over long sequences; heads of the VAE's width (512) do not fit into VMEM."""
-    length, width = q.shape[1], q.shape[3]
-    return length == k.shape[1] and length >= LEAST_SPLASH and width <= 256
+def _suits_splash(
+    q: Float[Array, "b lq h d"], k: Float[Array, "b lk g d"], is_causal: bool
+) -> bool:
+    """Long sequences; heads of the VAE's width (512) do not fit into VMEM."""
+    queries, keys = q.shape[1], k.shape[1]
+    fitting = queries == keys or not is_causal
+    return fitting and min(queries, keys) >= LEAST_SPLASH and q.shape[3] <= 256

@@ -17,7 +17,8 @@ from onereward_jax.models.flux.layers import (
     modulate,
 )
 from onereward_jax.models.flux.rotary import RotaryTable
-from onereward_jax.models.layers import HIDDEN, constrain
+from onereward_jax.models.flux.token_order import TOKEN_HIDDEN, TokenOrder
+from onereward_jax.models.layers import constrain
 
 MLP_RATIO = 4
 
@@ -28,6 +29,7 @@ class FluxTransformerBlock(nn.Module):
     """Joint attention, then an MLP, with separate weights and modulation for image and text."""
 
     config: FluxConfig
+    order: TokenOrder
     dtype: Any
     param_dtype: Any
 
@@ -52,7 +54,7 @@ class FluxTransformerBlock(nn.Module):
             text_mlp_gate,
         ) = modulation("norm1_context")
 
-        image_update, text_update = JointAttention(self.config, name="attn", **kinds)(
+        image_update, text_update = JointAttention(self.config, self.order, name="attn", **kinds)(
             modulate(image, shift, scale), modulate(text, text_shift, text_scale), rotary
         )
         image = gated_residual(image, gate, image_update)
@@ -72,6 +74,7 @@ class FluxSingleTransformerBlock(nn.Module):
     """Attention and MLP in parallel on the joined sequence, with one output projection."""
 
     config: FluxConfig
+    order: TokenOrder
     dtype: Any
     param_dtype: Any
 
@@ -85,11 +88,11 @@ class FluxSingleTransformerBlock(nn.Module):
         kinds = dict(dtype=self.dtype, param_dtype=self.param_dtype)
         shift, scale, gate = Modulation(3, name="norm", **kinds)(conditioning)
         normed = modulate(hidden_states, shift, scale)
-        mixed = SelfAttention(self.config, name="attn", **kinds)(normed, rotary)
+        mixed = SelfAttention(self.config, self.order, name="attn", **kinds)(normed, rotary)
         hidden = Dense(
             MLP_RATIO * self.config.inner_dim, ("embed", "mlp"), name="proj_mlp", **kinds
         )(normed)
-        hidden = nn.gelu(constrain(hidden, HIDDEN), approximate=True)
+        hidden = nn.gelu(constrain(hidden, TOKEN_HIDDEN), approximate=True)
         update = TwoPartDense(self.config.inner_dim, name="proj_out", **kinds)(mixed, hidden)
         return gated_residual(hidden_states, gate, update), None
 
@@ -124,4 +127,4 @@ class GeluProjection(nn.Module):
             dtype=self.dtype,
             param_dtype=self.param_dtype,
         )(x)
-        return nn.gelu(constrain(hidden, HIDDEN), approximate=True)
+        return nn.gelu(constrain(hidden, TOKEN_HIDDEN), approximate=True)

@@ -5,20 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import flax.linen as nn
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from onereward_jax.models.attention import attention
 from onereward_jax.models.flux.config import FluxConfig
 from onereward_jax.models.flux.layers import NORM_EPS, Dense
 from onereward_jax.models.flux.rotary import RotaryTable, apply_rotary
-from onereward_jax.models.layers import HEADS, constrain
+from onereward_jax.models.flux.token_order import TokenOrder
 
 
 class JointAttention(nn.Module):
     """Image and text tokens attend to each other; each stream has its own projections."""
 
     config: FluxConfig
+    order: TokenOrder
     dtype: Any
     param_dtype: Any
 
@@ -29,18 +28,17 @@ class JointAttention(nn.Module):
         encoder_hidden_states: Float[Array, "b l d"],
         rotary: RotaryTable,
     ) -> tuple[Float[Array, "b n d"], Float[Array, "b l d"]]:
-        """Updates of the image and the text stream; `rotary` is in the order text, image."""
+        """Updates of the image and the text stream; `rotary` is in the order of the joined one."""
         kinds = dict(dtype=self.dtype, param_dtype=self.param_dtype)
         image = _project(hidden_states, self.config, "to_{}", "norm_{}", **kinds)
         text = _project(encoder_hidden_states, self.config, "add_{}_proj", "norm_added_{}", **kinds)
-        q, k, v = (jnp.concatenate(pair, axis=1) for pair in zip(text, image, strict=True))
-        mixed = _attend(q, k, v, rotary)
-        text_length = encoder_hidden_states.shape[1]
+        q, k, v = (self.order.join(*pair) for pair in zip(text, image, strict=True))
+        text_mixed, image_mixed = self.order.split(_attend(q, k, v, rotary, self.order))
         output = ("heads", "embed")
         width = self.config.inner_dim
         return (
-            Dense(width, output, name="to_out_0", **kinds)(mixed[:, text_length:]),
-            Dense(width, output, name="to_add_out", **kinds)(mixed[:, :text_length]),
+            Dense(width, output, name="to_out_0", **kinds)(image_mixed),
+            Dense(width, output, name="to_add_out", **kinds)(text_mixed),
         )
 
 
@@ -48,6 +46,7 @@ class SelfAttention(nn.Module):
     """Attention over the joined sequence, without the output projection."""
 
     config: FluxConfig
+    order: TokenOrder
     dtype: Any
     param_dtype: Any
 
@@ -56,7 +55,8 @@ class SelfAttention(nn.Module):
         self, hidden_states: Float[Array, "b s d"], rotary: RotaryTable
     ) -> Float[Array, "b s d"]:
         kinds = dict(dtype=self.dtype, param_dtype=self.param_dtype)
-        return _attend(*_project(hidden_states, self.config, "to_{}", "norm_{}", **kinds), rotary)
+        parts = _project(hidden_states, self.config, "to_{}", "norm_{}", **kinds)
+        return _attend(*parts, rotary, self.order)
 
 
 def _project(
@@ -97,7 +97,7 @@ def _attend(
     k: Float[Array, "b s h k"],
     v: Float[Array, "b s h k"],
     rotary: RotaryTable,
+    order: TokenOrder,
 ) -> Float[Array, "b s d"]:
-    q, k = apply_rotary(q, rotary), apply_rotary(k, rotary)
-    mixed = attention(constrain(q, HEADS), constrain(k, HEADS), constrain(v, HEADS))
+    mixed = order.attend(apply_rotary(q, rotary), apply_rotary(k, rotary), v)
     return mixed.reshape(*mixed.shape[:2], -1)

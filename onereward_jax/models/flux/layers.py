@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
+from onereward_jax.models.flux.token_order import TOKENS
 from onereward_jax.models.int8 import matmul
 from onereward_jax.models.layers import CHANNELS, constrain
 from onereward_jax.models.lora import own_factors
@@ -132,4 +133,4 @@ def gated_residual(
 ) -> Float[Array, "b s d"]:
     """x + gate · update, in float32; dtype of x kept, layout constrained."""
     total = x.astype(jnp.float32) + gate * update.astype(jnp.float32)
-    return constrain(total.astype(x.dtype), CHANNELS)
+    return constrain(total.astype(x.dtype), TOKENS)

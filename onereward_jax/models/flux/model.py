@@ -18,7 +18,8 @@ from onereward_jax.models.flux.config import FluxConfig
 from onereward_jax.models.flux.layers import ZEROS, Dense, Modulation, modulate
 from onereward_jax.models.flux.rotary import rotary_table
 from onereward_jax.models.flux.time_embedding import TimeTextEmbed
-from onereward_jax.models.layers import CHANNELS, constrain
+from onereward_jax.models.flux.token_order import TOKENS, TokenOrder
+from onereward_jax.models.layers import constrain
 from onereward_jax.parallel import remat
 
 TIMESTEPS = 1000.0
@@ -87,32 +88,37 @@ class FluxTransformer(nn.Module):
                 pooled_projections,
             )
         )
-        rotary = rotary_table(jnp.concatenate([txt_ids, img_ids]), config.axes_dims_rope)
+        order = TokenOrder.on_mesh(txt_ids.shape[0], img_ids.shape[0])
+        ids = order.join(order.pad(txt_ids, 0), order.pad(img_ids, 0), 0)
+        rotary = rotary_table(ids, config.axes_dims_rope)
 
         inputs = ("embed", "mlp")
-        image = Dense(config.inner_dim, inputs, name="x_embedder", **kinds)(hidden_states)
-        text = Dense(config.inner_dim, inputs, name="context_embedder", **kinds)(
-            encoder_hidden_states
+        image = Dense(config.inner_dim, inputs, name="x_embedder", **kinds)(
+            order.pad(hidden_states)
         )
-        streams = constrain(image, CHANNELS), constrain(text, CHANNELS)
+        text = Dense(config.inner_dim, inputs, name="context_embedder", **kinds)(
+            order.pad(encoder_hidden_states)
+        )
+        streams = constrain(image, TOKENS), constrain(text, TOKENS)
         (image, text), _ = self._stack(FluxTransformerBlock, config.num_layers)(
-            config, name="transformer_blocks", **kinds
+            config, order, name="transformer_blocks", **kinds
         )(streams, conditioning, rotary)
 
-        joined = constrain(jnp.concatenate([text, image], axis=1), CHANNELS)
+        joined = constrain(order.join(text, image), TOKENS)
         joined, _ = self._stack(FluxSingleTransformerBlock, config.num_single_layers)(
-            config, name="single_transformer_blocks", **kinds
+            config, order, name="single_transformer_blocks", **kinds
         )(joined, conditioning, rotary)
 
         scale, shift = Modulation(2, name="norm_out", **kinds)(conditioning)
-        image = modulate(joined[:, text.shape[1] :], shift, scale)
-        return Dense(
+        image = modulate(order.split(joined)[1], shift, scale)
+        velocity = Dense(
             config.token_out_channels,
             ("mlp", "embed"),
             name="proj_out",
             kernel_init=ZEROS,
             **kinds,
         )(image)
+        return order.gather(velocity)
 
     def _stack(self, block: type[nn.Module], length: int) -> type[nn.Module]:
         """`length` blocks; parameters, scales and adapters have a leading "layers" axis."""

@@ -6,6 +6,8 @@ form that was fastest on CPU and that fuses well on TPU.
 
 from __future__ import annotations
 
+import math
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -21,9 +23,9 @@ WHOLE = ("batch", None, None, None)
 
 
 def spread_rows(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-    """Shards the rows of `x` over the mesh axis of "height", if it divides them.
+    """Shards the rows of `x` over the mesh axes of "height", if they divide them.
 
-    The VAE's weights are not sharded over that axis, and a 1024x1024 image needs gigabytes in the
+    The VAE's weights are not sharded over those axes, and a 1024x1024 image needs gigabytes in the
     outer layers. So each device holds some rows, and exchanges edge rows with its neighbours.
     """
     parts = _row_parts()
@@ -38,8 +40,9 @@ def gather_rows(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
 
 
 def _row_parts() -> int:
-    """Size of the mesh axis of "height"; 1 without a mesh."""
-    return dict(jax.sharding.get_abstract_mesh().shape).get(dict(RULES)["height"], 1)
+    """Size of the mesh axes of "height"; 1 without a mesh."""
+    sizes = dict(jax.sharding.get_abstract_mesh().shape)
+    return math.prod(sizes.get(name, 1) for name in dict(RULES)["height"])
 
 
 class Conv(nn.Module):

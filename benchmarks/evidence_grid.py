@@ -143,7 +143,6 @@ GRID: tuple[Run, ...] = (
         {**LONG_JUDGE, "rl.balance": "worst", "rl.flow_matching_weight": 4.0},
     ),
     Run("floors", "dimensions below 0.5 weigh more", {**LONG, "rl.balance": "floors"}),
-    Run("accuracy", "weights by the judge's accuracy", {**LONG, "rl.balance": "accuracy"}),
     Run("spread", "weights by the spread of rewards", {**LONG, "rl.balance": "spread"}),
     Run("projected", "conflicts are projected", {**LONG, "rl.project_conflicts": "both"}),
     # The gradient: what the judge sees of the rollout, which steps learn, how far they go

@@ -205,7 +205,7 @@ def experiment() -> ConfigDict:
     rl.dimension_weights.update(dict.fromkeys(OWN.dimensions, 1.0))
     # Weights of the dimensions beside those: "mean" (the paper), "worst" (the largest loss most),
     # "floors" (more if judged below the floor), "spread" (by 1 / deviation of the reward).
-    rl.balance = "mean"  # or "worst", "floors", "spread", "accuracy"
+    rl.balance = "mean"  # or "worst", "floors", "spread"
     rl.balance_temperature = 0.1  # of "worst": softmax of the losses / temperature
     rl.floor = 0.5  # of "floors": P("Yes"); 0.5 is as good as the reference
     rl.floor_gain = 10.0  # of "floors": weight 1 + gain * max(0, floor - mean reward) / floor

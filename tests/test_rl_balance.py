@@ -1,7 +1,6 @@
 """How dimensions share an update: weights and projections by hand, and inside the RL step."""
 
 import dataclasses
-import json
 
 import jax
 import jax.numpy as jnp
@@ -10,21 +9,9 @@ import pytest
 import test_rl_step
 import test_training_loop
 import tiny_models
-from ml_collections import FrozenConfigDict
-from processes import ROOT
 
-from onereward_jax.common.config_files import load_config
 from onereward_jax.parallel import replicated
-from onereward_jax.stages.accuracy_balance import check_accuracy_balance, with_accuracy
-from onereward_jax.stages.rl_settings import rl_settings
-from onereward_jax.tasks import (
-    DIMENSIONS,
-    MAX_DIMENSIONS,
-    PAPER_TASKS,
-    TASKS,
-    Dimension,
-    Task,
-)
+from onereward_jax.tasks import DIMENSIONS, MAX_DIMENSIONS, TASKS, Dimension, Task
 from onereward_jax.training.algorithm import FROZEN
 from onereward_jax.training.checkpoint import Checkpointer, IncompatibleCheckpoint
 from onereward_jax.training.metrics import Mean, by_task, scalars
@@ -139,55 +126,6 @@ def test_floors_weigh_what_lies_below_continuously():
     np.testing.assert_allclose(found, [[1, 3, 1, 1], [1, 0, 0, 0]], rtol=1e-5)
     excluded = dimension_weights((1.0, 0.0, 1.0, 0.5, 1.0), task, balance, low)
     np.testing.assert_allclose(excluded, [[1, 0, 1, 0.5], [1, 0, 0, 0]], rtol=1e-5)
-
-
-def test_a_judge_that_guesses_has_no_say():
-    accuracy = tuple(tuple(0.5 for _ in DIMENSIONS[task]) for task in TASKS)
-    right = (0.9, 0.7, 0.5, 0.3)
-    balance = Balance("accuracy", accuracy=(right, *accuracy[1:]))
-    task = jnp.array([FILL, REMOVAL])
-    found = dimension_weights(EQUAL, task, balance)
-    np.testing.assert_allclose(found, [[1, 0.5, 0, 0], [0, 0, 0, 0]], atol=1e-6)
-    loss, slope = loss_and_slope(balance, weights=found)
-    np.testing.assert_allclose(slope[0], [2 / 3, 1 / 3, 0, 0], rtol=1e-5)
-    assert not np.any(slope[1]) and np.all(np.isfinite(loss))
-    twice = dimension_weights((0.5, 1.0, 1.0, 1.0, 1.0), task, balance)
-    np.testing.assert_allclose(twice[0], [1, 1, 0, 0], atol=1e-6)
-    assert dimension_weights(EQUAL, task, Balance("accuracy")) is None, "as train_compile has it"
-
-
-def test_the_accuracy_is_that_of_the_trained_judge(tmp_path):
-    config = load_config(f"{ROOT}/configs/mini.py")
-    settings = settings_of(config)
-    assert with_accuracy(settings, FrozenConfigDict(config), tmp_path) is settings
-    config.rl.balance = "accuracy"
-    rows = [
-        {"task": task.value, "dimension": dimension.value, "accuracy": 0.6 + 0.1 * place}
-        for task in PAPER_TASKS
-        for place, dimension in enumerate(DIMENSIONS[task])
-    ]
-    (tmp_path / "accuracy.json").write_text(json.dumps({"rows": rows}))
-    found = with_accuracy(settings_of(config), FrozenConfigDict(config), tmp_path).balance.accuracy
-    np.testing.assert_allclose(found[FILL], [0.6, 0.7, 0.8, 0.9])
-    np.testing.assert_allclose(found[REMOVAL], [0.6])
-
-    (tmp_path / "accuracy.json").write_text(json.dumps({"rows": rows[:-1]}))
-    with pytest.raises(ValueError, match="has none for object removal, removal quality: no held"):
-        with_accuracy(settings_of(config), FrozenConfigDict(config), tmp_path)
-    guesses = [*rows[:-1], rows[-1] | {"accuracy": 0.5}]
-    (tmp_path / "accuracy.json").write_text(json.dumps({"rows": guesses}))
-    with pytest.raises(ValueError, match="half of the pairs of object removal in every dimension"):
-        with_accuracy(settings_of(config), FrozenConfigDict(config), tmp_path)
-    config.rl.task_probabilities.removal = 0.0
-    with_accuracy(settings_of(config), FrozenConfigDict(config), tmp_path)
-    config.rl.reward = "my.reward"
-    with pytest.raises(ValueError, match="config.rl.reward is 'my.reward': 'judge' expected"):
-        check_accuracy_balance(FrozenConfigDict(config))
-
-
-def settings_of(config):
-    """The settings of the stage rl."""
-    return rl_settings(FrozenConfigDict(config))
 
 
 def test_the_spread_makes_dimensions_comparable():

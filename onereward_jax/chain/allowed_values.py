@@ -337,7 +337,7 @@ RULES: dict[str, Rule] = {
     "rl.negative_prompt": or_none(TEXT),
     **per_task("rl.task_probabilities", number(0.0)),
     **{f"rl.dimension_weights.{one.value}": number(0.0) for one in Dimension},
-    "rl.balance": choice("mean", "worst", "floors", "spread", "accuracy"),
+    "rl.balance": choice("mean", "worst", "floors", "spread"),
     "rl.balance_temperature": number(0.0, above=True),
     "rl.floor": number(0.0, 1.0, above=True),
     "rl.floor_gain": number(0.0),

@@ -35,7 +35,6 @@ from onereward_jax.parallel.progress import announce
 from onereward_jax.policy import read_policy
 from onereward_jax.policy.lora_adapters import abstract_editor_adapter, init_editor_adapter
 from onereward_jax.policy.policy_loader import abstract_params, transformer_config
-from onereward_jax.stages.accuracy_balance import check_accuracy_balance, with_accuracy
 from onereward_jax.stages.data import open_triplets
 from onereward_jax.stages.flow_matching_targets import check_targets, check_targets_ahead
 from onereward_jax.stages.guidance_settings import guidance_apart
@@ -82,7 +81,6 @@ def check(context: StageContext) -> None:
     settings = rl_settings(config)
     task_probabilities(config)
     check_balance(config)
-    check_accuracy_balance(config)
     check_surrogate(config)
     check_references(config)
     check_rollout_int8(config)
@@ -112,8 +110,7 @@ def check(context: StageContext) -> None:
 def run(context: StageContext) -> Results:
     """Trains the policy and saves it; returns the numbers of steps and of refused steps."""
     config, mesh = context.config.rl, context.mesh
-    method = method_of(context.config)
-    settings = with_accuracy(rl_settings(context.config), context.config, context.output("reward"))
+    settings, method = rl_settings(context.config), method_of(context.config)
     if apart := guidance_apart(context.config):
         announce(apart)
     base, transformer = context.base_model("editor"), context.base_transformer()

@@ -22,7 +22,7 @@ from onereward_jax.common.rng import stream
 from onereward_jax.tasks import DIMENSIONS, MAX_DIMENSIONS, TASKS, Dimension
 from onereward_jax.training.metrics import Mean
 
-WEIGHTS = ("mean", "worst", "floors", "spread", "accuracy")
+WEIGHTS = ("mean", "worst", "floors", "spread")
 PROJECTIONS = ("none", "dimensions", "tasks", "both")
 
 LossesOf = Callable[[PyTree], tuple[Float32[Array, "b e"], Any]]
@@ -45,15 +45,11 @@ class Balance:
         temperature · log mean exp(loss / temperature). "floors": 1 + `gain` · max(0, `floor` - m) /
         `floor`, where m is the running mean of the reward of this task and dimension. "spread": 1 /
         standard deviation of the reward of this task and dimension (running), so that a dimension
-        with large differences does not drown the others. "accuracy": max(0, 2 a - 1), where a is
-        the judge's accuracy on held-out pairs of this task and dimension: a judge that guesses in
-        a dimension has no say in it.
+        with large differences does not drown the others.
       temperature: of "worst"; large values give the mean, small ones the maximum.
       floor: P("Yes") below which a dimension weighs more; 0.5 is as good as the reference.
       gain: weight added at a reward of 0.
       window: samples of a task over which its rewards are averaged (exponential).
-      accuracy: for "accuracy", in [0, 1], in the order of `TASKS` and `DIMENSIONS`; (): not known,
-        all dimensions weigh the same.
       project: "dimensions": conflicts between the dimensions of a sample are removed from their
         gradients with respect to its image (`project_conflicts`). "tasks": those between the tasks
         of a batch, from the gradients of the weights (`task_gradients`). "both": first the one,
@@ -68,7 +64,6 @@ class Balance:
     floor: float = AT_PAR
     gain: float = 10.0
     window: int = 64
-    accuracy: tuple[tuple[float, ...], ...] = ()
     project: str = "none"
 
     def __post_init__(self) -> None:
@@ -197,16 +192,13 @@ def dimension_weights(
       None if all are equal.
     """
     equal = len(set(weights)) == 1
-    judged = balance.accuracy if balance.weights == "accuracy" else ()
-    if equal and not balance.follows_rewards and not judged:
+    if equal and not balance.follows_rewards:
         return None
     of_dimension = dict(zip(Dimension, weights, strict=True))
     table = np.zeros((len(TASKS), MAX_DIMENSIONS), np.float32)
     for row, name in enumerate(TASKS):
         found = [1.0 if equal else of_dimension[dimension] for dimension in DIMENSIONS[name]]
-        if judged:
-            found = np.multiply(found, np.maximum(0.0, 2.0 * np.asarray(judged[row]) - 1.0))
-        table[row, : len(found)] = np.divide(found, max(found) or 1.0)
+        table[row, : len(found)] = np.divide(found, max(found))
     if balance.follows_rewards:
         return (table * table_weights(balance, running))[task]
     return jnp.asarray(table)[task]

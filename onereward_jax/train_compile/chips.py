@@ -8,9 +8,8 @@ is unchecked. `memory` is what libtpu 0.0.42.1 reports for all five when a progr
 reserves some.
 
 int8: the same tables give 275 (v4), 393 (v5e) and 1836 (v6e) TOPS per chip. That of v5p has no row
-for int8; 918 TOPS is from its announcement
-(https://cloud.google.com/blog/products/ai-machine-learning/introducing-cloud-tpu-v5p-and-ai-hypercomputer).
-That of tpu7x has none either: the rate of bfloat16 stands in.
+for int8; 918 TOPS is reported elsewhere (https://yobitel.com/knowledge-base/tpu-v5p). That of
+tpu7x has none either: the rate of bfloat16 stands in.
 
 GPUs: NVIDIA's data sheets of A100, H100 and H200 (SXM), without sparsity; memory and its bandwidth
 as in `cuda`. Each GPU has one network port of 200 Gbit/s (A100) or 400 Gbit/s to other hosts, as

@@ -222,6 +222,7 @@ def experiment() -> ConfigDict:
     rl.leap_discount = 0.3  # of the gradient from the second to the first leap of "leap"
     rl.shared_noise = "none"  # of policy and reference: "none", "outside" the mask, or "all"
     rl.gradient_in_mask = False  # no gradient through pixels outside the mask
+    rl.rollout_int8 = False  # int8 products in all passes of FLUX without gradient (ours)
     rl.references = "rollout"  # sampled in each step, as in Algorithm 1; or a "bank" (ours)
     rl.bank_size = 4  # of "bank": pictures of the reference per triplet, at most
     rl.anchor_weight = 0.0  # of the distance to the initial weights' velocities; ours

@@ -69,6 +69,7 @@ LONG = (
     "test_question_page.py",
     "test_broken_folders.py",
     "test_int8.py",
+    "test_rollout_int8.py",
     "test_train_compile.py",
     "test_stopping.py",
     "test_edit_server.py",

@@ -8,7 +8,9 @@ import tiny_models
 from jax.sharding import PartitionSpec
 
 from onereward_jax.convert.hub import PACKAGE
+from onereward_jax.models.flux.layers import TwoPartDense
 from onereward_jax.models.int8 import Quantized, abstract_quantized, quantize
+from onereward_jax.models.weights import variables
 from onereward_jax.parallel import make_mesh
 from onereward_jax.reward import QueryBatch
 from onereward_jax.reward.judge_loader import (
@@ -103,3 +105,28 @@ def test_it_lies_on_the_mesh_as_the_judge_does_in_a_quarter_of_the_bytes():
     assert on_one_device(weights) == on_one_device(floats) - saved + scales
     assert saved > 0.5 * on_one_device(floats)
     assert abstract_quantized(abstract_reward_params(scorer, mesh)) == plan
+
+
+def test_int8_products_are_exact_and_close_to_the_layer():
+    """One layer over two inputs, each with scales per token; bound: half a step of each factor."""
+    rng = np.random.default_rng(1)
+    first, second = (rng.normal(size=(2, 3, width)).astype(np.float32) for width in (5, 8))
+    first[0, 1] *= 100.0
+    second[1, 2] = 0.0
+    given = jnp.asarray(first), jnp.asarray(second)
+    layer = TwoPartDense(4, jnp.float32, jnp.float32)
+    kernel = rng.normal(size=(13, 4)).astype(np.float32)
+    params = {"kernel": kernel, "bias": rng.normal(size=4).astype(np.float32)}
+    weights = quantize(params, "")
+    found = layer.apply(variables(weights), *given)
+    integers, scale = np.asarray(weights.params["kernel"], int), weights.scales["scale"]
+    wanted, bound = params["bias"], 0.0
+    for x, rows in ((first, slice(None, 5)), (second, slice(5, None))):
+        step = np.abs(x).max(axis=-1, keepdims=True) / 127
+        rounded = np.rint(x / np.where(step == 0, 1, step)).astype(int)
+        wanted = wanted + (rounded @ integers[rows]) * step * scale
+        part = np.abs(x).sum(-1, keepdims=True) * scale + step * np.abs(kernel[rows]).sum(0)
+        bound = bound + 0.5 * part + 0.25 * step * scale * len(kernel[rows])
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+    error = np.abs(found - layer.apply({"params": params}, *given))
+    assert (error <= bound + 1e-5).all() and error.max() > 1e-3

@@ -57,6 +57,7 @@ EXPECTED = {
         rl.vocabulary rl.orders
         rl.judge_int8 rl.ema_decay rl.num_steps rl.t1 rl.t2 rl.guidance_scale
         rl.references rl.surrogate rl.shared_noise rl.gradient_in_mask rl.anchor_weight
+        rl.rollout_int8
         rl.policy_true_cfg_scale
         rl.prediction_true_cfg_scale rl.reference_true_cfg_scale rl.task_per rl.flow_matching_weight
         guidance.guidance_scale guidance.true_cfg_scale rl.task_probabilities.fill

@@ -16,7 +16,7 @@ from onereward_jax.train_compile import suggest
 from onereward_jax.train_compile.chips import CHIPS, MEASURED_MFU, measured_mfu
 from onereward_jax.train_compile.device_memory import Shortage
 from onereward_jax.train_compile.estimate import WHOLE_STEP, Estimate, estimate
-from onereward_jax.train_compile.programs import Job, Main
+from onereward_jax.train_compile.job import Job, Main
 from onereward_jax.train_compile.report import Report, likely_seconds
 from onereward_jax.train_compile.search_space import (
     MOST_CONTEXT,
@@ -109,6 +109,16 @@ def test_gathering_weights_for_few_tokens_takes_longer_than_computing():
     for way in (alone, spread):
         assert estimate(many, way, V5P).sample_seconds == pytest.approx(least)
     assert estimate(few, spread, V5P).sample_seconds > estimate(few, alone, V5P).sample_seconds
+
+
+def test_products_of_int8_take_the_time_that_the_chip_needs_for_them():
+    """Half of the operations in half of the time each; remat repeats a third, not in int8."""
+    alone = dataclasses.replace(PLAIN, data=16, fsdp=1, tensor=1)
+    full = job_of()
+    half = dataclasses.replace(full, int8_flops=full.model_flops / 2)
+    share = estimate(half, alone, V5P).sample_seconds / estimate(full, alone, V5P).sample_seconds
+    assert share == pytest.approx((4 / 3 - 1 / 4) / (4 / 3))
+    assert CHIPS["v4"].seconds(8.0, 4.0) == CHIPS["v4"].seconds(8.0, 0.0)
 
 
 def test_seconds_to_plan_with_are_those_measured_on_a_gpu():

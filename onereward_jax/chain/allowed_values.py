@@ -317,6 +317,7 @@ RULES: dict[str, Rule] = {
     "rl.shared_noise": choice("none", "outside", "all"),
     "rl.gradient_in_mask": FLAG,
     "rl.anchor_weight": number(0.0),
+    "rl.rollout_int8": FLAG,
     "rl.references": choice("rollout", "bank"),
     "rl.bank_size": whole(1),
     "rl.group_size": whole(2),

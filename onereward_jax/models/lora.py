@@ -87,7 +87,7 @@ class Adapted(NamedTuple):
     """Weights of an adapted model, used in place of its parameters.
 
     Attributes:
-      params: parameters of the base model.
+      params: parameters of the base model, or `int8.Quantized` ones.
       factors: factors that include s, see `combine` and `scale_factors`.
     """
 

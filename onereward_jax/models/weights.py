@@ -1,4 +1,4 @@
-"""The weights of a model in their forms: plain parameters, quantised, or with an adapter."""
+"""The weights of a model in their forms: plain parameters, quantised, with an adapter, or both."""
 
 from __future__ import annotations
 
@@ -14,5 +14,5 @@ def variables(weights: PyTree | int8.Quantized | lora.Adapted) -> dict[str, Any]
     if isinstance(weights, int8.Quantized):
         return {"params": weights.params, int8.COLLECTION: weights.scales}
     if isinstance(weights, lora.Adapted):
-        return {"params": weights.params, lora.COLLECTION: weights.factors}
+        return {**variables(weights.params), lora.COLLECTION: weights.factors}
     return {"params": weights}

@@ -46,6 +46,7 @@ from onereward_jax.stages.rl_pairs import check_pairs
 from onereward_jax.stages.rl_settings import (
     check_balance,
     check_references,
+    check_rollout_int8,
     check_surrogate,
     editor_options,
     judge_options,
@@ -64,6 +65,7 @@ from onereward_jax.training.rl_config import Frozen, RLModels
 from onereward_jax.training.rl_conflicts import conflict_scalars, make_conflicts
 from onereward_jax.training.rl_step import abstract_rl_state, first_rl_state, make_preview
 from onereward_jax.training.rl_weights import abstract_reference, first_reference
+from onereward_jax.training.rollout_int8 import first_int8, keeps_int8
 from onereward_jax.training.train_loop import Periodic
 from onereward_jax.training.train_state import TrainState
 
@@ -81,6 +83,7 @@ def check(context: StageContext) -> None:
     check_balance(config)
     check_surrogate(config)
     check_references(config)
+    check_rollout_int8(config)
     check_batch(config, "rl", context.mesh)
     check_targets_ahead(context)
     if method_of(config).batches == "pairs":
@@ -156,6 +159,17 @@ def run(context: StageContext) -> Results:
         abstract = abstract_reference(models, settings, mesh)
         return None if abstract is None else load_params(transformer, abstract, FLUX)
 
+    def int8_of(state: TrainState, base: Any) -> Any:
+        """The initial transformer in int8, from the weights that `reference_of` begins with."""
+        if not keeps_int8(settings):
+            return None
+        whole = base
+        if not adapts and int(state.step) == 0 and not goes_on(context):
+            whole = state.params
+        elif not adapts:
+            whole = load_params(transformer, shapes.transformer, FLUX)
+        return first_int8(models, settings, whole, mesh)
+
     def save_weights(name: str, trained: Any) -> None:
         if adapts:
             adapter = uniform_adapter(trained, settings.lora.scale)
@@ -166,12 +180,14 @@ def run(context: StageContext) -> Results:
 
     def prepare(state: TrainState) -> Prepared:
         # Load these only now: during the restore they would add to the peak memory of the state.
+        adapted = load_params(transformer, shapes.transformer, FLUX) if adapts else None
         frozen = Frozen(
             reference=reference_of(state),
             vae=load_params(base / "vae", shapes.vae, VAE),
             judge=reward.params,
-            base=load_params(transformer, shapes.transformer, FLUX) if adapts else None,
+            base=adapted,
             held_out=held_out.params if held_out else None,
+            int8=int8_of(state, adapted),
         )
 
         def save_samples(state: TrainState, writer: MetricsWriter) -> None:

@@ -184,6 +184,20 @@ def check_references(config: FrozenConfigDict) -> None:
         )
 
 
+def check_rollout_int8(config: FrozenConfigDict) -> None:
+    """Checks that the method has rollouts in int8, if they are set.
+
+    Raises:
+      ValueError: it has none.
+    """
+    if config.rl.rollout_int8 and method_of(config).make_step is not make_rl_step:
+        raise ValueError(
+            "config.rl.rollout_int8 is True, but the method "
+            f"config.rl.algorithm={config.rl.algorithm!r} has no rollout in int8: expected "
+            '"frozen", "dynamic", "refl" or a plug-in\'s Algorithm, or rollout_int8=False'
+        )
+
+
 def method_of(config: FrozenConfigDict) -> Method:
     """The method named by `config.rl.algorithm`: one of the package's, or made by a plug-in.
 

@@ -28,7 +28,13 @@ from onereward_jax.parallel.progress import progress_bar
 from onereward_jax.train_compile.chips import CHIPS
 from onereward_jax.train_compile.programs import JOBS, make_programs, stages_to_compile
 from onereward_jax.train_compile.report import compile_report, print_report, print_summary
-from onereward_jax.train_compile.suggest import best_of, flags_of, print_trials, search
+from onereward_jax.train_compile.suggest import (
+    best_of,
+    flags_of,
+    int8_share,
+    print_trials,
+    search,
+)
 from onereward_jax.train_compile.topology import Topology
 
 DOES_NOT_FIT, CRASHED = 1, 70
@@ -110,6 +116,11 @@ def suggest(topology: Topology) -> bool:
         print(json.dumps({"flags": found, "compiled": compiled}, indent=1))
     else:
         print_trials(trials, stage, topology, Console())
+        if best and (share := int8_share(_CONFIG.value, stage, topology, best.candidate)):
+            print(
+                f"With --config.rl.rollout_int8=True a step takes about {share:.2f} of this time, "
+                "as estimated; results differ a little, see docs/cost.md."
+            )
     return best is not None
 
 

@@ -7,6 +7,10 @@ is unchecked. `memory` is what libtpu 0.0.42.1 reports for all five when a progr
 ("exceeds available HBM (15.75G)"); it is a little less than in the tables, because the system
 reserves some.
 
+int8: the same tables give 275 (v4), 393 (v5e) and 1836 (v6e) TOPS per chip. That of v5p has no row
+for int8; 918 TOPS is reported elsewhere (https://yobitel.com/knowledge-base/tpu-v5p). That of
+tpu7x has none either: the rate of bfloat16 stands in.
+
 GPUs: NVIDIA's data sheets of A100, H100 and H200 (SXM), without sparsity; memory and its bandwidth
 as in `cuda`. Each GPU has one network port of 200 Gbit/s (A100) or 400 Gbit/s to other hosts, as
 in NVIDIA's DGX systems.
@@ -34,6 +38,7 @@ class Chip:
     Attributes:
       platform: "tpu" or "cuda".
       flops: bfloat16 operations per second, without sparsity; a multiply-add counts as two.
+      int8: products of int8 per second, counted likewise.
       memory: bytes that a program may use.
       memory_bandwidth: bytes per second between memory and cores.
       link_bandwidth: bytes per second received over all links of the fast network (ICI, NVLink)
@@ -44,28 +49,34 @@ class Chip:
 
     platform: str
     flops: float
+    int8: float
     memory: float
     memory_bandwidth: float
     link_bandwidth: float
     host_bandwidth: float = 0.0
 
+    def seconds(self, flops: float, int8: float) -> float:
+        """Time of `flops` operations at the peak, `int8` of which are products of int8."""
+        return (flops - int8) / self.flops + int8 / self.int8
 
-def _gpu(generation: str, flops: float, link: float, host: float) -> Chip:
+
+def _gpu(generation: str, flops: float, int8: float, link: float, host: float) -> Chip:
     gpu = GPUS[generation]
-    return Chip("cuda", flops, GPU_MEMORY_FRACTION * gpu.memory, float(gpu.bandwidth), link, host)
+    memory = GPU_MEMORY_FRACTION * gpu.memory
+    return Chip("cuda", flops, int8, memory, float(gpu.bandwidth), link, host)
 
 
 CHIPS = {
     # Two devices per chip, as in libtpu: half of 275 TFLOP/s, 1200 GB/s and 300 GB/s each.
-    "v4": Chip("tpu", 137.5e12, 15.25 * GIB, 600e9, 150e9),
-    "v5e": Chip("tpu", 197e12, 15.75 * GIB, 819e9, 200e9),
-    "v5p": Chip("tpu", 459e12, 95.74 * GIB, 2765e9, 600e9),
-    "v6e": Chip("tpu", 918e12, 31.25 * GIB, 1638e9, 400e9),
+    "v4": Chip("tpu", 137.5e12, 137.5e12, 15.25 * GIB, 600e9, 150e9),
+    "v5e": Chip("tpu", 197e12, 393e12, 15.75 * GIB, 819e9, 200e9),
+    "v5p": Chip("tpu", 459e12, 918e12, 95.74 * GIB, 2765e9, 600e9),
+    "v6e": Chip("tpu", 918e12, 1836e12, 31.25 * GIB, 1638e9, 400e9),
     # Two devices per chip: half of 2307 TFLOP/s, 7380 GB/s and (in both directions) 1200 GB/s each.
-    "tpu7x": Chip("tpu", 1153.5e12, 94.75 * GIB, 3690e9, 300e9),
-    "a100": _gpu("a100", 312e12, 300e9, 25e9),
-    "h100": _gpu("h100", 989e12, 450e9, 50e9),
-    "h200": _gpu("h200", 989e12, 450e9, 50e9),
+    "tpu7x": Chip("tpu", 1153.5e12, 1153.5e12, 94.75 * GIB, 3690e9, 300e9),
+    "a100": _gpu("a100", 312e12, 624e12, 300e9, 25e9),
+    "h100": _gpu("h100", 989e12, 1979e12, 450e9, 50e9),
+    "h200": _gpu("h200", 989e12, 1979e12, 450e9, 50e9),
 }
 """Generation -> one of its devices."""
 

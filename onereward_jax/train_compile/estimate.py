@@ -15,12 +15,15 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from onereward_jax.train_compile.programs import Job
+from onereward_jax.train_compile.job import Job
 from onereward_jax.train_compile.search_space import RunLayout
 from onereward_jax.train_compile.topology import Topology
 
 REPEATED = {"none": 0.0, "dots": 0.2, "full": 1.0}
 """Share of a forward pass that the backward pass recomputes; for "dots", the attention."""
+
+SUMS_OF_INT8 = 4
+"""Bytes of a sum of products of int8: int32."""
 
 WHOLE_STEP = 2**30
 """Bytes of temporaries added to every step's estimate."""
@@ -66,17 +69,21 @@ def estimate(job: Job, candidate: RunLayout, topology: Topology) -> Estimate:
 
     passes = main.passes + (REPEATED[candidate.remat] if main.learns else 0.0)
     flops = job.model_flops / job.batch_size * batch_size / devices * passes / main.passes
-    whole = math.fsum(math.prod(leaf.shape) * width for leaf in kernels) / candidate.tensor
-    whole *= max(candidate.microbatches, 1)
-    gathered = whole * (1 - 1 / (candidate.fsdp * candidate.context))
-    features = _summed_features(kernels) * width * batch_size / candidate.parts
-    summed = features * tokens * 2 * (1 - 1 / candidate.tensor)
+    int8 = job.int8_flops / job.batch_size * batch_size / devices
+    wide = passes - main.int8_passes
+    read = wide * _bytes(main.weights, width) + main.int8_passes * _bytes(main.int8, width)
+    read *= max(candidate.microbatches, 1) / candidate.tensor
+    gathered = read * (1 - 1 / (candidate.fsdp * candidate.context))
+    features = _summed_features(kernels) * batch_size / candidate.parts
+    summed = (wide * width + main.int8_passes * SUMS_OF_INT8) * features * tokens
+    summed *= 2 * (1 - 1 / candidate.tensor)
     # Keys and values have at most twice the features of the outputs.
-    shared = 2 * features / candidate.tensor * main.tokens * (1 - 1 / candidate.context)
+    shared = passes * width * 2 * features / candidate.tensor * main.tokens
+    shared *= 1 - 1 / candidate.context
     seconds = max(
-        flops / topology.chip.flops,
-        passes * (gathered + summed + shared) / topology.link_bandwidth,
-        passes * whole / topology.chip.memory_bandwidth,
+        topology.chip.seconds(flops, int8),
+        (gathered + summed + shared) / topology.link_bandwidth,
+        read / topology.chip.memory_bandwidth,
     )
     return Estimate(memory, seconds / batch_size)
 
@@ -94,6 +101,14 @@ def _shard_bytes(leaf: Any, sizes: dict[str, int], width: int | None = None) -> 
         parts *= math.prod(sizes[name] for name in names)
     itemsize = leaf.dtype.itemsize if width is None else width
     return math.prod(leaf.shape) * itemsize / parts
+
+
+def _bytes(weights: Any, width: int) -> float:
+    """Bytes of all kernels as a forward pass reads them: int8, or in the compute dtype."""
+    kernels = (leaf for leaf in jax.tree.leaves(weights) if len(leaf.shape) >= 2)
+    return math.fsum(
+        math.prod(leaf.shape) * (1 if leaf.dtype == jnp.int8 else width) for leaf in kernels
+    )
 
 
 def _spec(leaf: Any) -> PartitionSpec:

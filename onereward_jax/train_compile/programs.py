@@ -7,11 +7,9 @@ used instead. The first job of a stage is the one that takes most of its time.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -21,9 +19,8 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from onereward_jax.common.user_path import user_path
 from onereward_jax.convert import FLUX, QWEN2_5_VL, read_config
 from onereward_jax.convert.hub import PACKAGE
-from onereward_jax.convert.layouts import Layout
 from onereward_jax.data.aspect_buckets import Size, bucket_sizes
-from onereward_jax.parallel import MeshFunction, batch_sharding, mesh_jit
+from onereward_jax.parallel import batch_sharding, mesh_jit
 from onereward_jax.policy import read_policy
 from onereward_jax.policy.generate import make_generate
 from onereward_jax.policy.policy_loader import abstract_params
@@ -47,6 +44,7 @@ from onereward_jax.stages.rl_settings import (
     rl_settings,
 )
 from onereward_jax.stages.settings import check_batch, compute_dtype
+from onereward_jax.train_compile.job import Job, Main, Written
 from onereward_jax.training.abstract_batches import (
     abstract_edits,
     abstract_pairs,
@@ -57,7 +55,10 @@ from onereward_jax.training.count_jaxpr_flops import Assumptions
 from onereward_jax.training.model_flops import (
     edit_model_flops,
     full_attention_share,
+    int8_passes,
     reward_model_flops,
+    rollout_int8_flops,
+    rounded_shapes,
 )
 from onereward_jax.training.reward_step import (
     abstract_reward_state,
@@ -68,72 +69,13 @@ from onereward_jax.training.rl_config import Frozen, RLModels
 from onereward_jax.training.rl_conflicts import make_conflicts
 from onereward_jax.training.rl_step import abstract_rl_state, make_preview
 from onereward_jax.training.rl_weights import abstract_reference
+from onereward_jax.training.rollout_int8 import abstract_int8
 
-Jobs = dict[str, "Job"]
+Jobs = dict[str, Job]
 """Name -> job of a stage."""
 
 PUBLISHED = PACKAGE / "published_configs"
 """Config files of the published models, without weights."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Main:
-    """The model that takes most of the time of a step.
-
-    Attributes:
-      weights: pytree of its weights' shapes and shardings.
-      dtype: compute dtype.
-      tokens: tokens per sample.
-      passes: forward passes per step; a backward pass counts as two.
-      learns: whether there are backward passes.
-    """
-
-    weights: Any
-    dtype: Any
-    tokens: int
-    passes: float
-    learns: bool
-
-
-@dataclasses.dataclass(frozen=True)
-class Written:
-    """A model that a stage saves at its end.
-
-    Attributes:
-      params: pytree of its parameters' shapes and shardings.
-      layout, config: arguments of `convert.save_params`.
-      stays: pytree of the other arrays that are on the devices while it is saved.
-    """
-
-    params: Any
-    layout: Layout
-    config: Mapping[str, Any]
-    stays: Any = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """A jitted function and its abstract arguments.
-
-    Attributes:
-      function: as the stage builds it.
-      arguments: shapes, dtypes and shardings.
-      batch_size: samples per call, over all devices.
-      model_flops: FLOPs of a call on all devices, see `training.model_flops`; 0 if not computed.
-      assumptions: trip counts and shares that the trace does not determine.
-      main: input of the estimates; None if no estimates are made.
-      resident: pytree of the arrays that are on the devices during the call but no arguments.
-      written: the model that the stage saves afterwards; None if it saves none.
-    """
-
-    function: MeshFunction
-    arguments: tuple[Any, ...]
-    batch_size: int
-    model_flops: float
-    assumptions: Assumptions
-    main: Main | None = None
-    resident: Any = None
-    written: Written | None = None
 
 
 def model_folder(name: str, field: str) -> pathlib.Path:
@@ -222,6 +164,7 @@ def rl_jobs(config: FrozenConfigDict, mesh: Mesh) -> Jobs:
         held_out=abstract_reward_params(judge, mesh, int8=config.rl.judge_int8)
         if held_out
         else None,
+        int8=abstract_int8(models, settings, mesh),
     )
     step = method.make_step(models, settings, mesh)
     key = jax.eval_shape(lambda: jax.random.key(0))
@@ -236,6 +179,8 @@ def rl_jobs(config: FrozenConfigDict, mesh: Mesh) -> Jobs:
         tokens=models.editor.token_count(size) + config.embed.max_length,
         passes=method.passes(settings),
         learns=True,
+        int8_passes=int8_passes(settings, assumptions),
+        int8=rounded_shapes(transformer) if settings.rollout_int8 else None,
     )
     architecture = read_config(editor_folder(config) / "transformer")
     written = Written(state.params, FLUX, architecture, stays=(state.ema, frozen))
@@ -250,6 +195,7 @@ def rl_jobs(config: FrozenConfigDict, mesh: Mesh) -> Jobs:
             minimum,
             assumptions,
             main,
+            rollout_int8_flops(models, settings, transformer, batch, assumptions),
             written=None if settings.lora else written,
         ),
         "rl, samples": Job(preview, arguments, batch_size, 0.0, assumptions),

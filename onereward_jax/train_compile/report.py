@@ -22,7 +22,7 @@ from onereward_jax.train_compile.device_memory import (
     shortage_of,
 )
 from onereward_jax.train_compile.hlo import Traffic, collective_traffic, largest_arrays
-from onereward_jax.train_compile.programs import Job
+from onereward_jax.train_compile.job import Job
 from onereward_jax.train_compile.saving import Saving, bytes_per_device, saving_of
 from onereward_jax.train_compile.topology import Topology
 from onereward_jax.train_compile.traced_arrays import largest_arrays_of
@@ -51,12 +51,13 @@ class Report:
       saving: memory for saving the trained model; None if none is saved.
       shortage: the out-of-memory error; None if the function fits.
       flops: matrix operations on one device, as traced.
+      int8: those of them that are products of int8.
       model_flops: the same without recomputation; 0 if not computed.
       collectives: kind -> traffic; empty if the compiler failed.
       compute_seconds: time of `flops` at the chip's peak.
       link_seconds: time of all collectives at the full bandwidth of a device's links.
       step_seconds: the longer of both, the roofline's lower bound.
-      mfu: `model_flops` divided by what the chip's peak allows in `step_seconds`.
+      mfu: time of `model_flops` at the chip's peaks, divided by `step_seconds`.
       measured_mfu: MFU that such models reach, see `chips.MEASURED_MFU`.
       likely_seconds: see `likely_seconds`; 0 if `model_flops` is not computed.
       compile_seconds: compile time.
@@ -74,6 +75,7 @@ class Report:
     saving: Saving | None
     shortage: Shortage | None
     flops: float
+    int8: float
     model_flops: float
     collectives: dict[str, Traffic]
     compute_seconds: float
@@ -119,6 +121,8 @@ def compile_report(job: Job, stage: str, topology: Topology, mesh: Mesh) -> Repo
     """
     traced = job.function.trace(*job.arguments)
     flops = count_flops(traced.jaxpr.jaxpr, job.assumptions) / mesh.size
+    only = dataclasses.replace(job.assumptions, only_int8=True)
+    int8 = count_flops(traced.jaxpr.jaxpr, only) / mesh.size
     lowered = traced.lower()
     start = time.perf_counter()
     memory, shortage, collectives = None, None, {}
@@ -144,10 +148,11 @@ def compile_report(job: Job, stage: str, topology: Topology, mesh: Mesh) -> Repo
             # The GPU compiler does not check the capacity, and no compiler knows `resident`.
             shortage = Shortage(memory.peak + resident, largest_arrays(text, SHOWN_BUFFERS))
     saving = None if job.written is None else saving_of(job.written, options)
-    compute = flops / chip.flops
+    compute = chip.seconds(flops, int8)
     links = sum(traffic.bytes for traffic in collectives.values()) / topology.link_bandwidth
     step = max(compute, links)
     minimum = job.model_flops / mesh.size
+    peak = chip.seconds(minimum, int8) if minimum else 0.0
     generation = topology.name.partition(":")[0]
     return Report(
         stage=stage,
@@ -162,21 +167,26 @@ def compile_report(job: Job, stage: str, topology: Topology, mesh: Mesh) -> Repo
         saving=saving,
         shortage=shortage,
         flops=flops,
+        int8=int8,
         model_flops=minimum,
         collectives=collectives,
         compute_seconds=compute,
         link_seconds=links,
         step_seconds=step,
-        mfu=minimum / chip.flops / step,
+        mfu=peak / step,
         measured_mfu=measured_mfu(generation),
-        likely_seconds=likely_seconds(generation, minimum, step) if minimum else 0.0,
+        likely_seconds=likely_seconds(generation, minimum, step, int8) if minimum else 0.0,
         compile_seconds=seconds,
     )
 
 
-def likely_seconds(generation: str, model_flops: float, bound: float) -> float:
-    """Seconds to plan with: `model_flops` of a device at the measured MFU, at least `bound`."""
-    return max(model_flops / CHIPS[generation].flops / measured_mfu(generation), bound)
+def likely_seconds(generation: str, model_flops: float, bound: float, int8: float = 0.0) -> float:
+    """Seconds to plan with: `model_flops` of a device at the measured MFU, at least `bound`.
+
+    `int8` of them are products of int8: nobody has measured what MFU these reach here.
+    """
+    peak = CHIPS[generation].seconds(model_flops, int8)
+    return max(peak / measured_mfu(generation), bound)
 
 
 def print_report(report: Report, console: Console) -> None:
@@ -189,6 +199,8 @@ def print_report(report: Report, console: Console) -> None:
     for name, value in _memory_rows(report):
         table.add_row(name, value)
     table.add_row("operations", f"{report.flops / 1e12:,.1f} TFLOP a step")
+    if report.int8:
+        table.add_row("  in int8", f"{report.int8 / 1e12:,.1f} of them")
     if report.model_flops:
         ratio, minimum = report.flops / report.model_flops, report.model_flops / 1e12
         table.add_row("at least", f"{minimum:,.1f} TFLOP; the step has {ratio:.2f} times as many")

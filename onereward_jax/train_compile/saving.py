@@ -12,7 +12,7 @@ import numpy as np
 
 from onereward_jax.convert.tensor_names import flat_leaves, plan
 from onereward_jax.parallel.gather_layers import part_function, piece_function
-from onereward_jax.train_compile.programs import Written
+from onereward_jax.train_compile.job import Written
 
 COMPILED = 2
 """The functions are compiled for this many leaf shapes, the largest ones."""

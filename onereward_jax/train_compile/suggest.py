@@ -14,15 +14,17 @@ import math
 from collections.abc import Iterator, Mapping
 
 import jax
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 from rich.console import Console
 from rich.table import Table
 
 from onereward_jax.parallel import make_mesh
 from onereward_jax.parallel.mesh import MESH_AXES
 from onereward_jax.parallel.progress import progress_bar
+from onereward_jax.stages.rl_settings import check_rollout_int8
 from onereward_jax.train_compile.device_memory import gib
 from onereward_jax.train_compile.estimate import Estimate, estimate
+from onereward_jax.train_compile.job import Job
 from onereward_jax.train_compile.programs import make_program, make_programs
 from onereward_jax.train_compile.report import Report, compile_report
 from onereward_jax.train_compile.search_space import RunLayout, candidates
@@ -65,9 +67,7 @@ def ranked(config: ConfigDict, stage: str, topology: Topology) -> list[tuple[Run
       ValueError: config fields contradict each other.
     """
     devices = topology.devices()
-    alone = config.copy_and_resolve_references()
-    alone.update_from_flattened_dict({f"mesh.{name}": 1 for name in MESH_AXES})
-    job = make_program(alone, stage, make_mesh(1, 1, 1, devices=devices[:1]))
+    job = _on_one_device(config, stage, topology)
     layouts = candidates(config, stage, len(devices), topology.slices)
     estimated = [(layout, estimate(job, layout, topology)) for layout in layouts]
     possible = [pair for pair in estimated if pair[1].memory <= topology.chip.memory]
@@ -193,3 +193,34 @@ def print_trials(trials: list[Trial], stage: str, topology: Topology, console: C
         console.print(f"None of these fits on {topology.name}.")
     else:
         console.print(flags_of(best, stage), soft_wrap=True, highlight=False)
+
+
+def int8_share(
+    config: ConfigDict, stage: str, topology: Topology, layout: RunLayout
+) -> float | None:
+    """Estimated time of a step with `rl.rollout_int8`, relative to the same step without.
+
+    None for other stages, for methods without such rollouts, on chips that multiply int8 no faster
+    than bfloat16, and if the config has it already.
+    """
+    chip = topology.chip
+    if stage != "rl" or config.rl.rollout_int8 or chip.int8 <= chip.flops:
+        return None
+    changed = config.copy_and_resolve_references()
+    changed.rl.rollout_int8 = True
+    try:
+        check_rollout_int8(FrozenConfigDict(changed))
+    except ValueError:
+        return None
+    seconds = [
+        estimate(_on_one_device(one, stage, topology), layout, topology).sample_seconds
+        for one in (config, changed)
+    ]
+    return seconds[1] / seconds[0]
+
+
+def _on_one_device(config: ConfigDict, stage: str, topology: Topology) -> Job:
+    """The job that estimates start from."""
+    alone = config.copy_and_resolve_references()
+    alone.update_from_flattened_dict({f"mesh.{name}": 1 for name in MESH_AXES})
+    return make_program(alone, stage, make_mesh(1, 1, 1, devices=topology.devices()[:1]))

@@ -13,6 +13,7 @@ import math
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.extend import core
 
 CUDNN_PRODUCTS = {"dot_product_attention_fwd_wrapper": 2, "dot_product_attention_bwd_wrapper": 5}
@@ -27,10 +28,12 @@ class Assumptions:
     Attributes:
       loop_trips: iterations of a `while` loop.
       true_share: fraction of times that a `cond` takes its last branch instead of its first.
+      only_int8: count the products of int8 with int8 alone.
     """
 
     loop_trips: float = 1.0
     true_share: float = 0.5
+    only_int8: bool = False
 
 
 def count_flops(jaxpr: core.Jaxpr, assumptions: Assumptions) -> float:
@@ -45,6 +48,8 @@ def function_flops(function: Any, *arguments: Any, assumptions: Assumptions) -> 
 
 def _equation_flops(equation: core.JaxprEqn, assumptions: Assumptions) -> float:
     name, parameters = equation.primitive.name, equation.params
+    if assumptions.only_int8 and not _may_be_int8(equation):
+        return 0.0
     if name == "dot_general":
         ((contracted, _), _) = parameters["dimension_numbers"]
         left, out = equation.invars[0].aval.shape, equation.outvars[0].aval.shape
@@ -71,6 +76,13 @@ def _equation_flops(equation: core.JaxprEqn, assumptions: Assumptions) -> float:
     if name == "pallas_call":
         return math.prod(parameters["grid_mapping"].grid) * math.fsum(inner)
     return math.fsum(inner)
+
+
+def _may_be_int8(equation: core.JaxprEqn) -> bool:
+    """Whether it is a product of int8 with int8, or has inner equations."""
+    if equation.primitive.name not in ("dot_general", "conv_general_dilated", *CUDNN_PRODUCTS):
+        return True
+    return all(variable.aval.dtype == jnp.int8 for variable in equation.invars[:2])
 
 
 def _convolution_flops(equation: core.JaxprEqn) -> float:

@@ -15,6 +15,8 @@ import jax.numpy as jnp
 
 from onereward_jax.convert import QWEN2_5_VL, find_targets
 from onereward_jax.data.aspect_buckets import Size
+from onereward_jax.models.flux import INT8_LAYERS
+from onereward_jax.models.int8 import Quantized, quantize
 from onereward_jax.models.lora import LoraConfig
 from onereward_jax.policy.fill_policy import FillPolicy
 from onereward_jax.policy.model_inputs import Condition, PromptEmbeds
@@ -64,18 +66,13 @@ def rl_model_flops(
     size, samples = batch["image"].shape[1:3], batch["image"].shape[0]
     text_length = batch["prompt_embeds"].shape[1]
     velocity = _velocity(models.editor, transformer, samples, size, text_length)
-
-    def branches(scale: float) -> int:
-        return 1 if scale == 1.0 else 2
-
     # With LoRA, the base has no weight gradients.
     differentiated = 2 if config.lora else 3
-    rolled = config.references == "rollout"
+    rolled, branches = config.references == "rollout", _branches(config.prediction_true_cfg_scale)
     forwards = (
-        (config.num_steps * branches(config.reference_true_cfg_scale) if rolled else 0)
-        + assumptions.loop_trips * branches(config.policy_true_cfg_scale)
-        + differentiated * active_steps(config) * branches(config.prediction_true_cfg_scale)
-        + _anchor_passes(config) * branches(config.prediction_true_cfg_scale)
+        _rollout_passes(config, assumptions)
+        + differentiated * active_steps(config) * branches
+        + _anchor_passes(config) * branches
         + (differentiated if config.flow_matching_weight else 0)
     )
     encode = _encode(models.editor, vae, samples, size)
@@ -96,6 +93,45 @@ def rl_model_flops(
     judging = score + backward + held_out
     decodes = 3 if rolled else 2
     return forwards * velocity + encodes * encode + decodes * decode + judging
+
+
+def rollout_int8_flops(
+    models: RLModels, config: RLConfig, transformer: Any, batch: Any, assumptions: Assumptions
+) -> float:
+    """Those of `rl_model_flops` that are products of int8 with int8; 0 without `rollout_int8`.
+
+    `transformer` are the shapes of its full weights; other arguments as of `rl_model_flops`.
+    """
+    if not config.rollout_int8:
+        return 0.0
+    rounded = rounded_shapes(transformer)
+    size, samples = batch["image"].shape[1:3], batch["image"].shape[0]
+    text_length = batch["prompt_embeds"].shape[1]
+    only = Assumptions(only_int8=True)
+    velocity = _velocity(models.editor, rounded, samples, size, text_length, only)
+    return _rollout_passes(config, assumptions) * velocity
+
+
+def int8_passes(config: RLConfig, assumptions: Assumptions) -> float:
+    """Forward passes in int8 per step, with the branches of guidance as one."""
+    rolled = config.num_steps if config.references == "rollout" else 0
+    return rolled + assumptions.loop_trips if config.rollout_int8 else 0.0
+
+
+def rounded_shapes(transformer: Any) -> Quantized:
+    """Shapes of the weights of passes in int8, from those of the full ones."""
+    return jax.eval_shape(lambda leaves: quantize(leaves, INT8_LAYERS), _bare(transformer))
+
+
+def _rollout_passes(config: RLConfig, assumptions: Assumptions) -> float:
+    """Forward passes without gradient, of reference and policy, for one branch of guidance each."""
+    reference = config.num_steps * _branches(config.reference_true_cfg_scale)
+    policy = assumptions.loop_trips * _branches(config.policy_true_cfg_scale)
+    return policy + (reference if config.references == "rollout" else 0)
+
+
+def _branches(scale: float) -> int:
+    return 1 if scale == 1.0 else 2
 
 
 def held_out_flops(
@@ -203,7 +239,12 @@ _NONE = Assumptions()
 
 
 def _velocity(
-    editor: FillPolicy, transformer: Any, samples: int, size: Size, text_length: int
+    editor: FillPolicy,
+    transformer: Any,
+    samples: int,
+    size: Size,
+    text_length: int,
+    assumptions: Assumptions = _NONE,
 ) -> float:
     config, tokens = editor.transformer.config, editor.token_count(size)
     condition = config.in_channels - editor.latent_channels
@@ -219,7 +260,7 @@ def _velocity(
             Shape((samples, text_length, config.joint_attention_dim), jnp.float32),
             Shape((samples, config.pooled_projection_dim), jnp.float32),
         ),
-        assumptions=_NONE,
+        assumptions=assumptions,
     )
 
 

@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 
 from jaxtyping import PyTree
 
+from onereward_jax.models.int8 import Quantized
 from onereward_jax.models.lora import LoraConfig
 from onereward_jax.policy import FillPolicy
 from onereward_jax.reward import Jitter, PairScorer
@@ -68,6 +69,7 @@ class RLConfig:
       optimizer: see `OptimizerConfig`.
       references: x_ref of the step. "rollout": sampled in the step, as in Algorithm 1. "bank":
         `batch["reference"]`, a picture that π_ref made before, see `stages.reference_bank`.
+      rollout_int8: passes without gradient in int8, see `rollout_int8`.
       lora: train this adapter instead of the whole transformer. The reference of Algorithm 1 is
         then the base alone, that of Algorithm 2 the base with the average of the adapter.
       online: settings of the methods "nft" and "grpo"; nothing else reads them.
@@ -103,6 +105,7 @@ class RLConfig:
     microbatches: int = 1
     optimizer: OptimizerConfig = OptimizerConfig()
     references: References = "rollout"
+    rollout_int8: bool = False
     lora: LoraConfig | None = None
     online: OnlineConfig = OnlineConfig()
 
@@ -187,11 +190,12 @@ class Frozen(NamedTuple):
 
     Attributes:
       reference: the transformer of π_ref if that is the initial policy; None if it is the average,
-        with LoRA, or if nothing needs it (`rl_weights.keeps_reference`).
+        with LoRA, or if nothing needs it in full precision (`rl_weights.keeps_reference`).
       vae: weights of the autoencoder.
       judge: weights of the reward model φ, or of another reward; None if the method asks none.
       base: the base transformer with LoRA; None without.
       held_out: weights of the held-out judge; None without one.
+      int8: the initial transformer in int8, if the rollouts need it (`rollout_int8.keeps_int8`).
     """
 
     reference: PyTree | None
@@ -199,3 +203,4 @@ class Frozen(NamedTuple):
     judge: PyTree
     base: PyTree | None = None
     held_out: PyTree | None = None
+    int8: Quantized | None = None

@@ -36,7 +36,8 @@ from onereward_jax.training.rl_loss import (
 )
 from onereward_jax.training.rl_rollout import Batch, Draws, draw, draw_index, roll_out
 from onereward_jax.training.rl_step import abstract_rl_state
-from onereward_jax.training.rl_weights import check_frozen, policy_weights, reference_weights
+from onereward_jax.training.rl_weights import check_frozen, policy_weights, rollout_weights
+from onereward_jax.training.rollout_int8 import Rounded, make_round_weights
 from onereward_jax.training.task_gradients import gradients_by_task, task_products
 from onereward_jax.training.train_state import TrainState
 
@@ -63,14 +64,15 @@ def make_conflicts(models: RLModels, config: RLConfig, mesh: Mesh) -> MeshFuncti
       ValueError: as the step.
     """
     weights = abstract_rl_state(models, config, mesh).params
+    round_weights = make_round_weights(models, config, mesh)
 
     def conflicts(state: TrainState, frozen: Frozen, batch: Batch, key: PRNGKeyArray) -> Conflicts:
         check_frozen(config, frozen)
         check_microbatches(batch["image"].shape[0], config.microbatches, mesh)
         draws = draw(models, key, state.step, batch["image"])
-        index = draw_index(config, key, state.step)
+        index, rounded = draw_index(config, key, state.step), round_weights(state, frozen)
         dimensions, gradients = sum_over_microbatches(
-            lambda part: _gradients(models, config, state, frozen, *part, index, weights),
+            lambda part: _gradients(models, config, state, frozen, rounded, *part, index, weights),
             (batch, draws),
             config.microbatches,
         )
@@ -84,6 +86,7 @@ def _gradients(
     config: RLConfig,
     state: TrainState,
     frozen: Frozen,
+    rounded: Rounded | None,
     batch: Batch,
     draws: Draws,
     index: Int32[Array, "*k"],
@@ -93,9 +96,8 @@ def _gradients(
 
     The judge's backward pass runs once per dimension, that of decoder and policy once per task.
     """
-    policy = policy_weights(models, config, state.params, frozen)
-    reference = reference_weights(models, config, state, frozen)
-    rollout = roll_out(models, config, policy, reference, frozen.vae, batch, draws, index)
+    rolled = rollout_weights(models, config, state, frozen, rounded)
+    rollout = roll_out(models, config, *rolled, frozen.vae, batch, draws, index)
 
     def image_of(params: PyTree) -> Float32[Array, "b h w 3"]:
         policy = policy_weights(models, config, params, frozen)

@@ -43,8 +43,9 @@ from onereward_jax.training.rl_weights import (
     abstract_trained,
     check_frozen,
     policy_weights,
-    reference_weights,
+    rollout_weights,
 )
+from onereward_jax.training.rollout_int8 import Rounded, make_round_weights
 from onereward_jax.training.target_loss import target_shares
 from onereward_jax.training.task_gradients import gradients_by_task, sum_without_conflicts
 from onereward_jax.training.train_state import (
@@ -68,6 +69,7 @@ def make_rl_step(models: RLModels, config: RLConfig, mesh: Mesh) -> MeshFunction
     """
     optimizer = make_optimizer(config.optimizer)
     abstract = abstract_rl_state(models, config, mesh)
+    round_weights = make_round_weights(models, config, mesh)
 
     def step(
         state: TrainState, frozen: Frozen, batch: Batch, key: PRNGKeyArray
@@ -76,10 +78,10 @@ def make_rl_step(models: RLModels, config: RLConfig, mesh: Mesh) -> MeshFunction
         check_microbatches(batch["image"].shape[0], config.microbatches, mesh)
         draws = draw(models, key, state.step, batch["image"])
         index = draw_index(config, key, state.step)
-        batch_size = batch["image"].shape[0]
+        batch_size, rounded = batch["image"].shape[0], round_weights(state, frozen)
         gradients, loss, metrics = sum_over_microbatches(
             lambda part: _gradients(
-                models, config, state, frozen, *part, index, batch_size, abstract.params
+                models, config, state, frozen, rounded, *part, index, batch_size, abstract.params
             ),
             (batch, draws, target_shares(batch["has_target"])),
             config.microbatches,
@@ -99,16 +101,18 @@ def make_preview(models: RLModels, config: RLConfig, mesh: Mesh) -> MeshFunction
 
     The images that the step would judge at `state.step`. Inputs are not donated.
     """
+    round_weights = make_round_weights(models, config, mesh)
 
     def preview(
         state: TrainState, frozen: Frozen, batch: Batch, key: PRNGKeyArray
     ) -> tuple[Float32[Array, "b h w 3"], Float32[Array, "b h w 3"]]:
         check_frozen(config, frozen)
-        policy = policy_weights(models, config, state.params, frozen)
-        reference = reference_weights(models, config, state, frozen)
+        rounded = round_weights(state, frozen)
+        weights = rollout_weights(models, config, state, frozen, rounded)
         draws = draw(models, key, state.step, batch["image"])
         index = draw_index(config, key, state.step)
-        rollout = roll_out(models, config, policy, reference, frozen.vae, batch, draws, index)
+        rollout = roll_out(models, config, *weights, frozen.vae, batch, draws, index)
+        policy = policy_weights(models, config, state.params, frozen)
         image = predict_image(models, config, policy, frozen.vae, batch, rollout)
         return image, rollout.reference_image
 
@@ -152,6 +156,7 @@ def _gradients(
     config: RLConfig,
     state: TrainState,
     frozen: Frozen,
+    rounded: Rounded | None,
     batch: Batch,
     draws: Draws,
     shares: Float32[Array, "b"],
@@ -164,9 +169,8 @@ def _gradients(
     With `balance.projects_tasks`, the gradients of the tasks, [t, ...]. `weights` has the shardings
     of the trained weights.
     """
-    policy = policy_weights(models, config, state.params, frozen)
-    reference = reference_weights(models, config, state, frozen)
-    rollout = roll_out(models, config, policy, reference, frozen.vae, batch, draws, index)
+    rolled = rollout_weights(models, config, state, frozen, rounded)
+    rollout = roll_out(models, config, *rolled, frozen.vae, batch, draws, index)
 
     def judge(params: PyTree) -> tuple[Float32[Array, "b"], Judged]:
         policy = policy_weights(models, config, params, frozen)

@@ -23,6 +23,7 @@ from onereward_jax.training.ema import relative_distance
 from onereward_jax.training.metrics import Metrics, once
 from onereward_jax.training.mixed_precision import cast_params
 from onereward_jax.training.rl_config import Frozen, RLConfig, RLModels
+from onereward_jax.training.rollout_int8 import Rounded, keeps_int8
 from onereward_jax.training.train_state import TrainState, shardings_of
 
 
@@ -39,9 +40,10 @@ def policy_weights(
 def keeps_reference(config: RLConfig) -> bool:
     """Whether the step needs a transformer for π_ref beside those of policy and average.
 
-    With a bank of references only the anchor asks it.
+    With a bank of references, or with rollouts in int8, only the anchor asks it.
     """
-    asked = config.references == "rollout" or config.anchor_weight > 0.0
+    sampled = config.references == "rollout" and not config.rollout_int8
+    asked = sampled or config.anchor_weight > 0.0
     return asked and config.algorithm.reference == "first" and config.lora is None
 
 
@@ -60,9 +62,20 @@ def reference_weights(
     return cast_params(first, models.editor.transformer.dtype)
 
 
+def rollout_weights(
+    models: RLModels, config: RLConfig, state: TrainState, frozen: Frozen, rounded: Rounded | None
+) -> tuple[PyTree, PyTree | None]:
+    """π_θ and π_ref for the passes without gradient: `rounded` if there are such weights."""
+    if rounded is not None:
+        return rounded
+    policy = policy_weights(models, config, state.params, frozen)
+    return policy, reference_weights(models, config, state, frozen)
+
+
 def distance_metric(config: RLConfig, state: TrainState, frozen: Frozen) -> Metrics:
     """The metric `reference_distance`; left out where the reference is not in memory."""
-    if config.references == "bank" and config.lora is None and not keeps_reference(config):
+    first = config.algorithm.reference == "first" and config.lora is None
+    if first and not keeps_reference(config):
         return {}
     return {"reference_distance": once(reference_distance(config, state, frozen))}
 
@@ -89,7 +102,8 @@ def check_frozen(config: RLConfig, frozen: Frozen) -> None:
       ValueError: one is missing or not needed; names it.
     """
     adapts = config.lora is not None
-    wanted = {"reference": keeps_reference(config), "base": adapts}
+    int8 = keeps_int8(config)
+    wanted = {"reference": keeps_reference(config), "base": adapts, "int8": int8}
     for name, needed in wanted.items():
         given = getattr(frozen, name) is not None
         if given != needed:
@@ -97,6 +111,7 @@ def check_frozen(config: RLConfig, frozen: Frozen) -> None:
                 f"the reference is {config.algorithm.reference!r} "
                 f"{'with' if adapts else 'without'} an adapter, "
                 f"{'from a bank, ' if config.references == 'bank' else ''}"
+                f"{'with rollouts in int8, ' if config.rollout_int8 else ''}"
                 f"but there is {'a' if given else 'no'} frozen.{name}"
             )
     if config.held_out_every and frozen.held_out is None:

@@ -7,9 +7,10 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Num
 
 from onereward_jax.models.flux.token_order import TOKENS
+from onereward_jax.models.int8 import matmul
 from onereward_jax.models.layers import CHANNELS, constrain
 from onereward_jax.models.lora import own_factors
 
@@ -21,7 +22,7 @@ NORM_EPS = 1e-6
 class Dense(nn.Module):
     """x @ kernel + bias, and the side path of a low-rank adapter where there is one.
 
-    The kernel [in, out] has the logical axes `axes`.
+    The kernel [in, out] has the logical axes `axes`; it may be quantised, see `models/int8.py`.
     """
 
     features: int
@@ -36,7 +37,7 @@ class Dense(nn.Module):
             self, (x.shape[-1], self.features), self.axes, self.kernel_init
         )
         x = x.astype(self.dtype)
-        output = x @ kernel + bias
+        output = matmul(self, x, kernel) + bias
         if (factors := own_factors(self)) is None:
             return output
         a, b = factors
@@ -47,6 +48,7 @@ class TwoPartDense(nn.Module):
     """A linear layer over the concatenation of two inputs, which is never formed.
 
     The kernel's first rows belong to the first input. Equal to `concat([a, b]) @ kernel + bias`.
+    With a quantised kernel, each input has its own scales.
     """
 
     features: int
@@ -61,7 +63,8 @@ class TwoPartDense(nn.Module):
         kernel, bias = kernel_and_bias(
             self, (split + second.shape[-1], self.features), ("mlp", "embed"), XAVIER
         )
-        output = first @ kernel[:split] + second @ kernel[split:] + bias
+        products = matmul(self, first, kernel[:split]), matmul(self, second, kernel[split:])
+        output = products[0] + products[1] + bias
         if (factors := own_factors(self)) is None:
             return output
         a, b = factors
@@ -75,15 +78,16 @@ def kernel_and_bias(
     shape: tuple[int, int],
     axes: tuple[str, str],
     kernel_init: jax.nn.initializers.Initializer,
-) -> tuple[Float[Array, "i o"], Float[Array, "o"]]:
-    """The parameters of a linear layer in its compute dtype."""
+) -> tuple[Num[Array, "i o"], Float[Array, "o"]]:
+    """The parameters of a linear layer in its compute dtype; a quantised kernel in int8."""
     kernel = module.param(
         "kernel", nn.with_logical_partitioning(kernel_init, axes), shape, module.param_dtype
     )
     bias = module.param(
         "bias", nn.with_logical_partitioning(ZEROS, axes[1:]), shape[1:], module.param_dtype
     )
-    return jnp.asarray(kernel, module.dtype), jnp.asarray(bias, module.dtype)
+    kept = jnp.int8 if kernel.dtype == jnp.int8 else module.dtype
+    return jnp.asarray(kernel, kept), jnp.asarray(bias, module.dtype)
 
 
 class Modulation(nn.Module):

@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
+from onereward_jax.models import int8, lora
 from onereward_jax.models.flux.blocks import FluxSingleTransformerBlock, FluxTransformerBlock
 from onereward_jax.models.flux.config import FluxConfig
 from onereward_jax.models.flux.layers import ZEROS, Dense, Modulation, modulate
@@ -19,10 +20,15 @@ from onereward_jax.models.flux.rotary import rotary_table
 from onereward_jax.models.flux.time_embedding import TimeTextEmbed
 from onereward_jax.models.flux.token_order import TOKENS, TokenOrder
 from onereward_jax.models.layers import constrain
-from onereward_jax.models.lora import COLLECTION
 from onereward_jax.parallel import remat
 
 TIMESTEPS = 1000.0
+
+INT8_LAYERS = r"(single_)?transformer_blocks/"
+"""Linear layers to quantise (`models.int8.quantize`): those of the blocks.
+
+Embeddings and the last layers have next to no operations and weights, and all else depends on
+them. The modulations of the blocks have few operations, but a quarter of the weights of FLUX.1."""
 
 
 class FluxTransformer(nn.Module):
@@ -115,10 +121,10 @@ class FluxTransformer(nn.Module):
         return order.gather(velocity)
 
     def _stack(self, block: type[nn.Module], length: int) -> type[nn.Module]:
-        """`length` blocks with parameters and adapters stacked along a leading "layers" axis."""
+        """`length` blocks; parameters, scales and adapters have a leading "layers" axis."""
         return nn.scan(
             remat(block, self.remat),
-            variable_axes={"params": 0, COLLECTION: 0},
+            variable_axes={"params": 0, int8.COLLECTION: 0, lora.COLLECTION: 0},
             split_rngs={"params": True},
             in_axes=nn.broadcast,
             length=length,
